@@ -1,0 +1,1 @@
+"""Pure functions on tensors and arrays: boxes, overlaps, suppression, voxels, neighbours, camera geometry."""

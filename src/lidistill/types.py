@@ -1,0 +1,288 @@
+"""The nouns of the package: what flows from a recording to a score.
+
+Everything here is a frozen value. Boxes are in LiDAR axes (x forward, y left, z up), metres and radians; the yaw is zero along +x and grows
+counter-clockwise; `z` is the centre of the box.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class InputError(ValueError):
+    """Bad input from outside: one sentence that names the file, line or key, and the remedy. Commands print it without a traceback."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """The error for a name that no table holds, with the nearest known one."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return InputError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}")
+
+
+class Settings:
+    """Base of every frozen settings dataclass. An unknown key is an error when settings are read from a file or the command line."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What a dataset promises to detectors and evaluators."""
+
+    name: str
+    classes: tuple[str, ...]
+    point_range: tuple[float, float, float, float, float, float]  # x_min y_min z_min x_max y_max z_max, metres
+    point_features: tuple[str, ...]  # columns after x, y, z
+    typical_sizes: Mapping[str, tuple[float, float, float]]  # class -> length, width, height
+    protocol: str  # key of evaluation.PROTOCOLS
+    simulated: bool = False
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """3D boxes of one frame."""
+
+    geometry: Tensor  # (N, 7) x y z length width height yaw
+    labels: Tensor  # (N,) int64, 0-based index into the classes
+    scores: Tensor | None = None  # (N,) in [0, 1], for detections
+    velocity: Tensor | None = None  # (N, 2) metres per second
+    point_counts: Tensor | None = None  # (N,) int64
+    difficulty: Tensor | None = None  # (N,) int64, as the dataset defines it
+
+    @staticmethod
+    def empty(device: torch.device | str = "cpu", with_scores: bool = False) -> Boxes:
+        return Boxes(
+            geometry=torch.zeros((0, 7), device=device),
+            labels=torch.zeros((0,), dtype=torch.int64, device=device),
+            scores=torch.zeros((0,), device=device) if with_scores else None,
+        )
+
+    def __len__(self) -> int:
+        return self.geometry.shape[0]
+
+    def __getitem__(self, rows: Tensor | slice) -> Boxes:
+        """The boxes at `rows` (a mask, an index tensor or a slice)."""
+        return Boxes(*(None if value is None else value[rows] for value in self._columns()))
+
+    def to(self, device: torch.device | str) -> Boxes:
+        return Boxes(*(None if value is None else value.to(device) for value in self._columns()))
+
+    def _columns(self) -> tuple[Tensor | None, ...]:
+        return (self.geometry, self.labels, self.scores, self.velocity, self.point_counts, self.difficulty)
+
+
+@dataclass(frozen=True)
+class CameraCalibration:
+    """One pinhole camera beside the LiDAR, as KITTI describes it."""
+
+    image_from_camera: np.ndarray  # (3, 4) projection of rectified camera coordinates, pixels
+    camera_from_lidar: np.ndarray  # (4, 4)
+    image_size: tuple[int, int]  # width, height in pixels
+
+
+@dataclass(frozen=True)
+class CameraObjects:
+    """The rows of a KITTI label or result file: camera axes (x right, y down, z forward), bottom centre."""
+
+    names: np.ndarray  # (N,) str
+    truncation: np.ndarray  # (N,) 0..1, -1 where unknown
+    occlusion: np.ndarray  # (N,) int 0 visible, 1 partly, 2 largely, 3 unknown, -1 DontCare
+    alpha: np.ndarray  # (N,) observation angle, -10 where unknown
+    boxes_2d: np.ndarray  # (N, 4) left top right bottom, pixels
+    sizes: np.ndarray  # (N, 3) height width length, metres (the order of the file)
+    locations: np.ndarray  # (N, 3) bottom centre, camera axes, metres
+    rotation_y: np.ndarray  # (N,) radians
+    scores: np.ndarray | None = None  # (N,)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> CameraObjects:
+        values = (self.names, self.truncation, self.occlusion, self.alpha, self.boxes_2d, self.sizes, self.locations, self.rotation_y)
+        return CameraObjects(*(value[rows] for value in values), scores=None if self.scores is None else self.scores[rows])
+
+
+@dataclass(frozen=True)
+class FrameMeta:
+    """What evaluation needs beside the boxes; absent where the dataset has none."""
+
+    calibration: CameraCalibration | None = None
+    objects: CameraObjects | None = None  # every labelled row, DontCare and neighbour classes included
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One LiDAR scan with its labels."""
+
+    id: str
+    points: Tensor  # (P, 3 + F) float32: x y z, then the dataset's point features
+    boxes: Boxes | None = None  # None where there are no labels; no row where nothing was labelled
+    meta: FrameMeta = field(default_factory=FrameMeta)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Frames side by side. Rows of `points` are grouped by frame, in file order within a frame."""
+
+    frame_ids: tuple[str, ...]
+    points: Tensor  # (P, 3 + F) float32
+    batch_index: Tensor  # (P,) int64
+    boxes: tuple[Boxes, ...]  # one entry a frame
+
+    @property
+    def size(self) -> int:
+        return len(self.frame_ids)
+
+    def to(self, device: torch.device | str) -> Batch:
+        return replace(
+            self,
+            points=self.points.to(device, non_blocking=True),
+            batch_index=self.batch_index.to(device, non_blocking=True),
+            boxes=tuple(boxes.to(device) for boxes in self.boxes),
+        )
+
+
+def collate(frames: Sequence[Frame]) -> Batch:
+    """Join frames into one batch; a frame without labels contributes no box."""
+    counts = torch.tensor([frame.points.shape[0] for frame in frames])
+    return Batch(
+        frame_ids=tuple(frame.id for frame in frames),
+        points=torch.cat([frame.points for frame in frames]),
+        batch_index=torch.repeat_interleave(torch.arange(len(frames)), counts),
+        boxes=tuple(Boxes.empty() if frame.boxes is None else frame.boxes for frame in frames),
+    )
+
+
+@dataclass(frozen=True)
+class VoxelGrid(Settings):
+    """A regular grid over the point range and the caps of hard voxelisation. Pillars are voxels as tall as the range."""
+
+    point_range: tuple[float, float, float, float, float, float]  # x_min y_min z_min x_max y_max z_max, metres
+    voxel_size: tuple[float, float, float]  # metres
+    max_points_per_voxel: int = 32
+    max_voxels_train: int = 16000  # a frame
+    max_voxels_eval: int = 40000  # a frame
+
+    def __post_init__(self) -> None:
+        for axis, low, high, size in zip("xyz", self.point_range[:3], self.point_range[3:], self.voxel_size, strict=True):
+            if not (high > low and size > 0):
+                raise InputError(f"grid: the {axis} range {low}..{high} m with voxels of {size} m is empty; give max > min and a positive size")
+            cells = (high - low) / size
+            if abs(cells - round(cells)) > 1e-3:
+                near = (high - low) / max(1, round(cells))
+                raise InputError(
+                    f"grid: {size} m voxels do not divide the {axis} range {low}..{high} m ({cells:.3f} cells); "
+                    f"use a voxel size of {near:.6g} m or a maximum of {low + round(cells) * size:.6g} m"
+                )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Cells along x, y, z."""
+        low, high = self.point_range[:3], self.point_range[3:]
+        nx, ny, nz = (round((b - a) / s) for a, b, s in zip(low, high, self.voxel_size, strict=True))
+        return nx, ny, nz
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """Hard voxels of a batch, without padding: only real points are kept, grouped by voxel, in file order within a voxel."""
+
+    points: Tensor  # (P', 3 + F)
+    voxel_index: Tensor  # (P',) int64, ascending, row of the point's voxel
+    counts: Tensor  # (M,) int64, kept points per voxel, 1..max_points_per_voxel
+    coords: Tensor  # (M, 4) int64: batch, z, y, x; grouped by batch item, in order of first appearance within it
+    grid: VoxelGrid
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class TapSpec:
+    """What a tap will give, known before the first batch."""
+
+    kind: str  # "map" (FeatureMap) or "set" (FeatureSet)
+    channels: int
+    stride: int = 1  # cells of the voxel grid per cell of the map
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features at scattered places: pillars, voxels, points or proposals."""
+
+    features: Tensor  # (N, C)
+    batch_index: Tensor  # (N,) int64, ascending
+    positions: Tensor  # (N, 3) metres
+    occupancy: Tensor | None = None  # (N,) points that the row stands for
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A bird's-eye view map: row index along y, column index along x."""
+
+    features: Tensor  # (B, C, H, W)
+    origin: tuple[float, float]  # x, y of the outer corner of cell (0, 0), metres
+    cell: tuple[float, float]  # size of a cell along x and y, metres
+
+    def as_set(self) -> FeatureSet:
+        """The cells as rows, frame by frame, y-major: features (B*H*W, C)."""
+        batch, channels, height, width = self.features.shape
+        device = self.features.device
+        x = self.origin[0] + (torch.arange(width, device=device) + 0.5) * self.cell[0]
+        y = self.origin[1] + (torch.arange(height, device=device) + 0.5) * self.cell[1]
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        positions = torch.stack([grid_x, grid_y, torch.zeros_like(grid_x)], dim=-1).reshape(-1, 3)
+        return FeatureSet(
+            features=self.features.permute(0, 2, 3, 1).reshape(-1, channels),
+            batch_index=torch.arange(batch, device=device).repeat_interleave(height * width),
+            positions=positions.repeat(batch, 1),
+        )
+
+
+@dataclass(frozen=True)
+class HeadOutput:
+    """Raw maps of one detection head: logits and box codes, before any sigmoid.
+
+    An anchor head has `class` (B, A*K, H, W), `box` (B, A*7, H, W) and `direction` (B, A*2, H, W), anchors of a cell ordered class-major, then
+    rotation, and for each anchor its K class logits (7 codes, 2 bins) next to each other.
+    """
+
+    kind: str  # "anchor" or "center"
+    classes: tuple[int, ...]  # indices into the detector's classes that this head predicts
+    maps: Mapping[str, Tensor]  # name -> (B, C, H, W)
+    origin: tuple[float, float]  # as FeatureMap
+    cell: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class DetectorOutput:
+    """What a detector's forward pass gives: taps for distillation, heads for loss and decoding."""
+
+    taps: Mapping[str, FeatureMap | FeatureSet]
+    heads: tuple[HeadOutput, ...]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Named scalar terms, already weighted: the loss is their sum. `logs` are watched, never summed."""
+
+    terms: Mapping[str, Tensor]
+    logs: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        return torch.stack([term.float() for term in self.terms.values()]).sum()
+
+    def __add__(self, other: Losses) -> Losses:
+        """Both sets of terms; a name in both is an error."""
+        twice = (self.terms.keys() & other.terms.keys()) | (self.logs.keys() & other.logs.keys())
+        if twice:
+            raise InputError(f"loss terms named twice: {', '.join(sorted(twice))}; give each method its own prefix")
+        return Losses({**self.terms, **other.terms}, {**self.logs, **other.logs})
