@@ -1,16 +1,16 @@
 """The layout of a run folder: every step reads only what the step before wrote here.
 
-    experiment.yaml    resolved settings, seed, versions, commit, device
-    checkpoint.pt      weights of the detector alone
-    resume.ckpt        everything needed to go on after an interruption
-    log.jsonl          one line a logged step: {"step": 10, "kind": "train" | "validation", "time_s": ..., term: value, ...}
-    tensorboard/       the same for TensorBoard
-    predictions.npz    boxes on the validation frames, saved before they are scored
-    matches.npz        per-frame matches, from which intervals between two runs are computed
-    scores.json        what the protocol says, with dataset, split, metric, overlaps, seed, commit and device
-    profile.json       parameters, multiply-accumulates, latency
-    samples.npz        a few validation frames (points, truth) for pictures
-    certificate.json   for a student: what was checked of its teacher
+experiment.yaml    resolved settings, seed, versions, commit, device
+checkpoint.pt      weights of the detector alone
+resume.ckpt        everything needed to go on after an interruption
+log.jsonl          one line a logged step: {"step": 10, "kind": "train" | "validation", "time_s": ..., term: value, ...}
+tensorboard/       the same for TensorBoard
+predictions.npz    boxes on the validation frames, saved before they are scored
+matches.npz        per-frame matches, from which intervals between two runs are computed
+scores.json        what the protocol says, with dataset, split, metric, overlaps, seed, commit and device
+profile.json       parameters, multiply-accumulates, latency
+samples.npz        a few validation frames (points, truth) for pictures
+certificate.json   for a student: what was checked of its teacher
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ counter-clockwise; `z` is the centre of the box.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -71,13 +71,14 @@ class Boxes:
 
     def __getitem__(self, rows: Tensor | slice) -> Boxes:
         """The boxes at `rows` (a mask, an index tensor or a slice)."""
-        return Boxes(*(None if value is None else value[rows] for value in self._columns()))
+        return self._map(lambda column: column[rows])
 
     def to(self, device: torch.device | str) -> Boxes:
-        return Boxes(*(None if value is None else value.to(device) for value in self._columns()))
+        return self._map(lambda column: column.to(device))
 
-    def _columns(self) -> tuple[Tensor | None, ...]:
-        return (self.geometry, self.labels, self.scores, self.velocity, self.point_counts, self.difficulty)
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Boxes:
+        optional = (self.scores, self.velocity, self.point_counts, self.difficulty)
+        return Boxes(change(self.geometry), change(self.labels), *(None if column is None else change(column) for column in optional))
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,17 @@ class CameraObjects:
         return len(self.names)
 
     def __getitem__(self, rows: np.ndarray | slice) -> CameraObjects:
-        values = (self.names, self.truncation, self.occlusion, self.alpha, self.boxes_2d, self.sizes, self.locations, self.rotation_y)
-        return CameraObjects(*(value[rows] for value in values), scores=None if self.scores is None else self.scores[rows])
+        return CameraObjects(
+            names=self.names[rows],
+            truncation=self.truncation[rows],
+            occlusion=self.occlusion[rows],
+            alpha=self.alpha[rows],
+            boxes_2d=self.boxes_2d[rows],
+            sizes=self.sizes[rows],
+            locations=self.locations[rows],
+            rotation_y=self.rotation_y[rows],
+            scores=None if self.scores is None else self.scores[rows],
+        )
 
 
 @dataclass(frozen=True)
