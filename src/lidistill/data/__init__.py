@@ -1,0 +1,1 @@
+"""Datasets as frames in LiDAR axes, and what training does to them."""

@@ -1,0 +1,97 @@
+"""What every dataset offers, and the order in which training sees its frames.
+
+The frames and the random numbers of a training step follow from (seed, step) alone. The number of workers, their order and a resumption in the
+middle of an epoch change nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from lidistill.types import DatasetSpec, Frame, InputError, Settings
+
+_ORDER_STREAM = (0, 1)  # keeps the numbers of an epoch's order apart from those of its frames, whose key is (seed, epoch, row)
+
+
+class FrameSource(ABC):
+    """The frames of one split, read one at a time."""
+
+    spec: DatasetSpec
+    ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @abstractmethod
+    def __getitem__(self, row: int) -> Frame:
+        """The frame `ids[row]`, as recorded."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash that changes when any frame changes; what is derived from the frames is cached under it."""
+
+
+@dataclass(frozen=True)
+class DataSettings(Settings, ABC):
+    """Settings of one dataset: a frozen dataclass that can open its splits."""
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def spec(self) -> DatasetSpec:
+        """What the dataset promises to detectors and evaluators."""
+
+    @abstractmethod
+    def open(self, split: str) -> FrameSource:
+        """The frames of a split: "train", "val", or what else the dataset names."""
+
+
+class StepBatches(Sampler[list[tuple[int, int]]]):
+    """For each step from `start_step` to `stop_step` the keys (epoch, row) of its frames.
+
+    The epochs' shuffled frames follow each other without a gap, so every batch is full: a last batch that an epoch cannot fill goes on with the
+    next epoch. `batch_size` is that of all ranks together; a rank takes its own slice of every batch.
+    """
+
+    def __init__(self, num_frames: int, batch_size: int, seed: int, start_step: int, stop_step: int, rank: int = 0, world: int = 1) -> None:
+        if num_frames < 1:
+            raise InputError("the training split holds no frame; check the split's list and the data folder")
+        if batch_size < 1 or batch_size % world:
+            raise InputError(f"a batch of {batch_size} frames cannot be shared by {world} processes; use a positive multiple of {world}")
+        self.num_frames = num_frames
+        self.batch_size = batch_size
+        self.seed = seed
+        self.start_step = start_step
+        self.stop_step = stop_step
+        self.rank = rank
+        self.world = world
+
+    def __len__(self) -> int:
+        return max(0, self.stop_step - self.start_step)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        orders: dict[int, np.ndarray] = {}
+        share = self.batch_size // self.world
+        for step in range(self.start_step, self.stop_step):
+            first = step * self.batch_size + self.rank * share
+            keys = [divmod(position, self.num_frames) for position in range(first, first + share)]
+            orders = {epoch: orders[epoch] if epoch in orders else epoch_order(self.num_frames, self.seed, epoch) for epoch, _ in keys}
+            yield [(epoch, int(orders[epoch][place])) for epoch, place in keys]
+
+
+def epoch_order(num_frames: int, seed: int, epoch: int) -> np.ndarray:
+    """The shuffled rows of one epoch: (num_frames,) int64."""
+    return np.random.default_rng([seed, epoch, *_ORDER_STREAM]).permutation(num_frames)
+
+
+def parse_list(text: str) -> tuple[str, ...]:
+    """Frame ids of a split's list: one a line, blank lines and # comments left out."""
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return tuple(line for line in lines if line)
