@@ -29,6 +29,8 @@ ASSUMED_IMAGE_SIZE = (1242, 375)  # width and height of most recordings; taken w
 POINT_RANGE = (0.0, -39.68, -3.0, 69.12, 39.68, 1.0)  # metres; of the public toolboxes' three-class PointPillars
 TYPICAL_SIZES = {"Car": (3.9, 1.6, 1.56), "Pedestrian": (0.8, 0.6, 1.73), "Cyclist": (1.76, 0.6, 1.73)}  # metres; anchors of the same
 
+SIEVE_MARGIN = 1.0  # pixels times metres; float32 sums of this size err by about 1e-2 at 100 m
+
 # Limits of the object development kit for easy, moderate and hard; beyond the last a box has difficulty -1.
 MIN_HEIGHT_PX = (40, 25, 25)
 MAX_OCCLUSION = (0, 1, 2)
@@ -53,6 +55,12 @@ class KittiData(DataSettings):
         unknown = [name for name in self.classes if name not in TYPICAL_SIZES]
         if unknown or not self.classes:
             raise InputError(f"kitti: classes {list(self.classes)} must be some of {', '.join(TYPICAL_SIZES)}")
+
+    @classmethod
+    def at(cls, place: str) -> KittiData:
+        if not place:
+            raise InputError("kitti needs the folder of the data; write kitti:/path/to/kitti, the folder that holds training/ and ImageSets/")
+        return cls(root=place)
 
     @property
     def spec(self) -> DatasetSpec:
@@ -200,12 +208,14 @@ def difficulty(objects: CameraObjects) -> np.ndarray:
 
 
 def in_camera_view(calibration: CameraCalibration, points: np.ndarray) -> np.ndarray:
-    """Which points (P, 3 + F) fall into the image: (P,) bool. As ops.camera.in_view, but only what lies ahead is projected."""
-    forward = calibration.camera_from_lidar[2]
-    depth = points[:, :3] @ forward[:3].astype(np.float32) + np.float32(forward[3])
-    ahead = np.flatnonzero(depth > -0.01)  # a margin for float32; in_view decides
+    """Which points (P, 3 + F) fall into the image: (P,) bool. As ops.camera.in_view, which decides on what a float32 sieve lets pass."""
+    image_from_lidar = (calibration.image_from_camera @ calibration.camera_from_lidar).astype(np.float32)
+    right, down, depth = image_from_lidar[:, :3] @ points[:, :3].T + image_from_lidar[:, 3:]
+    width, height = calibration.image_size
+    near = (depth > -SIEVE_MARGIN) & (right >= -depth - SIEVE_MARGIN) & (right <= (width + 1) * depth + SIEVE_MARGIN)
+    near = np.flatnonzero(near & (down >= -depth - SIEVE_MARGIN) & (down <= (height + 1) * depth + SIEVE_MARGIN))
     kept = np.zeros(len(points), dtype=bool)
-    kept[ahead] = camera.in_view(calibration, points[ahead, :3])
+    kept[near] = camera.in_view(calibration, points[near, :3])
     return kept
 
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
+from lidistill.data.augment import Augmentation, Range, augment, shuffled, within_range
+from lidistill.data.objects import ObjectDatabase
 from lidistill.types import DatasetSpec, Frame, InputError, Settings
 
 _ORDER_STREAM = (0, 1)  # keeps the numbers of an epoch's order apart from those of its frames, whose key is (seed, epoch, row)
@@ -43,6 +45,11 @@ class DataSettings(Settings, ABC):
 
     name: ClassVar[str]
 
+    @classmethod
+    def at(cls, place: str) -> DataSettings:
+        """The settings that NAME:PLACE asks for on the command line; `place` is empty for a bare NAME. The first field says where the data lie."""
+        return cls(place) if place else cls()
+
     @property
     @abstractmethod
     def spec(self) -> DatasetSpec:
@@ -51,6 +58,30 @@ class DataSettings(Settings, ABC):
     @abstractmethod
     def open(self, split: str) -> FrameSource:
         """The frames of a split: "train", "val", or what else the dataset names."""
+
+
+class TrainingFrames(Dataset[Frame]):
+    """Frames of a training split, augmented; the key is (epoch, row). For a DataLoader with StepBatches and types.collate.
+
+    The random numbers of a frame follow from (seed, epoch, row) alone. Points outside `point_range` are dropped, and boxes whose centre is outside it
+    seen from above.
+    """
+
+    def __init__(self, source: FrameSource, augmentation: Augmentation, objects: ObjectDatabase | None, point_range: Range, seed: int) -> None:
+        self.source = source
+        self.augmentation = augmentation
+        self.objects = objects
+        self.point_range = point_range
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: tuple[int, int]) -> Frame:
+        epoch, row = key
+        rng = np.random.default_rng([self.seed, epoch, row])
+        frame = within_range(augment(self.source[row], self.augmentation, self.objects, rng), self.point_range)
+        return shuffled(frame, rng) if self.augmentation.shuffle else frame
 
 
 class StepBatches(Sampler[list[tuple[int, int]]]):

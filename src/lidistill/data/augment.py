@@ -1,0 +1,223 @@
+"""What training does to a frame: pasted objects, moved objects, then a flip, a rotation, a scale and a shift of the whole scene.
+
+Defaults are those of the public toolboxes for PointPillars on KITTI (OpenPCDet, mmdetection3d). They also drop pasted objects onto a road plane where
+one is given; here an object keeps the height at which it was recorded, since KITTI's labels hold no plane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from lidistill.data.objects import ObjectDatabase
+from lidistill.data.occupancy import collide, rows_inside
+from lidistill.ops.camera import wrap_angle
+from lidistill.types import Boxes, Frame, FrameMeta, InputError, Settings, unknown_name
+
+PASTED = {"Car": 15, "Pedestrian": 15, "Cyclist": 15}  # both toolboxes; the PointPillars paper: 15, 0 and 8; SECOND in mmdetection3d: 12, 6 and 6
+PASTED_MIN_POINTS = {"Car": 5, "Pedestrian": 5, "Cyclist": 5}  # both toolboxes; SECOND in mmdetection3d: 5, 10 and 10
+
+Range = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class ObjectNoise(Settings):
+    """Moves each object with its points on its own. The defaults are those of the PointPillars paper, section 3.2."""
+
+    translation_std: tuple[float, float, float] = (0.25, 0.25, 0.25)  # metres; SECOND in mmdetection3d: 1, 1, 0.5
+    rotation: float = 0.15707963  # radians, uniform in -rotation..rotation; SECOND in mmdetection3d: pi / 4
+    tries: int = 100  # an object that finds no free place in so many draws stays where it is
+
+
+@dataclass(frozen=True)
+class Augmentation(Settings):
+    """How frames vary from epoch to epoch."""
+
+    paste: Mapping[str, int] = field(default_factory=lambda: dict(PASTED))  # class -> objects in the frame after pasting, where they find room
+    paste_min_points: Mapping[str, int] = field(default_factory=lambda: dict(PASTED_MIN_POINTS))  # of an object to be pasted, class by class
+    paste_rated_only: bool = True  # paste no object of difficulty -1
+    object_noise: ObjectNoise | None = None  # neither toolbox uses it for PointPillars; the paper and SECOND do
+    flip_y: float = 0.5  # probability of y -> -y
+    flip_x: float = 0.0  # probability of x -> -x, for sensors that look all around
+    rotation: float = 0.78539816  # radians, uniform in -rotation..rotation, about the vertical axis
+    scale: tuple[float, float] = (0.95, 1.05)  # uniform between the two
+    translation_std: tuple[float, float, float] = (0.0, 0.0, 0.0)  # metres; the PointPillars paper: 0.2 on each axis
+    shuffle: bool = True  # the order of the points, so that the caps of hard voxels keep random ones
+
+    def __post_init__(self) -> None:
+        for name, chance in (("flip_y", self.flip_y), ("flip_x", self.flip_x)):
+            if not 0 <= chance <= 1:
+                raise InputError(f"augmentation: {name} is {chance}; a probability lies in 0..1")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise InputError(f"augmentation: scale is {self.scale}; give a positive minimum and a maximum that is not below it")
+        for name, count in {**self.paste, **self.paste_min_points}.items():
+            if count < 0:
+                raise InputError(f"augmentation: the count for {name} is {count}; give 0 or more")
+
+    @staticmethod
+    def none() -> Augmentation:
+        """Frames as they were recorded."""
+        return Augmentation(paste={}, flip_y=0.0, rotation=0.0, scale=(1.0, 1.0), shuffle=False)
+
+
+def augment(frame: Frame, settings: Augmentation, database: ObjectDatabase | None, rng: np.random.Generator) -> Frame:
+    """A varied copy of the frame. Without a database nothing is pasted; a frame without labels (boxes None) is moved only as a whole.
+
+    The calibration and the labelled rows are dropped from its meta: no camera took this scene.
+    """
+    if frame.boxes is not None and database is not None and settings.paste:
+        frame = paste_objects(frame, settings, database, rng)
+    if frame.boxes is not None and settings.object_noise is not None:
+        frame = move_objects(frame, settings.object_noise, rng)
+    mirrored_y, mirrored_x = rng.random(2) < (settings.flip_y, settings.flip_x)
+    angle = rng.uniform(-settings.rotation, settings.rotation)
+    scale = rng.uniform(*settings.scale)
+    shift = rng.normal(0.0, settings.translation_std)
+    frame = transform(frame, mirrored_y=bool(mirrored_y), mirrored_x=bool(mirrored_x), angle=angle, scale=scale, shift=shift)
+    return replace(frame, meta=FrameMeta())
+
+
+def paste_objects(frame: Frame, settings: Augmentation, database: ObjectDatabase, rng: np.random.Generator) -> Frame:
+    """The frame with objects of other frames where they stood there: class by class up to the target count, each only where the ground is free.
+
+    Points of the scene inside a pasted box are removed.
+    """
+    assert frame.boxes is not None
+    rows = _drawn_rows(frame.boxes.labels.numpy(), settings, database, rng)
+    standing = frame.boxes.geometry.numpy()
+    kept: list[int] = []
+    free = ~collide(database.boxes[rows], standing).any(axis=1)
+    apart = ~collide(database.boxes[rows], database.boxes[rows])
+    for place in np.flatnonzero(free):
+        if apart[place, kept].all():
+            kept.append(int(place))
+    chosen = rows[kept]
+    if len(chosen) == 0:
+        return frame
+    points = frame.points.numpy()
+    hidden = np.concatenate([rows_inside(points, box) for box in database.boxes[chosen]])
+    seen = np.ones(len(points), dtype=bool)
+    seen[hidden] = False
+    points = np.concatenate([points[seen], *(database.points_of(row) for row in chosen)])
+    return replace(frame, points=torch.from_numpy(points), boxes=_joined(frame.boxes, database, chosen))
+
+
+def _drawn_rows(present: np.ndarray, settings: Augmentation, database: ObjectDatabase, rng: np.random.Generator) -> np.ndarray:
+    """Rows of the database that are to be tried: as many of each class as the frame lacks."""
+    for name in settings.paste:
+        if name not in database.classes and name not in PASTED:
+            raise unknown_name("class to paste", name, database.classes)
+    drawn = [np.zeros(0, dtype=np.int64)]
+    for label, name in enumerate(database.classes):
+        lacking = settings.paste.get(name, 0) - int((present == label).sum())
+        candidates = database.rows(label, settings.paste_min_points.get(name, 1), settings.paste_rated_only)
+        if lacking > 0 and len(candidates):
+            drawn.append(rng.choice(candidates, size=min(lacking, len(candidates)), replace=False))
+    return np.concatenate(drawn)
+
+
+def _joined(boxes: Boxes, database: ObjectDatabase, rows: np.ndarray) -> Boxes:
+    """The frame's boxes with the pasted ones behind; a pasted object stands still."""
+
+    def with_new(column: torch.Tensor | None, new: np.ndarray) -> torch.Tensor | None:
+        return None if column is None else torch.cat([column, torch.from_numpy(new).to(column.dtype)])
+
+    return Boxes(
+        geometry=torch.cat([boxes.geometry, torch.from_numpy(database.boxes[rows])]),
+        labels=torch.cat([boxes.labels, torch.from_numpy(database.labels[rows])]),
+        velocity=with_new(boxes.velocity, np.zeros((len(rows), 2))),
+        point_counts=with_new(boxes.point_counts, database.counts[rows]),
+        difficulty=with_new(boxes.difficulty, database.difficulty[rows]),
+    )
+
+
+def move_objects(frame: Frame, noise: ObjectNoise, rng: np.random.Generator) -> Frame:
+    """The frame with each object turned and shifted a little, with its points, to the first drawn place that collides with no other object."""
+    assert frame.boxes is not None
+    points, boxes = frame.points.numpy().copy(), frame.boxes.geometry.numpy().copy()
+    inside = [rows_inside(points, box) for box in boxes]
+    taken = np.zeros(len(points), dtype=bool)
+    for row, members in enumerate(inside):
+        shifts = rng.normal(0.0, noise.translation_std, size=(noise.tries, 3))
+        angles = rng.uniform(-noise.rotation, noise.rotation, size=noise.tries)
+        tried = np.repeat(boxes[row : row + 1], noise.tries, axis=0)
+        tried[:, :3] += shifts.astype(np.float32)
+        tried[:, 6] = wrap_angle(tried[:, 6] + angles)
+        others = np.delete(boxes, row, axis=0)
+        place = _first_free(tried, others)
+        if place is None:
+            continue
+        own = members[~taken[members]]  # a point in two boxes moves once, with the first
+        taken[own] = True
+        offset = points[own, :3] - boxes[row, :3]
+        offset[:, :2] = offset[:, :2] @ _turn(angles[place]).T
+        points[own, :3] = offset + tried[place, :3]
+        boxes[row] = tried[place]
+    return replace(frame, points=torch.from_numpy(points), boxes=replace(frame.boxes, geometry=torch.from_numpy(boxes)))
+
+
+def _first_free(tried: np.ndarray, others: np.ndarray) -> int | None:
+    """The first of the boxes (T, 7) that collides with none of the others; None where there is none. Most often it is the first."""
+    for start, stop in ((0, 1), (1, len(tried))):
+        free = np.flatnonzero(~collide(tried[start:stop], others).any(axis=1))
+        if len(free):
+            return start + int(free[0])
+    return None
+
+
+def transform(
+    frame: Frame,
+    *,
+    mirrored_y: bool = False,
+    mirrored_x: bool = False,
+    angle: float = 0.0,
+    scale: float = 1.0,
+    shift: tuple[float, float, float] | np.ndarray = (0.0, 0.0, 0.0),
+) -> Frame:
+    """The whole scene mirrored, turned counter-clockwise by `angle` radians, scaled and shifted (metres), in this order; boxes and velocities too."""
+    mirror = np.array([[-1.0 if mirrored_x else 1.0, 0.0], [0.0, -1.0 if mirrored_y else 1.0]])
+    linear = np.eye(3)
+    linear[:2, :2] = _turn(angle) @ mirror
+    matrix = torch.from_numpy((scale * linear).astype(np.float32))
+    offset = torch.from_numpy(np.asarray(shift, dtype=np.float32))
+    points = frame.points.clone()
+    points[:, :3] = frame.points[:, :3] @ matrix.T + offset
+    if frame.boxes is None:
+        return replace(frame, points=points)
+    geometry = frame.boxes.geometry
+    yaw = geometry[:, 6].double().numpy()
+    yaw = -yaw if mirrored_y else yaw
+    yaw = np.pi - yaw if mirrored_x else yaw
+    moved = torch.cat(
+        [
+            geometry[:, :3] @ matrix.T + offset,
+            geometry[:, 3:6] * scale,
+            torch.from_numpy(wrap_angle(yaw + angle)).to(geometry.dtype)[:, None],
+        ],
+        dim=1,
+    )
+    velocity = None if frame.boxes.velocity is None else frame.boxes.velocity @ matrix[:2, :2].T
+    return replace(frame, points=points, boxes=replace(frame.boxes, geometry=moved, velocity=velocity))
+
+
+def _turn(angle: float) -> np.ndarray:
+    """The matrix that turns x y counter-clockwise: (2, 2)."""
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def within_range(frame: Frame, point_range: Range) -> Frame:
+    """The frame without the points outside the range and without the boxes whose centre lies outside it seen from above (as mmdetection3d)."""
+    low, high = torch.tensor(point_range[:3]), torch.tensor(point_range[3:])
+    points = frame.points[((frame.points[:, :3] >= low) & (frame.points[:, :3] < high)).all(dim=1)]
+    if frame.boxes is None:
+        return replace(frame, points=points)
+    centre = frame.boxes.geometry[:, :2]
+    return replace(frame, points=points, boxes=frame.boxes[((centre >= low[:2]) & (centre < high[:2])).all(dim=1)])
+
+
+def shuffled(frame: Frame, rng: np.random.Generator) -> Frame:
+    """The frame with its points in another order."""
+    return replace(frame, points=frame.points[torch.from_numpy(rng.permutation(len(frame.points)))])
