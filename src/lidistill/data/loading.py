@@ -46,9 +46,9 @@ class DataSettings(Settings, ABC):
     name: ClassVar[str]
 
     @classmethod
+    @abstractmethod
     def at(cls, place: str) -> DataSettings:
-        """The settings that NAME:PLACE asks for on the command line; `place` is empty for a bare NAME. The first field says where the data lie."""
-        return cls(place) if place else cls()
+        """The settings that NAME:PLACE asks for on the command line; `place` is empty for a bare NAME."""
 
     @property
     @abstractmethod
