@@ -1,0 +1,157 @@
+"""What a detector costs: parameters, multiply-accumulates, latency by stage, peak memory, with the conditions beside the figures.
+
+Operations are counted by torch's own counter while real frames run through the network, so that data-dependent parts (the pillars of a frame, the
+gathered rows of a sparse convolution) are counted as they ran. The counter gives floating point operations of matrix products and convolutions; one
+multiply-accumulate is two of them. Norms, activations, pooling, scattering and the decoding of boxes are not counted, as is usual in published tables.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lidistill.types import Batch, Frame, InputError, collate
+
+STAGES = ("voxelise", "network", "decode")
+WARM_UP = 3  # passes before the clock starts: allocation, autotuning and lazy imports happen in the first ones
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Figures per frame, at batch size 1, in evaluation mode. Reading and moving points to the device are not in the latency."""
+
+    parameters: int
+    macs: int  # mean over the frames
+    macs_by_part: Mapping[str, int]  # top-level part of the detector -> mean over the frames; "other" is what runs outside the parts
+    latency_ms: Mapping[str, Mapping[str, float]]  # "total" and each of STAGES -> {"p50", "p95"} over frames times repeats
+    peak_memory_bytes: int | None  # allocated on a CUDA device, weights included; None elsewhere, where it is not measured
+    device: str
+    threads: int  # CPU threads of one operation
+    frames: int
+    repeats: int
+    points_per_frame: float
+    torch: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def profile(detector: nn.Module, frames: Sequence[Frame], device: torch.device | str = "cpu", repeats: int = 5, threads: int = 1) -> Cost:
+    """Run `frames` one by one through `detector.voxelise(batch)`, `detector(batch, voxels)`, `detector.decode(output)` and measure.
+
+    The detector is moved to `device`; its mode and torch's number of threads are as before afterwards. Raises InputError without frames, or with
+    `repeats` or `threads` below 1.
+    """
+    if not frames:
+        raise InputError("profile: no frames to measure on; give at least one frame of the dataset the detector was trained for")
+    if repeats < 1 or threads < 1:
+        raise InputError(f"profile: repeats is {repeats} and threads is {threads}; give 1 or more of each")
+    device = torch.device(device)
+    batches = [collate([frame]).to(device) for frame in frames]
+    detector.to(device)
+    with _evaluating(detector, threads), torch.inference_mode():
+        counts = [_count(detector, batch) for batch in batches]
+        times, peak = _time(detector, batches, device, repeats)
+    return Cost(
+        parameters=sum(parameter.numel() for parameter in detector.parameters()),
+        macs=round(float(np.mean([sum(count.values()) for count in counts]))),
+        macs_by_part={part: round(float(np.mean([count[part] for count in counts]))) for part in counts[0]},
+        latency_ms={stage: _quantiles(times[stage]) for stage in ("total", *STAGES)},
+        peak_memory_bytes=peak,
+        device=device_name(device),
+        threads=threads,
+        frames=len(frames),
+        repeats=repeats,
+        points_per_frame=round(float(np.mean([len(frame.points) for frame in frames])), 1),
+        torch=torch.__version__,
+    )
+
+
+def device_name(device: torch.device | str) -> str:
+    """The model of the processor or GPU, as its maker names it."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name") and ":" in line]
+    return models[0] if models else platform.processor() or platform.machine() or "cpu"
+
+
+@contextmanager
+def _evaluating(detector: nn.Module, threads: int) -> Iterator[None]:
+    modes = [(module, module.training) for module in detector.modules()]
+    threads_before = torch.get_num_threads()
+    detector.eval()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads_before)
+        for module, training in modes:
+            module.training = training
+
+
+def _count(detector: nn.Module, batch: Batch) -> dict[str, int]:
+    """Multiply-accumulates of one frame by top-level part."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        detector(batch, detector.voxelise(batch))  # type: ignore[operator]
+    operations = {name: sum(by_operator.values()) for name, by_operator in counter.get_flop_counts().items()}
+    root = type(detector).__name__
+    parts = {name: _of_part(operations, f"{root}.{name}") // 2 for name, _ in detector.named_children()}
+    parts["other"] = operations.get("Global", 0) // 2 - sum(parts.values())
+    return parts
+
+
+def _of_part(operations: Mapping[str, int], part: str) -> int:
+    """Operations inside a part; a container that is never called itself (a list of modules) is the sum of what it holds."""
+    if part in operations:
+        return operations[part]
+    inside = [name for name in operations if name.startswith(f"{part}.")]
+    outermost = [name for name in inside if not any(name.startswith(f"{other}.") for other in inside)]
+    return sum(operations[name] for name in outermost)
+
+
+def _time(detector: Any, batches: Sequence[Batch], device: torch.device, repeats: int) -> tuple[dict[str, list[float]], int | None]:
+    """Milliseconds of every pass by stage, and the peak of allocated bytes."""
+    cuda = device.type == "cuda"
+
+    def now() -> float:
+        if cuda:
+            torch.cuda.synchronize(device)
+        return perf_counter()
+
+    times: dict[str, list[float]] = {stage: [] for stage in ("total", *STAGES)}
+    for index in range(-WARM_UP, repeats * len(batches)):
+        if cuda and index == 0:
+            torch.cuda.reset_peak_memory_stats(device)
+        batch = batches[index % len(batches)]
+        marks = [now()]
+        voxels = detector.voxelise(batch)
+        marks.append(now())
+        output = detector(batch, voxels)
+        marks.append(now())
+        detector.decode(output)
+        marks.append(now())
+        if index >= 0:
+            times["total"].append(1e3 * (marks[-1] - marks[0]))
+            for stage, start, end in zip(STAGES, marks, marks[1:], strict=False):
+                times[stage].append(1e3 * (end - start))
+    return times, torch.cuda.max_memory_allocated(device) if cuda else None
+
+
+def _quantiles(times_ms: Sequence[float]) -> dict[str, float]:
+    return {f"p{quantile}": round(float(np.percentile(times_ms, quantile)), 4) for quantile in (50, 95)}
