@@ -1,0 +1,225 @@
+"""The training run: Lightning's Trainer, with our order of frames, our logs and our points of resumption."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from lidistill.data.loading import StepBatches
+from lidistill.files import write_text, written_aside
+from lidistill.progress import Advance, progress
+from lidistill.run_folder import RunFolder
+from lidistill.training.module import TrainingModule
+from lidistill.training.settings import TrainingSettings
+from lidistill.types import Frame, InputError, collate
+
+Validate = Callable[[nn.Module], Mapping[str, float]]  # detector -> figures; the first one decides which weights are best
+
+_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def fit(
+    objective: nn.Module,
+    frames: Dataset[Frame],
+    settings: TrainingSettings,
+    folder: RunFolder,
+    *,
+    seed: int,
+    name: str,
+    device: str = "auto",
+    validate: Validate | None = None,
+    undecayed: Collection[str] = (),
+    resume: bool = False,
+) -> None:
+    """Train `objective` (batch -> Losses, with the detector as `.student`) until the last step; on return it holds the final weights.
+
+    `frames` is addressed by (epoch, row) and has a length. With `resume`, the run goes on from `folder.resume` and ends with the weights of an
+    uninterrupted run. `undecayed` names parameters of `objective` that take no weight decay.
+    """
+    num_frames = len(frames)  # type: ignore[arg-type]
+    total = settings.total_steps(num_frames)
+    module = TrainingModule(objective, settings, total, seed, undecayed)
+    watch = _Watch(folder, settings, total, name, validate)
+    callbacks: list[Callback] = [watch]
+    if settings.ema_decay:
+        callbacks.insert(0, EMAWeightAveraging(decay=settings.ema_decay))
+    _quiet_lightning()
+    with ExitStack() as stack, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
+        watch.stack = stack
+        trainer = Trainer(
+            accelerator={"auto": "auto", "cuda": "gpu", "cpu": "cpu"}.get(device, "auto"),
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            strategy=settings.strategy,
+            precision=_PRECISION[settings.precision],  # type: ignore[arg-type]
+            max_steps=total,
+            max_epochs=-1,
+            accumulate_grad_batches=settings.accumulate,
+            logger=TensorBoardLogger(save_dir=folder.path, name="tensorboard", version=""),
+            callbacks=callbacks,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            log_every_n_steps=settings.log_every,
+        )
+        first_step = 0
+        if resume and folder.resume.is_file():
+            saved = _read_resume(folder)
+            first_step = int(saved["global_step"])
+            _forget_log_after(folder, first_step)
+            if first_step >= total:
+                module.load_state_dict(saved["state_dict"])
+                watch.load_state_dict(saved["callbacks"][watch.state_key])
+                _hand_on_best(watch, objective, settings)
+                return
+        else:
+            folder.log.unlink(missing_ok=True)
+        loader = DataLoader(
+            frames,
+            batch_sampler=_Batches(
+                num_frames,
+                settings.batch_size * trainer.world_size,
+                seed,
+                first_step * settings.accumulate,
+                total * settings.accumulate,
+                trainer.global_rank,
+                trainer.world_size,
+            ),
+            collate_fn=collate,
+            num_workers=settings.workers,
+            persistent_workers=settings.workers > 0,
+            pin_memory=trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
+        )
+        watch.begin(first_step)
+        trainer.fit(module, loader, ckpt_path=str(folder.resume) if first_step else None, weights_only=True)
+    _hand_on_best(watch, objective, settings)
+
+
+class _Batches(StepBatches):
+    """The rest of the run. Its length is that of the whole run, because Lightning goes on counting where the interrupted run stopped."""
+
+    def __len__(self) -> int:
+        return self.stop_step
+
+
+class _Watch(Callback):
+    """Logs, validates, and saves points of resumption at step boundaries."""
+
+    def __init__(self, folder: RunFolder, settings: TrainingSettings, total: int, name: str, validate: Validate | None) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.total = total
+        self.name = name
+        self.validate = validate
+        self.stack = ExitStack()
+        self.advance: Advance = lambda done, note="": None
+        self.best = float("-inf")
+        self.best_state: dict[str, Tensor] | None = None
+        self.spent_s = 0.0
+        self.since = time.monotonic()
+
+    def begin(self, first_step: int) -> None:
+        self.advance = self.stack.enter_context(progress(f"train {self.name}", self.total, first_step))
+        self.since = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        step = trainer.global_step
+        if (batch_idx + 1) % self.settings.accumulate:
+            return
+        assert isinstance(module, TrainingModule)
+        last = step == self.total
+        if step % self.settings.log_every == 0 or step == 1 or last:
+            figures = {name: float(value) for name, value in module.last.items()}
+            figures["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+            self._log(trainer, step, "train", figures)
+            self.advance(step, f"loss {figures['loss']:.3f}")
+        else:
+            self.advance(step)
+        if self.validate is not None and self.settings.validate_every and (step % self.settings.validate_every == 0) and not last:
+            self._validate(trainer, module, step)
+        if (step % self.settings.save_every == 0) or last:
+            self._save(trainer)
+
+    def _validate(self, trainer: Trainer, module: TrainingModule, step: int) -> None:
+        if trainer.is_global_zero and self.validate is not None:
+            detector = module.objective.student
+            figures = dict(self.validate(detector))  # type: ignore[arg-type]
+            self._log(trainer, step, "validation", figures)
+            main = next(iter(figures.values()), 0.0)
+            if main > self.best:
+                self.best = main
+                self.best_state = {key: value.detach().clone() for key, value in detector.state_dict().items()}  # type: ignore[union-attr, operator]
+        trainer.strategy.barrier()
+
+    def _log(self, trainer: Trainer, step: int, kind: str, figures: Mapping[str, float]) -> None:
+        if not trainer.is_global_zero:
+            return
+        spent_s = round(self.spent_s + time.monotonic() - self.since, 3)
+        row = {"step": step, "kind": kind, "time_s": spent_s} | {key: _plain(value) for key, value in figures.items()}
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        with self.folder.log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+        for logger in trainer.loggers:
+            logger.log_metrics({f"{kind}/{key}": value for key, value in figures.items()}, step=step)
+
+    def _save(self, trainer: Trainer) -> None:
+        """Every rank takes part; the file appears whole or not at all."""
+        if trainer.world_size > 1:
+            trainer.save_checkpoint(self.folder.resume)
+            return
+        with written_aside(self.folder.resume) as aside:
+            trainer.save_checkpoint(aside)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_state": self.best_state, "spent_s": self.spent_s + time.monotonic() - self.since}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.best_state, self.spent_s = state_dict["best"], state_dict["best_state"], state_dict["spent_s"]
+
+
+def _hand_on_best(watch: _Watch, objective: nn.Module, settings: TrainingSettings) -> None:
+    if settings.keep_best and watch.best_state is not None:
+        objective.student.load_state_dict(watch.best_state)  # type: ignore[union-attr, operator]
+
+
+def _plain(value: float) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _read_resume(folder: RunFolder) -> dict[str, Any]:
+    try:
+        saved = torch.load(folder.resume, map_location="cpu", weights_only=True)
+        return {key: saved[key] for key in ("global_step", "state_dict", "callbacks")}
+    except Exception as error:
+        raise InputError(f"{folder.resume}: cannot be read ({type(error).__name__}); delete it and start the run again without --resume") from error
+
+
+def _forget_log_after(folder: RunFolder, step: int) -> None:
+    """Drop lines of steps that will be taken again."""
+    rows = [row for row in folder.read_log() if row["step"] <= step]
+    write_text(folder.log, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _quiet_lightning() -> None:
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,56 @@
+"""The bridge between an objective and Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from lidistill.training.guard import check_finite, check_gradients
+from lidistill.training.schedule import build_optimizer, build_schedule
+from lidistill.training.settings import TrainingSettings
+from lidistill.types import Batch
+
+
+class TrainingModule(LightningModule):
+    """One optimiser step: losses, a finite check, clipping.
+
+    Randomness follows from (seed, step), so a resumed run draws what an uninterrupted one would.
+    """
+
+    def __init__(self, objective: nn.Module, settings: TrainingSettings, total_steps: int, seed: int, undecayed: Collection[str]) -> None:
+        super().__init__()
+        self.objective = objective
+        self.settings = settings
+        self.total_steps = total_steps
+        self.seed = seed
+        self.undecayed = {f"objective.{name}" for name in undecayed}
+        self.last: dict[str, Tensor] = {}  # what the step just done measured; read by the log
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed((self.seed * 1_000_003 + batch_idx) % 2**63)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = self.objective(batch)
+        check_finite(self.objective, batch, losses, self.global_step)
+        total = losses.total
+        self.last = {"loss": total.detach()}
+        self.last |= {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
+        self.last |= {name: value.detach() for name, value in losses.logs.items()}
+        return total
+
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None) -> None:
+        limit = self.settings.clip_norm or float("inf")
+        norm = nn.utils.clip_grad_norm_([p for p in self.parameters() if p.grad is not None], limit)
+        self.last["gradient_norm"] = norm.detach()
+        # With fp16 an overflow is the scaler's business: it skips the step and lowers its scale.
+        if self.settings.precision != "fp16" and not torch.isfinite(norm):
+            check_gradients(self.objective, self.global_step)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = build_optimizer(self, self.settings, self.undecayed)
+        schedule = build_schedule(optimizer, self.settings, self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

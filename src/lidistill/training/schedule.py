@@ -1,0 +1,42 @@
+"""AdamW with a one-cycle learning rate, as the published recipes of PointPillars, SECOND and CenterPoint have it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+
+from lidistill.training.settings import TrainingSettings
+
+
+def build_optimizer(module: nn.Module, settings: TrainingSettings, undecayed: Collection[str] = ()) -> AdamW:
+    """AdamW over the trainable parameters of `module`; those named in `undecayed` take no weight decay."""
+    trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    groups = [
+        {"params": [p for name, p in trainable.items() if name not in undecayed], "weight_decay": settings.weight_decay},
+        {"params": [p for name, p in trainable.items() if name in undecayed], "weight_decay": 0.0},
+    ]
+    return AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate / settings.start_divisor,
+        betas=(settings.momentum[0], settings.beta2),
+        foreach=True,
+    )
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainingSettings, total_steps: int) -> OneCycleLR:
+    """Cosine up to the peak and down again; beta 1 goes the other way."""
+    high, low = settings.momentum
+    return OneCycleLR(
+        optimizer,
+        max_lr=settings.learning_rate,
+        total_steps=max(total_steps, 2),
+        pct_start=settings.warmup_share,
+        div_factor=settings.start_divisor,
+        final_div_factor=settings.end_divisor,
+        base_momentum=low,
+        max_momentum=high,
+    )
