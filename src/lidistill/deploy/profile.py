@@ -2,7 +2,7 @@
 
 Operations are counted by torch's own counter while real frames run through the network, so that data-dependent parts (the pillars of a frame, the
 gathered rows of a sparse convolution) are counted as they ran. The counter gives floating point operations of matrix products and convolutions; one
-multiply-accumulate is two of them. Norms, activations, pooling, scattering and the decoding of boxes are not counted, as is usual in published tables.
+multiply-accumulate is two of them. Norms, activations, pooling, scattering and the decoding of boxes are not counted, as in published tables.
 """
 
 from __future__ import annotations
