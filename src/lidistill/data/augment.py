@@ -6,6 +6,7 @@ one is given; here an object keeps the height at which it was recorded, since KI
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +15,8 @@ import torch
 
 from lidistill.data.objects import ObjectDatabase
 from lidistill.data.occupancy import collide, rows_inside
-from lidistill.ops.camera import wrap_angle
+from lidistill.ops import camera
+from lidistill.ops.boxes import wrap_angle
 from lidistill.types import Boxes, Frame, FrameMeta, InputError, Settings, unknown_name
 
 PASTED = {"Car": 15, "Pedestrian": 15, "Cyclist": 15}  # both toolboxes; the PointPillars paper: 15, 0 and 8; SECOND in mmdetection3d: 12, 6 and 6
@@ -145,7 +147,7 @@ def move_objects(frame: Frame, noise: ObjectNoise, rng: np.random.Generator) -> 
         angles = rng.uniform(-noise.rotation, noise.rotation, size=noise.tries)
         tried = np.repeat(boxes[row : row + 1], noise.tries, axis=0)
         tried[:, :3] += shifts.astype(np.float32)
-        tried[:, 6] = wrap_angle(tried[:, 6] + angles)
+        tried[:, 6] = camera.wrap_angle(tried[:, 6] + angles)
         others = np.delete(boxes, row, axis=0)
         place = _first_free(tried, others)
         if place is None:
@@ -188,17 +190,11 @@ def transform(
     if frame.boxes is None:
         return replace(frame, points=points)
     geometry = frame.boxes.geometry
-    yaw = geometry[:, 6].double().numpy()
+    yaw = geometry[:, 6]
     yaw = -yaw if mirrored_y else yaw
-    yaw = np.pi - yaw if mirrored_x else yaw
-    moved = torch.cat(
-        [
-            geometry[:, :3] @ matrix.T + offset,
-            geometry[:, 3:6] * scale,
-            torch.from_numpy(wrap_angle(yaw + angle)).to(geometry.dtype)[:, None],
-        ],
-        dim=1,
-    )
+    yaw = math.pi - yaw if mirrored_x else yaw
+    columns = (geometry[:, :3] @ matrix.T + offset, geometry[:, 3:6] * scale, wrap_angle(yaw + angle)[:, None])
+    moved = torch.cat(columns, dim=1)
     velocity = None if frame.boxes.velocity is None else frame.boxes.velocity @ matrix[:2, :2].T
     return replace(frame, points=points, boxes=replace(frame.boxes, geometry=moved, velocity=velocity))
 

@@ -53,8 +53,8 @@ class KittiData(DataSettings):
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.classes if name not in TYPICAL_SIZES]
-        if unknown or not self.classes:
-            raise InputError(f"kitti: classes {list(self.classes)} must be some of {', '.join(TYPICAL_SIZES)}")
+        if unknown or not self.classes or len(set(self.classes)) < len(self.classes):
+            raise InputError(f"kitti: classes {list(self.classes)} must be some of {', '.join(TYPICAL_SIZES)}, each once")
 
     @classmethod
     def at(cls, place: str) -> KittiData:
@@ -123,7 +123,7 @@ class KittiFrames(FrameSource):
         drop_nonfinite: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        self.ids = tuple(ids)
+        self.ids = _checked_ids(ids, folder)
         self.spec = spec
         self.labelled = labelled
         self.camera_view_only = camera_view_only
@@ -182,6 +182,17 @@ def every_id(folder: str | Path) -> tuple[str, ...]:
     if not ids:
         raise InputError(f"{folder}: velodyne/ holds no .bin file; give the folder that KITTI's archives were unpacked into")
     return ids
+
+
+def _checked_ids(ids: Sequence[str], folder: str | Path) -> tuple[str, ...]:
+    """Ids that can be file names, each once: results are later written under them."""
+    seen: set[str] = set()
+    for frame_id in ids:
+        if frame_id in seen or Path(frame_id).name != frame_id:
+            fault = "listed twice" if frame_id in seen else "no file name"
+            raise InputError(f"{folder}: the frame id {frame_id!r} is {fault}; correct the list of the split")
+        seen.add(frame_id)
+    return tuple(ids)
 
 
 def labelled_boxes(calibration: CameraCalibration, objects: CameraObjects, classes: Sequence[str], path: str | Path) -> Boxes:
