@@ -1,0 +1,36 @@
+# Two commands do everything on a bare machine with Python and make:
+#   make demo   sets up what is missing, then the main job on the simulator
+#   make test   sets up what is missing, then all tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+
+# Threads that spin while they wait for a busy core cost far more than they gain.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test check format clean
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/lidistill demo --out runs/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

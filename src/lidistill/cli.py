@@ -1,0 +1,194 @@
+"""The command line: one function a command, no logic. The jobs behind it are in `lidistill.jobs`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lidistill.types import InputError
+
+app = typer.Typer(
+    help="Turn a heavy LiDAR 3D detector into a small, fast student by knowledge distillation, and prove the result.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Data = Annotated[str | None, typer.Option(help="Where the frames come from: simulated, simulated:FOLDER or kitti:FOLDER.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run; it ends with the weights of an uninterrupted one.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Dotted overrides, for example training.steps=300 detector.grid.voxel_size=[0.32,0.32,4].")
+]
+Run = Annotated[Path, typer.Argument(help="A run folder.")]
+Compression = Annotated[float, typer.Option(help="By how much to divide the parameters: 2, 4, 8, 16.")]
+
+# Jobs import torch and Lightning, which takes seconds; a command imports the one it needs, so that --help answers at once.
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    out: Out = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """From nothing to a report on the simulator: teacher, plain student, distilled student."""
+    from lidistill.jobs.demo import demo as job
+
+    print(f"report: {job(out, seed=seed, overrides=overrides or (), device=device)}")
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder to write, in KITTI's layout.")],
+    frames: Annotated[int, typer.Option(help="Number of frames.")] = 100,
+    preset: Annotated[str, typer.Option(help="Sensor: kitti, kitti-lite, nuscenes or waymo.")] = "kitti",
+    seed: Annotated[int, typer.Option(help="Seed of the streets.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
+) -> None:
+    """Write simulated frames as a standard KITTI folder that any other tool can read."""
+    from lidistill.jobs.simulation import simulate as job
+
+    print(f"{frames} simulated frames in {job(out, frames=frames, preset=preset, seed=seed, workers=workers)}")
+
+
+@app.command("import")
+def import_(
+    checkpoint: Annotated[Path, typer.Argument(help="The other tool's checkpoint file.")],
+    source: Annotated[str, typer.Option("--from", help="openpcdet or mmdet3d.")],
+    model: Annotated[str, typer.Option(help="Which detector it is: pointpillars.")],
+    data: Annotated[str, typer.Option(help="The data it was trained for, for example kitti:/data/kitti.")],
+    out: Out,
+    overrides: Overrides = None,
+) -> None:
+    """Turn a checkpoint of OpenPCDet or mmdetection3d into a run folder."""
+    from lidistill.jobs.checkpoints import import_run as job
+
+    folder = job(checkpoint, source=source, model=model, data=data, out=out, overrides=overrides or ())
+    print(f"{folder.path}: ready; score it with `lidistill evaluate {folder.path}`, distil it with `lidistill distill {folder.path}`")
+
+
+@app.command()
+def train(
+    start: Annotated[str, typer.Argument(help="A detector (pointpillars), a YAML file or an earlier run's folder.")],
+    out: Out,
+    overrides: Overrides = None,
+    data: Data = None,
+    compression: Annotated[float | None, typer.Option(help="Train the thinner student of an earlier run instead, alone: the plain baseline.")] = None,
+    seed: Seed = None,
+    resume: Resume = False,
+    device: Device = "auto",
+) -> None:
+    """Train a detector without a teacher."""
+    from lidistill.jobs.setup import plain_student, supervised
+    from lidistill.jobs.training import train as job
+
+    if compression is None:
+        experiment = supervised(start, data=data, seed=seed, overrides=overrides or ())
+    else:
+        experiment = plain_student(start, compression=compression, data=data, seed=seed, overrides=overrides or ())
+    _show(job(experiment, out, resume=resume, device=device))
+
+
+@app.command()
+def distill(
+    teacher: Annotated[str, typer.Argument(help="The teacher's run folder.")],
+    out: Out,
+    overrides: Overrides = None,
+    method: Annotated[list[str] | None, typer.Option(help="Distillation method; give it again to combine several.")] = None,
+    compression: Compression = 4.0,
+    data: Data = None,
+    seed: Seed = None,
+    resume: Resume = False,
+    certificate: Annotated[bool, typer.Option(help="Examine the teacher first and refuse a sick one.")] = True,
+    device: Device = "auto",
+) -> None:
+    """Train a thinner student with a teacher's lessons."""
+    from lidistill.jobs.setup import distilled
+    from lidistill.jobs.training import train as job
+
+    methods = method or ["pointdistiller"]
+    experiment = distilled(teacher, compression=compression, methods=methods, data=data, seed=seed, overrides=overrides or ())
+    _show(job(experiment, out, resume=resume, device=device, certificate=certificate))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(help="A run folder; leave it out with --predictions.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Predictions made elsewhere: a folder of KITTI result files, or a predictions.npz.")
+    ] = None,
+    data: Data = None,
+    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "val",
+    out: Annotated[Path | None, typer.Option(help="With --predictions: folder for the scores.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Score a run by its dataset's official metric, or predictions made elsewhere."""
+    from lidistill.data import parse_source
+    from lidistill.jobs.evaluation import evaluate as job
+    from lidistill.jobs.evaluation import evaluate_predictions
+
+    if predictions is not None:
+        if data is None:
+            raise InputError("--predictions needs --data, for example --data kitti:/data/kitti, to know the truth")
+        _show(evaluate_predictions(predictions, parse_source(data), split=split, out=out))
+    elif run is not None:
+        _show(job(run, split=split, device=device))
+    else:
+        raise InputError("give a run folder, or --predictions with --data")
+
+
+@app.command()
+def predict(
+    run: Run,
+    scans: Annotated[Path, typer.Argument(help="A .bin file, or a folder of them.")],
+    out: Out = Path("predictions"),
+    calibration: Annotated[Path | None, typer.Option(help="KITTI calib file, or a folder with one a scan.")] = None,
+    minimum_score: Annotated[float, typer.Option(help="Lowest score to draw.")] = 0.3,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Report scans that cannot be read and leave them out.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Write the boxes of scans as KITTI text and JSON, with a picture of each."""
+    from lidistill.jobs.prediction import predict as job
+
+    written = job(run, scans, out, calibration=calibration, minimum_score=minimum_score, skip_bad=skip_bad, device=device)
+    print(f"{len(written)} scans in {out}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders: teacher, plain student, distilled students.")],
+    out: Out = Path("report"),
+) -> None:
+    """Write one page that compares runs."""
+    from lidistill.report.page import write_report
+
+    print(f"report: {write_report(runs, out)}")
+
+
+def _show(scores: object) -> None:
+    from lidistill.report.console import print_scores
+
+    print_scores(scores)
+
+
+def main() -> None:
+    """Run a command; bad input is one sentence on standard error and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"lidistill: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("lidistill: stopped; go on with --resume", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

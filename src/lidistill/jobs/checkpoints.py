@@ -1,0 +1,30 @@
+"""Bring other tools' checkpoints in as run folders, so that a trained teacher can be distilled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lidistill.data import parse_source
+from lidistill.experiment import Experiment
+from lidistill.interop import import_checkpoint
+from lidistill.jobs.runs import pick_device, provenance
+from lidistill.run_folder import RunFolder
+from lidistill.training.checkpoint import load_weights, save_weights
+from lidistill.types import InputError
+
+
+def import_run(checkpoint: str | Path, *, source: str, model: str, data: str, out: str | Path, overrides: Sequence[str] = ()) -> RunFolder:
+    """Turn a checkpoint of OpenPCDet or mmdetection3d into a run folder with converted weights; every key is accounted for."""
+    folder = RunFolder(Path(out))
+    if folder.experiment.is_file():
+        raise InputError(f"{folder.path} already holds a run; choose another --out")
+    settings = parse_source(data)
+    config, state, findings = import_checkpoint(Path(checkpoint), source, model, settings.spec.name)
+    experiment = replace(Experiment(role="teacher", data=settings, detector=config)).overridden(overrides)
+    detector = experiment.detector.build()
+    load_weights(detector, state, checkpoint)
+    save_weights(folder.checkpoint, detector)
+    folder.write_experiment({**experiment.to_dict(), "provenance": {**provenance(pick_device("cpu")), "imported": findings}})
+    return folder

@@ -1,0 +1,47 @@
+"""The main job on the simulator, from nothing to a report: teacher, plain student, distilled student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from lidistill.data.simulated import SimulatedData
+from lidistill.experiment import Experiment
+from lidistill.jobs.setup import distilled, plain_student, supervised
+from lidistill.jobs.training import train
+from lidistill.report.page import write_report
+from lidistill.run_folder import RunFolder
+
+COMPRESSION = 4.0
+METHODS = ("pointdistiller", "logits")
+
+
+def demo(out: str | Path, *, seed: int = 0, overrides: Sequence[str] = (), device: str = "auto") -> Path:
+    """Simulate, train a teacher, a plain and a distilled 4x student on the same schedule, compare; returns the HTML report.
+
+    Finished stages are kept, an interrupted one goes on: run it again and it ends where an uninterrupted demo would have.
+    """
+    out = Path(out)
+    console = Console(stderr=True)
+    data = SimulatedData(root=str(out / "data"))
+    base = supervised("pointpillars", data="simulated", seed=seed)
+    base = replace(base, data=data).overridden(overrides)
+    console.print(f"[bold]1/5[/bold] simulated streets: {data.train_frames} frames to train on, {data.val_frames} to score on")
+    data.open("train"), data.open("val")
+    console.print("[bold]2/5[/bold] the teacher")
+    teacher = _stage(base, out / "teacher", device)
+    console.print(f"[bold]3/5[/bold] the plain {COMPRESSION:g}x student, on the teacher's schedule")
+    plain = _stage(plain_student(str(teacher), compression=COMPRESSION), out / "plain", device)
+    console.print(f"[bold]4/5[/bold] the same student, distilled by {' and '.join(METHODS)}")
+    student = _stage(distilled(str(teacher), compression=COMPRESSION, methods=METHODS), out / "distilled", device)
+    console.print("[bold]5/5[/bold] the report")
+    return write_report([teacher, plain, student], out / "report")
+
+
+def _stage(experiment: Experiment, path: Path, device: str) -> Path:
+    if not RunFolder(path).scores.is_file():
+        train(experiment, path, resume=True, device=device)
+    return path

@@ -1,0 +1,85 @@
+"""Score a run, or predictions made elsewhere. Predictions are saved before they are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lidistill.data.loading import DataSettings, FrameSource
+from lidistill.deploy.profile import profile
+from lidistill.evaluation import PROTOCOLS
+from lidistill.evaluation.predict import Predictions, predict
+from lidistill.evaluation.scores import Scores
+from lidistill.jobs.runs import device_name, load_run, pick_device, provenance
+from lidistill.progress import progress
+from lidistill.report.samples import save_samples
+from lidistill.run_folder import RunFolder, write_json
+from lidistill.types import DatasetSpec, Frame, InputError
+
+PICTURED_FRAMES = 6
+PROFILED_FRAMES = 12
+
+
+def evaluate(run: str | Path, *, split: str = "val", device: str = "auto") -> Scores:
+    """Predict on a split of the run's own dataset, score and profile.
+
+    Predictions, matches, scores, profile and sample frames are written into the folder.
+    """
+    loaded = load_run(run)
+    folder, experiment = loaded.folder, loaded.experiment
+    where = pick_device(device)
+    source = experiment.data.open(split)
+    detector = loaded.detector.to(where)
+    with progress(f"predict {folder.name}", len(source)) as advance:
+        predictions = predict(detector, source, device=where, batch_size=experiment.training.batch_size, progress=advance)
+    predictions.save(folder.predictions)
+    scores, matches = score_frames(source.spec, predictions, source)
+    matches.save(folder.matches)
+    rows = [row * len(source) // PICTURED_FRAMES for row in range(min(PICTURED_FRAMES, len(source)))]
+    save_samples(folder.samples, [source[row] for row in rows], source.spec.classes, experiment.detector.grid.point_range)
+    cost = profile(detector, [source[row] for row in range(min(PROFILED_FRAMES, len(source)))], device=where)
+    write_json(folder.profile, cost.to_dict())
+    write_json(
+        folder.scores,
+        {
+            **labels(experiment.data, source, split),
+            "role": experiment.role,
+            "name": folder.name,
+            "seed": experiment.seed,
+            "commit": provenance(where)["commit"],
+            "device": device_name(where),
+            **scores.to_dict(),
+        },
+    )
+    return scores
+
+
+def evaluate_predictions(path: str | Path, data: DataSettings, *, split: str = "val", out: str | Path | None = None) -> Scores:
+    """Score predictions made elsewhere: a folder of KITTI result files, one a frame, or a `predictions.npz`.
+
+    `out` is a folder for scores and matches.
+    """
+    path = Path(path)
+    source = data.open(split)
+    if path.is_dir():
+        scores, matches = PROTOCOLS[source.spec.protocol].score_folder(path, source)
+    elif path.is_file():
+        scores, matches = score_frames(source.spec, Predictions.load(path), source)
+    else:
+        raise InputError(f"{path}: no such file or folder; give a folder of KITTI result files or a predictions.npz")
+    if out is not None:
+        folder = RunFolder(Path(out))
+        matches.save(folder.matches)
+        write_json(folder.scores, {**labels(data, source, split), "role": "elsewhere", "name": path.name, **scores.to_dict()})
+    return scores
+
+
+def score_frames(spec: DatasetSpec, predictions: Predictions, frames: Sequence[Frame] | FrameSource) -> tuple[Scores, Any]:
+    """Scores and per-frame matches by the dataset's own protocol."""
+    return PROTOCOLS[spec.protocol](predictions, frames)
+
+
+def labels(data: DataSettings, source: FrameSource, split: str) -> dict[str, Any]:
+    """What every published figure carries about its data."""
+    return {"dataset": source.spec.name, "simulated": source.spec.simulated, "split": split, "frames": len(source)}

@@ -1,0 +1,107 @@
+"""Boxes for scans on disk: KITTI text, JSON and a picture for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lidistill.data.kitti import read_calibration
+from lidistill.data.points import read_bin
+from lidistill.evaluation.predict import predict as predict_frames
+from lidistill.files import write_text
+from lidistill.jobs.runs import load_run, pick_device
+from lidistill.ops.camera import camera_objects
+from lidistill.ops.kitti_text import write_objects
+from lidistill.progress import progress
+from lidistill.report.bev import draw_bev
+from lidistill.types import Boxes, CameraCalibration, Frame, InputError
+
+IMAGE_SIZE = (1242, 375)
+
+# KITTI's usual left colour camera, for scans that come without a calibration: boxes in the text are then in this camera's axes.
+NOMINAL_CALIBRATION = CameraCalibration(
+    image_from_camera=np.array([[721.54, 0.0, 609.56, 44.86], [0.0, 721.54, 172.85, 0.22], [0.0, 0.0, 1.0, 0.0]]),
+    camera_from_lidar=np.array([[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, -0.08], [1.0, 0.0, 0.0, -0.27], [0.0, 0.0, 0.0, 1.0]]),
+    image_size=IMAGE_SIZE,
+)
+
+
+def predict(
+    run: str | Path,
+    scans: str | Path,
+    out: str | Path,
+    *,
+    calibration: str | Path | None = None,
+    minimum_score: float = 0.3,
+    skip_bad: bool = False,
+    device: str = "auto",
+) -> list[Path]:
+    """Detect in a `.bin` file or in every one of a folder; write NAME.txt, NAME.json and NAME.png into `out` and return the JSON paths.
+
+    `calibration` is a KITTI calib file, or a folder with one a scan; without it KITTI's nominal camera serves for the text. The text and JSON
+    hold every box; the picture those of at least `minimum_score`. A scan that cannot be read stops the command, or is reported and left out with
+    `skip_bad`.
+    """
+    loaded = load_run(run)
+    spec, detector = loaded.experiment.data.spec, loaded.detector
+    where = pick_device(device)
+    detector.to(where)
+    paths = scan_paths(Path(scans))
+    written, skipped = [], []
+    with progress("predict", len(paths)) as advance:
+        for count, path in enumerate(paths, start=1):
+            try:
+                points = torch.from_numpy(read_bin(path, columns=3 + len(spec.point_features)))
+                camera = _calibration_of(path, calibration)
+            except InputError as error:
+                if not skip_bad:
+                    raise InputError(f"{error}; or leave such scans out with --skip-bad") from error
+                skipped.append(str(error))
+                continue
+            frame = Frame(path.stem, points)
+            boxes = predict_frames(detector, [frame], device=where, batch_size=1).boxes[0]
+            written.append(_write(Path(out), frame, boxes, spec.classes, camera, loaded.experiment.detector.grid.point_range, minimum_score))
+            advance(count)
+    if skipped:
+        print(f"left out {len(skipped)} of {len(paths)} scans:", *skipped, sep="\n  ")
+    return written
+
+
+def scan_paths(place: Path) -> list[Path]:
+    """The `.bin` files that `place` names."""
+    if place.is_dir():
+        paths = sorted(place.glob("*.bin"))
+        if not paths:
+            raise InputError(f"{place}: holds no .bin file; give the folder of the scans, for example training/velodyne")
+        return paths
+    if not place.is_file():
+        raise InputError(f"{place}: no such file or folder; give a .bin file of float32 x, y, z, intensity or a folder of them")
+    return [place]
+
+
+def _calibration_of(scan: Path, calibration: str | Path | None) -> CameraCalibration:
+    if calibration is None:
+        return NOMINAL_CALIBRATION
+    path = Path(calibration)
+    return read_calibration(path / f"{scan.stem}.txt" if path.is_dir() else path, IMAGE_SIZE)
+
+
+def _write(
+    out: Path, frame: Frame, boxes: Boxes, classes: Sequence[str], camera: CameraCalibration, point_range: Sequence[float], minimum_score: float
+) -> Path:
+    assert boxes.scores is not None
+    names = np.array([classes[label] for label in boxes.labels.tolist()], dtype=str)
+    write_objects(out / f"{frame.id}.txt", camera_objects(camera, boxes.geometry.numpy(), names, boxes.scores.numpy()))
+    rows = [
+        {"class": str(name), "score": round(score, 4), "box": [round(value, 3) for value in geometry]}
+        for name, score, geometry in zip(names, boxes.scores.tolist(), boxes.geometry.tolist(), strict=True)
+    ]
+    convention = "LiDAR axes: x y z length width height yaw; metres, radians; z is the box centre, yaw counter-clockwise from +x"
+    path = out / f"{frame.id}.json"
+    write_text(path, json.dumps({"frame": frame.id, "convention": convention, "boxes": rows}, indent=1) + "\n")
+    draw_bev(frame.points, {"detections": boxes[boxes.scores >= minimum_score]}, classes, point_range, out / f"{frame.id}.png", title=frame.id)
+    return path

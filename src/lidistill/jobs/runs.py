@@ -1,0 +1,101 @@
+"""Runs on disk: opened whole, and described so that they can be made again."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import lidistill
+from lidistill.detectors.base import Detector
+from lidistill.experiment import Experiment
+from lidistill.run_folder import RunFolder
+from lidistill.training.checkpoint import load_weights, read_weights
+from lidistill.types import InputError
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, its description and its detector with weights, in evaluation mode."""
+
+    folder: RunFolder
+    experiment: Experiment
+    detector: Detector
+
+
+def load_run(path: str | Path) -> Run:
+    """The run in a folder. A missing or foreign checkpoint is an InputError."""
+    folder = RunFolder(Path(path))
+    experiment = read_experiment(folder)
+    detector = experiment.detector.build()
+    load_weights(detector, read_weights(folder.checkpoint), folder.checkpoint)
+    return Run(folder, experiment, detector.eval())
+
+
+def read_experiment(folder: RunFolder) -> Experiment:
+    """What the folder's `experiment.yaml` describes."""
+    return Experiment.from_dict(folder.read_experiment(), str(folder.experiment))
+
+
+def pick_device(device: str) -> torch.device:
+    """ "auto" takes CUDA where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"--device {device!r} is no device; use auto, cpu or cuda") from error
+    if picked.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this torch sees no CUDA device; use --device cpu, or install the CUDA build of torch")
+    return picked
+
+
+def device_name(device: torch.device) -> str:
+    """The processor's or the accelerator's own name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    models = (
+        [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.is_file() else []
+    )
+    return f"{models[0] if models else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """What a reader needs to make the run again: version, commit, device, time, versions of the parts."""
+    return {
+        "version": lidistill.__version__,
+        "commit": commit(),
+        "device": device_name(device),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "lightning": importlib.metadata.version("lightning"),
+        },
+    }
+
+
+def commit() -> str | None:
+    """The commit of the source tree the package runs from, with "+changes" when it has been edited; None outside a checkout."""
+    here = Path(lidistill.__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    head = git("rev-parse", "--short=12", "HEAD")
+    if not head:
+        return None
+    return head + ("+changes" if git("status", "--porcelain", "--untracked-files=no", "--", str(here)) else "")

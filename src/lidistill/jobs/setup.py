@@ -1,0 +1,81 @@
+"""From a few words to a full experiment: presets, earlier runs and files as starting points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lidistill.configuration import read_yaml
+from lidistill.data import parse_source
+from lidistill.data.augment import Augmentation
+from lidistill.data.loading import DataSettings
+from lidistill.detectors import DETECTORS
+from lidistill.detectors.base import WidthRule
+from lidistill.detectors.presets import preset
+from lidistill.experiment import Distillation, Experiment, method_settings
+from lidistill.jobs.runs import read_experiment
+from lidistill.run_folder import RunFolder
+from lidistill.training.settings import TrainingSettings
+from lidistill.types import InputError
+
+# Sized so that teacher, plain and distilled student are trained and scored within minutes on two processor cores.
+DEMO_TRAINING = TrainingSettings(steps=700, batch_size=2, learning_rate=4e-3, save_every=200, log_every=10)
+DEMO_AUGMENTATION = Augmentation(paste={"Car": 8, "Pedestrian": 8, "Cyclist": 8})
+
+
+def supervised(start: str, *, data: str | None = None, seed: int | None = None, overrides: Sequence[str] = ()) -> Experiment:
+    """An experiment without a teacher.
+
+    `start` is a detector's name, a YAML file or an earlier run's folder; `data` as in `kitti:/path` or `simulated`.
+    """
+    path = Path(start)
+    if path.is_dir():
+        base = replace(read_experiment(RunFolder(path)), role="teacher", distillation=None)
+    elif path.suffix in (".yaml", ".yml"):
+        base = Experiment.from_dict(read_yaml(path), str(path))
+    elif start in DETECTORS:
+        base = _from_preset(start, parse_source(data or "simulated"))
+    else:
+        raise InputError(f"{start!r} is no detector, YAML file or run folder; detectors: {', '.join(sorted(DETECTORS))}")
+    return _finished(base, data, seed, overrides)
+
+
+def plain_student(teacher: str, *, compression: float, data: str | None = None, seed: int | None = None, overrides: Sequence[str] = ()) -> Experiment:
+    """The thinner detector trained alone on the teacher's data and schedule: the baseline of every distillation."""
+    base = supervised(teacher, data=data, seed=seed)
+    rule = WidthRule.for_compression(compression)
+    return replace(base, role="plain", detector=base.detector.thinner(rule)).overridden(overrides)
+
+
+def distilled(
+    teacher: str,
+    *,
+    compression: float,
+    methods: Sequence[str],
+    data: str | None = None,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+) -> Experiment:
+    """The same student with the teacher's lessons. `teacher` is a run folder."""
+    if not Path(teacher).is_dir():
+        raise InputError(f"{teacher}: no run folder to learn from; train a teacher first, or import one with `lidistill import`")
+    if not methods:
+        raise InputError("no distillation method given; name one with --method, for example --method pointdistiller")
+    lessons = Distillation(teacher=str(teacher), methods=tuple(method_settings(name) for name in methods))
+    student = plain_student(teacher, compression=compression, data=data, seed=seed)
+    return replace(student, role="distilled", distillation=lessons).overridden(overrides)
+
+
+def _from_preset(detector: str, data: DataSettings) -> Experiment:
+    spec = data.spec
+    training, augmentation = (DEMO_TRAINING, DEMO_AUGMENTATION) if spec.simulated else (TrainingSettings(), Augmentation())
+    return Experiment(role="teacher", data=data, detector=preset(detector, spec.name), training=training, augmentation=augmentation)
+
+
+def _finished(base: Experiment, data: str | None, seed: int | None, overrides: Sequence[str]) -> Experiment:
+    if data is not None:
+        base = replace(base, data=parse_source(data))
+    if seed is not None:
+        base = replace(base, seed=seed)
+    return base.overridden(overrides)

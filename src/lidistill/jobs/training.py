@@ -1,0 +1,141 @@
+"""Train a detector, alone or with a teacher, from an experiment to a scored run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lidistill.data.loading import FrameSource, TrainingFrames
+from lidistill.data.objects import object_database
+from lidistill.detectors.base import Detector
+from lidistill.distillation.certificate import certify
+from lidistill.evaluation import PROTOCOLS
+from lidistill.evaluation.predict import predict
+from lidistill.evaluation.scores import Scores
+from lidistill.experiment import Distillation, Experiment
+from lidistill.jobs.evaluation import evaluate, score_frames
+from lidistill.jobs.runs import Run, load_run, pick_device, provenance, read_experiment
+from lidistill.run_folder import RunFolder, write_json
+from lidistill.training.checkpoint import save_weights
+from lidistill.training.fit import fit
+from lidistill.training.objective import Distilled, Supervised
+from lidistill.types import Frame, InputError
+
+
+def train(experiment: Experiment, out: str | Path, *, resume: bool = False, device: str = "auto", certificate: bool = True) -> Scores:
+    """Train, save the weights, predict on the validation split, score and profile; everything lands in the run folder `out`.
+
+    With `resume` an interrupted run goes on and ends with the weights of an uninterrupted one. Without it an existing run is never overwritten.
+    `certificate=False` skips the examination of the teacher.
+    """
+    folder = RunFolder(Path(out))
+    _claim(folder, experiment, resume)
+    where = pick_device(device)
+    frames = experiment.data.open("train")
+    validation = experiment.data.open("val")
+    torch.manual_seed(experiment.seed)
+    detector = experiment.detector.build()
+    objective: Supervised | Distilled
+    if experiment.distillation is None:
+        objective = Supervised(detector)
+        undecayed: set[str] = set()
+    else:
+        objective = _distilled(experiment, experiment.distillation, detector, folder, validation, device, certificate)
+        undecayed = objective.undecayed()
+    folder.write_experiment({**experiment.to_dict(), "provenance": provenance(where)})
+    training = experiment.training
+    fit(
+        objective,
+        training_frames(experiment, frames),
+        training,
+        folder,
+        seed=experiment.seed,
+        name=folder.name,
+        device=where.type,
+        validate=_Validation(experiment, validation, where.type) if training.validate_every else None,
+        undecayed=undecayed,
+        resume=resume,
+    )
+    save_weights(folder.checkpoint, detector)
+    return evaluate(folder.path, device=device)
+
+
+def training_frames(experiment: Experiment, source: FrameSource) -> TrainingFrames:
+    """The augmented frames of an experiment, addressed by (epoch, row)."""
+    augmentation = experiment.augmentation
+    objects = object_database(source) if augmentation.paste else None
+    return TrainingFrames(source, augmentation, objects, experiment.detector.grid.point_range, experiment.seed)
+
+
+def _claim(folder: RunFolder, experiment: Experiment, resume: bool) -> None:
+    if not folder.experiment.is_file():
+        return
+    if not resume:
+        raise InputError(f"{folder.path} already holds a run; go on with --resume, or choose another --out")
+    before = read_experiment(folder)
+    if before != experiment:
+        changed = [key for key, value in experiment.to_dict().items() if before.to_dict().get(key) != value]
+        raise InputError(
+            f"{folder.path}: cannot resume, its {', '.join(changed) or 'distillation'} settings are others; use the run's own, or another --out"
+        )
+
+
+def _distilled(
+    experiment: Experiment, lessons: Distillation, student: Detector, folder: RunFolder, validation: FrameSource, device: str, certificate: bool
+) -> Distilled:
+    teacher = load_run(lessons.teacher)
+    if certificate:
+        examine_teacher(teacher, experiment, lessons, folder, validation, device)
+    specs = teacher.detector.tap_specs, student.tap_specs
+    methods = [method.build(*specs) for method in lessons.methods]
+    return Distilled(student, teacher.detector, methods, lessons.teacher_bn)
+
+
+def examine_teacher(teacher: Run, experiment: Experiment, lessons: Distillation, folder: RunFolder, validation: FrameSource, device: str) -> None:
+    """Score the teacher on the student's own validation frames and refuse a sick one; the findings are kept in `certificate.json`."""
+    frames = [validation[row] for row in _spread(len(validation), experiment.training.validation_frames)]
+    detector = teacher.detector.to(pick_device(device))
+    predictions = predict(detector, frames, device=pick_device(device), batch_size=experiment.training.batch_size)
+    scores, _ = PROTOCOLS[validation.spec.protocol](predictions, frames)
+    findings = certify(
+        scores=scores.values,
+        main=scores.main,
+        minimum=lessons.minimum_score,
+        teacher_classes=teacher.experiment.detector.classes,
+        dataset_classes=validation.spec.classes,
+        detections=predictions.boxes,
+        truths=[frame.boxes for frame in frames if frame.boxes is not None],
+        state=detector.state_dict(),
+        missing_keys=(),  # load_run accounts for every key
+        unexpected_keys=(),
+        teacher_bn=lessons.teacher_bn,
+    )
+    write_json(folder.certificate, {"teacher": str(teacher.folder.path), "frames": len(frames), **findings.to_dict()})
+    if not findings.passed:
+        raise InputError(f"{teacher.folder.path}: refused as a teacher: {findings.sentence()}; mend it, or override with --no-certificate")
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` rows of `count`, evenly apart; all of them where `wanted` is 0."""
+    if not wanted or wanted >= count:
+        return list(range(count))
+    return [row * count // wanted for row in range(wanted)]
+
+
+class _Validation:
+    """Scores a detector on a part of the validation split while it trains."""
+
+    def __init__(self, experiment: Experiment, source: FrameSource, device: str) -> None:
+        self.frames: list[Frame] = [source[row] for row in _spread(len(source), experiment.training.validation_frames)]
+        self.spec = source.spec
+        self.batch_size = experiment.training.batch_size
+        self.device = device
+
+    def __call__(self, detector: nn.Module) -> Mapping[str, float]:
+        predictions = predict(detector, self.frames, device=self.device, batch_size=self.batch_size)
+        scores, _ = score_frames(self.spec, predictions, self.frames)
+        values = {scores.main: scores.values[scores.main]}
+        return {key: value for key, value in values.items() if value is not None} or {scores.main: 0.0}

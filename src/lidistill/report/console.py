@@ -1,0 +1,25 @@
+"""Scores as a table on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from lidistill.evaluation.scores import Scores
+
+LEVELS = ("easy", "moderate", "hard")
+
+
+def print_scores(scores: Scores) -> None:
+    """AP per class and difficulty at the strict overlaps, R40, in percent."""
+    prefix, metric_of = "strict", {"3d": "3D", "bev": "BEV"}
+    classes = list(dict.fromkeys(key.split("/")[2] for key in scores.values if key.startswith(f"{prefix}/3d/")))
+    table = Table(title=f"{scores.protocol}: AP R40, strict overlap, percent")
+    table.add_column("class")
+    for metric in metric_of.values():
+        for level in LEVELS:
+            table.add_column(f"{metric} {level}", justify="right")
+    for name in classes:
+        cells = [scores.values.get(f"{prefix}/{metric}/{name}/R40/{level}") for metric in metric_of for level in LEVELS]
+        table.add_row(name, *("n/a" if value is None else f"{value:.1f}" for value in cells))
+    Console().print(table)
