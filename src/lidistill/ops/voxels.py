@@ -19,45 +19,34 @@ def voxelise(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGr
     frame, voxels are numbered in order of their first point. A voxel keeps its first `max_points_per_voxel` points; once a frame has its
     `max_voxels_train` or `max_voxels_eval` voxels, points of further cells are dropped while the voxels it has go on filling.
     """
-    points, cells, frames = _inside(points, batch_index, grid)
-    nx, ny, nz = grid.shape
-    keys = ((frames * nz + cells[:, 2]) * ny + cells[:, 1]) * nx + cells[:, 0]
+    rows, keys = _cells(points, batch_index, grid)
 
-    # points of a cell side by side, in file order; the first of each run is the point that made the voxel
-    sorted_keys, order = torch.sort(keys, stable=True)
-    starts_run = torch.ones_like(sorted_keys, dtype=torch.bool)
-    starts_run[1:] = sorted_keys[1:] != sorted_keys[:-1]
-    run_of_sorted = starts_run.cumsum(0) - 1
-    run_starts = starts_run.nonzero()[:, 0]
-    founders = order[run_starts]
-    slot_of_sorted = torch.arange(len(keys), device=keys.device) - run_starts[run_of_sorted]
-    counts = torch.diff(run_starts, append=run_starts.new_tensor([len(keys)]))
+    # the points of a cell side by side, in file order: a run, whose first point founded the voxel
+    keys, order = torch.sort(keys, stable=True)
+    fresh = torch.ones_like(keys, dtype=torch.bool)
+    fresh[1:] = keys[1:] != keys[:-1]
+    starts = fresh.nonzero()[:, 0]
+    lengths = torch.diff(starts, append=starts.new_tensor([len(keys)]))
 
-    # voxels in order of their founder, frame by frame; those beyond the cap go
-    is_founder = torch.zeros_like(starts_run)
-    is_founder[founders] = True
-    voxel_of_run = (is_founder.cumsum(0) - 1)[founders]
-    founders = is_founder.nonzero()[:, 0]
-    made_before = torch.cat([frames.new_zeros(1), torch.bincount(frames[founders], minlength=batch_size).cumsum(0)])
-    number_in_frame = torch.arange(len(founders), device=keys.device) - made_before[frames[founders]]
+    # runs by their founder are voxels in order of appearance, frame by frame; those beyond the cap go
+    by_age = torch.sort(order.index_select(0, starts)).indices
+    starts, lengths = starts.index_select(0, by_age), lengths.index_select(0, by_age)
+    coords = _decoded(keys.index_select(0, starts), grid)
+    num_before = torch.bincount(coords[:, 0], minlength=batch_size).cumsum(0).roll(1)
+    num_before[:1] = 0
+    number_in_frame = torch.arange(len(starts), device=points.device) - num_before[coords[:, 0]]
     stays = number_in_frame < (grid.max_voxels_train if training else grid.max_voxels_eval)
-    row_of_voxel = torch.where(stays, stays.cumsum(0) - 1, -1)
-    row_of_run = row_of_voxel[voxel_of_run]
+    starts, lengths, coords = starts[stays], lengths[stays], coords[stays]
 
-    founders = founders[stays]
-    kept_counts = torch.zeros_like(founders)
-    run_stays = row_of_run >= 0
-    kept_counts[row_of_run[run_stays]] = counts[run_stays].clamp(max=grid.max_points_per_voxel)
-    row_of_sorted = row_of_run[run_of_sorted]
-    kept = (row_of_sorted >= 0) & (slot_of_sorted < grid.max_points_per_voxel)
-    first_place = kept_counts.cumsum(0) - kept_counts
-    source = torch.empty(int(kept.sum()), dtype=torch.int64, device=keys.device)
-    source[first_place[row_of_sorted[kept]] + slot_of_sorted[kept]] = order[kept]
+    counts = lengths.clamp(max=grid.max_points_per_voxel)
+    voxel_index = torch.repeat_interleave(torch.arange(len(counts), device=points.device), counts)
+    shift = starts - (counts.cumsum(0) - counts)
+    source = torch.arange(len(voxel_index), device=points.device) + shift.index_select(0, voxel_index)
     return Voxels(
-        points=points[source],
-        voxel_index=torch.repeat_interleave(torch.arange(len(founders), device=keys.device), kept_counts),
-        counts=kept_counts,
-        coords=torch.cat([frames[founders, None], cells[founders].flip(1)], dim=1),
+        points=points.index_select(0, rows.index_select(0, order.index_select(0, source))),
+        voxel_index=voxel_index,
+        counts=counts,
+        coords=coords,
         grid=grid,
         batch_size=batch_size,
     )
@@ -74,17 +63,32 @@ def padded(voxels: Voxels) -> Tensor:
     return table.reshape(num_voxels, slots, width)
 
 
-def _inside(points: Tensor, batch_index: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor, Tensor]:
-    """Finite points inside the grid, frame by frame: points (P', 3 + F), their cells x, y, z (P', 3) int64, their frames (P',) int64."""
-    # division by a tensor: a scalar divisor becomes a multiplication on CUDA and moves points at the border of a cell
-    minimum = torch.tensor(grid.point_range[:3], dtype=torch.float32, device=points.device)
-    size = torch.tensor(grid.voxel_size, dtype=torch.float32, device=points.device)
-    shape = torch.tensor(grid.shape, dtype=torch.float32, device=points.device)
-    cells = torch.floor((points[:, :3].float() - minimum) / size)
-    inside = ((cells >= 0) & (cells < shape)).all(dim=1) & points.isfinite().all(dim=1)
+def _cells(points: Tensor, batch_index: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
+    """Rows of the points (P, 3 + F) to voxelise, frame by frame, and the number of each one's cell, frames included: two (P',) int64."""
+    cells, inside = [], torch.ones(len(points), dtype=torch.bool, device=points.device)
+    for axis, (low, size, num_cells) in enumerate(zip(grid.point_range[:3], grid.voxel_size, grid.shape, strict=True)):
+        # division by a tensor: CUDA turns a division by a number into a multiplication, which moves points at the border of a cell
+        cell = torch.floor((points[:, axis].float() - low) / torch.full((1,), size, dtype=torch.float32, device=points.device))
+        inside &= (cell >= 0) & (cell < num_cells)
+        cells.append(cell)
+    for column in points[:, 3:].unbind(dim=1):
+        inside &= column.isfinite()
     rows = inside.nonzero()[:, 0]
-    frames = batch_index[rows]
+    frames = batch_index.index_select(0, rows)
     if bool((frames[1:] < frames[:-1]).any()):
         frames, by_frame = torch.sort(frames, stable=True)
-        rows = rows[by_frame]
-    return points[rows], cells[rows].long(), frames
+        rows = rows.index_select(0, by_frame)
+    x, y, z = (cell.index_select(0, rows).long() for cell in cells)
+    nx, ny, nz = grid.shape
+    return rows, ((frames * nz + z) * ny + y) * nx + x
+
+
+def _decoded(keys: Tensor, grid: VoxelGrid) -> Tensor:
+    """Numbers of cells (M,) as batch, z, y, x: (M, 4) int64."""
+    nx, ny, nz = grid.shape
+    parts = []
+    for size in (nx, ny, nz):
+        above = torch.div(keys, size, rounding_mode="floor")
+        parts.append(keys - above * size)
+        keys = above
+    return torch.stack([keys, *reversed(parts)], dim=1)
