@@ -1,0 +1,55 @@
+"""The nouns keep their promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lidistill.types import Boxes, FeatureMap, Frame, InputError, Losses, VoxelGrid, collate, unknown_name
+
+
+def test_boxes_select_every_column():
+    boxes = Boxes(torch.arange(21.0).view(3, 7), torch.tensor([0, 1, 2]), scores=torch.tensor([0.1, 0.2, 0.3]))
+    kept = boxes[torch.tensor([True, False, True])]
+    assert kept.labels.tolist() == [0, 2]
+    assert kept.scores.tolist() == pytest.approx([0.1, 0.3])
+    assert kept.velocity is None
+
+
+def test_collate_keeps_frames_apart_and_gives_unlabelled_ones_no_box():
+    frames = [Frame("a", torch.zeros((2, 4))), Frame("b", torch.ones((0, 4))), Frame("c", torch.ones((3, 4)), Boxes(torch.ones((1, 7)), torch.zeros(1).long()))]
+    batch = collate(frames)
+    assert batch.batch_index.tolist() == [0, 0, 2, 2, 2]
+    assert [len(boxes) for boxes in batch.boxes] == [0, 0, 1]
+    assert batch.size == 3
+
+
+@pytest.mark.parametrize(
+    "size, message",
+    [((0.3, 0.5, 1.0), "0.3 m voxels do not divide the x range 0.0..1.0 m .* 0.333333 m or a maximum of 0.9 m"), ((0.5, -1.0, 1.0), "the y range .* is empty")],
+)
+def test_a_grid_that_does_not_divide_names_the_axis_and_the_nearest_valid_values(size, message):
+    with pytest.raises(InputError, match=message):
+        VoxelGrid((0.0, 0.0, 0.0, 1.0, 1.0, 1.0), size)
+
+
+def test_the_published_grids_divide_despite_rounding():
+    assert VoxelGrid((0, -39.68, -3, 69.12, 39.68, 1), (0.16, 0.16, 4)).shape == (432, 496, 1)
+    assert VoxelGrid((0, -40, -3, 70.4, 40, 1), (0.05, 0.05, 0.1)).shape == (1408, 1600, 40)
+
+
+def test_map_cells_know_where_they_are():
+    grid = FeatureMap(torch.arange(12.0).view(1, 2, 2, 3), origin=(10.0, -1.0), cell=(2.0, 1.0)).as_set()
+    assert grid.positions[:, :2].tolist() == [[11, -0.5], [13, -0.5], [15, -0.5], [11, 0.5], [13, 0.5], [15, 0.5]]
+    assert grid.features[4].tolist() == [4.0, 10.0]
+
+
+def test_losses_add_up_and_refuse_a_name_twice():
+    a, b = Losses({"x": torch.tensor(1.0)}), Losses({"y": torch.tensor(2.0)}, {"note": torch.tensor(7.0)})
+    assert (a + b).total.item() == 3.0
+    with pytest.raises(InputError, match="named twice: x"):
+        _ = a + a
+
+
+def test_an_unknown_name_comes_with_the_nearest_known_one():
+    assert str(unknown_name("method", "itdk", ["itkd", "fitnets"])) == "unknown method 'itdk'; did you mean 'itkd'? Known: fitnets, itkd"
