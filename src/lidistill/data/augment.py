@@ -55,7 +55,7 @@ class Augmentation(Settings):
                 raise InputError(f"augmentation: {name} is {chance}; a probability lies in 0..1")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise InputError(f"augmentation: scale is {self.scale}; give a positive minimum and a maximum that is not below it")
-        for name, count in {**self.paste, **self.paste_min_points}.items():
+        for name, count in [*self.paste.items(), *self.paste_min_points.items()]:
             if count < 0:
                 raise InputError(f"augmentation: the count for {name} is {count}; give 0 or more")
 

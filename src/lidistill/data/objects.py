@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -132,16 +132,19 @@ def save_database(path: str | Path, database: ObjectDatabase) -> None:
 def load_database(path: str | Path) -> ObjectDatabase:
     """Read a saved database. Nothing is unpickled; a file that is anything but plain arrays of the right shapes is an InputError."""
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("not an .npz archive")
-        with archive:
-            arrays = {name: archive[name] for name in ("classes", "boxes", "labels", "difficulty", "counts", "points")}
-        return _checked(arrays)
+        with Path(path).open("rb") as file, _archive(file) as archive:
+            return _checked({name: archive[name] for name in ("classes", "boxes", "labels", "difficulty", "counts", "points")})
     except OSError as error:
         raise InputError(f"{path}: could not be read ({error.strerror or error}); delete the file and it is built again") from error
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not an object database of plain arrays; delete the file and it is built again") from error
+
+
+def _archive(file: BinaryIO) -> np.lib.npyio.NpzFile:
+    archive = np.load(file, allow_pickle=False)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError("a single array")
+    return archive
 
 
 def _checked(arrays: dict[str, np.ndarray]) -> ObjectDatabase:
