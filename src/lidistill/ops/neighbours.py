@@ -7,6 +7,8 @@ where they are equal. So the answer does not depend on the size of the chunks, o
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -47,8 +49,9 @@ def _scaled(queries: Tensor, database: Tensor) -> tuple[Tensor, Tensor]:
     """Both (N, C) and (M, C) divided by one power of two, which is exact, so that no square overflows or vanishes."""
     values = torch.cat([queries.flatten(), database.flatten(), queries.new_zeros(1)])
     largest = values.nan_to_num(0.0, 0.0, 0.0).abs().max()
-    _, exponent = torch.frexp(largest)
-    return torch.ldexp(queries, -exponent), torch.ldexp(database, -exponent)
+    _, exponent = math.frexp(float(largest))
+    scale = math.ldexp(1.0, min(100, max(-100, -exponent)))
+    return queries * scale, database * scale
 
 
 def _nearest(queries: Tensor, database: Tensor, k: int, memory_bytes: int) -> Tensor:
@@ -58,13 +61,12 @@ def _nearest(queries: Tensor, database: Tensor, k: int, memory_bytes: int) -> Te
         return nearest
     kept = _without_surplus_copies(database, k)
     database = database[kept]
-    sound = database.isfinite().all(dim=1, keepdim=True)
-    centre = database.masked_fill(~sound, 0).mean(dim=0)
-    centred = (database - centre).masked_fill(~sound, 0)
+    rounding = _rounding(database)
+    centre, right = _right_factor(database, rounding)
     step = max(1, memory_bytes // (BYTES_PER_CELL * len(database)))
     for start in range(0, len(queries), step):
         part = queries[start : start + step]
-        rows, columns = _candidates(part - centre, centred, sound, k)
+        rows, columns = _candidates(part - centre, right, rounding, k)
         distances = _distances(part, database, rows, columns, memory_bytes)
         nearest[start : start + step] = kept[_first_k(rows, columns, distances, len(part), k)]
     return nearest
@@ -77,7 +79,7 @@ def _without_surplus_copies(database: Tensor, k: int) -> Tensor:
     collision of checksums only leaves a copy in.
     """
     bits = (database + 0.0).view(torch.int32).long()  # -0 becomes 0
-    weights = torch.arange(1, bits.shape[1] + 1, device=bits.device) * 0x9E3779B97F4A7C1
+    weights = torch.randint(1 << 62, (bits.shape[1],), generator=torch.Generator().manual_seed(0)).to(bits.device)
     order = torch.sort((bits * weights).sum(dim=1), stable=True).indices
     ordered = database[order]
     fresh = torch.ones(len(order), dtype=torch.bool, device=order.device)
@@ -87,35 +89,41 @@ def _without_surplus_copies(database: Tensor, k: int) -> Tensor:
     return torch.sort(order[copies_before < k]).values
 
 
-def _candidates(queries: Tensor, database: Tensor, sound: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Rows of queries (n, C) and of the database (M, C) that may be among their k nearest, paired, in ascending order: two (K,) int64.
+def _right_factor(database: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
+    """Mean of the finite rows of the database (M, C), and what centred queries are multiplied with: (C,) and (C + 1, M)."""
+    sound = database.isfinite().all(dim=1, keepdim=True)
+    centre = database.masked_fill(~sound, 0).mean(dim=0)
+    centred = (database - centre).masked_fill(~sound, 0)
+    offsets = ((centred * centred).sum(dim=1, keepdim=True) * (1 - rounding)).masked_fill(~sound, FAR)
+    return centre, torch.cat([-2 * centred, offsets], dim=1).T.contiguous()
+
+
+def _candidates(queries: Tensor, right: Tensor, rounding: float, k: int) -> tuple[Tensor, Tensor]:
+    """Rows of centred queries (n, C) and of the database that may be among their k nearest, paired, in ascending order: two (K,) int64.
 
     With D the true squared distance and e the relative rounding, the product gives a lower bound
     L = |d|^2 (1 - e) - 2 q.d <= D - |q|^2 (1 - e). The columns are dealt into at least k groups; each group's least L belongs to a row with
     D (1 - 4 e) <= L + |q|^2 (1 + 5 e), because |d|^2 <= 2 |q|^2 + 2 D. The k-th least of those bounds the k-th distance.
     """
-    rounding = _rounding(queries)
-    left = queries.masked_fill(~queries.isfinite().all(dim=1, keepdim=True), torch.nan)
-    squares = (left * left).sum(dim=1)
-    left = torch.cat([left.nan_to_num(0.0), torch.ones_like(squares)[:, None]], dim=1)
-    offsets = ((database * database).sum(dim=1, keepdim=True) * (1 - rounding)).masked_fill(~sound, FAR)
+    sound = queries.isfinite().all(dim=1, keepdim=True)
+    squares = (queries * queries).sum(dim=1).double()
+    left = torch.cat([queries.masked_fill(~sound, 0), torch.ones_like(queries[:, :1])], dim=1)
     with torch.autocast(queries.device.type, enabled=False):
-        least = left @ torch.cat([-2 * database, offsets], dim=1).T
+        least = left @ right
 
     # dealt like cards, so that neighbouring rows, often alike, fall into different groups
-    depth = max(1, len(database) // (4 * k))
-    num_groups = len(database) // depth
+    depth = max(1, right.shape[1] // (4 * k))
+    num_groups = right.shape[1] // depth
     group_least = least[:, : num_groups * depth].unflatten(1, (depth, num_groups)).amin(dim=1)
     kth_least = group_least.topk(k, dim=1, largest=False).values[:, -1].double()
-    squares = squares.double()
     kth_distance = ((kth_least + squares * (1 + 5 * rounding)) / (1 - 4 * rounding)).clamp(min=1e-30)
     bound = kth_distance * (1 + rounding) - squares * (1 - rounding)
-    bound = (bound + bound.abs() * rounding).nan_to_num(torch.inf).float()
+    bound = (bound + bound.abs() * rounding).masked_fill(~sound[:, 0], torch.inf).float()
     return (least <= bound[:, None]).nonzero(as_tuple=True)
 
 
 def _rounding(features: Tensor) -> float:
-    """Bound on the rounding of a product of rows (n, C), relative to the squares of their lengths, whatever the matrix library may do."""
+    """Bound on the rounding of a product of rows (M, C), relative to the squares of their lengths, whatever the matrix library may do."""
     try:
         precision = torch.get_float32_matmul_precision()
     except RuntimeError:  # set separately for each backend
