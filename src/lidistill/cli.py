@@ -39,7 +39,7 @@ def demo(
     device: Device = "auto",
 ) -> None:
     """From nothing to a report on the simulator: teacher, plain student, distilled student."""
-    from lidistill.jobs.demo import demo as job
+    from lidistill.jobs.demonstration import demo as job
 
     print(f"report: {job(out, seed=seed, overrides=overrides or (), device=device)}")
 

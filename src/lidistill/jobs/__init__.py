@@ -1,11 +1,32 @@
-"""What a person asks for, one function a command: the same from Python as from the command line."""
+"""What a person asks for, one function a command: the same from Python as from the command line.
 
-from lidistill.jobs.checkpoints import import_run
-from lidistill.jobs.demo import demo
-from lidistill.jobs.evaluation import evaluate
-from lidistill.jobs.prediction import predict
-from lidistill.jobs.runs import Run, load_run
-from lidistill.jobs.setup import distilled, plain_student, supervised
-from lidistill.jobs.training import train
+A name is imported when it is first used, because training takes seconds to import and most commands do not need it.
+"""
 
-__all__ = ["Run", "demo", "distilled", "evaluate", "import_run", "load_run", "plain_student", "predict", "supervised", "train"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "demo": "demonstration",
+    "simulate": "simulation",
+    "import_run": "checkpoints",
+    "supervised": "setup",
+    "plain_student": "setup",
+    "distilled": "setup",
+    "train": "training",
+    "evaluate": "evaluation",
+    "evaluate_predictions": "evaluation",
+    "predict": "prediction",
+    "load_run": "runs",
+    "Run": "runs",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
