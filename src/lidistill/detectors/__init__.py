@@ -1,0 +1,9 @@
+"""Detectors: points in, taps and raw heads out. Distillation leaves no trace here."""
+
+from lidistill.detectors.base import Detector, DetectorConfig, WidthRule, count_parameters
+from lidistill.detectors.pointpillars import PointPillarsConfig
+from lidistill.detectors.presets import preset
+
+DETECTORS: dict[str, type[DetectorConfig]] = {"pointpillars": PointPillarsConfig}
+
+__all__ = ["DETECTORS", "Detector", "DetectorConfig", "WidthRule", "count_parameters", "preset"]

@@ -1,0 +1,131 @@
+"""An anchor head: three 1 x 1 convolutions, their losses, and their boxes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lidistill.detectors.anchors import AnchorClass, DirectionBins, anchor_grid, decode, direction_bin, encode, with_direction
+from lidistill.detectors.head_losses import box_loss, direction_loss, focal_loss
+from lidistill.detectors.postprocessing import PostProcessing, candidates, detections
+from lidistill.detectors.targets import Matching, assign_anchors
+from lidistill.types import Batch, Boxes, HeadOutput, InputError, Losses, Settings
+
+CODE_SIZE = 7
+PRIOR = 0.01  # score of every anchor before training, so that the many background anchors start quiet (RetinaNet, section 3.3)
+
+
+@dataclass(frozen=True)
+class AnchorHeadConfig(Settings):
+    """Defaults are those of OpenPCDet's KITTI networks."""
+
+    anchors: tuple[AnchorClass, ...]  # one a class, in the order of the classes
+    rotations: tuple[float, ...] = (0.0, 1.57)
+    placement: Literal["corners", "centres"] = "corners"  # see anchor_grid
+    matching: Matching = "openpcdet"  # see assign_anchors
+    normaliser: Literal["frame", "batch"] = "frame"  # each frame's loss over its own objects, or the batch's loss over all of them (mmdetection3d)
+    direction: DirectionBins = field(default_factory=DirectionBins)
+    class_weight: float = 1.0
+    box_weight: float = 2.0
+    direction_weight: float = 0.2
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    box_beta: float = 1 / 9  # error at which smooth L1 turns from square to straight
+    code_weights: tuple[float, float, float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    post: PostProcessing = field(default_factory=PostProcessing)
+
+
+class AnchorHead(nn.Module):
+    """Scores, box codes and directions for the anchors of every cell; see types.HeadOutput for the layout of the maps."""
+
+    anchors: Tensor  # (H * W * A, 7)
+    code_weights: Tensor
+
+    def __init__(
+        self,
+        config: AnchorHeadConfig,
+        in_channels: int,
+        point_range: tuple[float, ...],
+        size: tuple[int, int],
+    ) -> None:
+        """`size` is the width and height of the map, in cells."""
+        super().__init__()
+        self.config = config
+        width, height = size
+        self.origin = (point_range[0], point_range[1])
+        self.cell = ((point_range[3] - point_range[0]) / width, (point_range[4] - point_range[1]) / height)
+        num_classes = len(config.anchors)
+        per_cell = num_classes * len(config.rotations)
+        self.conv_class = nn.Conv2d(in_channels, per_cell * num_classes, 1)
+        self.conv_box = nn.Conv2d(in_channels, per_cell * CODE_SIZE, 1)
+        self.conv_direction = nn.Conv2d(in_channels, per_cell * 2, 1)
+        for layer in (self.conv_class, self.conv_box, self.conv_direction):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        nn.init.constant_(self.conv_class.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
+        anchors = anchor_grid(config.anchors, config.rotations, point_range, width, height, config.placement)
+        self.register_buffer("anchors", anchors, persistent=False)
+        self.register_buffer("code_weights", torch.tensor(config.code_weights), persistent=False)
+
+    def forward(self, features: Tensor) -> HeadOutput:
+        """Joined map (B, C, H, W) -> raw maps."""
+        maps = {"class": self.conv_class(features), "box": self.conv_box(features), "direction": self.conv_direction(features)}
+        return HeadOutput(kind="anchor", classes=tuple(range(len(self.config.anchors))), maps=maps, origin=self.origin, cell=self.cell)
+
+    def loss(self, output: HeadOutput, batch: Batch) -> Losses:
+        """Terms `class`, `box` and `direction`, weighted; logs `positives`, the mean number of anchors with an object, a frame."""
+        config = self.config
+        num_classes, rotations = len(config.anchors), len(config.rotations)
+        logits, codes, directions = self._rows(output)
+        anchor_boxes = self.anchors.view(-1, num_classes, rotations, CODE_SIZE)
+        sums, counts = [], []
+        for frame, boxes in enumerate(batch.boxes):
+            targets = assign_anchors(boxes, anchor_boxes, config.anchors, config.matching)
+            positive = targets.positive
+            truth = boxes.geometry[targets.truth[positive]].to(self.anchors.dtype)
+            wanted = encode(truth, self.anchors[positive])
+            sums.append(
+                torch.stack(
+                    [
+                        focal_loss(logits[frame], targets.labels, config.focal_alpha, config.focal_gamma),
+                        box_loss(codes[frame, positive], wanted, config.box_beta, self.code_weights),
+                        direction_loss(directions[frame, positive], direction_bin(truth[:, 6], config.direction)),
+                    ]
+                )
+            )
+            counts.append(positive.shape[0])
+        found = torch.tensor(counts, dtype=logits.dtype, device=logits.device)
+        at_least_one = found.clamp(min=1)
+        totals = torch.stack(sums)  # (B, 3)
+        by_frame = config.normaliser == "frame"
+        means = (totals / at_least_one[:, None]).mean(dim=0) if by_frame else totals.sum(dim=0) / at_least_one.sum()
+        terms = {"class": means[0] * config.class_weight, "box": means[1] * config.box_weight, "direction": means[2] * config.direction_weight}
+        return Losses(terms=terms, logs={"positives": found.mean()})
+
+    @torch.no_grad()
+    def decode(self, output: HeadOutput) -> list[Boxes]:
+        """Detections of each frame, best first."""
+        logits, codes, directions = self._rows(output)
+        scores = torch.sigmoid(logits)
+        found = []
+        for frame in range(logits.shape[0]):
+            rows = candidates(scores[frame], self.config.post)
+            boxes = decode(codes[frame, rows], self.anchors[rows])
+            yaw = with_direction(boxes[:, 6], directions[frame, rows].argmax(dim=1), self.config.direction)
+            found.append(detections(torch.cat([boxes[:, :6], yaw[:, None]], dim=1), scores[frame, rows], self.config.post))
+        return found
+
+    def _rows(self, output: HeadOutput) -> tuple[Tensor, Tensor, Tensor]:
+        """The maps as rows of anchors, in single precision: (B, A, K), (B, A, 7), (B, A, 2)."""
+        widths = {"class": len(self.config.anchors), "box": CODE_SIZE, "direction": 2}
+        rows = []
+        for name, width in widths.items():
+            values = output.maps[name]
+            rows.append(values.permute(0, 2, 3, 1).reshape(values.shape[0], -1, width).float())
+        if rows[0].shape[1] != self.anchors.shape[0]:
+            raise InputError(f"head output with {rows[0].shape[1]} anchors a frame does not belong to a head with {self.anchors.shape[0]}")
+        return rows[0], rows[1], rows[2]

@@ -1,0 +1,106 @@
+"""Anchor boxes on the cells of a map, and the codes that describe a box relative to its anchor."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lidistill.ops.boxes import limit_period
+from lidistill.types import InputError, Settings
+
+MAX_LOG_SIZE_CODE = math.log(1000)  # a decoded size is at most 1000 anchors long, so that exp stays finite
+
+
+@dataclass(frozen=True)
+class AnchorClass(Settings):
+    """The anchors of one class and when one of them counts as an object."""
+
+    name: str
+    size: tuple[float, float, float]  # length, width, height in metres
+    bottom_z: float  # height of the bottom face, metres
+    matched: float  # overlap from which an anchor is an object
+    unmatched: float  # overlap below which it is background; in between it is ignored
+
+    def __post_init__(self) -> None:
+        if min(self.size) <= 0:
+            raise InputError(f"anchor {self.name}: size {self.size} must be positive")
+        if not 0 <= self.unmatched <= self.matched <= 1:
+            raise InputError(f"anchor {self.name}: need 0 <= unmatched <= matched <= 1, not {self.unmatched} and {self.matched}")
+
+
+@dataclass(frozen=True)
+class DirectionBins(Settings):
+    """The box code knows the yaw up to half a turn only; a classifier with two bins tells the halves apart.
+
+    Bin 0 holds yaws in [offset, offset + pi), bin 1 the rest. OpenPCDet's KITTI networks use an offset of 0.78539, mmdetection3d's of -pi/2.
+    """
+
+    offset: float = 0.78539
+    limit_offset: float = 0.0  # decoding takes the regressed yaw to [offset - limit_offset * pi, offset + (1 - limit_offset) * pi)
+
+
+def anchor_grid(
+    anchors: tuple[AnchorClass, ...],
+    rotations: tuple[float, ...],
+    point_range: tuple[float, ...],
+    width: int,
+    height: int,
+    placement: Literal["corners", "centres"],
+) -> Tensor:
+    """(height * width * classes * rotations, 7): rows y-major, then x, then class, then rotation; z is the box centre.
+
+    "corners" spreads the anchors from one end of the range to the other, both included (OpenPCDet without align_center); "centres" puts them on the
+    centres of the cells (mmdetection3d's aligned generator).
+    """
+    x = _places(point_range[0], point_range[3], width, placement)
+    y = _places(point_range[1], point_range[4], height, placement)
+    boxes = torch.tensor([[0.0, 0.0, kind.bottom_z + kind.size[2] / 2, *kind.size, yaw] for kind in anchors for yaw in rotations])
+    grid = boxes.repeat(height, width, 1, 1)
+    grid[..., 0] = x[None, :, None]
+    grid[..., 1] = y[:, None, None]
+    return grid.reshape(-1, 7)
+
+
+def _places(low: float, high: float, count: int, placement: str) -> Tensor:
+    if placement == "centres":
+        cell = (high - low) / count
+        return low + cell * (torch.arange(count, dtype=torch.float64) + 0.5).float()
+    return torch.linspace(low, high, count, dtype=torch.float64).float()
+
+
+def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Boxes (N, 7) relative to anchors (N, 7) -> codes (N, 7).
+
+    Offsets over the anchor's ground diagonal (z over its height), logarithms of the size ratios, difference of the yaws (SECOND, Sensors 2018,
+    section 3.2.1).
+    """
+    diagonal = torch.linalg.vector_norm(anchors[:, 3:5], dim=1, keepdim=True)
+    plane = (boxes[:, :2] - anchors[:, :2]) / diagonal
+    height = (boxes[:, 2:3] - anchors[:, 2:3]) / anchors[:, 5:6]
+    sizes = torch.log(boxes[:, 3:6].clamp(min=1e-5) / anchors[:, 3:6])
+    return torch.cat([plane, height, sizes, boxes[:, 6:7] - anchors[:, 6:7]], dim=1)
+
+
+def decode(codes: Tensor, anchors: Tensor) -> Tensor:
+    """The inverse of `encode`: codes (N, 7) and anchors (N, 7) -> boxes (N, 7)."""
+    diagonal = torch.linalg.vector_norm(anchors[:, 3:5], dim=1, keepdim=True)
+    plane = codes[:, :2] * diagonal + anchors[:, :2]
+    height = codes[:, 2:3] * anchors[:, 5:6] + anchors[:, 2:3]
+    sizes = torch.exp(codes[:, 3:6].clamp(max=MAX_LOG_SIZE_CODE)) * anchors[:, 3:6]
+    return torch.cat([plane, height, sizes, codes[:, 6:7] + anchors[:, 6:7]], dim=1)
+
+
+def direction_bin(yaw: Tensor, bins: DirectionBins) -> Tensor:
+    """Which half turn a yaw (N,) points into: (N,) int64, 0 or 1."""
+    turned = limit_period(yaw - bins.offset, 0.0, 2 * math.pi)
+    return torch.floor(turned / math.pi).long().clamp(0, 1)
+
+
+def with_direction(yaw: Tensor, direction: Tensor, bins: DirectionBins) -> Tensor:
+    """A yaw (N,) known up to half a turn, turned into the half that `direction` (N,) names."""
+    half = limit_period(yaw - bins.offset, bins.limit_offset, math.pi)
+    return half + bins.offset + math.pi * direction.to(yaw.dtype)

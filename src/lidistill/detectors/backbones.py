@@ -1,0 +1,121 @@
+"""The bird's-eye view network: a trunk that goes down in resolution and a neck that brings its stages back to one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lidistill.detectors.encoders import NORM_EPS, NORM_MOMENTUM
+from lidistill.types import FeatureSet, InputError, Settings
+
+
+@dataclass(frozen=True)
+class BevConfig(Settings):
+    """Trunk and neck; one entry a stage. The defaults are those of PointPillars and its KITTI networks."""
+
+    channels: tuple[int, ...] = (64, 128, 256)
+    layers: tuple[int, ...] = (3, 5, 5)  # convolutions after the strided one
+    strides: tuple[int, ...] = (2, 2, 2)
+    neck_channels: tuple[int, ...] = (128, 128, 128)
+    neck_strides: tuple[int, ...] = (1, 2, 4)  # by how much each stage is enlarged
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "strides", "neck_channels", "neck_strides"):
+            if len(getattr(self, name)) != len(self.channels):
+                raise InputError(f"bev: {name} has {len(getattr(self, name))} entries for {len(self.channels)} stages; give one for each stage")
+        if not self.channels or min(*self.channels, *self.strides, *self.neck_channels, *self.neck_strides) < 1 or min(self.layers) < 0:
+            raise InputError("bev: channels and strides must be 1 or more and layers 0 or more, with at least one stage")
+        ratios = [stride / up for stride, up in zip(self.stage_strides, self.neck_strides, strict=True)]
+        if len(set(ratios)) != 1 or ratios[0] < 1 or ratios[0] != int(ratios[0]):
+            fitting = tuple(max(1, stride // self.stage_strides[0]) for stride in self.stage_strides)
+            raise InputError(f"bev: the neck's strides {self.neck_strides} do not bring the trunk's {self.stage_strides} to one size; try {fitting}")
+
+    @property
+    def stage_strides(self) -> tuple[int, ...]:
+        """Cells of the grid per cell of each stage."""
+        strides, product = [], 1
+        for stride in self.strides:
+            product *= stride
+            strides.append(product)
+        return tuple(strides)
+
+    @property
+    def neck_stride(self) -> int:
+        """Cells of the grid per cell of the joined map."""
+        return self.stage_strides[0] // self.neck_strides[0]
+
+    def check_grid(self, point_range: Sequence[float], voxel_size: Sequence[float], shape: Sequence[int]) -> None:
+        """Raise InputError, with the nearest valid range, unless every stage has whole cells."""
+        coarsest = self.stage_strides[-1]
+        for axis in range(2):
+            if shape[axis] % coarsest:
+                low, step = point_range[axis], voxel_size[axis]
+                fewer, more = shape[axis] // coarsest * coarsest, -(-shape[axis] // coarsest) * coarsest
+                valid = [f"{low + cells * step:.6g} m ({cells} cells)" for cells in (fewer, more) if cells > 0]
+                raise InputError(
+                    f"grid: {shape[axis]} cells along {'xy'[axis]} do not divide by the trunk's stride {coarsest}; "
+                    f"set the maximum of {'xy'[axis]} to {' or '.join(valid)}, or the voxel size to "
+                    f"{(point_range[axis + 3] - low) / more:.6g} m"
+                )
+        if shape[0] * shape[1] == coarsest**2:
+            raise InputError("grid: the last stage has a single cell, which BatchNorm cannot train on; enlarge the range or use smaller voxels")
+
+
+class BevTrunk(nn.Module):
+    """Stages of 3 x 3 convolutions, the first of each strided: (B, C, H, W) -> one map a stage."""
+
+    def __init__(self, config: BevConfig, in_channels: int) -> None:
+        super().__init__()
+        widths = (in_channels, *config.channels)
+        self.stages = nn.ModuleList(
+            nn.Sequential(*_convolution(before, after, stride), *(layer for _ in range(layers) for layer in _convolution(after, after, 1)))
+            for before, after, layers, stride in zip(widths, config.channels, config.layers, config.strides, strict=False)
+        )
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the weights, and so the maps, are in channels_last order."""
+        first = next(self.parameters())
+        return first.is_contiguous(memory_format=torch.channels_last)
+
+    def forward(self, canvas: Tensor) -> list[Tensor]:
+        maps = []
+        for stage in self.stages:
+            canvas = stage(canvas)
+            maps.append(canvas)
+        return maps
+
+
+class BevNeck(nn.Module):
+    """Enlarges every stage to one resolution and joins them: -> (B, sum of neck channels, H, W)."""
+
+    def __init__(self, config: BevConfig) -> None:
+        super().__init__()
+        # Kernel = stride, so no two outputs overlap; the published networks use a transposed convolution at stride 1, too.
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.ConvTranspose2d(before, after, stride, stride, bias=False), _norm(after), nn.ReLU(inplace=True))
+            for before, after, stride in zip(config.channels, config.neck_channels, config.neck_strides, strict=True)
+        )
+
+    def forward(self, stages: Sequence[Tensor]) -> Tensor:
+        return torch.cat([branch(stage) for branch, stage in zip(self.branches, stages, strict=True)], dim=1)
+
+
+def scatter_to_map(pillars: FeatureSet, coords: Tensor, batch_size: int, height: int, width: int) -> Tensor:
+    """Pillar features (M, C) at coords (M, 4: batch z y x) on an empty map (B, C, H, W) in channels_last order."""
+    channels = pillars.features.shape[1]
+    cells = (coords[:, 0] * height + coords[:, 2]) * width + coords[:, 3]
+    canvas = pillars.features.new_zeros((batch_size * height * width, channels)).index_copy(0, cells, pillars.features)
+    return canvas.view(batch_size, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _convolution(in_channels: int, out_channels: int, stride: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+    return [convolution, _norm(out_channels), nn.ReLU(inplace=True)]
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)

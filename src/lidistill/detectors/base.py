@@ -1,0 +1,110 @@
+"""What every detector is: settings that build it, and three verbs (forward, loss, decode)."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from lidistill.ops.voxels import voxelise
+from lidistill.types import Batch, Boxes, DetectorOutput, InputError, Losses, Settings, TapSpec, VoxelGrid, Voxels
+
+
+@dataclass(frozen=True)
+class WidthRule(Settings):
+    """By how much each part's channels are multiplied. Depth, strides, resolution and anchors never change."""
+
+    encoder: float = 1.0
+    backbone: float = 1.0
+    head: float = 1.0
+    multiple_of: int = 1  # widths are rounded to multiples of this, as some accelerators like it
+
+    def __post_init__(self) -> None:
+        for part in ("encoder", "backbone", "head"):
+            multiplier = getattr(self, part)
+            if not 0 < multiplier <= 1:
+                raise InputError(f"width rule: {part} is {multiplier}; give a multiplier above 0 and at most 1")
+        if self.multiple_of < 1:
+            raise InputError(f"width rule: multiple_of is {self.multiple_of}; give 1 or more")
+
+    @staticmethod
+    def for_compression(factor: float, multiple_of: int = 1) -> WidthRule:
+        """The rule that leaves about 1 / `factor` of the parameters.
+
+        Parameters grow with the square of the width, so widths are divided by sqrt(factor), cut to one decimal: 1.4, 2, 2.8 and 4 for 2x, 4x, 8x
+        and 16x, the divisors of the published students (PointDistiller, CVPR 2023).
+        """
+        if not factor >= 1:
+            raise InputError(f"compression {factor} would not make the network smaller; give a factor of 1 or more, such as 4")
+        multiplier = 10 / math.floor(10 * math.sqrt(factor) + 1e-9)
+        return WidthRule(multiplier, multiplier, multiplier, multiple_of)
+
+    def width(self, channels: int, multiplier: float) -> int:
+        """`channels` times `multiplier`, rounded down, then to the nearest multiple; never 0."""
+        floored = math.floor(channels * multiplier + 1e-9)
+        return max(1, math.floor(floored / self.multiple_of + 0.5)) * self.multiple_of
+
+
+@dataclass(frozen=True)
+class DetectorConfig(Settings, ABC):
+    """Everything needed to build a detector; it proves its geometry when it is made."""
+
+    name: ClassVar[str]
+    classes: tuple[str, ...]
+    grid: VoxelGrid
+    point_features: tuple[str, ...] = ("intensity",)  # columns after x, y, z, as the dataset names them
+
+    @abstractmethod
+    def build(self) -> Detector:
+        """A freshly initialised detector (torch's global generator)."""
+
+    @abstractmethod
+    def thinner(self, rule: WidthRule) -> DetectorConfig:
+        """The same detector with fewer channels."""
+
+
+class Detector(nn.Module, ABC):
+    """Points in, taps and raw heads out; the loss and the boxes are read off that output."""
+
+    config: DetectorConfig
+    tap_specs: Mapping[str, TapSpec]
+
+    @property
+    def grid(self) -> VoxelGrid:
+        return self.config.grid
+
+    def voxelise(self, batch: Batch) -> Voxels | None:
+        """The batch on this detector's grid, with the caps of its mode (training or evaluation); None for detectors that read points."""
+        return voxelise(batch.points, batch.batch_index, batch.size, self.grid, self.training)
+
+    @abstractmethod
+    def forward(self, batch: Batch, voxels: Voxels | None = None) -> DetectorOutput:
+        """Voxelises by itself where `voxels` is None. Hand the same `voxels` to two detectors on one grid and their pillar rows agree."""
+
+    @abstractmethod
+    def loss(self, output: DetectorOutput, batch: Batch) -> Losses:
+        """The task loss. Nothing is stored or changed: asking twice gives the same number."""
+
+    @abstractmethod
+    def decode(self, output: DetectorOutput) -> list[Boxes]:
+        """Detections with scores, one entry a frame, best first."""
+
+
+def voxels_on(grid: VoxelGrid, voxels: Voxels | None) -> Voxels:
+    """`voxels`, if they lie on `grid`; InputError if not. The caps of voxels a frame may differ, since they depend on the mode."""
+    if voxels is None:
+        raise InputError("a detector with a grid needs voxels; hand it the result of its voxelise(batch)")
+    for name in ("point_range", "voxel_size", "max_points_per_voxel"):
+        given, own = getattr(voxels.grid, name), getattr(grid, name)
+        if given != own:
+            raise InputError(f"voxels made with {name} {given} cannot feed a detector with {own}; voxelise once per grid")
+    return voxels
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable and frozen parameters, each shared one once."""
+    return sum(parameter.numel() for parameter in module.parameters())

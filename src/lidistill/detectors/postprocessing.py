@@ -1,0 +1,57 @@
+"""From scored boxes to detections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lidistill.ops.nms import nms_rotated
+from lidistill.types import Boxes, InputError, Settings
+
+
+@dataclass(frozen=True)
+class PostProcessing(Settings):
+    """Score threshold, rotated non-maximum suppression, and how many boxes go in and come out, a frame."""
+
+    score_threshold: float = 0.1
+    nms_threshold: float = 0.01  # overlap on the ground above which the lower score goes
+    class_agnostic: bool = False  # one suppression over all classes (OpenPCDet) instead of one per class
+    every_class: bool = False  # a box may be reported as every class that passes the threshold (mmdetection3d), not only as its best one
+    max_before: int = 1000  # best boxes before suppression, all classes together
+    max_after: int = 100  # best boxes after it, all classes together
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.score_threshold <= 1 and 0 <= self.nms_threshold <= 1):
+            raise InputError("post-processing: score_threshold and nms_threshold must lie between 0 and 1")
+        if self.max_before < 1 or self.max_after < 1:
+            raise InputError("post-processing: max_before and max_after must be 1 or more")
+        if self.class_agnostic and self.every_class:
+            raise InputError("post-processing: class_agnostic suppression keeps one class a box; switch every_class off")
+
+
+def candidates(scores: Tensor, settings: PostProcessing) -> Tensor:
+    """Rows of scores (A, K) that are worth decoding, best first: (C,)."""
+    best = scores.max(dim=1).values
+    passing = (best >= settings.score_threshold).nonzero()[:, 0]
+    order = torch.sort(best[passing], descending=True, stable=True).indices[: settings.max_before]
+    return passing[order]
+
+
+def detections(geometry: Tensor, scores: Tensor, settings: PostProcessing) -> Boxes:
+    """Candidate boxes (C, 7) with class scores (C, K) -> detections, best first."""
+    usable = torch.isfinite(geometry).all(dim=1)
+    geometry, scores = geometry[usable], scores[usable]
+    best, label = scores.max(dim=1)
+    if settings.class_agnostic:
+        keep = nms_rotated(geometry, best, settings.nms_threshold, settings.max_before, settings.max_after)
+        return Boxes(geometry[keep], label[keep], best[keep])
+    parts = []
+    for index in range(scores.shape[1]):
+        score = scores[:, index]
+        rows = ((score >= settings.score_threshold) if settings.every_class else (label == index)).nonzero()[:, 0]
+        keep = rows[nms_rotated(geometry[rows], score[rows], settings.nms_threshold, settings.max_before, settings.max_after)]
+        parts.append((geometry[keep], torch.full_like(keep, index), score[keep]))
+    joined = Boxes(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return joined[torch.sort(torch.cat([part[2] for part in parts]), descending=True, stable=True).indices[: settings.max_after]]

@@ -1,0 +1,55 @@
+"""Settings for each detector on each dataset: the published ones where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lidistill.detectors.anchor_head import AnchorHeadConfig
+from lidistill.detectors.anchors import AnchorClass
+from lidistill.detectors.backbones import BevConfig
+from lidistill.detectors.base import DetectorConfig
+from lidistill.detectors.encoders import PillarEncoderConfig
+from lidistill.detectors.pointpillars import PointPillarsConfig
+from lidistill.types import VoxelGrid, unknown_name
+
+CLASSES = ("Car", "Pedestrian", "Cyclist")
+
+# Sizes, heights and overlaps of the published KITTI networks (OpenPCDet and mmdetection3d agree).
+KITTI_ANCHORS = (
+    AnchorClass("Car", (3.9, 1.6, 1.56), -1.78, matched=0.6, unmatched=0.45),
+    AnchorClass("Pedestrian", (0.8, 0.6, 1.73), -0.6, matched=0.5, unmatched=0.35),
+    AnchorClass("Cyclist", (1.76, 0.6, 1.73), -0.6, matched=0.5, unmatched=0.35),
+)
+
+
+def pointpillars_kitti() -> PointPillarsConfig:
+    """The published network: 4,834,888 parameters on pillars of 0.16 m."""
+    return PointPillarsConfig(
+        classes=CLASSES,
+        grid=VoxelGrid((0.0, -39.68, -3.0, 69.12, 39.68, 1.0), (0.16, 0.16, 4.0)),
+        head=AnchorHeadConfig(anchors=KITTI_ANCHORS),
+    )
+
+
+def pointpillars_simulated() -> PointPillarsConfig:
+    """A size for two CPU cores: pillars twice as wide, half the channels and fewer layers than the published network."""
+    return PointPillarsConfig(
+        classes=CLASSES,
+        grid=VoxelGrid((0.0, -25.6, -3.0, 51.2, 25.6, 1.0), (0.32, 0.32, 4.0), max_voxels_train=8000, max_voxels_eval=8000),
+        encoder=PillarEncoderConfig(channels=32),
+        bev=BevConfig(channels=(32, 64, 128), layers=(2, 3, 3), neck_channels=(64, 64, 64)),
+        head=AnchorHeadConfig(anchors=KITTI_ANCHORS),
+    )
+
+
+PRESETS: dict[tuple[str, str], Callable[[], DetectorConfig]] = {
+    ("pointpillars", "kitti"): pointpillars_kitti,
+    ("pointpillars", "simulated"): pointpillars_simulated,
+}
+
+
+def preset(detector: str, dataset: str) -> DetectorConfig:
+    """Settings of `detector` for `dataset`; InputError for names without any."""
+    if (detector, dataset) not in PRESETS:
+        raise unknown_name("detector and dataset", f"{detector} {dataset}", (" ".join(names) for names in PRESETS))
+    return PRESETS[detector, dataset]()
