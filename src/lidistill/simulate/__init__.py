@@ -1,1 +1,7 @@
 """A ray-casting LiDAR and the streets it drives through. Knows geometry and sensors, nothing of learning."""
+
+from lidistill.simulate.frame import SimulatedObjects, SimulatedScan, scan_scene, simulate_frame
+from lidistill.simulate.sensor import PRESETS, SensorPreset
+from lidistill.simulate.settings import SIMULATOR_VERSION, SimulatorSettings
+
+__all__ = ["PRESETS", "SIMULATOR_VERSION", "SensorPreset", "SimulatedObjects", "SimulatedScan", "SimulatorSettings", "scan_scene", "simulate_frame"]

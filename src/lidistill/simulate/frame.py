@@ -1,0 +1,72 @@
+"""One simulated frame: street, rays, returns, and what is known about every labelled thing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lidistill.simulate.builder import Scene
+from lidistill.simulate.raycast import cast
+from lidistill.simulate.returns import returns
+from lidistill.simulate.scene import build_scene
+from lidistill.simulate.settings import SimulatorSettings
+
+VISIBLE_SHARE, PARTLY_SHARE = 0.8, 0.4  # of the rays; the bounds of KITTI's occlusion levels
+
+
+@dataclass(frozen=True)
+class SimulatedObjects:
+    """The labelled things of a street, seen or not."""
+
+    names: np.ndarray  # (N,) str, classes as KITTI names them
+    geometry: np.ndarray  # (N, 7) float64 tight boxes in LiDAR axes
+    points: np.ndarray  # (N,) int64 returns in the scan
+    rays_alone: np.ndarray  # (N,) int64 rays that would meet it if it stood alone
+    rays_visible: np.ndarray  # (N,) int64 rays that meet it first
+    occlusion: np.ndarray  # (N,) int64 0 visible, 1 partly, 2 largely hidden, 3 unknown: no ray meets it even alone
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> SimulatedObjects:
+        return SimulatedObjects(
+            self.names[rows], self.geometry[rows], self.points[rows], self.rays_alone[rows], self.rays_visible[rows], self.occlusion[rows]
+        )
+
+
+@dataclass(frozen=True)
+class SimulatedScan:
+    """Points and objects of one frame."""
+
+    points: np.ndarray  # (P, 4) float32 x y z intensity in [0, 1]
+    thing: np.ndarray  # (P,) int64 row of the object that the point lies on, -1 for none
+    objects: SimulatedObjects
+
+
+def simulate_frame(settings: SimulatorSettings, seed: int, index: int) -> SimulatedScan:
+    """Frame `index` of the world `seed`. The same three arguments always give the same frame."""
+    street, sensor = np.random.SeedSequence([seed, index]).spawn(2)
+    return scan_scene(settings, build_scene(settings, np.random.default_rng(street)), np.random.default_rng(sensor))
+
+
+def scan_scene(settings: SimulatorSettings, scene: Scene, rng: np.random.Generator) -> SimulatedScan:
+    """One revolution of the sensor over a given street."""
+    grid = settings.grid()
+    hits = cast(scene.primitives, scene.ground, grid, len(scene.names), free_path=rng.standard_exponential(grid.shape))
+    points, thing = returns(hits, scene.primitives, scene.ground, grid, settings, rng)
+    objects = SimulatedObjects(
+        names=np.array(scene.names, dtype=str),
+        geometry=scene.geometry,
+        points=np.bincount(thing + 1, minlength=len(scene.names) + 1)[1:],
+        rays_alone=hits.rays_alone,
+        rays_visible=hits.rays_visible,
+        occlusion=_occlusion(hits.rays_visible, hits.rays_alone),
+    )
+    return SimulatedScan(points, thing, objects)
+
+
+def _occlusion(visible: np.ndarray, alone: np.ndarray) -> np.ndarray:
+    """KITTI's occlusion levels from the share of rays that get through."""
+    share = visible / np.maximum(alone, 1)
+    return np.select([alone == 0, share > VISIBLE_SHARE, share > PARTLY_SHARE], [3, 0, 1], default=2)

@@ -1,0 +1,23 @@
+"""A whole street with traffic, drawn from one generator."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lidistill.simulate.builder import Scene, SceneBuilder
+from lidistill.simulate.settings import SimulatorSettings
+from lidistill.simulate.street import draw_street
+from lidistill.simulate.surroundings import add_fronts, add_furniture
+from lidistill.simulate.traffic import add_cyclists, add_pedestrians, add_sitting_persons, add_vehicles
+
+
+def build_scene(settings: SimulatorSettings, rng: np.random.Generator) -> Scene:
+    """A street drawn from `rng`: what cannot move first, then traffic, then what stands in between."""
+    builder = SceneBuilder(settings, rng, draw_street(settings, rng))
+    add_fronts(builder)
+    add_vehicles(builder)
+    add_cyclists(builder)
+    add_pedestrians(builder)
+    add_sitting_persons(builder)
+    add_furniture(builder)
+    return builder.scene()
