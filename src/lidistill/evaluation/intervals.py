@@ -1,0 +1,92 @@
+"""How sure a score is: bootstrap over frames, exact for a metric that is no mean over frames.
+
+Frames are drawn with replacement and the whole metric is computed on each draw, thresholds and all. Two runs are compared on the same draws, so what
+makes a frame easy or hard for both cancels out. The interval speaks of the choice of frames alone; that another seed trains another student is a
+separate question.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lidistill.evaluation.kitti_keys import MAIN
+from lidistill.evaluation.kitti_matches import Estimator, FrameMatches
+from lidistill.types import InputError
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How much a second run gains over a first, in points of the score."""
+
+    gain: float  # on all frames, each once
+    low: float
+    high: float
+    resamples: int
+    level: float  # share of the draws whose gain lies between low and high
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The score of one run, in percent."""
+
+    value: float  # on all frames, each once
+    low: float
+    high: float
+    resamples: int
+    level: float  # share of the draws whose score lies between low and high
+
+
+def paired_bootstrap(a: FrameMatches, b: FrameMatches, key: str = MAIN, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Gain of `b` over `a` in the score `key` with its percentile interval. InputError where their frames differ or a run has no such score.
+
+    In a draw where a class is not evaluated (its few detections were not drawn) it counts 0.
+    """
+    if set(a.frame_ids) != set(b.frame_ids) or len(a.frame_ids) != len(b.frame_ids):
+        odd = sorted(set(a.frame_ids) ^ set(b.frame_ids))
+        raise InputError(
+            f"the two runs were scored on different frames ({len(a.frame_ids)} and {len(b.frame_ids)}; {', '.join(odd[:3])} only in one); "
+            "evaluate both on the same split"
+        )
+    row_in_a = {frame_id: row for row, frame_id in enumerate(a.frame_ids)}
+    rows = np.array([row_in_a[frame_id] for frame_id in b.frame_ids], dtype=np.int64)
+    first, second = a.estimator(key), b.estimator(key)
+    whole = np.ones(len(a.frame_ids), dtype=np.int64)
+    gain = _value(second, whole, key, "the second run") - _value(first, whole, key, "the first run")
+    draws = _draws(len(whole), resamples, seed, level)
+    gains = np.array([(second(weights[rows]) or 0.0) - (first(weights) or 0.0) for weights in draws])
+    low, high = _percentiles(gains, level)
+    return Interval(gain, low, high, resamples, level)
+
+
+def bootstrap(matches: FrameMatches, key: str = MAIN, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Spread:
+    """The score `key` of one run with its percentile interval; see `paired_bootstrap`."""
+    score = matches.estimator(key)
+    whole = np.ones(len(matches.frame_ids), dtype=np.int64)
+    value = _value(score, whole, key, "the run")
+    values = np.array([score(weights) or 0.0 for weights in _draws(len(whole), resamples, seed, level)])
+    low, high = _percentiles(values, level)
+    return Spread(value, low, high, resamples, level)
+
+
+def _value(score: Estimator, weights: np.ndarray, key: str, run: str) -> float:
+    value = score(weights)
+    if value is None:
+        raise InputError(f"{run} has no {key}: nothing there is labelled or detected; choose a score that both runs have")
+    return value
+
+
+def _draws(frames: int, resamples: int, seed: int, level: float) -> list[np.ndarray]:
+    """How often each frame occurs in each draw: `resamples` times (F,) int64."""
+    if resamples < 1:
+        raise InputError(f"resamples is {resamples}; give 1 or more, such as 1000")
+    if not 0 < level < 1:
+        raise InputError(f"level is {level}; give a share between 0 and 1, such as 0.95")
+    generator = np.random.default_rng(seed)
+    return [np.bincount(generator.integers(frames, size=frames), minlength=frames) for _ in range(resamples)]
+
+
+def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,171 @@
+"""KITTI's two greedy passes, summed up so that any score threshold can be looked up later.
+
+The official program matches every frame anew for each of 41 score thresholds, which are themselves found by a first pass over all frames. What a
+frame counts at a threshold depends only on which of its detections reach that threshold, so the counts are a step function that changes at its own
+scores. Here that function is found once; any multiset of frames is then scored by adding up steps (`curves.py`).
+
+Truths and detections that share no candidate pair, directly or through others, cannot take anything from each other. The passes therefore run on
+connected groups, all groups of all frames side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Truths and detections of the same frame that may be matched: rows into the stacked truths and detections, in file order."""
+
+    truth: np.ndarray  # (P,) int64
+    detection: np.ndarray  # (P,) int64
+    overlap: np.ndarray  # (P,) float64
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def __getitem__(self, rows: np.ndarray) -> Pairs:
+        return Pairs(self.truth[rows], self.detection[rows], self.overlap[rows])
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What one class counts at one difficulty and overlap limit, as changes at detections."""
+
+    first_hits: np.ndarray  # (H,) detections that pass one calls true positives: their scores give the thresholds
+    detections: np.ndarray  # (S,) ascending; when the threshold falls to this detection's score, the counts change by
+    hits: np.ndarray  # (S,) true positives
+    misses: np.ndarray  # (S,) false positives
+    similarity: np.ndarray  # (S,) sum of orientation similarities of the true positives
+
+
+def count_steps(
+    pairs: Pairs, scores: np.ndarray, counted: np.ndarray, regular: np.ndarray, forgiven: np.ndarray, similarity: np.ndarray | None = None
+) -> Steps:
+    """Steps of one class from `pairs` over the overlap limit, for N detections with `scores` (N,) and T truths.
+
+    `counted` (T,) marks truths that are hit or missed (others only absorb detections), `regular` (N,) detections that are hits or false positives
+    (others in `pairs` are neutral), `forgiven` (N,) detections that are no false positive where nothing takes them, `similarity` (P,) the
+    orientation similarity of each pair.
+    """
+    hits = np.zeros(len(scores), dtype=np.int64)
+    misses = (regular & ~forgiven).astype(np.int64)
+    total_similarity = np.zeros(len(scores))
+    first_hits = np.zeros(0, dtype=np.int64)
+    if len(pairs):
+        group, turn = _groups(pairs, len(counted), len(scores))
+        pair_hits = counted[pairs.truth] & regular[pairs.detection]
+        first_hits = np.sort(pairs.detection[_first_pass(pairs, group, turn, scores) & pair_hits])
+
+        levels = _levels(pairs.detection, group, scores)
+        level, pair = _second_pass(pairs, group, turn, regular, levels)
+        hit = pair_hits[pair]
+        used = (regular & ~forgiven)[pairs.detection[pair]]
+        at = levels.detection
+        hits[at] = levels.changes(level[hit])
+        misses[at] -= levels.changes(level[used])
+        if similarity is not None:
+            total_similarity[at] = levels.changes(level[hit], similarity[pair[hit]])
+    rows = np.flatnonzero((hits != 0) | (misses != 0) | (total_similarity != 0))
+    return Steps(first_hits, rows, hits[rows], misses[rows], total_similarity[rows])
+
+
+def _groups(pairs: Pairs, num_truths: int, num_detections: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each pair (P,): its connected group, and the turn of its truth within the group (truths choose in file order)."""
+    size = num_truths + num_detections
+    edges = coo_matrix((np.ones(len(pairs), dtype=np.int8), (pairs.truth, num_truths + pairs.detection)), shape=(size, size))
+    _, component = connected_components(edges, directed=False)
+    truths, pair_truth = np.unique(pairs.truth, return_inverse=True)
+    order = np.argsort(component[truths], kind="stable")
+    ordered = component[truths][order]
+    turn = np.empty(len(truths), dtype=np.int64)
+    turn[order] = np.arange(len(truths)) - np.searchsorted(ordered, ordered)
+    return component[pairs.truth], turn[pair_truth]
+
+
+def _first_pass(pairs: Pairs, group: np.ndarray, turn: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Pass one, over all detections: each truth takes the free candidate of highest score (of equal ones, the first in the file). (P,) bool."""
+    order = np.lexsort((pairs.detection, -scores[pairs.detection], group, turn))
+    taken = np.zeros(len(pairs), dtype=bool)
+    taken[order] = _take_in_turn(turn[order], group[order], pairs.detection[order], len(scores))
+    return taken
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """The distinct scores of each group, best first, groups one after the other."""
+
+    group: np.ndarray  # (L,)
+    detection: np.ndarray  # (L,) one detection that has the score
+    of_pair: np.ndarray  # (P,) the level at which the pair's detection comes in
+    end_of_pair: np.ndarray  # (P,) one past the last level of the pair's group
+    slot_of_pair: np.ndarray  # (P,) place of the pair's detection in its group
+    first_slot: np.ndarray  # (L + 1,) room for every detection of the group, at every level
+
+    def changes(self, level: np.ndarray, amounts: np.ndarray | None = None) -> np.ndarray:
+        """Sum of `amounts` (default: a count) at each level, less that of the level before in the same group: (L,)."""
+        total = np.bincount(level, weights=amounts, minlength=len(self.group))
+        before = np.concatenate([[0], total[:-1]])
+        before[np.flatnonzero(np.diff(self.group, prepend=-1))] = 0
+        return total - before
+
+
+def _levels(pair_detection: np.ndarray, pair_group: np.ndarray, scores: np.ndarray) -> _Levels:
+    detections, first, pair_row = np.unique(pair_detection, return_index=True, return_inverse=True)
+    order = np.lexsort((detections, -scores[detections], pair_group[first]))
+    group, score = pair_group[first][order], scores[detections][order]
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (group[1:] != group[:-1]) | (score[1:] != score[:-1])
+    level_group = group[new]
+
+    place = np.empty(len(order), dtype=np.int64)  # of each detection in the order by group and score
+    place[order] = np.arange(len(order))
+    level_size = np.searchsorted(group, level_group, side="right") - np.searchsorted(group, level_group)
+    return _Levels(
+        group=level_group,
+        detection=detections[order][new],
+        of_pair=(np.cumsum(new) - 1)[place][pair_row],
+        end_of_pair=np.searchsorted(level_group, pair_group, side="right"),
+        slot_of_pair=(place - np.searchsorted(group, pair_group[first]))[pair_row],
+        first_slot=np.concatenate([[0], np.cumsum(level_size)]),
+    )
+
+
+def _second_pass(pairs: Pairs, group: np.ndarray, turn: np.ndarray, regular: np.ndarray, levels: _Levels) -> tuple[np.ndarray, np.ndarray]:
+    """Pass two at every level, among detections that reach its score: (M,) levels and (M,) pairs that are taken there.
+
+    Each truth takes the free regular candidate of largest overlap; where there is none, the first neutral one in the file.
+    """
+    is_regular = regular[pairs.detection]
+    preference = np.empty(len(pairs), dtype=np.int64)
+    preference[np.lexsort((pairs.detection, np.where(is_regular, -pairs.overlap, 0.0), ~is_regular))] = np.arange(len(pairs))
+
+    repeats = levels.end_of_pair - levels.of_pair
+    pair = np.repeat(np.arange(len(pairs)), repeats)
+    level = np.arange(len(pair)) - np.repeat(np.cumsum(repeats) - repeats - levels.of_pair, repeats)
+    order = np.lexsort((preference[pair], level, turn[pair]))
+    pair, level = pair[order], level[order]
+    slot = levels.first_slot[level] + levels.slot_of_pair[pair]
+    taken = _take_in_turn(turn[pair], level, slot, int(levels.first_slot[-1]))
+    return level[taken], pair[taken]
+
+
+def _take_in_turn(turn: np.ndarray, arena: np.ndarray, slot: np.ndarray, num_slots: int) -> np.ndarray:
+    """Which rows are taken: (R,) bool, where rows are sorted by `turn`, `arena` and preference.
+
+    In each turn every arena takes the first of its rows whose slot is still free; arenas share no slot.
+    """
+    occupied = np.zeros(num_slots, dtype=bool)
+    taken = np.zeros(len(turn), dtype=bool)
+    bounds = np.searchsorted(turn, np.arange(turn[-1] + 2))
+    for start, stop in pairwise(bounds):
+        free = start + np.flatnonzero(~occupied[slot[start:stop]])
+        chosen = free[np.diff(arena[free], prepend=-1) != 0]
+        taken[chosen] = True
+        occupied[slot[chosen]] = True
+    return taken

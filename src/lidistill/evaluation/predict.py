@@ -1,0 +1,129 @@
+"""Run a detector over frames and keep what it finds, before anything is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lidistill.evaluation.array_files import load_arrays, save_arrays
+from lidistill.types import Batch, Boxes, Frame, InputError, collate
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Detections of a set of frames: LiDAR boxes with scores, on the CPU."""
+
+    frame_ids: tuple[str, ...]
+    boxes: tuple[Boxes, ...]  # one entry a frame
+    classes: tuple[str, ...]  # what the labels of the boxes stand for
+
+    def __post_init__(self) -> None:
+        if len(self.frame_ids) != len(self.boxes):
+            raise InputError(f"predictions name {len(self.frame_ids)} frames but hold boxes of {len(self.boxes)}; give one entry a frame")
+        if len(set(self.frame_ids)) != len(self.frame_ids):
+            twice = next(frame_id for row, frame_id in enumerate(self.frame_ids) if frame_id in self.frame_ids[:row])
+            raise InputError(f"predictions name frame {twice!r} twice; predict each frame once")
+        for frame_id, boxes in zip(self.frame_ids, self.boxes, strict=True):
+            if boxes.scores is None:
+                raise InputError(f"predictions of frame {frame_id!r} have no scores; decode boxes with scores")
+            if ((boxes.labels < 0) | (boxes.labels >= len(self.classes))).any():
+                raise InputError(
+                    f"predictions of frame {frame_id!r} hold a label outside 0..{len(self.classes) - 1}; give all classes, in the detector's order"
+                )
+
+    def save(self, path: str | Path) -> None:
+        """Write to a .npz file: geometry, labels and scores, and the velocity where every frame has it."""
+        arrays = {
+            "frame_ids": np.array(self.frame_ids, dtype=str),
+            "classes": np.array(self.classes, dtype=str),
+            "counts": np.array([len(boxes) for boxes in self.boxes], dtype=np.int64),
+            "geometry": _rows([boxes.geometry for boxes in self.boxes], (7,)),
+            "labels": _rows([boxes.labels for boxes in self.boxes], (), np.int64),
+            "scores": _rows([boxes.scores for boxes in self.boxes if boxes.scores is not None], ()),
+        }
+        velocities = [boxes.velocity for boxes in self.boxes if boxes.velocity is not None]
+        if velocities and len(velocities) == len(self.boxes):
+            arrays["velocity"] = _rows(velocities, (2,))
+        save_arrays(path, arrays)
+
+    @staticmethod
+    def load(path: str | Path) -> Predictions:
+        """Read what `save` wrote; InputError where the file is missing, damaged or does not fit together."""
+        remedy = "predict again with `lidistill evaluate`"
+        arrays = load_arrays(path, ("frame_ids", "classes", "counts", "geometry", "labels", "scores"), remedy)
+        counts = arrays["counts"]
+        sound = counts.ndim == 1 and np.issubdtype(counts.dtype, np.integer) and (counts >= 0).all()
+        total = int(counts.sum()) if sound else -1
+        shapes = {"frame_ids": (counts.size,), "geometry": (total, 7), "labels": (total,), "scores": (total,), "velocity": (total, 2)}
+        for name, shape in shapes.items():
+            if name in arrays and arrays[name].shape != shape:
+                raise InputError(f"{path}: {name} has shape {arrays[name].shape} where the counts ask for {shape}; {remedy}")
+        columns = {
+            name: torch.from_numpy(arrays[name]).split(counts.tolist()) for name in ("geometry", "labels", "scores", "velocity") if name in arrays
+        }
+        boxes = tuple(Boxes(**dict(zip(columns, parts, strict=True))) for parts in zip(*columns.values(), strict=True))
+        return Predictions(tuple(arrays["frame_ids"].astype(str).tolist()), boxes, tuple(arrays["classes"].astype(str).tolist()))
+
+
+class Decoder(Protocol):
+    """What `predict` needs of a detector: any torch module with `decode`, and the classes in its config."""
+
+    @property
+    def config(self) -> Any: ...
+    def __call__(self, batch: Batch) -> Any: ...
+    def decode(self, output: Any) -> list[Boxes]: ...
+    def eval(self) -> nn.Module: ...
+    def modules(self) -> Iterator[nn.Module]: ...
+
+
+def predict(
+    detector: Decoder,
+    frames: Iterable[Frame],
+    device: torch.device | str = "cpu",
+    batch_size: int = 4,
+    progress: Callable[[int], None] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Predictions:
+    """What `detector`, already on `device`, finds in each frame, in evaluation mode and without gradients; its mode is restored.
+
+    `frames` are read once, `batch_size` at a time. `progress` is called with the number of frames done. `classes` defaults to those of the
+    detector's config.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; give 1 or more")
+    frame_ids: list[str] = []
+    found: list[Boxes] = []
+    modes = [(module, module.training) for module in detector.modules()]
+    detector.eval()
+    try:
+        with torch.no_grad():
+            for batch in _batches(frames, batch_size):
+                decoded = detector.decode(detector(batch.to(device)))
+                if len(decoded) != batch.size:
+                    raise InputError(f"the detector decoded {len(decoded)} frames of a batch of {batch.size}; decode must give one entry a frame")
+                found += [boxes.to("cpu") for boxes in decoded]
+                frame_ids += batch.frame_ids
+                if progress is not None:
+                    progress(len(frame_ids))
+    finally:
+        for module, training in modes:
+            module.training = training
+    return Predictions(tuple(frame_ids), tuple(found), tuple(detector.config.classes if classes is None else classes))
+
+
+def _batches(frames: Iterable[Frame], size: int) -> Iterator[Batch]:
+    remaining = iter(frames)
+    while chunk := list(islice(remaining, size)):
+        yield collate(chunk)
+
+
+def _rows(columns: Sequence[Tensor], width: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
+    empty: np.ndarray = np.zeros((0, *width), dtype=dtype)
+    return np.concatenate([empty, *(column.detach().cpu().numpy().astype(dtype) for column in columns)])
