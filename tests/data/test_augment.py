@@ -184,6 +184,26 @@ def test_moved_objects_take_their_points_along_and_collide_with_nothing(seed):
     assert torch.equal(after.points[still], frame.points[still])
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_objects_in_a_crowd_find_free_places(seed):
+    places = [(10 + 2.5 * i, 2.0 * j) for i in range(3) for j in range(3)]
+    crowd = torch.tensor([[x, y, 0.0, 2.2, 1.7, 1.5, 0.0] for x, y in places])
+    frame = Frame("a", torch.cat([crowd[:, :3], torch.ones(9, 1)], dim=1), Boxes(crowd, torch.zeros(9, dtype=torch.int64)))
+    after = move_objects(frame, ObjectNoise(translation_std=(0.5, 0.5, 0.0), rotation=0.5), rng(seed))
+    assert largest_shared_area(after.boxes.geometry.numpy()) < 1e-4
+    assert (after.boxes.geometry != crowd).any(dim=1).sum() >= 5
+    torch.testing.assert_close(after.points[:, :3], after.boxes.geometry[:, :3])
+
+
+def test_a_point_in_two_boxes_moves_with_the_first():
+    geometry = torch.tensor([[10.0, 0, 0, 4, 2, 2, 0], [11.0, 0, 0, 4, 2, 2, 0]])
+    frame = Frame("a", torch.tensor([[10.0, 0, 0, 1], [8.5, 0, 0, 2], [12.5, 0, 0, 3]]), Boxes(geometry, torch.zeros(2, dtype=torch.int64)))
+    after = move_objects(frame, ObjectNoise(translation_std=(9.0, 9.0, 0.0), rotation=0.0), rng())
+    shift = after.boxes.geometry[:, :3] - geometry[:, :3]
+    assert (shift[:, :2] != 0).any(dim=1).all()
+    torch.testing.assert_close(after.points[:, :3] - frame.points[:, :3], shift[[0, 0, 1]])
+
+
 def test_an_object_without_room_stays_where_it_is():
     wall = [[10.0, 0, 0, 4, 2, 2, 0], [10.0, 0.5, 0, 4, 2, 2, 0]]  # they collide as labelled, and may not end up colliding elsewhere
     frame = Frame("a", torch.tensor([[10.0, -0.8, 0, 1]]), Boxes(torch.tensor(wall), torch.zeros(2, dtype=torch.int64)))

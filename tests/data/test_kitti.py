@@ -1,5 +1,6 @@
 """KITTI folders, good and bad."""
 
+import os
 import struct
 import warnings
 from dataclasses import replace
@@ -9,9 +10,9 @@ import pytest
 import torch
 
 from lidistill.data.kitti import KittiData, KittiFrames, difficulty, every_id, image_size, in_camera_view, read_calibration
-from lidistill.ops.camera import in_view
+from lidistill.ops.camera import in_view, to_camera
 from lidistill.types import CameraObjects, InputError
-from tests.data.conftest import CALIBRATION, CAMERA_FROM_LIDAR, CAR, IMAGE_FROM_CAMERA, SPEC, WALKER, calibration_text
+from tests.data.conftest import CALIBRATION, CAMERA_FROM_LIDAR, CAR, IMAGE_FROM_CAMERA, SPEC, WALKER, calibration_text, numbers
 
 LABEL = "Car 0.00 0 -1.58 587.01 173.33 614.12 200.12 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n"
 
@@ -192,6 +193,17 @@ def test_calibration_of_every_age_is_read(tmp_path, names):
     assert calibration.image_size == (10, 20)
 
 
+def test_rectification_follows_the_step_into_the_camera(tmp_path):
+    angle = 0.4
+    rectified = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    step = np.column_stack([CAMERA_FROM_LIDAR[:3, :3], [0.1, -0.2, 0.3]])
+    path = tmp_path / "calib.txt"
+    path.write_text(f"P2: {numbers(IMAGE_FROM_CAMERA)}\nR0_rect: {numbers(rectified)}\nTr_velo_to_cam: {numbers(step)}\n")
+    point = np.array([7.0, -2.0, 1.0])
+    expected = rectified @ (step[:, :3] @ point + step[:, 3])
+    np.testing.assert_allclose(to_camera(read_calibration(path, (1, 1)), point), expected, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -255,4 +267,8 @@ def test_fingerprint_follows_the_content_and_the_way_of_reading(kitti):
     assert frames(kitti, camera_view_only=False).fingerprint() != before
     assert frames(kitti, ["000002"]).fingerprint() != before
     kitti.path("label_2", "000001").write_text(LABEL)
-    assert frames(kitti).fingerprint() != before
+    relabelled = frames(kitti).fingerprint()
+    assert relabelled != before
+    kitti.path("label_2", "000001").write_text(LABEL.replace("46.70", "46.71"))  # of the same size
+    os.utime(kitti.path("label_2", "000001"), ns=(1, 1))
+    assert frames(kitti).fingerprint() != relabelled
