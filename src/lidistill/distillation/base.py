@@ -1,0 +1,92 @@
+"""What every distillation method is: frozen settings that build a module, and a module that turns two outputs into losses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import ClassVar
+
+from torch import nn
+
+from lidistill.types import Batch, DetectorOutput, InputError, Losses, Settings, TapSpec
+
+Specs = Mapping[str, TapSpec]
+
+
+class DistillationMethod(nn.Module, ABC):
+    """Adapters and the loss between a teacher's and a student's output. It holds neither network and adds no detection loss.
+
+    Nothing of it is part of the student: its parameters are trained beside the student's and thrown away after training.
+    """
+
+    @abstractmethod
+    def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
+        """Weighted scalar terms named `<method>/<part>`, in float32.
+
+        No gradient reaches the teacher. A batch with nothing to learn from gives zeros that still belong to the graph.
+        """
+
+    def no_decay(self) -> frozenset[str]:
+        """Names of own parameters that weight decay must leave alone, such as normalisation scales, whose decay would help an adapter collapse."""
+        return frozenset()
+
+
+@dataclass(frozen=True)
+class MethodConfig(Settings, ABC):
+    """Settings of one method. `weight` multiplies all of its terms."""
+
+    name: ClassVar[str]
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < float("inf"):
+            raise InputError(f"{self.name}.weight is {self.weight}; give a finite number that is not negative")
+
+    @abstractmethod
+    def build(self, teacher_specs: Specs, student_specs: Specs) -> DistillationMethod:
+        """The module, its adapters sized from the specs. A tap that one of the two lacks is an InputError."""
+
+
+def shared_taps(method: str, preferences: Sequence[str], teacher_specs: Specs, student_specs: Specs) -> tuple[str, ...]:
+    """Names of the taps that the first of `preferences` found in both networks stands for; a preference may be a pattern such as "bev.*"."""
+    for preference in preferences:
+        found = tuple(name for name in teacher_specs if fnmatchcase(name, preference) and name in student_specs)
+        if found:
+            return found
+    wanted = " or ".join(repr(preference) for preference in preferences)
+    raise InputError(f"{method} needs the tap {wanted} in both networks; {_offers('teacher', teacher_specs)}, {_offers('student', student_specs)}")
+
+
+def check_taps(method: str, taps: Sequence[str], teacher_specs: Specs, student_specs: Specs, kind: str | None = None) -> None:
+    """An InputError unless both networks offer all `taps`, each of one kind in both (`kind`, where given)."""
+    for tap in taps:
+        for role, specs in (("teacher", teacher_specs), ("student", student_specs)):
+            if tap not in specs:
+                raise InputError(f"{method} needs the tap {tap!r}; {_offers(role, specs)}")
+            if kind is not None and specs[tap].kind != kind:
+                raise InputError(
+                    f"{method} works on a {kind} and {tap!r} is a {specs[tap].kind} in the {role}; {_offers(role, specs, kind)} of that kind"
+                )
+        if teacher_specs[tap].kind != student_specs[tap].kind:
+            raise InputError(
+                f"{method}: {tap!r} is a {teacher_specs[tap].kind} in the teacher and a {student_specs[tap].kind} in the student; choose another tap"
+            )
+
+
+def check_choice(key: str, value: str, known: Sequence[str]) -> None:
+    """An InputError unless `value` is one of `known`."""
+    if value not in known:
+        raise InputError(f"{key} is {value!r}; use one of {', '.join(known)}")
+
+
+def check_at_least(key: str, value: float, smallest: float) -> None:
+    """An InputError unless `value` is a finite number of at least `smallest`."""
+    if not smallest <= value < float("inf"):
+        raise InputError(f"{key} is {value}; give a finite number of at least {smallest:g}")
+
+
+def _offers(role: str, specs: Specs, kind: str | None = None) -> str:
+    names = [repr(name) for name, spec in specs.items() if kind is None or spec.kind == kind]
+    return f"the {role} offers {', '.join(names) or 'none'}"

@@ -1,0 +1,88 @@
+"""Feature mimicking (FitNets, ICLR 2015): the student's map, widened by a 1x1 convolution, is pulled towards the teacher's.
+
+This is the "hint" of detection papers: the mean squared error over the whole neck map. Maps on different grids are compared place for place: the
+student's is read bilinearly at the teacher's cell centres in metres, where published baselines stretch one array onto the other. `foreground` puts a
+share of the loss on the cells inside labelled boxes, of which a bird's-eye view map has about one in a hundred; the published loss has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
+from lidistill.distillation.parts import as_full, cell_centres, find_tap, full_precision, resampled
+from lidistill.ops.boxes import points_in_boxes
+from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, InputError, Losses
+
+
+@dataclass(frozen=True)
+class FitNetsConfig(MethodConfig):
+    name: ClassVar[str] = "fitnets"
+    taps: tuple[str, ...] = ("neck",)
+    foreground: float = 0.0  # share of the loss taken over cells inside labelled boxes, the rest over all cells
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.taps:
+            raise InputError(f"{self.name}.taps is empty; name a map such as 'neck'")
+        if not 0 <= self.foreground <= 1:
+            raise InputError(f"{self.name}.foreground is {self.foreground}; give a share from 0 to 1")
+
+    def build(self, teacher_specs: Specs, student_specs: Specs) -> FitNets:
+        check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")
+        return FitNets(self, teacher_specs, student_specs)
+
+
+class FitNets(DistillationMethod):
+    """One 1x1 convolution a tap, from the student's width to the teacher's."""
+
+    def __init__(self, config: FitNetsConfig, teacher_specs: Specs, student_specs: Specs) -> None:
+        super().__init__()
+        self.config = config
+        self.adapters = nn.ModuleList(nn.Conv2d(student_specs[tap].channels, teacher_specs[tap].channels, 1) for tap in config.taps)
+
+    def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
+        terms = {}
+        for tap, adapter in zip(self.config.taps, self.adapters, strict=True):
+            taught, learnt = find_tap(teacher, self.config.name, tap), find_tap(student, self.config.name, tap)
+            if not (isinstance(taught, FeatureMap) and isinstance(learnt, FeatureMap)):
+                raise InputError(f"{self.config.name}: the tap {tap!r} is no map; choose a map such as 'neck'")
+            with full_precision(learnt.features):
+                own = FeatureMap(as_full(learnt.features), learnt.origin, learnt.cell)
+                adapted = adapter(resampled(own, taught).features)
+                error = mimic_error(adapted, as_full(taught.features.detach()), self._cells(taught, batch))
+            terms[f"{self.config.name}/{tap}"] = self.config.weight * error
+        return Losses(terms)
+
+    def _cells(self, taught: FeatureMap, batch: Batch) -> Tensor:
+        """Share of the loss that each cell carries: (B, H, W), summing to one."""
+        uniform = taught.features.new_ones((taught.features.shape[0], *taught.features.shape[2:]), dtype=torch.float32)
+        if self.config.foreground == 0:
+            return uniform / uniform.numel()
+        inside = foreground_cells(taught, batch.boxes).to(uniform.dtype)
+        on_objects = inside / inside.sum() if inside.any() else uniform / uniform.numel()
+        return self.config.foreground * on_objects + (1 - self.config.foreground) * uniform / uniform.numel()
+
+
+def mimic_error(adapted: Tensor, taught: Tensor, cells: Tensor) -> Tensor:
+    """Squared difference of maps (B, C, H, W), mean over channels, summed with the share (B, H, W) of each cell."""
+    return ((adapted - taught).square().mean(dim=1) * cells).sum()
+
+
+def foreground_cells(like: FeatureMap, boxes: tuple[Boxes, ...]) -> Tensor:
+    """Cells (B, H, W) bool whose centre lies in a box of their frame, seen from above; the cell that holds a box's centre always counts."""
+    batch, _, height, width = like.features.shape
+    places = cell_centres(like)
+    inside = torch.zeros((batch, height, width), dtype=torch.bool, device=places.device)
+    for frame, labelled in enumerate(boxes):
+        flat = labelled.geometry.clone()
+        flat[:, 2], flat[:, 5] = 0.0, 1.0
+        inside[frame] = points_in_boxes(places.reshape(-1, 3), flat).any(dim=0).view(height, width)
+        cells = torch.floor((flat[:, :2] - flat.new_tensor(like.origin)) / flat.new_tensor(like.cell))
+        column, row = cells[((cells >= 0) & (cells < cells.new_tensor([width, height]))).all(dim=1)].long().unbind(dim=1)
+        inside[frame, row, column] = True
+    return inside

@@ -1,0 +1,264 @@
+"""PointDistiller (CVPR 2023, arXiv 2205.11098): the student learns the local geometry that the teacher sees around its most important rows.
+
+The N most important rows (pillars, points or map cells) are centres of graphs with their K nearest rows in the teacher's feature space. Both networks
+encode the edges of the same graphs with one layer each, and the squared difference is weighted by how important a graph is.
+
+The paper's prose and the released code differ, so `form` chooses:
+
+* "paper" (default): frame by frame; weights are a softmax of the importance with a temperature that spreads them over many graphs; without
+  reweighting the same loss with equal weights.
+* "released": pillar graphs are chosen and joined across the frames of the batch; a temperature of 0.01 points a pillar, so that full pillars alone
+  have a weight; maps get the batch size as constant weight and other sets 1, since the softmax there ran over an axis of length one or was never
+  multiplied; without reweighting 0.0005 times a Frobenius norm; weight decay on the encoders' normalisation.
+
+The factor 2, N, K and C' are the released code's in both forms; the prose names none of them. See docs/methods.md.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_choice, check_taps, shared_taps
+from lidistill.distillation.edges import EDGES, POOLINGS, EdgeEncoder, NeighbourGraphs, encoded_spread, graph_distance
+from lidistill.distillation.parts import as_full, find_tap, full_precision, resampled
+from lidistill.ops.neighbours import k_nearest
+from lidistill.types import Batch, DetectorOutput, FeatureMap, FeatureSet, InputError, Losses
+
+PREFERRED_TAPS = ("encoder", "bev.*", "neck", "points")
+FORMS = ("paper", "released")
+SCOPES = ("sample", "batch")
+SAMPLINGS = ("top", "random", "mixed", "bottom")
+IMPORTANCES = ("occupancy", "channel_max")
+
+DISTANCE_FACTOR = 2.0  # released code
+FROBENIUS_FACTOR = 5e-4  # released code, without reweighting
+RELEASED_TEMPERATURE = 0.01  # points, released code: counts differ by at least 1, so only the largest count keeps a weight
+PROSE_TEMPERATURE = 4.0  # points: our reading of the prose, which names no value
+EFFECTIVE_SHARE = 0.5  # of the graphs should count where the unit of importance is unknown; a quarter to three quarters is sound
+BISECTIONS = 30  # of a factor of 10^6: exact to seven digits
+COLLAPSED_STD = 1e-3  # an encoded channel that varies less says nothing any more
+
+
+@dataclass(frozen=True)
+class PointDistillerConfig(MethodConfig):
+    """None and 0 leave a choice to `form` and to the taps, as said beside each."""
+
+    name: ClassVar[str] = "pointdistiller"
+    taps: tuple[str, ...] = ()  # empty: the first of encoder, bev.*, neck, points that both networks offer
+    form: str = "paper"
+    num_queries: int = 6000  # graphs a frame, or a batch with scope "batch"; fewer where there are fewer rows
+    num_neighbours: int = 128  # edges a graph, the centre's own included; fewer where there are fewer rows
+    channels: int = 0  # of an encoded edge; 0: the student's tap width
+    temperature: float | None = None  # in units of importance; None: 4 points ("paper") or 0.01 ("released"), for channel_max from the data
+    reweight: bool = True
+    scope: str | None = None  # None: "sample"; in the released form "batch" for sets
+    sampling: str = "top"
+    importance: str | None = None  # None: the tap's occupancy where it has one, else the largest teacher channel
+    edge: str = "concat"
+    pooling: str = "none"  # over the edges of a graph, before the distance
+    train_teacher_encoder: bool = True  # False: it keeps its random start, and so cannot collapse
+    seed: int = 0  # of "random" and "mixed" sampling
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, known in (("form", FORMS), ("sampling", SAMPLINGS), ("edge", EDGES), ("pooling", POOLINGS)):
+            check_choice(f"{self.name}.{key}", getattr(self, key), known)
+        if self.scope is not None:
+            check_choice(f"{self.name}.scope", self.scope, SCOPES)
+        if self.importance is not None:
+            check_choice(f"{self.name}.importance", self.importance, IMPORTANCES)
+        for key, smallest in (("num_queries", 1), ("num_neighbours", 1), ("channels", 0)):
+            check_at_least(f"{self.name}.{key}", getattr(self, key), smallest)
+        if self.temperature is not None and not 0 < self.temperature < float("inf"):
+            raise InputError(f"{self.name}.temperature is {self.temperature}; give a finite number above 0")
+
+    def build(self, teacher_specs: Specs, student_specs: Specs) -> PointDistiller:
+        taps = self.taps or shared_taps(self.name, PREFERRED_TAPS, teacher_specs, student_specs)
+        check_taps(self.name, taps, teacher_specs, student_specs)
+        return PointDistiller(self, taps, teacher_specs, student_specs)
+
+
+# What the released code really uses for each detector: constants in code, where its configuration files say otherwise.
+PUBLISHED: dict[str, PointDistillerConfig] = {
+    "pointpillars": PointDistillerConfig(form="released", taps=("encoder",)),  # C' 32 and 16 at 4x and 16x: the student's width
+    "second": PointDistillerConfig(form="released", taps=("bev.0", "bev.1"), num_queries=256, channels=32),
+    "pointrcnn": PointDistillerConfig(form="released", taps=("points",), scope="sample", pooling="max"),  # C' 45 and 32: the student's width
+    "pointpillars-fpn": PointDistillerConfig(form="released", taps=("neck",), num_queries=256, channels=64),  # nuScenes
+}
+
+
+class PointDistiller(DistillationMethod):
+    """One pair of edge encoders a tap. Logs, for each tap: effective number of graphs, its share, spread and collapse of the teacher's encoding."""
+
+    def __init__(self, config: PointDistillerConfig, taps: tuple[str, ...], teacher_specs: Specs, student_specs: Specs) -> None:
+        super().__init__()
+        self.config = config
+        self.taps = taps
+        widths = [config.channels or student_specs[tap].channels for tap in taps]
+        self.teacher_encoders = nn.ModuleList(
+            EdgeEncoder(teacher_specs[tap].channels, width, config.edge) for tap, width in zip(taps, widths, strict=True)
+        )
+        self.student_encoders = nn.ModuleList(
+            EdgeEncoder(student_specs[tap].channels, width, config.edge) for tap, width in zip(taps, widths, strict=True)
+        )
+        self.teacher_encoders.requires_grad_(config.train_teacher_encoder)
+
+    def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
+        terms: dict[str, Tensor] = {}
+        logs: dict[str, Tensor] = {}
+        for index, tap in enumerate(self.taps):
+            taught, learnt = _paired_rows(tap, teacher, student)
+            is_map = isinstance(teacher.taps[tap], FeatureMap)
+            if torch.is_grad_enabled() and self.training and len(learnt.features) and not learnt.features.requires_grad:
+                raise InputError(
+                    f"{self.config.name}: no trainable layer of the student lies before its tap {tap!r}, so it cannot learn there; choose another tap"
+                )
+            with full_precision(learnt.features):
+                value, watched = self._compare(index, taught, learnt, is_map, batch)
+            terms[f"{self.config.name}/{tap}"] = self.config.weight * value
+            logs |= {f"{self.config.name}/{tap}/{name}": number for name, number in watched.items()}
+        return Losses(terms, logs)
+
+    def no_decay(self) -> frozenset[str]:
+        """Normalisation parameters, except in the released form, whose optimiser decayed them."""
+        if self.config.form == "released":
+            return frozenset()
+        return frozenset(name for name, _ in self.named_parameters() if name.rpartition(".")[2] in ("norm_scale", "norm_shift"))
+
+    def _compare(self, index: int, teacher: FeatureSet, student: FeatureSet, is_map: bool, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Rows (M, C_T) and (M, C_S) to the unweighted loss and what is logged."""
+        config = self.config
+        taught, learnt = as_full(teacher.features.detach()), as_full(student.features)
+        if taught.shape[0] == 0:
+            return learnt.sum() * 0 + sum(parameter.sum() * 0 for parameter in self.parameters()), {}
+        joined = (config.scope or ("batch" if config.form == "released" and not is_map else "sample")) == "batch"
+        groups = torch.zeros_like(teacher.batch_index) if joined else teacher.batch_index
+        names = ("/".join(batch.frame_ids),) if joined else batch.frame_ids
+
+        counted = config.importance == "occupancy" or (config.importance is None and teacher.occupancy is not None)
+        importance = _importance(teacher, self.taps[index], counted)
+        queries = select_queries(importance, groups, config.num_queries, config.sampling, [f"{config.seed}/{name}" for name in names])
+        neighbours = nearest_rows(taught, groups, queries, config.num_neighbours)
+        graphs = NeighbourGraphs.of(queries, neighbours, taught.shape[0])
+        teacher_terms = self.teacher_encoders[index](taught, graphs)
+        student_terms = self.student_encoders[index](learnt, graphs)
+
+        weights = self._weights(importance[queries], groups[queries], counted, is_map, batch.size)
+        if config.form == "released" and not config.reweight:
+            width = teacher_terms.centre.shape[1]
+            addends = torch.full_like(weights, width) if config.pooling != "none" else graphs.sizes.to(weights) * width
+            squared = graph_distance(teacher_terms, student_terms, graphs, addends, config.pooling)
+            value = FROBENIUS_FACTOR * squared.clamp_min(1e-24).sqrt()  # the root's gradient at zero would be infinite
+        else:
+            value = DISTANCE_FACTOR / len(graphs) * graph_distance(teacher_terms, student_terms, graphs, weights, config.pooling)
+        spread = encoded_spread(teacher_terms, graphs)
+        effective = effective_number(weights)
+        return value, {
+            "effective_graphs": effective,
+            "effective_share": effective / len(graphs),
+            "encoded_std": spread.mean(),
+            "collapsed_share": (spread < COLLAPSED_STD).to(spread.dtype).mean(),
+        }
+
+    def _weights(self, importance: Tensor, groups: Tensor, counted: bool, is_map: bool, batch_size: int) -> Tensor:
+        """Weights (N,) of graphs with importance (N,) in groups (N,)."""
+        config = self.config
+        if not config.reweight:
+            return torch.ones_like(importance)
+        if config.form == "released" and not counted:
+            return torch.full_like(importance, float(batch_size) if is_map else 1.0)
+        temperature = config.temperature
+        if temperature is None and counted:
+            temperature = RELEASED_TEMPERATURE if config.form == "released" else PROSE_TEMPERATURE
+        return graph_weights(importance, groups, temperature)
+
+
+def select_queries(importance: Tensor, groups: Tensor, num_queries: int, sampling: str, seeds: list[str]) -> Tensor:
+    """Rows (N,) that become centres: up to `num_queries` of each group's rows by importance (M,); equal importance goes to the lower row.
+
+    `groups` (M,) holds indices into `seeds`, texts from which "random" and "mixed" draw: a group's draw depends on nothing else.
+    "mixed" takes half by importance and draws the rest.
+    """
+    chosen = []
+    for group in groups.unique().tolist():
+        rows = (groups == group).nonzero().squeeze(1)
+        rows = rows[torch.argsort(importance[rows], descending=sampling != "bottom", stable=True)]
+        kept = {"top": num_queries, "bottom": num_queries, "mixed": num_queries // 2, "random": 0}[sampling]
+        drawn = torch.randperm(max(0, len(rows) - kept), generator=torch.Generator().manual_seed(zlib.crc32(seeds[group].encode())))
+        chosen += [rows[:kept], rows[kept:][drawn[: num_queries - kept].to(rows.device)]]
+    return torch.cat(chosen)
+
+
+def nearest_rows(features: Tensor, groups: Tensor, queries: Tensor, num_neighbours: int) -> Tensor:
+    """Rows (N, K) of features (M, C) nearest to those of each query (N,) within its group, itself included; -1 where the group has fewer rows."""
+    nearest = torch.full((len(queries), num_neighbours), -1, dtype=torch.int64, device=features.device)
+    most = 0
+    for group in groups.unique().tolist():
+        rows = (groups == group).nonzero().squeeze(1)
+        mine = (groups[queries] == group).nonzero().squeeze(1)
+        found = rows[k_nearest(features[queries[mine]], features[rows], num_neighbours)]
+        nearest[mine, : found.shape[1]] = found
+        most = max(most, found.shape[1])
+    return nearest[:, :most]
+
+
+def graph_weights(importance: Tensor, groups: Tensor, temperature: float | None) -> Tensor:
+    """Weights (N,), of mean one within each group: softmax of importance (N,) over the temperature (equation 2).
+
+    Without a temperature each group takes the one at which half of its graphs count, whatever the scale of the features.
+    """
+    weights = torch.zeros_like(importance)
+    for group in groups.unique().tolist():
+        inside = groups == group
+        values = importance[inside] - importance[inside].max()
+        scale = spreading_temperature(values) if temperature is None else temperature
+        weights[inside] = len(values) * torch.softmax(values / scale, dim=0)
+    return weights
+
+
+def spreading_temperature(importance: Tensor, share: float = EFFECTIVE_SHARE) -> Tensor:
+    """Temperature at which the weights of importance (N,) are worth `share` * N equal ones, by bisection; tiny where ties make it so at any."""
+    spread = importance.std(correction=0).clamp_min(torch.finfo(importance.dtype).tiny)
+    relative = (importance - importance.max()) / spread
+    low, high = spread.new_tensor(1e-3), spread.new_tensor(1e3)
+    for _ in range(BISECTIONS):
+        middle = (low * high).sqrt()
+        too_few = effective_number(torch.softmax(relative / middle, dim=0)) < share * len(importance)
+        low, high = torch.where(too_few, middle, low), torch.where(too_few, high, middle)
+    return high * spread
+
+
+def effective_number(weights: Tensor) -> Tensor:
+    """How many equally weighted graphs weights (N,) are worth: (sum w)^2 / sum w^2."""
+    return weights.sum().square() / weights.square().sum()
+
+
+def _importance(teacher: FeatureSet, tap: str, counted: bool) -> Tensor:
+    """Importance (M,) of the teacher's rows: points a row stands for, or its largest channel."""
+    if not counted:
+        return as_full(teacher.features.detach()).amax(dim=1)
+    if teacher.occupancy is None:
+        raise InputError(f"pointdistiller.importance is 'occupancy' and the teacher's tap {tap!r} has none; use channel_max")
+    return teacher.occupancy.to(torch.promote_types(teacher.features.dtype, torch.float32))
+
+
+def _paired_rows(tap: str, teacher: DetectorOutput, student: DetectorOutput) -> tuple[FeatureSet, FeatureSet]:
+    """The tap of both networks as rows that stand for the same places."""
+    taught, learnt = find_tap(teacher, "pointdistiller", tap), find_tap(student, "pointdistiller", tap)
+    if isinstance(taught, FeatureMap) and isinstance(learnt, FeatureMap):
+        return taught.as_set(), resampled(learnt, taught).as_set()
+    if isinstance(taught, FeatureMap) or isinstance(learnt, FeatureMap):
+        raise InputError(f"pointdistiller: {tap!r} is a map in one network and a set in the other; choose a tap of one kind")
+    remedy = "give both networks one grid and the same voxels, or choose a map tap such as 'neck'"
+    if len(taught.features) != len(learnt.features):
+        raise InputError(
+            f"pointdistiller: {tap!r} has {len(taught.features)} rows in the teacher and {len(learnt.features)} in the student; {remedy}"
+        )
+    if not (torch.equal(taught.batch_index, learnt.batch_index) and torch.allclose(taught.positions, learnt.positions, atol=1e-3)):
+        raise InputError(f"pointdistiller: the rows of {tap!r} lie at other places in the student than in the teacher; {remedy}")
+    return taught, learnt

@@ -1,0 +1,65 @@
+"""Outputs of detectors that do not exist: random taps and heads that share places, as a teacher and a student of one grid do."""
+
+from __future__ import annotations
+
+import torch
+
+from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, TapSpec
+
+ORIGIN, CELL, CELLS = (0.0, -4.0), (0.5, 0.5), (16, 12)  # rows along y, columns along x
+CLASSES = (0, 1, 2)
+ANCHORS = 6
+
+
+def specs(width: int) -> dict[str, TapSpec]:
+    return {
+        "encoder": TapSpec("set", width),
+        "bev.0": TapSpec("map", width, 1),
+        "bev.1": TapSpec("map", 2 * width, 2),
+        "neck": TapSpec("map", 3 * width, 1),
+        "points": TapSpec("set", width),
+    }
+
+
+def make_batch(rows=(40, 30), objects=2) -> Batch:
+    """`rows` pillars a frame, one point each, and `objects` boxes a frame."""
+    draw = torch.Generator().manual_seed(1)
+    boxes = []
+    for _ in rows:
+        places = torch.rand(objects, 2, generator=draw) * torch.tensor([5.0, 7.0]) + torch.tensor([0.5, -3.5])
+        sizes = torch.tensor([[-1.0, 1.6, 0.9, 1.5]]).expand(objects, 4)
+        geometry = torch.cat([places, sizes, torch.rand(objects, 1, generator=draw)], dim=1)
+        boxes.append(Boxes(geometry, torch.randint(3, (objects,), generator=draw)))
+    index = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(rows))
+    points = torch.rand(len(index), 4, generator=draw)
+    return Batch(tuple(f"frame-{i}" for i in range(len(rows))), points, index, tuple(boxes))
+
+
+def output(width: int, batch: Batch, seed: int, *, requires_grad=False, kind="anchor") -> DetectorOutput:
+    """Features depend on `seed`, places on the batch alone."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def random(*shape):
+        return (torch.randn(shape, generator=draw) + 0.2).requires_grad_(requires_grad)
+
+    taps = {}
+    for name, spec in specs(width).items():
+        if spec.kind == "set":
+            counts = (batch.points[:, 0] * 32).long() + 1 if name == "encoder" else None
+            taps[name] = FeatureSet(random(len(batch.points), spec.channels), batch.batch_index, batch.points[:, :3], counts)
+        else:
+            height, across = (cells // spec.stride for cells in CELLS)
+            cell = (CELL[0] * spec.stride, CELL[1] * spec.stride)
+            taps[name] = FeatureMap(random(batch.size, spec.channels, height, across), ORIGIN, cell)
+    if kind == "anchor":
+        maps = {"class": random(batch.size, ANCHORS * 3, *CELLS), "box": random(batch.size, ANCHORS * 7, *CELLS)}
+        maps["direction"] = random(batch.size, ANCHORS * 2, *CELLS)
+    else:
+        maps = {"heatmap": random(batch.size, 3, *CELLS), "offset": random(batch.size, 2, *CELLS), "size": random(batch.size, 3, *CELLS)}
+    return DetectorOutput(taps, (HeadOutput(kind, CLASSES, maps, ORIGIN, CELL),))
+
+
+def tensors(result: DetectorOutput) -> dict[str, torch.Tensor]:
+    """Every tensor of taps and heads by name."""
+    values = {f"tap {name}": tap.features for name, tap in result.taps.items()}
+    return values | {f"head {name}": value for head in result.heads for name, value in head.maps.items()}

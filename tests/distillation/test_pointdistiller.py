@@ -1,0 +1,395 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lidistill.distillation import pointdistiller
+from lidistill.distillation.edges import EdgeTerms
+from lidistill.distillation.pointdistiller import (
+    PUBLISHED,
+    PointDistillerConfig,
+    effective_number,
+    graph_weights,
+    nearest_rows,
+    select_queries,
+)
+from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, InputError, TapSpec
+from tests.distillation import fakes
+from tests.reference import pointdistiller as slow
+
+SEEDS = [f"0/frame-{i}" for i in range(9)]
+
+
+def make_batch(num_frames):
+    names = tuple(f"frame-{i}" for i in range(num_frames))
+    return Batch(names, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), (Boxes.empty(),) * num_frames)
+
+
+def as_set(features, groups=None, occupancy=None):
+    groups = torch.zeros(len(features), dtype=torch.long) if groups is None else groups
+    return FeatureSet(features, groups, torch.zeros(len(features), 3), occupancy)
+
+
+def run(config, taught, learnt, num_frames=1):
+    """One forward pass on taps given as {name: FeatureSet or FeatureMap}; the method and its losses."""
+
+    def specs(taps):
+        return {name: TapSpec("map" if isinstance(tap, FeatureMap) else "set", tap.features.shape[1]) for name, tap in taps.items()}
+
+    method = config.build(specs(taught), specs(learnt))
+    return method, lambda: method(DetectorOutput(taught, ()), DetectorOutput(learnt, ()), make_batch(num_frames))
+
+
+# Hand values
+
+
+def test_hand_counted_weights_and_effective_number():
+    weights = graph_weights(torch.tensor([4.0, 2.0]), torch.zeros(2).long(), 2.0)
+    torch.testing.assert_close(weights, torch.tensor([1.4621, 0.5379]), atol=1e-4, rtol=0)
+    assert effective_number(weights).item() == pytest.approx(1.648, abs=1e-3)
+
+
+def test_weights_have_mean_one_in_every_group():
+    groups = torch.tensor([0, 0, 0, 2, 2])
+    weights = graph_weights(torch.tensor([1.0, 5, 9, 3, 3]), groups, 4.0)
+    assert weights[:3].sum().item() == pytest.approx(3)
+    assert weights[3:].tolist() == [1.0, 1.0]
+
+
+def test_released_temperature_keeps_only_the_fullest_pillars():
+    weights = graph_weights(torch.tensor([32.0, 31, 32, 7]), torch.zeros(4).long(), 0.01)
+    torch.testing.assert_close(weights, torch.tensor([2.0, 0, 2, 0]))
+    assert effective_number(weights).item() == pytest.approx(2)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_weights_without_a_temperature_do_not_depend_on_the_scale_of_the_features(scale):
+    importance = torch.randn(500)
+    weights = graph_weights(importance * scale, torch.zeros(500).long(), None)
+    torch.testing.assert_close(weights, graph_weights(importance, torch.zeros(500).long(), None), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("power", [1, 2, 5])
+def test_without_a_temperature_half_of_the_graphs_count(power):
+    weights = graph_weights(torch.rand(800) ** power * 40, torch.zeros(800).long(), None)
+    assert effective_number(weights).item() == pytest.approx(400, rel=1e-3)
+
+
+def test_equal_importance_without_a_temperature_gives_equal_weights():
+    assert graph_weights(torch.full((3,), 7.0), torch.zeros(3).long(), None).tolist() == [1, 1, 1]
+
+
+def test_a_constant_difference_gives_two_squares_for_any_weights(monkeypatch):
+    monkeypatch.setattr(pointdistiller.EdgeEncoder, "forward", lambda self, rows, graphs: constant_terms(rows, graphs))
+
+    def constant_terms(rows, graphs):  # the teacher (4 channels) encodes to 1.5, the student to 1.2
+        level = 1.5 if rows.shape[1] == 4 else 1.2
+        return EdgeTerms(rows.new_zeros(len(rows), 2), rows.new_full((len(graphs), 2), level))
+
+    counts = torch.randint(1, 33, (20,))
+    for config in (PointDistillerConfig(), PointDistillerConfig(form="released"), PointDistillerConfig(reweight=False)):
+        _, forward = run(config, {"encoder": as_set(torch.randn(20, 4), occupancy=counts)}, {"encoder": as_set(torch.randn(20, 3).requires_grad_())})
+        assert forward().total.item() == pytest.approx(2 * 0.3**2, rel=1e-4)
+
+
+# Choosing graphs
+
+
+@pytest.mark.parametrize("num_queries", [1, 4, 100])
+def test_queries_are_the_most_important_rows_of_each_group_and_ties_go_to_the_lower_row(num_queries):
+    importance = torch.randint(1, 4, (30,))
+    groups = torch.arange(3).repeat_interleave(torch.tensor([10, 5, 15]))
+    chosen = select_queries(importance, groups, num_queries, "top", SEEDS)
+    assert chosen.tolist() == slow.chosen_queries(importance.tolist(), groups.tolist(), num_queries)
+
+
+def test_samplings_choose_what_they_are_named_for():
+    importance, groups = torch.arange(10.0), torch.zeros(10).long()
+    assert select_queries(importance, groups, 3, "top", SEEDS).tolist() == [9, 8, 7]
+    assert select_queries(importance, groups, 3, "bottom", SEEDS).tolist() == [0, 1, 2]
+    mixed = select_queries(importance, groups, 6, "mixed", SEEDS).tolist()
+    assert mixed[:3] == [9, 8, 7]
+    assert len(set(mixed)) == 6
+    drawn = select_queries(importance, groups, 6, "random", SEEDS).tolist()
+    assert len(set(drawn)) == 6
+    assert drawn != sorted(drawn, reverse=True)
+    assert drawn == select_queries(importance, groups, 6, "random", SEEDS).tolist()
+    assert drawn != select_queries(importance, groups, 6, "random", ["1/frame-0"]).tolist()
+
+
+@pytest.mark.parametrize("sampling", pointdistiller.SAMPLINGS)
+def test_every_row_is_chosen_once_when_more_are_asked_for_than_exist(sampling):
+    groups = torch.tensor([0, 0, 0, 1])
+    assert sorted(select_queries(torch.rand(4), groups, 9, sampling, SEEDS).tolist()) == [0, 1, 2, 3]
+
+
+def test_neighbours_are_the_nearest_of_the_same_group_and_short_groups_are_padded():
+    features = torch.randn(17, 4)
+    groups = torch.arange(3).repeat_interleave(torch.tensor([10, 2, 5]))
+    queries = torch.tensor([0, 3, 10, 11, 16])
+    found = nearest_rows(features, groups, queries, 5)
+    expected = slow.chosen_neighbours(features, groups.tolist(), queries.tolist(), 5)
+    assert [[row for row in graph if row >= 0] for graph in found.tolist()] == expected
+    assert (found[:, 0] == queries).all()
+
+
+def test_graphs_are_no_wider_than_the_largest_group():
+    assert nearest_rows(torch.randn(7, 2), torch.tensor([0, 0, 0, 1, 1, 1, 1]), torch.tensor([0, 5]), 128).shape == (2, 4)
+
+
+# The whole loss
+
+
+@pytest.mark.parametrize("edge", ["concat", "residual"])
+@pytest.mark.parametrize("pooling", ["none", "max", "avg"])
+def test_value_and_gradients_equal_the_obvious_form(edge, pooling):
+    groups = torch.arange(3).repeat_interleave(torch.tensor([14, 3, 20]))
+    counts = torch.randint(1, 33, (37,))
+    taught, learnt = torch.randn(37, 6), torch.randn(37, 4).requires_grad_()
+    config = PointDistillerConfig(num_queries=8, num_neighbours=5, edge=edge, pooling=pooling)
+    method, forward = run(config, {"encoder": as_set(taught, groups, counts)}, {"encoder": as_set(learnt, groups)}, 3)
+    value = forward().terms["pointdistiller/encoder"]
+    encoders = method.teacher_encoders[0], method.student_encoders[0]
+    twin = learnt.detach().clone().requires_grad_()
+    expected = slow.loss(taught, twin, counts.float(), groups, encoders, 8, 5, 4.0, edge, pooling)
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
+    value.backward()
+    expected.backward()
+    torch.testing.assert_close(learnt.grad, twin.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_frames_do_not_depend_on_their_order_nor_share_edges():
+    sizes = torch.tensor([12, 9])
+    taught, learnt, counts = torch.randn(21, 5), torch.randn(21, 3), torch.randint(1, 33, (21,))
+    config = PointDistillerConfig(num_queries=6, num_neighbours=4)
+    order = torch.cat([torch.arange(12, 21), torch.arange(12)])
+    values = []
+    for rows, counted in ((torch.arange(21), sizes), (order, sizes.flip(0))):
+        torch.manual_seed(0)
+        groups = torch.arange(2).repeat_interleave(counted)
+        taps = {"encoder": as_set(taught[rows], groups, counts[rows])}, {"encoder": as_set(learnt[rows].requires_grad_(), groups)}
+        values.append(run(config, *taps, 2)[1]().total.item())
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+def test_batch_scope_joins_frames():
+    groups = torch.tensor([0, 1]).repeat_interleave(10)
+    taps = {"encoder": as_set(torch.randn(20, 5), groups, torch.arange(20))}, {"encoder": as_set(torch.randn(20, 3).requires_grad_(), groups)}
+    values = {}
+    for scope in ("sample", "batch"):
+        torch.manual_seed(0)
+        values[scope] = run(PointDistillerConfig(num_queries=5, num_neighbours=4, scope=scope), *taps, 2)[1]()
+    assert values["sample"].total.item() != pytest.approx(values["batch"].total.item(), rel=1e-3)
+    assert values["batch"].logs["pointdistiller/encoder/effective_graphs"] <= 5
+
+
+def test_the_weight_scales_the_term():
+    taps = {"encoder": as_set(torch.randn(20, 5), occupancy=torch.arange(20))}, {"encoder": as_set(torch.randn(20, 3).requires_grad_())}
+    values = []
+    for weight in (1.0, 2.5):
+        torch.manual_seed(0)
+        values.append(run(PointDistillerConfig(weight=weight), *taps)[1]().total.item())
+    assert values[1] == pytest.approx(2.5 * values[0])
+
+
+def test_equal_features_and_encoders_give_zero_with_a_finite_gradient():
+    features = torch.randn(30, 6)
+    for config in (PointDistillerConfig(), PointDistillerConfig(form="released", reweight=False)):
+        learnt = features.clone().requires_grad_()
+        method, forward = run(config, {"encoder": as_set(features, occupancy=torch.arange(30))}, {"encoder": as_set(learnt)})
+        method.student_encoders.load_state_dict(method.teacher_encoders.state_dict())
+        value = forward().total
+        assert value.item() <= 1e-12
+        value.backward()
+        assert learnt.grad.isfinite().all()
+
+
+def test_logs_tell_a_collapsed_teacher_encoding():
+    taps = {"encoder": as_set(torch.randn(30, 6), occupancy=torch.arange(30))}, {"encoder": as_set(torch.randn(30, 3).requires_grad_())}
+    method, forward = run(PointDistillerConfig(), *taps)
+    assert forward().logs["pointdistiller/encoder/collapsed_share"] == 0
+    torch.nn.init.zeros_(method.teacher_encoders[0].norm_scale)
+    logs = forward().logs
+    assert logs["pointdistiller/encoder/collapsed_share"] == 1
+    assert logs["pointdistiller/encoder/encoded_std"] == pytest.approx(0, abs=1e-6)
+
+
+def test_maps_on_another_grid_are_compared_place_for_place():
+    taught = FeatureMap(torch.randn(1, 5, 6, 4), (0.0, 0.0), (1.0, 1.0))
+    wide = FeatureMap(torch.randn(1, 5, 3, 2).requires_grad_(), (0.0, 0.0), (2.0, 2.0))
+    _, forward = run(PointDistillerConfig(num_queries=9, num_neighbours=4), {"neck": taught}, {"neck": wide})
+    value = forward().total
+    value.backward()
+    assert value > 0
+    assert wide.features.grad.abs().sum() > 0
+
+
+# Settings and errors
+
+
+def test_published_settings_build_on_the_taps_they_name():
+    for name, config in PUBLISHED.items():
+        taps = {tap: TapSpec("set" if tap in ("encoder", "points") else "map", 16) for tap in config.taps}
+        assert config.form == "released", name
+        config.build(taps, {tap: replace(spec, channels=8) for tap, spec in taps.items()})
+
+
+def test_the_edge_width_is_the_students_unless_it_is_given():
+    taps = {"encoder": TapSpec("set", 64)}, {"encoder": TapSpec("set", 22)}
+    assert PointDistillerConfig().build(*taps).teacher_encoders[0].norm_scale.shape == (22,)
+    assert PointDistillerConfig(channels=9).build(*taps).student_encoders[0].norm_scale.shape == (9,)
+
+
+def test_normalisation_escapes_weight_decay_except_in_the_released_form():
+    method = PointDistillerConfig().build(fakes.specs(4), fakes.specs(2))
+    expected = {f"{side}_encoders.0.norm_{part}" for side in ("teacher", "student") for part in ("scale", "shift")}
+    assert method.no_decay() == expected
+    assert expected < {name for name, _ in method.named_parameters()}
+    assert PointDistillerConfig(form="released").build(fakes.specs(4), fakes.specs(2)).no_decay() == frozenset()
+
+
+def test_a_frozen_teacher_encoder_gets_no_gradient():
+    taps = {"encoder": as_set(torch.randn(20, 5), occupancy=torch.arange(20))}, {"encoder": as_set(torch.randn(20, 3).requires_grad_())}
+    method, forward = run(PointDistillerConfig(train_teacher_encoder=False), *taps)
+    forward().total.backward()
+    assert all(parameter.grad is None for parameter in method.teacher_encoders.parameters())
+    assert all(parameter.grad.abs().sum() > 0 for parameter in method.student_encoders.parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"form": "official"}, "pointdistiller.form is 'official'; use one of paper, released"),
+        ({"scope": "frame"}, "pointdistiller.scope is 'frame'; use one of sample, batch"),
+        ({"num_queries": 0}, "pointdistiller.num_queries is 0; give a finite number of at least 1"),
+        ({"temperature": 0.0}, "pointdistiller.temperature is 0.0; give a finite number above 0"),
+        ({"importance": "size"}, "pointdistiller.importance is 'size'; use one of occupancy, channel_max"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(InputError, match=message):
+        PointDistillerConfig(**settings)
+
+
+def test_networks_without_a_common_tap_are_refused():
+    with pytest.raises(InputError, match=r"pointdistiller needs the tap 'encoder' or 'bev\.\*' or 'neck' or 'points' in both"):
+        PointDistillerConfig().build(fakes.specs(4), {"proposals": TapSpec("set", 4)})
+
+
+def test_other_rows_in_the_student_are_refused():
+    taught, counts = torch.randn(9, 4), torch.arange(9)
+    fewer = as_set(torch.randn(8, 4).requires_grad_())
+    with pytest.raises(InputError, match="'encoder' has 9 rows in the teacher and 8 in the student; give both networks one grid"):
+        run(PointDistillerConfig(), {"encoder": as_set(taught, occupancy=counts)}, {"encoder": fewer})[1]()
+    moved = replace(as_set(torch.randn(9, 4).requires_grad_()), positions=torch.ones(9, 3))
+    with pytest.raises(InputError, match="the rows of 'encoder' lie at other places"):
+        run(PointDistillerConfig(), {"encoder": as_set(taught, occupancy=counts)}, {"encoder": moved})[1]()
+
+
+def test_a_tap_before_every_trainable_layer_is_refused():
+    taps = {"encoder": as_set(torch.randn(9, 4), occupancy=torch.arange(9))}, {"encoder": as_set(torch.randn(9, 4))}
+    with pytest.raises(InputError, match="no trainable layer of the student lies before its tap 'encoder'"):
+        run(PointDistillerConfig(), *taps)[1]()
+
+
+def test_occupancy_that_a_tap_lacks_is_refused():
+    taps = {"points": as_set(torch.randn(9, 4))}, {"points": as_set(torch.randn(9, 4).requires_grad_())}
+    with pytest.raises(InputError, match="the teacher's tap 'points' has none; use channel_max"):
+        run(PointDistillerConfig(importance="occupancy"), *taps)[1]()
+
+
+# The authors' own numbers
+
+
+@pytest.fixture
+def golden(reference):
+    def load(name):
+        path = reference("distillation", f"pointdistiller_{name}.npz")
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: torch.as_tensor(stored[key]) for key in stored.files}
+
+    return load
+
+
+def load_encoder(encoder, stored, prefix):
+    with torch.no_grad():
+        encoder.convolution.weight.copy_(stored[f"{prefix}.conv.weight"][:, :, 0, 0])
+        encoder.norm_scale.copy_(stored[f"{prefix}.bn.weight"])
+        encoder.norm_shift.copy_(stored[f"{prefix}.bn.bias"])
+
+
+def assert_close(value, stored):
+    assert ((value - stored).norm() / stored.norm()).item() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["pillars_small", "pillars_small_16x"])
+@pytest.mark.parametrize("reweight", [False, True])
+@pytest.mark.parametrize("edge", ["concat", "residual"])
+def test_pillar_form_equals_the_released_code(golden, monkeypatch, name, reweight, edge):
+    stored = golden(name)
+    # Its unsorted top-k breaks ties between equal counts in its own way, so its choice is taken over.
+    monkeypatch.setattr(pointdistiller, "select_queries", lambda *_: stored["query_idx"])
+    config = replace(PUBLISHED["pointpillars"], num_neighbours=int(stored["kneighbours"]), reweight=reweight, edge=edge)
+    learnt = stored["student_feature"].clone().requires_grad_()
+    taps = {"encoder": as_set(stored["teacher_feature"], occupancy=stored["num_points"])}, {"encoder": as_set(learnt)}
+    method, forward = run(config, *taps)
+    load_encoder(method.teacher_encoders[0], stored, "teacher_adapt")
+    load_encoder(method.student_encoders[0], stored, "student_adapt")
+    value = forward().terms["pointdistiller/encoder"]
+    value.backward()
+    key = f"reweight{int(reweight)}.{edge}"
+    assert value.item() == pytest.approx(stored[f"loss.{key}"].item(), rel=1e-4)
+    assert_close(learnt.grad, stored[f"grad_student.{key}"])
+    assert_close(method.student_encoders[0].convolution.weight.grad, stored[f"grad_student_adapt_conv.{key}"][:, :, 0, 0])
+    assert_close(method.teacher_encoders[0].convolution.weight.grad, stored[f"grad_teacher_adapt_conv.{key}"][:, :, 0, 0])
+
+
+@pytest.mark.parametrize("name", ["pillars_small", "pillars_small_16x"])
+def test_queries_and_neighbours_are_those_of_the_released_code_up_to_ties(golden, name):
+    stored = golden(name)
+    counts, groups = stored["num_points"], torch.zeros(len(stored["num_points"])).long()
+    queries = select_queries(counts.float(), groups, int(stored["num_voxels"]), "top", SEEDS)
+    lowest = counts[queries].min()
+    assert set(queries[counts[queries] > lowest].tolist()) == set(stored["query_idx"][counts[stored["query_idx"]] > lowest].tolist())
+    assert sorted(counts[queries].tolist()) == sorted(counts[stored["query_idx"]].tolist())
+    found = nearest_rows(stored["teacher_feature"], groups, stored["query_idx"], int(stored["kneighbours"]))
+    assert torch.equal(found.sort(dim=1).values, stored["knn_idx"].sort(dim=1).values)
+
+
+@pytest.mark.parametrize("reweight", [False, True])
+def test_map_form_equals_the_released_code(golden, reweight):
+    stored = golden("second_small")
+
+    def maps(side):
+        features = [stored[f"{side}_feature.{i}"].clone().requires_grad_(side == "student") for i in range(2)]
+        return {f"bev.{i}": FeatureMap(value, (0.0, 0.0), (1.0, 1.0)) for i, value in enumerate(features)}
+
+    settings = {"num_queries": int(stored["num_voxels"]), "num_neighbours": int(stored["kneighbours"]), "channels": int(stored["channels_out"])}
+    taught, learnt = maps("teacher"), maps("student")
+    method, forward = run(replace(PUBLISHED["second"], reweight=reweight, **settings), taught, learnt, 2)
+    for i in range(2):
+        load_encoder(method.teacher_encoders[i], stored, f"teacher_adapt.{i}")
+        load_encoder(method.student_encoders[i], stored, f"student_adapt.{i}")
+    value = forward().total
+    value.backward()
+    assert value.item() == pytest.approx(stored[f"loss.reweight{int(reweight)}"].item(), rel=1e-4)
+    for i in range(2):
+        assert_close(learnt[f"bev.{i}"].features.grad, stored[f"grad_student.reweight{int(reweight)}.{i}"])
+
+
+@pytest.mark.parametrize("pooling", ["none", "max", "avg"])
+def test_point_form_equals_the_released_code(golden, pooling):
+    stored = golden("pointrcnn_small")
+    groups = torch.arange(2).repeat_interleave(300)
+    learnt = stored["student_feature"].clone().requires_grad_()
+    taught = stored["teacher_feature"].transpose(1, 2).reshape(600, 32)
+    taps = {"points": as_set(taught, groups)}, {"points": as_set(learnt.transpose(1, 2).reshape(600, 16), groups)}
+    settings = {"num_queries": int(stored["num_points"]), "num_neighbours": int(stored["kneighbours"]), "channels": int(stored["channels_out"])}
+    method, forward = run(replace(PUBLISHED["pointrcnn"], pooling=pooling, **settings), *taps, 2)
+    load_encoder(method.teacher_encoders[0], stored, "teacher_adapt")
+    load_encoder(method.student_encoders[0], stored, "student_adapt")
+    value = forward().total
+    value.backward()
+    assert value.item() == pytest.approx(stored[f"loss.pool_{pooling}"].item(), rel=1e-4)
+    assert_close(learnt.grad, stored[f"grad_student.pool_{pooling}"])
