@@ -34,7 +34,7 @@ def envelopes(boxes: Tensor) -> tuple[Tensor, Tensor]:
 def points_in_boxes(points: Tensor, boxes: Tensor) -> Tensor:
     """Which of the points (P, 3 + F) lie in each of the boxes (N, 7): (N, P) bool. Faces belong to the box.
 
-    A point or box with a NaN contains nothing and lies in nothing; so does a box with a negative size.
+    A point with a NaN or infinite coordinate lies in no box; a box with such a value, or with a negative size, contains no point.
     """
     inside = torch.zeros((len(boxes), len(points)), dtype=torch.bool, device=points.device)
     for start in range(0, len(points), _step(boxes)):
@@ -92,5 +92,5 @@ def _contained_pairs(points: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     dx, dy = x[columns] - box[:, 0], y[columns] - box[:, 1]
     cos, sin = torch.cos(box[:, 6]), torch.sin(box[:, 6])
     half = box[:, 3:5] / 2 + FACE_TOLERANCE_M
-    inside = ((dx * cos + dy * sin).abs() <= half[:, 0]) & ((dy * cos - dx * sin).abs() <= half[:, 1])
+    inside = ((dx * cos + dy * sin).abs() <= half[:, 0]) & ((dy * cos - dx * sin).abs() <= half[:, 1]) & box.isfinite().all(dim=-1)
     return rows[inside], columns[inside]
