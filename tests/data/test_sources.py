@@ -5,6 +5,7 @@ import pytest
 from lidistill.data import DATASETS, parse_source
 from lidistill.data.kitti import KittiData
 from lidistill.data.loading import DataSettings
+from lidistill.data.simulated import SimulatedData
 from lidistill.types import InputError
 
 
@@ -17,6 +18,11 @@ def test_kitti_takes_its_folder_after_the_colon(place):
 def test_kitti_without_a_folder_says_what_to_write(text):
     with pytest.raises(InputError, match="kitti needs the folder of the data; write kitti:/path"):
         parse_source(text)
+
+
+def test_simulated_streets_need_no_folder_and_take_one():
+    assert parse_source("simulated") == SimulatedData()
+    assert parse_source("simulated:/data/streets") == SimulatedData(root="/data/streets")
 
 
 def test_an_unknown_name_suggests_the_nearest():

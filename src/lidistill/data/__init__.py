@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from lidistill.data.kitti import KittiData
 from lidistill.data.loading import DataSettings
+from lidistill.data.simulated import SimulatedData
 from lidistill.types import unknown_name
 
-DATASETS: dict[str, type[DataSettings]] = {"kitti": KittiData}
+DATASETS: dict[str, type[DataSettings]] = {"kitti": KittiData, "simulated": SimulatedData}
 
 
 def parse_source(text: str) -> DataSettings:

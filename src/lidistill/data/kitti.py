@@ -101,7 +101,7 @@ class KittiData(DataSettings):
             key = f"{split}_split" if split in ("train", "val") else "train_split"
             raise InputError(
                 f"{path}: no list of frames for the split {split!r}; put the ids there, one a line (the usual 3712/3769 lists come with the public "
-                f"KITTI toolboxes), or set {key}=all to use every frame of {folder.name}/velodyne"
+                f"KITTI toolboxes), or set data.{key}=all to use every frame of {folder.name}/velodyne"
             ) from None
 
 

@@ -49,4 +49,4 @@ def _finite(path: Path, points: np.ndarray, drop_nonfinite: bool) -> np.ndarray:
         return points[good]
     first = int(np.argmin(good))
     bad = int(len(good) - good.sum())
-    raise InputError(f"{path}: {bad} points hold NaN or infinite values, the first in row {first}; clean the file or set drop_nonfinite=true")
+    raise InputError(f"{path}: {bad} points hold NaN or infinite values, the first in row {first}; clean the file or set data.drop_nonfinite=true")
