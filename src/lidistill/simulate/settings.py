@@ -19,17 +19,17 @@ class SimulatorSettings(Settings):
     azimuth_window_deg: tuple[float, float] | None = None  # None: the preset's own
     azimuth_step_deg: float | None = None  # None: the preset's own
 
-    cars: float = 6.0
-    vans: float = 0.7
+    cars: float = 8.0
+    vans: float = 1.0
     trucks: float = 0.25
-    pedestrians: float = 4.5
-    cyclists: float = 2.5
-    sitting_persons: float = 0.4
+    pedestrians: float = 7.0
+    cyclists: float = 4.5
+    sitting_persons: float = 0.6
 
-    look_alikes: float = 9.0  # bins, bollards, hydrants, columns, meters, saplings, parked bicycles
+    look_alikes: float = 10.0  # bins, bollards, hydrants, columns, meters, saplings, parked bicycles
     poles: float = 4.0  # lamp posts and traffic signs
-    trees: float = 6.0
-    bushes: float = 3.0
+    trees: float = 8.0
+    bushes: float = 6.0
     houses: float = 1.0  # share of the street front that is built up; 0 leaves the plain
 
     crowding: float = 0.4  # share of pedestrians who walk in groups
