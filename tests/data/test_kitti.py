@@ -1,9 +1,11 @@
 """KITTI folders, good and bad."""
 
 import os
+import re
 import struct
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import torch
 from lidistill.data.kitti import KittiData, KittiFrames, difficulty, every_id, image_size, in_camera_view, read_calibration
 from lidistill.ops.camera import in_view, to_camera
 from lidistill.types import CameraObjects, InputError
-from tests.data.conftest import CALIBRATION, CAMERA_FROM_LIDAR, CAR, IMAGE_FROM_CAMERA, SPEC, WALKER, calibration_text, numbers
+from tests.data.conftest import CALIBRATION, CAMERA_FROM_LIDAR, CAR, IMAGE_FROM_CAMERA, SPEC, WALKER, calibration_text, numbers, points_around
 
 LABEL = "Car 0.00 0 -1.58 587.01 173.33 614.12 200.12 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n"
 
@@ -272,3 +274,17 @@ def test_fingerprint_follows_the_content_and_the_way_of_reading(kitti):
     kitti.path("label_2", "000001").write_text(LABEL.replace("46.70", "46.71"))  # of the same size
     os.utime(kitti.path("label_2", "000001"), ns=(1, 1))
     assert frames(kitti).fingerprint() != relabelled
+
+
+def test_the_recipe_in_the_documentation_makes_a_readable_folder(tmp_path, monkeypatch):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    (calibration,) = (block for block in re.findall(r"```\n(.*?)```", page, re.DOTALL) if block.startswith("P2:"))
+    (recipe,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for part in ("velodyne", "calib", "label_2"):
+        (tmp_path / "mine" / "training" / part).mkdir(parents=True)
+    (tmp_path / "mine/training/calib/000000.txt").write_text(calibration)
+    points_around(np.zeros((0, 7)), np.random.default_rng(0)).tofile(tmp_path / "mine/training/velodyne/000000.bin")
+    monkeypatch.chdir(tmp_path)
+    exec(recipe, {})
+    frame = KittiData("mine", train_split="all", camera_view_only=False).open("train")[0]
+    torch.testing.assert_close(frame.boxes.geometry, torch.tensor([CAR]), atol=2e-4, rtol=0)
