@@ -46,11 +46,23 @@ def assign_anchors(boxes: Boxes, anchors: Tensor, classes: tuple[AnchorClass, ..
         rows = (boxes.labels == index).nonzero()[:, 0]
         if len(rows) == 0:
             continue
-        overlap = overlap_nearest_bev(anchors[:, index].reshape(-1, 7), boxes.geometry[rows].to(anchors.dtype))
+        geometry = boxes.geometry[rows].to(anchors.dtype)
+        near = _cells_near(anchors[:, index, 0], geometry)
+        if len(near) == 0:
+            continue
+        overlap = overlap_nearest_bev(anchors[near, index].reshape(-1, 7), geometry)
         state, box = _match(overlap, kind, matching)
-        labels[:, index] = torch.where(state > 0, index + 1, state).view(cells, rotations)
-        truth[:, index] = torch.where(state > 0, rows[box], 0).view(cells, rotations)
+        labels[near, index] = torch.where(state > 0, index + 1, state).view(-1, rotations)
+        truth[near, index] = torch.where(state > 0, rows[box], 0).view(-1, rotations)
     return AnchorTargets(labels=labels.reshape(-1), truth=truth.reshape(-1))
+
+
+def _cells_near(anchors: Tensor, boxes: Tensor) -> Tensor:
+    """Rows of one anchor a cell (cells, 7) that could touch any of the boxes (N, 7), however turned: (C,). Everything else is background."""
+    reach = (torch.linalg.vector_norm(anchors[:1, 3:5], dim=1) + torch.linalg.vector_norm(boxes[:, 3:5], dim=1)) / 2
+    near_x = (anchors[:, None, 0] - boxes[None, :, 0]).abs() <= reach
+    near_y = (anchors[:, None, 1] - boxes[None, :, 1]).abs() <= reach
+    return (near_x & near_y).any(dim=1).nonzero()[:, 0]
 
 
 def _match(overlap: Tensor, kind: AnchorClass, matching: Matching) -> tuple[Tensor, Tensor]:
