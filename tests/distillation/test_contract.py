@@ -1,0 +1,258 @@
+"""What every method promises, checked for every method on made-up outputs and on every detector."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lidistill.detectors import DETECTORS, WidthRule, preset
+from lidistill.distillation import METHODS
+from lidistill.distillation.base import DistillationMethod, MethodConfig
+from lidistill.types import Boxes, DetectorOutput, FeatureSet, Frame, Losses, VoxelGrid, collate
+from tests.distillation import fakes
+
+SMALL = {"num_queries": 12, "num_neighbours": 8}  # of PointDistiller: more rows than graphs, so that the choice matters
+
+
+def settings_of(name) -> list[MethodConfig]:
+    """A method at its defaults, and in its other forms."""
+    config = METHODS[name]
+    if name == "pointdistiller":
+        forms = [config(), config(**SMALL), config(form="released", **SMALL), config(form="released", reweight=False, **SMALL)]
+        forms += [config(taps=("bev.0", "bev.1", "neck"), **SMALL), config(pooling="max", edge="residual", sampling="mixed", **SMALL)]
+        return forms
+    if name == "fitnets":
+        return [config(), config(taps=("bev.0", "neck"), foreground=0.5)]
+    if name == "logits":
+        return [config(), config(temperature=4.0, direction_weight=0.0)]
+    return [config()]
+
+
+CASES = [pytest.param(config, id=f"{name}-{row}") for name in METHODS for row, config in enumerate(settings_of(name))]
+each_method = pytest.mark.parametrize("config", CASES)
+
+
+def build(config) -> DistillationMethod:
+    torch.manual_seed(0)
+    return config.build(fakes.specs(8), fakes.specs(5))
+
+
+def pair(batch, **options) -> tuple[DetectorOutput, DetectorOutput]:
+    return fakes.output(8, batch, 1, requires_grad=True), fakes.output(5, batch, 2, requires_grad=True, **options)
+
+
+def values(losses: Losses) -> dict[str, float]:
+    return {name: term.item() for name, term in losses.terms.items()}
+
+
+def assert_sound(losses: Losses, name: str) -> None:
+    """Scalar, finite, in full precision, named after the method, and part of a graph; logs are outside of it."""
+    assert losses.terms
+    for key, term in losses.terms.items():
+        assert key.startswith(f"{name}/")
+        assert term.shape == ()
+        assert term.dtype == torch.float32
+        assert term.isfinite(), key
+        assert term.requires_grad, key
+    for key, value in losses.logs.items():
+        assert key.startswith(f"{name}/")
+        assert value.shape == ()
+        assert not value.requires_grad
+
+
+@each_method
+def test_terms_are_finite_and_reach_adapters_and_student_but_never_the_teacher(config):
+    batch = fakes.make_batch()
+    taught, learnt = pair(batch)
+    method = build(config)
+    losses = method(taught, learnt, batch)
+    assert_sound(losses, config.name)
+    assert losses.total > 0
+    losses.total.backward()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+    reached = {name for name, tensor in fakes.tensors(learnt).items() if tensor.grad is not None and tensor.grad.abs().sum() > 0}
+    assert reached
+    assert all(tensor.grad is None for tensor in fakes.tensors(taught).values())
+    taps = getattr(method, "taps", None) or getattr(config, "taps", ())
+    assert {f"tap {tap}" for tap in taps} <= reached
+
+
+@each_method
+def test_the_same_question_twice_has_the_same_answer(config):
+    batch = fakes.make_batch()
+    method = build(config)
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    first = method(*pair(batch), batch)
+    assert values(method(*pair(batch), batch)) == values(first)
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+
+
+@each_method
+def test_nothing_that_was_given_is_changed(config):
+    batch = fakes.make_batch()
+    taught, learnt = pair(batch)
+    before = [{name: tensor.detach().clone() for name, tensor in fakes.tensors(given).items()} for given in (taught, learnt)]
+    build(config)(taught, learnt, batch).total.backward()
+    for kept, given in zip(before, (taught, learnt), strict=True):
+        assert all(torch.equal(kept[name], tensor.detach()) for name, tensor in fakes.tensors(given).items())
+
+
+@each_method
+def test_weight_scales_every_term(config):
+    batch = fakes.make_batch()
+    single = values(build(config)(*pair(batch), batch))
+    double = values(build(replace(config, weight=2 * config.weight))(*pair(batch), batch))
+    assert double == pytest.approx({name: 2 * value for name, value in single.items()}, rel=1e-6)
+
+
+@each_method
+@pytest.mark.parametrize(
+    ("rows", "objects"),
+    [((40, 30), 0), ((0, 25), 2), ((25, 0, 20), 1), ((0, 0), 2), ((30,), 2), ((1,), 1), ((1, 1), 0), ((1, 30), 1)],
+    ids=["no object", "first frame empty", "middle frame empty", "all empty", "batch of one", "one row", "one row a frame", "one row in one frame"],
+)
+def test_sparse_batches_give_finite_losses_and_gradients(config, rows, objects):
+    batch = fakes.make_batch(rows, objects)
+    taught, learnt = pair(batch)
+    method = build(config)
+    losses = method(taught, learnt, batch)
+    assert_sound(losses, config.name)
+    losses.total.backward()
+    for tensor in [*method.parameters(), *fakes.tensors(learnt).values()]:
+        assert tensor.grad is None or tensor.grad.isfinite().all()
+    assert all(parameter.grad is not None for parameter in method.parameters())
+
+
+@each_method
+def test_no_frame_with_rows_gives_exactly_zero_on_set_taps(config):
+    batch = fakes.make_batch((0, 0))
+    losses = build(config)(*pair(batch), batch)
+    on_sets = [name for name in losses.terms if name.endswith(("/encoder", "/points"))]
+    assert all(losses.terms[name].item() == 0 for name in on_sets)
+
+
+def shuffled(result: DetectorOutput, orders) -> DetectorOutput:
+    """Set taps with the rows of each frame in another order."""
+    taps = dict(result.taps)
+    for name, tap in taps.items():
+        if isinstance(tap, FeatureSet):
+            occupancy = None if tap.occupancy is None else tap.occupancy[orders]
+            taps[name] = FeatureSet(tap.features[orders], tap.batch_index[orders], tap.positions[orders], occupancy)
+    return DetectorOutput(taps, result.heads)
+
+
+@pytest.mark.parametrize("config", [case for case in CASES if getattr(case.values[0], "sampling", "top") == "top"])
+def test_the_order_of_rows_within_a_frame_is_irrelevant(config):
+    # Distinct counts, since equal ones are told apart by their row.
+    batch = fakes.make_batch((31, 28))
+    taught, learnt = pair(batch)
+    counts = torch.cat([torch.randperm(31), torch.randperm(28) + 100]) + 1
+    encoder = replace(taught.taps["encoder"], occupancy=counts)
+    taught = DetectorOutput({**taught.taps, "encoder": encoder}, taught.heads)
+    orders = torch.cat([torch.randperm(31), 31 + torch.randperm(28)])
+    method = build(config)
+    expected = values(method(taught, learnt, batch))
+    assert values(method(shuffled(taught, orders), shuffled(learnt, orders), batch)) == pytest.approx(expected, rel=1e-4)
+
+
+@each_method
+def test_autocast_changes_nothing_but_the_rounding_of_the_features(config):
+    batch = fakes.make_batch()
+    taught, learnt = pair(batch)
+
+    def rounded(given, dtype):
+        taps = {name: replace(tap, features=tap.features.to(torch.bfloat16).to(dtype)) for name, tap in given.taps.items()}
+        maps = {name: value.to(torch.bfloat16).to(dtype) for name, value in given.heads[0].maps.items()}
+        return DetectorOutput(taps, (replace(given.heads[0], maps=maps),))
+
+    method = build(config)
+    expected = method(rounded(taught, torch.float32), rounded(learnt, torch.float32), batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = method(rounded(taught, torch.bfloat16), rounded(learnt, torch.bfloat16), batch)
+    assert_sound(losses, config.name)
+    assert values(losses) == pytest.approx(values(expected), rel=1e-5)
+    losses.total.backward()
+    assert any(tensor.grad is not None for tensor in fakes.tensors(learnt).values())
+
+
+@each_method
+def test_without_gradient_the_values_are_the_same(config):
+    batch = fakes.make_batch()
+    method = build(config)
+    expected = values(method(*pair(batch), batch))
+    with torch.no_grad():
+        losses = method(*pair(batch), batch)
+    assert values(losses) == expected
+    assert not any(term.requires_grad for term in losses.terms.values())
+
+
+@each_method
+def test_undecayed_names_are_own_parameters(config):
+    method = build(config)
+    assert method.no_decay() <= {name for name, _ in method.named_parameters()}
+
+
+# On real detectors, small
+
+
+@pytest.fixture(scope="module")
+def frames():
+    draw = torch.Generator().manual_seed(3)
+
+    def frame(name, rows, objects):
+        points = torch.rand(rows, 4, generator=draw) * torch.tensor([12.8, 12.8, 2.0, 1.0]) + torch.tensor([0.0, -6.4, -2.0, 0.0])
+        places = torch.rand(objects, 2, generator=draw) * 10 + torch.tensor([1.0, -5.0])
+        sizes = torch.tensor([[-1.0, 3.9, 1.6, 1.5]]).expand(objects, 4)
+        return Frame(name, points, Boxes(torch.cat([places, sizes, torch.rand(objects, 1, generator=draw)], dim=1), torch.zeros(objects).long()))
+
+    return {"frames": [frame("a", 600, 2), frame("b", 500, 1)], "with an empty one": [frame("c", 0, 0), frame("d", 400, 0)]}
+
+
+def tiny(name):
+    """A detector's settings for simulated scenes, on a patch of 12.8 m."""
+    config = preset(name, "simulated")
+    (x, _, low, _, _, high), size = config.grid.point_range, config.grid.voxel_size
+    grid = VoxelGrid((x, -6.4, low, x + 12.8, 6.4, high), size, config.grid.max_points_per_voxel)
+    return replace(config, grid=grid)
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("which", ["frames", "with an empty one"])
+def test_every_method_teaches_every_detector(detector, method, which, frames):
+    torch.manual_seed(0)
+    config = tiny(detector)
+    teacher, student = config.build().eval(), config.thinner(WidthRule.for_compression(4)).build().train()
+    names = set(student.state_dict())
+    built = METHODS[method]().build(teacher.tap_specs, student.tap_specs)
+    batch = collate(frames[which])
+    voxels = student.voxelise(batch)
+    with torch.no_grad():
+        taught = teacher(batch, voxels)
+    losses = built(taught, student(batch, voxels), batch)
+    assert_sound(losses, method)
+    losses.total.backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in built.parameters())
+    if which == "frames":
+        assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in student.parameters())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert set(student.state_dict()) == names
+    assert not any(isinstance(module, DistillationMethod) for module in student.modules())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_few_steps_towards_the_teacher_lower_the_loss(method):
+    batch = fakes.make_batch()
+    taught, learnt = fakes.output(8, batch, 1), fakes.output(8, batch, 2, requires_grad=True)
+    built = METHODS[method]().build(fakes.specs(8), fakes.specs(8))
+    optimiser = torch.optim.Adam([*fakes.tensors(learnt).values(), *built.parameters()], lr=0.02)
+    history = []
+    for _ in range(15):
+        loss = built(taught, learnt, batch).total
+        history.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert history[-1] < 0.9 * history[0]
