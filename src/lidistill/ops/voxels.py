@@ -29,7 +29,11 @@ def voxelise(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGr
     lengths = torch.diff(starts, append=starts.new_tensor([len(keys)]))
 
     # runs by their founder are voxels in order of appearance, frame by frame; those beyond the cap go
-    by_age = torch.sort(order.index_select(0, starts)).indices
+    founders = order.index_select(0, starts)
+    founds = torch.zeros_like(fresh)
+    founds[founders] = True
+    by_age = torch.empty_like(founders)
+    by_age[founds.cumsum(0)[founders] - 1] = torch.arange(len(founders), device=points.device)
     starts, lengths = starts.index_select(0, by_age), lengths.index_select(0, by_age)
     coords = _decoded(keys.index_select(0, starts), grid)
     num_before = torch.bincount(coords[:, 0], minlength=batch_size).cumsum(0).roll(1)
