@@ -9,6 +9,7 @@ from typing import Any
 from lidistill.data.loading import DataSettings, FrameSource
 from lidistill.deploy.profile import profile
 from lidistill.evaluation import PROTOCOLS
+from lidistill.evaluation.kitti_files import evaluate_folder
 from lidistill.evaluation.predict import Predictions, predict
 from lidistill.evaluation.scores import Scores
 from lidistill.jobs.runs import device_name, load_run, pick_device, provenance
@@ -63,7 +64,8 @@ def evaluate_predictions(path: str | Path, data: DataSettings, *, split: str = "
     path = Path(path)
     source = data.open(split)
     if path.is_dir():
-        scores, matches = PROTOCOLS[source.spec.protocol].score_folder(path, source)
+        truths = {frame.id: frame.meta.objects for frame in source if frame.meta.objects is not None}
+        scores, matches = evaluate_folder(truths, path, source.spec.classes)
     elif path.is_file():
         scores, matches = score_frames(source.spec, Predictions.load(path), source)
     else:

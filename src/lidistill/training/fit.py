@@ -49,6 +49,10 @@ def fit(
     `frames` is addressed by (epoch, row) and has a length. With `resume`, the run goes on from `folder.resume` and ends with the weights of an
     uninterrupted run. `undecayed` names parameters of `objective` that take no weight decay.
     """
+    if settings.norm_momentum:
+        for layer in objective.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.momentum = settings.norm_momentum
     num_frames = len(frames)  # type: ignore[arg-type]
     total = settings.total_steps(num_frames)
     module = TrainingModule(objective, settings, total, seed, undecayed)

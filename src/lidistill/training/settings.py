@@ -25,6 +25,7 @@ class TrainingSettings(Settings):
     beta2: float = 0.99
     weight_decay: float = 0.01
     clip_norm: float = 10.0  # largest gradient norm; 0: no clipping
+    norm_momentum: float = 0.0  # of BatchNorm's running statistics; 0: the detector's own (0.01, which needs well over 500 steps to settle)
     precision: str = "32"  # "32", "bf16" or "fp16" (autocast)
     ema_decay: float = 0.0  # 0: no moving average of the weights
     validate_every: int = 0  # steps; 0: only after the last one
@@ -47,6 +48,8 @@ class TrainingSettings(Settings):
             raise InputError("training.steps and training.epochs ask for no training; set one of them above 0")
         if not 0 < self.warmup_share < 1:
             raise InputError(f"training.warmup_share is {self.warmup_share}; give a share between 0 and 1")
+        if not 0 <= self.norm_momentum <= 1:
+            raise InputError(f"training.norm_momentum is {self.norm_momentum}; give a share between 0 and 1")
         if self.keep_best and not self.validate_every:
             raise InputError("training.keep_best needs validation while training; set training.validate_every to a number of steps")
 
