@@ -1,0 +1,98 @@
+"""Shapes, strides and geometry of the bird's-eye view network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk, scatter_to_map
+from lidistill.types import FeatureSet, InputError
+
+SMALL = BevConfig(channels=(4, 6, 8), layers=(1, 0, 2), neck_channels=(3, 5, 7))
+
+
+def pillars_at(coords: torch.Tensor, features: torch.Tensor) -> FeatureSet:
+    return FeatureSet(features=features, batch_index=coords[:, 0], positions=torch.zeros(len(coords), 3))
+
+
+def test_stages_halve_and_the_neck_joins_them_at_the_first_stage():
+    stages = BevTrunk(SMALL, 5)(torch.randn(2, 5, 16, 24))
+    assert [tuple(stage.shape) for stage in stages] == [(2, 4, 8, 12), (2, 6, 4, 6), (2, 8, 2, 3)]
+    assert BevNeck(SMALL)(stages).shape == (2, 15, 8, 12)
+    assert SMALL.stage_strides == (2, 4, 8)
+    assert SMALL.neck_stride == 2
+
+
+def test_a_trunk_that_keeps_its_first_resolution_is_valid():
+    config = BevConfig(channels=(4, 4), layers=(0, 0), strides=(1, 2), neck_channels=(4, 4), neck_strides=(1, 2))
+    assert (config.stage_strides, config.neck_stride) == ((1, 2), 1)
+    joined = BevNeck(config)(BevTrunk(config, 3)(torch.randn(1, 3, 4, 6)))
+    assert joined.shape == (1, 8, 4, 6)
+
+
+def test_layers_count_the_convolutions_after_the_strided_one():
+    trunk = BevTrunk(SMALL, 5)
+    assert [sum(isinstance(layer, torch.nn.Conv2d) for layer in stage) for stage in trunk.stages] == [2, 1, 3]
+
+
+def test_no_output_of_the_neck_is_touched_by_two_inputs():
+    neck = BevNeck(BevConfig(channels=(2,), layers=(0,), strides=(2,), neck_channels=(3,), neck_strides=(2,))).eval()
+    still = neck([torch.zeros(1, 2, 3, 3)])
+    moved = torch.zeros(1, 2, 3, 3)
+    moved[0, :, 1, 2] = 5
+    changed = (neck([moved]) != still).any(dim=1)[0]
+    assert not changed[:2].any()
+    assert not changed[4:].any()
+    assert not changed[:, :4].any()
+
+
+def test_pillars_land_on_their_cells_and_nowhere_else():
+    coords = torch.tensor([[0, 0, 1, 2], [1, 0, 0, 0], [1, 0, 2, 3]])
+    features = torch.arange(1.0, 7.0).view(3, 2)
+    canvas = scatter_to_map(pillars_at(coords, features), coords, batch_size=2, height=3, width=4)
+    assert canvas.shape == (2, 2, 3, 4)
+    assert canvas.is_contiguous(memory_format=torch.channels_last)
+    expected = torch.zeros(2, 2, 3, 4)
+    for (batch, _, y, x), value in zip(coords.tolist(), features, strict=True):
+        expected[batch, :, y, x] = value
+    assert torch.equal(canvas, expected)
+
+
+def test_scattering_hands_every_gradient_back_to_its_pillar():
+    coords = torch.tensor([[0, 0, 1, 2], [0, 0, 0, 3]])
+    features = torch.zeros(2, 2, requires_grad=True)
+    weights = torch.randn(1, 2, 3, 4)
+    (scatter_to_map(pillars_at(coords, features), coords, 1, 3, 4) * weights).sum().backward()
+    assert torch.equal(features.grad, torch.stack([weights[0, :, 1, 2], weights[0, :, 0, 3]]))
+
+
+def test_no_pillar_gives_an_empty_map():
+    coords = torch.zeros(0, 4, dtype=torch.int64)
+    canvas = scatter_to_map(pillars_at(coords, torch.zeros(0, 2)), coords, 2, 3, 4)
+    assert canvas.shape == (2, 2, 3, 4)
+    assert not canvas.any()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"layers": (3, 5)}, "layers has 2 entries for 3 stages"),
+        ({"neck_strides": (1, 2, 2)}, r"do not bring the trunk's \(2, 4, 8\) to one size; try \(1, 2, 4\)"),
+        ({"channels": (64, 0, 256)}, "must be 1 or more"),
+        ({"neck_strides": (4, 8, 16)}, "do not bring"),
+        ({"channels": (), "layers": (), "strides": (), "neck_channels": (), "neck_strides": ()}, "at least one stage"),
+    ],
+)
+def test_a_network_that_does_not_fit_together_is_refused(wrong, sentence):
+    with pytest.raises(InputError, match=sentence):
+        BevConfig(**wrong)
+
+
+def test_a_grid_that_does_not_divide_is_refused_with_the_nearest_ranges():
+    with pytest.raises(InputError, match=r"250 cells along x .* stride 8; set the maximum of x to 39.68 m \(248 cells\) or 40.96 m \(256 cells\)"):
+        BevConfig().check_grid((0, -40, -3, 40, 40, 1), (0.16, 0.16, 4), (250, 500, 1))
+
+
+def test_a_last_stage_of_one_cell_is_refused():
+    with pytest.raises(InputError, match="single cell"):
+        BevConfig().check_grid((0, 0, -3, 8, 8, 1), (1, 1, 4), (8, 8, 1))
