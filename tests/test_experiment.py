@@ -36,11 +36,11 @@ def test_a_distilled_experiment_survives_its_file(teacher):
 
 
 def test_overrides_reach_every_depth(teacher):
-    overrides = ["training.steps=12", "seed=5", "methods.pointdistiller.tau=4", "detector.grid.max_points_per_voxel=7", "augmentation.paste={}"]
+    overrides = ["training.steps=12", "seed=5", "methods.pointdistiller.temperature=4", "detector.grid.max_points_per_voxel=7", "augmentation.paste={}"]
     experiment = distilled(teacher, compression=4, methods=["pointdistiller"], overrides=overrides)
     assert experiment.training.steps == 12
     assert experiment.seed == 5
-    assert experiment.distillation.methods[0].tau == 4
+    assert experiment.distillation.methods[0].temperature == 4
     assert experiment.detector.grid.max_points_per_voxel == 7
     assert experiment.augmentation.paste == {}
 

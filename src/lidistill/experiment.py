@@ -1,7 +1,7 @@
 """The frozen description of a run: what is learnt, from which frames, by which method, for how long.
 
 Defaults are the published values. Settings come from a preset, a YAML file or an earlier run's folder, with dotted overrides on top:
-`training.steps=300`, `detector.grid.voxel_size=[0.32,0.32,4]`, `methods.pointdistiller.tau=4`.
+`training.steps=300`, `detector.grid.voxel_size=[0.32,0.32,4]`, `methods.pointdistiller.temperature=4`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from lidistill.report.page import write_report
 from lidistill.run_folder import RunFolder
 
 COMPRESSION = 4.0
-METHODS = ("pointdistiller", "logits")
+LESSONS = ("pointdistiller", "logits")
 
 
 def demo(out: str | Path, *, seed: int = 0, overrides: Sequence[str] = (), device: str = "auto") -> Path:
@@ -35,8 +35,8 @@ def demo(out: str | Path, *, seed: int = 0, overrides: Sequence[str] = (), devic
     teacher = _stage(base, out / "teacher", device)
     console.print(f"[bold]3/5[/bold] the plain {COMPRESSION:g}x student, on the teacher's schedule")
     plain = _stage(plain_student(str(teacher), compression=COMPRESSION), out / "plain", device)
-    console.print(f"[bold]4/5[/bold] the same student, distilled by {' and '.join(METHODS)}")
-    student = _stage(distilled(str(teacher), compression=COMPRESSION, methods=METHODS), out / "distilled", device)
+    console.print(f"[bold]4/5[/bold] the same student, distilled by {' and '.join(LESSONS)}")
+    student = _stage(distilled(str(teacher), compression=COMPRESSION, methods=LESSONS), out / "distilled", device)
     console.print("[bold]5/5[/bold] the report")
     return write_report([teacher, plain, student], out / "report")
 
