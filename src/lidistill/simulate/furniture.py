@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lidistill.simulate.chance import between
-from lidistill.simulate.primitives import BOX, CYLINDER, ELLIPSOID, TAPERED, Part
+from lidistill.simulate.primitives import BOX, CYLINDER, ELLIPSOID, Part
 from lidistill.simulate.shapes import Shape, bicycle
 
 BARK, LEAVES, STONE, METAL, SIGN = 0.25, 0.4, 0.35, 0.3, 0.95
@@ -16,11 +16,12 @@ def _unlabelled(*parts: Part) -> Shape:
 
 
 def wheelie_bin(rng: np.random.Generator) -> Shape:
-    """A waste bin on wheels, about as wide as a person."""
-    height = between(rng, 0.95, 1.35)
+    """A waste bin on wheels, about as wide as a person, wider at the top."""
+    height, plastic = between(rng, 0.95, 1.35), between(rng, 0.05, 0.5)
     return _unlabelled(
-        Part(TAPERED, 0.0, 0.0, height / 2, 0.36, 0.29, height / 2, between(rng, 0.05, 0.5), front=-0.04, rear=-0.04, side=-0.03),
-        Part(BOX, -0.03, 0.0, height + 0.03, 0.38, 0.3, 0.03, between(rng, 0.05, 0.5)),
+        Part(BOX, 0.0, 0.0, height * 0.25, 0.3, 0.24, height * 0.25, plastic),
+        Part(BOX, 0.0, 0.0, height * 0.75, 0.35, 0.28, height * 0.25, plastic),
+        Part(BOX, -0.03, 0.0, height + 0.03, 0.38, 0.3, 0.03, plastic),
     )
 
 
@@ -71,7 +72,7 @@ def sapling(rng: np.random.Generator) -> Shape:
     return _unlabelled(
         Part(CYLINDER, 0.0, 0.0, 1.1, radius, radius, 1.1, BARK),
         Part(CYLINDER, 0.0, 0.25, 0.7, 0.04, 0.04, 0.7, BARK),
-        Part(ELLIPSOID, 0.0, 0.0, 2.1 + crown, crown, crown, crown * 1.2, LEAVES, density=1.2),
+        Part(ELLIPSOID, 0.0, 0.0, 2.0 + 1.2 * crown, crown, crown, crown * 1.2, LEAVES, density=1.2),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ class Part(NamedTuple):
     loss: float = 0.0  # share of rays that never come back whatever the distance (glass)
     density: float = 0.0  # hits per metre of path; 0 is solid, more than 0 lets rays through (leaves, fences, spokes)
     yaw: float = 0.0
-    front: float = 0.0  # how far the top edge of a tapered box stands back from the bottom edge, metres
+    front: float = 0.0  # how far the top edge of a tapered box stands back from the bottom edge, metres, not negative
     rear: float = 0.0
     side: float = 0.0  # on each side
 
@@ -38,7 +39,8 @@ class Pose(NamedTuple):
     yaw: float
 
 
-class Primitives(NamedTuple):
+@dataclass(frozen=True)
+class Primitives:
     """All solids of a scene in LiDAR axes, as columns."""
 
     kind: np.ndarray  # (N,) int64

@@ -119,22 +119,25 @@ def pedestrian(rng: np.random.Generator) -> Shape:
     """Somebody walking or standing: two legs, torso, head, arms; some carry a backpack or a bag, some are children."""
     height = between(rng, 1.05, 1.45) if rng.random() < 0.08 else normal(rng, 1.73, 0.09, 1.5, 1.98)
     scale = height / 1.73
-    stride = 0.0 if rng.random() < 0.25 else between(rng, 0.1, 0.36) * scale
-    shoulder, top, hip = (between(rng, 0.18, 0.25)) * scale, 0.83 * height, 0.47 * height
+    stride = between(rng, 0.0, 0.05) if rng.random() < 0.2 else between(rng, 0.12, 0.38) * scale  # from the hip to each foot
+    shoulder, top, hip = between(rng, 0.19, 0.25) * scale, 0.83 * height, 0.47 * height
+    elbow, ankle, foot = shoulder + between(rng, 0.03, 0.1), 0.09, 0.13 * scale
     coat, trousers = _cloth(rng), _cloth(rng)
     parts = [
         Part(CYLINDER, 0.0, 0.0, (hip + top) / 2, between(rng, 0.11, 0.16) * scale, shoulder, (top - hip) / 2, coat),
         Part(ELLIPSOID, 0.02, 0.0, height - 0.125 * scale, 0.1 * scale, 0.085 * scale, 0.125 * scale, SKIN),
     ]
-    for side in (1, -1):
-        parts.append(Part(CYLINDER, side * stride, side * 0.09 * scale, hip / 2, 0.075 * scale, 0.07 * scale, hip / 2, trousers))
-        reach = -side * stride * 0.6
-        parts.append(Part(BOX, reach, side * (shoulder + 0.04), 0.62 * height, 0.06 + abs(reach) / 3, 0.04, 0.16 * height, coat))
+    for hand in (1, -1):
+        step, leg = hand * stride, hand * 0.09 * scale
+        swing = 0.05 - 0.6 * step
+        parts.append(Part(CYLINDER, 0.7 * step, leg, (ankle + hip) / 2, 0.09 * scale, 0.075 * scale, (hip - ankle) / 2, trousers))
+        parts.append(Part(BOX, step + 0.04, leg, ankle / 2, foot, 0.05, ankle / 2, 0.1))
+        parts.append(Part(BOX, swing, hand * elbow, 0.62 * height, 0.06 + abs(swing) / 3, 0.045, 0.16 * height, coat))
     load = rng.random()
     if load < 0.2:
         parts.append(Part(BOX, -0.24 * scale, 0.0, 0.68 * height, 0.1, 0.16, 0.11 * height, _cloth(rng)))
     elif load < 0.35:
-        parts.append(Part(BOX, 0.05, -shoulder - 0.09, 0.33 * height, 0.17, 0.06, 0.16, _cloth(rng)))
+        parts.append(Part(BOX, 0.05, -elbow - 0.07, 0.33 * height, 0.17, 0.06, 0.16, _cloth(rng)))
     return Shape("Pedestrian", tuple(parts))
 
 
