@@ -68,7 +68,7 @@ def match(overlap, limit, threshold, truth_roles, found_roles, forgiven, scores)
         if threshold is None:
             near.sort(key=lambda d: -scores[d])  # sorting is stable: of equal ones the first in the file
         else:
-            regular = sorted((d for d in near if found_roles[d] == 0), key=lambda d: -overlap[t][d])  # noqa: B023
+            regular = sorted((d for d in near if found_roles[d] == 0), key=lambda d: -overlap[t][d])
             near = regular or near
         if not near:
             missed += [t] if truth_role == 0 else []

@@ -23,11 +23,12 @@ def load_arrays(path: str | Path, names: Collection[str], remedy: str) -> dict[s
     """The arrays `names` of `path`, and any others in it. InputError, ending in `remedy`, where the file is missing, damaged or lacks one."""
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since np.load leaves a damaged archive open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError as error:
         raise InputError(f"{path}: missing; {remedy}") from error
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a readable .npz file of plain arrays; {remedy}") from error
     absent = sorted(set(names) - arrays.keys())
     if absent:
