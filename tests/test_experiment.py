@@ -36,7 +36,13 @@ def test_a_distilled_experiment_survives_its_file(teacher):
 
 
 def test_overrides_reach_every_depth(teacher):
-    overrides = ["training.steps=12", "seed=5", "methods.pointdistiller.temperature=4", "detector.grid.max_points_per_voxel=7", "augmentation.paste={}"]
+    overrides = [
+        "training.steps=12",
+        "seed=5",
+        "methods.pointdistiller.temperature=4",
+        "detector.grid.max_points_per_voxel=7",
+        "augmentation.paste={}",
+    ]
     experiment = distilled(teacher, compression=4, methods=["pointdistiller"], overrides=overrides)
     assert experiment.training.steps == 12
     assert experiment.seed == 5
@@ -85,7 +91,8 @@ def test_plain_and_distilled_student_differ_in_nothing_but_the_lessons(teacher):
 
 
 @pytest.mark.parametrize(
-    "start, message", [("pointpillar", "is no detector, YAML file or run folder"), ("none.yaml", "none.yaml: cannot be read"), (".", "not a run folder")]
+    "start, message",
+    [("pointpillar", "is no detector, YAML file or run folder"), ("none.yaml", "none.yaml: cannot be read"), (".", "not a run folder")],
 )
 def test_a_start_that_is_nothing_is_refused(start, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -17,7 +17,11 @@ def test_boxes_select_every_column():
 
 
 def test_collate_keeps_frames_apart_and_gives_unlabelled_ones_no_box():
-    frames = [Frame("a", torch.zeros((2, 4))), Frame("b", torch.ones((0, 4))), Frame("c", torch.ones((3, 4)), Boxes(torch.ones((1, 7)), torch.zeros(1).long()))]
+    frames = [
+        Frame("a", torch.zeros((2, 4))),
+        Frame("b", torch.ones((0, 4))),
+        Frame("c", torch.ones((3, 4)), Boxes(torch.ones((1, 7)), torch.zeros(1).long())),
+    ]
     batch = collate(frames)
     assert batch.batch_index.tolist() == [0, 0, 2, 2, 2]
     assert [len(boxes) for boxes in batch.boxes] == [0, 0, 1]
@@ -26,7 +30,10 @@ def test_collate_keeps_frames_apart_and_gives_unlabelled_ones_no_box():
 
 @pytest.mark.parametrize(
     "size, message",
-    [((0.3, 0.5, 1.0), "0.3 m voxels do not divide the x range 0.0..1.0 m .* 0.333333 m or a maximum of 0.9 m"), ((0.5, -1.0, 1.0), "the y range .* is empty")],
+    [
+        ((0.3, 0.5, 1.0), "0.3 m voxels do not divide the x range 0.0..1.0 m .* 0.333333 m or a maximum of 0.9 m"),
+        ((0.5, -1.0, 1.0), "the y range .* is empty"),
+    ],
 )
 def test_a_grid_that_does_not_divide_names_the_axis_and_the_nearest_valid_values(size, message):
     with pytest.raises(InputError, match=message):

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lidistill.data.loading import DataSettings, FrameSource
-from lidistill.deploy.profile import profile
+from lidistill.deploy.profile import device_name, profile
 from lidistill.evaluation import PROTOCOLS
 from lidistill.evaluation.kitti_files import evaluate_folder
 from lidistill.evaluation.predict import Predictions, predict
 from lidistill.evaluation.scores import Scores
-from lidistill.jobs.runs import device_name, load_run, pick_device, provenance
+from lidistill.jobs.runs import commit, load_run, pick_device
 from lidistill.progress import progress
 from lidistill.report.samples import save_samples
 from lidistill.run_folder import RunFolder, write_json
@@ -48,7 +48,7 @@ def evaluate(run: str | Path, *, split: str = "val", device: str = "auto") -> Sc
             "role": experiment.role,
             "name": folder.name,
             "seed": experiment.seed,
-            "commit": provenance(where)["commit"],
+            "commit": commit(),
             "device": device_name(where),
             **scores.to_dict(),
         },

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import lidistill
+from lidistill.deploy.profile import device_name
 from lidistill.detectors.base import Detector
 from lidistill.experiment import Experiment
 from lidistill.run_folder import RunFolder
@@ -55,17 +56,6 @@ def pick_device(device: str) -> torch.device:
     if picked.type == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this torch sees no CUDA device; use --device cpu, or install the CUDA build of torch")
     return picked
-
-
-def device_name(device: torch.device) -> str:
-    """The processor's or the accelerator's own name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    models = (
-        [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.is_file() else []
-    )
-    return f"{models[0] if models else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

@@ -1,0 +1,187 @@
+"""Simulate, train, distil, evaluate, predict, report: each step reads what the one before wrote."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from lidistill import jobs
+from lidistill.detectors import WidthRule
+from lidistill.evaluation.predict import Predictions
+from lidistill.files import write_text
+from lidistill.jobs.evaluation import evaluate_predictions
+from lidistill.ops.camera import camera_objects
+from lidistill.ops.kitti_text import write_objects
+from lidistill.report.page import write_report
+from lidistill.run_folder import RunFolder, read_json
+from lidistill.training.checkpoint import read_weights
+from lidistill.types import InputError
+from tests.journeys.conftest import TINY
+
+
+def test_a_run_folder_describes_itself(journey):
+    folder = RunFolder(journey.student)
+    for path in (folder.checkpoint, folder.resume, folder.log, folder.predictions, folder.matches, folder.scores, folder.profile, folder.samples):
+        assert path.is_file(), path
+    content = folder.read_experiment()
+    assert content["role"] == "distilled"
+    assert [method["name"] for method in content["distillation"]["methods"]] == ["pointdistiller", "logits", "fitnets"]
+    assert content["provenance"]["device"]
+    scores = read_json(folder.scores)
+    assert {"dataset", "simulated", "split", "frames", "protocol", "seed", "commit", "device", "main", "values"} <= scores.keys()
+    assert scores["simulated"] is True
+    assert scores["frames"] == 6
+
+
+def test_the_exported_student_is_the_plain_student_and_nothing_more(journey):
+    plain, student = read_weights(RunFolder(journey.plain).checkpoint), read_weights(RunFolder(journey.student).checkpoint)
+    assert {key: value.shape for key, value in plain.items()} == {key: value.shape for key, value in student.items()}
+    assert any(not torch.equal(plain[key], student[key]) for key in plain)
+    config = jobs.load_run(journey.teacher).experiment.detector.thinner(WidthRule.for_compression(4))
+    assert config.build().state_dict().keys() == student.keys()
+
+
+def test_plain_and_distilled_student_start_from_the_same_weights_and_frames(journey):
+    losses = [RunFolder(path).read_log()[0] for path in (journey.plain, journey.student)]
+    assert losses[0]["step"] == losses[1]["step"] == 1
+    assert losses[0]["loss/class"] == pytest.approx(losses[1]["loss/class"], rel=1e-5)
+
+
+def test_every_term_of_every_method_is_logged(journey):
+    names = RunFolder(journey.student).read_log()[0].keys()
+    for method in ("pointdistiller", "logits", "fitnets"):
+        assert any(name.startswith(f"loss/{method}/") for name in names)
+
+
+def test_distillation_leaves_the_teacher_as_it_was(journey, tmp_path):
+    before = read_weights(RunFolder(journey.teacher).checkpoint)
+    teacher = jobs.load_run(journey.teacher)
+    assert all(torch.equal(value, teacher.detector.state_dict()[key]) for key, value in before.items())
+
+
+def test_evaluating_again_gives_the_same_scores(journey, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(journey.student, copy)
+    before = read_json(RunFolder(copy).scores)["values"]
+    assert dict(jobs.evaluate(copy, device="cpu").values) == before
+
+
+def test_predictions_as_kitti_text_score_as_the_run_does(journey, tmp_path):
+    run = jobs.load_run(journey.student)
+    source = run.experiment.data.open("val")
+    predictions = Predictions.load(run.folder.predictions)
+    for frame, boxes in zip(source, predictions.boxes, strict=True):
+        names = np.array([predictions.classes[label] for label in boxes.labels.tolist()], dtype=str)
+        objects = camera_objects(frame.meta.calibration, boxes.geometry.numpy(), names, boxes.scores.numpy())
+        area = (objects.boxes_2d[:, 2:] - objects.boxes_2d[:, :2]).prod(axis=1)
+        write_objects(tmp_path / f"{frame.id}.txt", objects[area > 0])
+    scores = evaluate_predictions(tmp_path, run.experiment.data, out=tmp_path / "scored")
+    own = read_json(run.folder.scores)["values"]
+    for key, value in scores.values.items():
+        assert (value is None) == (own[key] is None)
+        assert value is None or value == pytest.approx(own[key], abs=3.0), key  # the text keeps two decimals
+    assert RunFolder(tmp_path / "scored").scores.is_file()
+
+
+def test_predict_writes_text_json_and_a_picture_for_each_scan(journey, tmp_path):
+    scans = journey.data / "training" / "velodyne"
+    written = jobs.predict(journey.student, scans, tmp_path, calibration=journey.data / "training" / "calib", device="cpu")
+    assert len(written) == 14
+    for path in written:
+        content = json.loads(path.read_text())
+        assert content["frame"] == path.stem
+        assert path.with_suffix(".png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert len(path.with_suffix(".txt").read_text().splitlines()) == len(content["boxes"])
+
+
+def test_a_bad_scan_stops_predict_unless_the_user_asked_to_skip_it(journey, tmp_path, capsys):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    good = sorted((journey.data / "training" / "velodyne").glob("*.bin"))[0]
+    shutil.copy(good, scans / "000001.bin")
+    (scans / "000002.bin").write_bytes(good.read_bytes()[:-3])
+    with pytest.raises(InputError, match=r"000002.bin.*--skip-bad"):
+        jobs.predict(journey.student, scans, tmp_path / "out", device="cpu")
+    written = jobs.predict(journey.student, scans, tmp_path / "out", device="cpu", skip_bad=True)
+    assert [path.stem for path in written] == ["000001"]
+    assert "000002.bin" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", np.full((5, 4), 500.0, dtype=np.float32).tobytes()], ids=["empty", "all out of range"])
+def test_a_scan_without_a_point_in_range_gives_no_box_and_no_error(journey, tmp_path, content):
+    scan = tmp_path / "scan.bin"
+    scan.write_bytes(content)
+    (written,) = jobs.predict(journey.student, scan, tmp_path / "out", device="cpu")
+    assert isinstance(json.loads(written.read_text())["boxes"], list)
+
+
+def test_the_report_compares_the_three_runs(journey, tmp_path):
+    page = write_report([journey.teacher, journey.plain, journey.student], tmp_path)
+    text = page.read_text()
+    assert "simulated" in text.lower()
+    for name in ("teacher", "plain", "student"):
+        assert name in text
+    assert (tmp_path / "report.md").is_file()
+
+
+def test_a_finished_run_is_never_overwritten(journey):
+    experiment = jobs.load_run(journey.plain).experiment
+    with pytest.raises(InputError, match="already holds a run; go on with --resume"):
+        jobs.train(experiment, journey.plain)
+
+
+def test_a_run_is_not_resumed_with_other_settings(journey):
+    experiment = jobs.load_run(journey.plain).experiment.overridden(["training.learning_rate=0.5"])
+    with pytest.raises(InputError, match="cannot resume, its training settings are others"):
+        jobs.train(experiment, journey.plain, resume=True)
+
+
+def test_an_untrained_teacher_is_refused_with_the_reason(journey, tmp_path):
+    with pytest.raises(InputError, match="refused as a teacher.*--no-certificate"):
+        jobs.train(jobs.distilled(str(journey.teacher), compression=4, methods=["logits"]), tmp_path / "x", device="cpu")
+    findings = read_json(RunFolder(tmp_path / "x").certificate)
+    assert findings["passed"] is False
+    assert not RunFolder(tmp_path / "x").checkpoint.exists()
+
+
+def test_a_teacher_of_other_classes_is_refused(journey, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(journey.teacher, other)
+    text = RunFolder(other).experiment.read_text()
+    write_text(RunFolder(other).experiment, text.replace("Pedestrian", "Walker"))
+    with pytest.raises(InputError):
+        jobs.train(jobs.distilled(str(other), compression=4, methods=["logits"]), tmp_path / "x", device="cpu")
+
+
+def test_a_checkpoint_of_another_width_is_refused_with_its_keys(journey, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(journey.teacher, mixed)
+    shutil.copy(RunFolder(journey.plain).checkpoint, RunFolder(mixed).checkpoint)
+    with pytest.raises(InputError, match="does not fit this detector"):
+        jobs.load_run(mixed)
+
+
+def test_a_checkpoint_that_would_run_code_is_not_opened(journey, tmp_path):
+    import pickle
+
+    class Code:
+        def __reduce__(self):
+            return (print, ("executed",))
+
+    other = tmp_path / "other"
+    shutil.copytree(journey.teacher, other)
+    RunFolder(other).checkpoint.write_bytes(pickle.dumps(Code()))
+    with pytest.raises(InputError, match="not a checkpoint of weights alone"):
+        jobs.load_run(other)
+
+
+def test_the_same_seed_gives_the_same_student(journey, tmp_path):
+    experiment = jobs.supervised("pointpillars", data=f"simulated:{journey.data}", overrides=[*TINY, "training.steps=3"])
+    for name in ("a", "b"):
+        jobs.train(experiment, tmp_path / name, device="cpu")
+    a, b = (read_weights(RunFolder(tmp_path / name).checkpoint) for name in ("a", "b"))
+    assert all(torch.equal(a[key], b[key]) for key in a)

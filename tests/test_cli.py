@@ -1,0 +1,81 @@
+"""The command line: every command answers --help, and bad input is one sentence without a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from lidistill.cli import app, main
+from tests.journeys.conftest import TINY, journey  # noqa: F401 - the fixture
+
+COMMANDS = ("demo", "simulate", "import", "train", "distill", "evaluate", "predict", "report")
+
+
+def run(*words: str):
+    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=True)
+
+
+def fails(monkeypatch, capsys, *words: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["lidistill", *map(str, words)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert len(result.output) > 100
+
+
+def test_help_does_not_wait_for_lightning():
+    code = "import sys; import lidistill.cli; print(any(name.startswith('lightning') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_the_steps_of_the_quickstart_work_one_after_the_other(tmp_path):
+    teacher, plain, student = tmp_path / "teacher", tmp_path / "plain", tmp_path / "student"
+    data = f"simulated:{tmp_path / 'data'}"
+    for words in (
+        ("train", "pointpillars", "--data", data, "--out", teacher, "--device", "cpu", *TINY),
+        ("train", teacher, "--compression", "4", "--out", plain, "--device", "cpu"),
+        ("distill", teacher, "--compression", "4", "--method", "logits", "--no-certificate", "--out", student, "--device", "cpu"),
+        ("distill", teacher, "--compression", "4", "--method", "logits", "--no-certificate", "--out", student, "--device", "cpu", "--resume"),
+        ("evaluate", student, "--device", "cpu"),
+        ("report", teacher, plain, student, "--out", tmp_path / "report"),
+    ):
+        result = run(*words)
+        assert result.exit_code == 0, (words, result.output, result.exception)
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_simulate_writes_a_kitti_folder(tmp_path):
+    assert run("simulate", tmp_path, "--frames", "3", "--preset", "kitti-lite", "--workers", "1").exit_code == 0
+    assert len(list((tmp_path / "training" / "velodyne").glob("*.bin"))) == 3
+    assert len(list((tmp_path / "training" / "label_2").glob("*.txt"))) == 3
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("train", "pointpilars", "--out", "x"), "is no detector, YAML file or run folder"),
+        (("train", "pointpillars", "--data", "kitti", "--out", "x"), "write kitti:/path/to/kitti"),
+        (("train", "pointpillars", "--out", "x", "training.stepz=3"), "did you mean 'steps'"),
+        (("distill", "nowhere", "--out", "x"), "no run folder to learn from"),
+        (("evaluate",), "give a run folder, or --predictions"),
+        (("evaluate", "--predictions", "x"), "--predictions needs --data"),
+        (("predict", "nowhere", "scan.bin"), "not a run folder"),
+        (("import", "nowhere.pth", "--from", "openpcdet", "--model", "pointpillars", "--data", "kitti:/x", "--out", "y"), "nowhere.pth"),
+        (("simulate", "x", "--preset", "velodyne"), "kitti"),
+    ],
+)
+def test_bad_input_is_one_sentence(monkeypatch, capsys, tmp_path, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(monkeypatch, capsys, *words)
