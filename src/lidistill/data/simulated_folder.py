@@ -95,9 +95,11 @@ def write_kitti_folder(
 
 
 def write_lists(out: Path, splits: Mapping[str, Sequence[int]]) -> None:
-    """The lists of frames under ImageSets."""
+    """The lists of frames under ImageSets; those that are there already are left alone."""
     for name, indices in splits.items():
-        write_text(out / "ImageSets" / f"{name}.txt", "".join(f"{frame_id(index)}\n" for index in indices))
+        path, text = out / "ImageSets" / f"{name}.txt", "".join(f"{frame_id(index)}\n" for index in indices)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
 
 
 def _write_frame(training: Path, settings: SimulatorSettings, seed: int, index: int) -> None:
