@@ -79,6 +79,16 @@ def test_faces_and_corners_belong_to_the_box(offset):
     assert not ops.points_in_boxes(on_it * 1.001 + box[:, :3], box).any()
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_point_beyond_a_face_by_less_than_the_tolerance_belongs_to_the_box(axis):
+    box = torch.tensor([[0, 0, 0, 4, 2, 1, 0.0]], dtype=torch.float64)
+    points = torch.zeros(4, 3, dtype=torch.float64)
+    half = box[0, 3 + axis] / 2
+    points[:, axis] = torch.stack([half, -half, half, -half])
+    points[:, axis] += torch.tensor([0.5, -0.5, 2, -2]) * ops.FACE_TOLERANCE_M
+    assert ops.points_in_boxes(points, box).tolist() == [[True, True, False, False]]
+
+
 def test_a_turned_box_holds_its_own_corners():
     boxes = random_boxes(100).double()
     corners = torch.cat([ops.corners_bev(boxes), boxes[:, None, 2:3].expand(-1, 4, 1)], dim=-1)
@@ -161,6 +171,21 @@ def test_wrapping_at_and_beside_half_a_turn(dtype):
         assert -pi <= wrapped < pi
     assert ops.wrap_angle(pi) < -3 and ops.wrap_angle(-pi) == -pi
     assert ops.wrap_angle(torch.nextafter(pi, down)) == torch.nextafter(pi, down)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_wrapping_odd_multiples_of_half_a_turn(dtype):
+    odd = torch.arange(-99_999, 100_000, 2, dtype=torch.float64)
+    near = odd[:, None] * math.pi * (1 + torch.tensor([-4e-16, -2e-16, 0, 2e-16, 4e-16], dtype=torch.float64))
+    wrapped = ops.wrap_angle(near.to(dtype))
+    pi = torch.tensor(math.pi, dtype=dtype)
+    assert (wrapped >= -pi).all() and (wrapped < pi).all()
+
+
+def test_absurd_angles_still_come_back_within_a_turn():
+    absurd = torch.logspace(10, 30, 200, dtype=torch.float64)
+    wrapped = ops.wrap_angle(torch.cat([absurd, -absurd]))
+    assert (wrapped >= -math.pi).all() and (wrapped < math.pi).all()
 
 
 def test_wrapping_keeps_small_angles_exact():

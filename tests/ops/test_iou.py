@@ -176,6 +176,7 @@ HOSTILE = [
     box(width=-2),
     box(length=-4, width=-2),
     box(length=1e200, width=1e200),
+    box(length=1e120, width=1e120, height=1e120),
 ]
 
 

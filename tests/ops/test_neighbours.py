@@ -76,24 +76,26 @@ def test_the_answer_does_not_depend_on_the_memory(memory_bytes):
     assert torch.equal(k_nearest(queries, database, 60, memory_bytes=memory_bytes), k_nearest(queries, database, 60))
 
 
-def test_the_answer_does_not_depend_on_the_precision_of_matrix_products():
-    queries, database = torch.randn(70, 16), torch.randn(400, 16)
-    exact = k_nearest(queries, database, 10)
+@pytest.mark.parametrize("k", [1, 10])
+def test_the_answer_does_not_depend_on_the_precision_of_matrix_products(k):
+    queries, database = torch.randn(300, 16), torch.randn(2000, 16)
+    exact = k_nearest(queries, database, k)
     before = torch.get_float32_matmul_precision()
     try:
         for precision in ("high", "medium"):
             torch.set_float32_matmul_precision(precision)
-            assert torch.equal(k_nearest(queries, database, 10), exact)
+            assert torch.equal(k_nearest(queries, database, k), exact)
     finally:
         torch.set_float32_matmul_precision(before)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(k_nearest(queries, database, 10), exact)
+        assert torch.equal(k_nearest(queries, database, k), exact)
 
 
-def test_coarse_products_still_let_every_neighbour_through(monkeypatch):
+@pytest.mark.parametrize("k", [1, 20])
+def test_coarse_products_still_let_every_neighbour_through(monkeypatch, k):
     """A product rounded to bfloat16, with the bound that belongs to it, changes nothing."""
-    queries, database = torch.randn(50, 32), torch.randn(800, 32)
-    exact = k_nearest(queries, database, 20)
+    queries, database = torch.randn(300, 32), torch.randn(2000, 32)
+    exact = k_nearest(queries, database, k)
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
     whole_factor = ops._right_factor
 
@@ -102,7 +104,7 @@ def test_coarse_products_still_let_every_neighbour_through(monkeypatch):
         return centre, right.bfloat16().float()
 
     monkeypatch.setattr(ops, "_right_factor", coarse_factor)
-    assert torch.equal(k_nearest(queries, database, 20), exact)
+    assert torch.equal(k_nearest(queries, database, k), exact)
 
 
 def test_dead_features_name_the_lowest_rows():

@@ -109,9 +109,8 @@ def _pairs(a: Tensor, b: Tensor, measure: Callable[[Tensor, Tensor], Tensor]) ->
 
 def _sound(boxes: Tensor) -> Tensor:
     """Boxes (N, 7) that can overlap something: (N,) bool."""
-    area = boxes[:, 3].double() * boxes[:, 4].double()
-    finite = boxes.isfinite().all(dim=-1) & area.isfinite() & (area * boxes[:, 5]).isfinite()
-    return finite & (boxes[:, 3] > 0) & (boxes[:, 4] > 0)
+    volume = boxes[:, 3:6].double().prod(dim=-1)
+    return boxes.isfinite().all(dim=-1) & volume.isfinite() & (boxes[:, 3] > 0) & (boxes[:, 4] > 0)
 
 
 def _overlap_area(a: Tensor, b: Tensor) -> Tensor:
@@ -155,8 +154,7 @@ def _area(a: Tensor, b: Tensor) -> Tensor:
     along, across = x * cos + y * sin, y * cos - x * sin  # the same centre difference on the axes of b
     apart |= along.abs() >= b[:, 3] / 2 + half_length * cos.abs() + half_width * sin.abs()
     apart |= across.abs() >= b[:, 4] / 2 + half_length * sin.abs() + half_width * cos.abs()
-    smaller = torch.minimum(a[:, 3] * a[:, 4], b[:, 3] * b[:, 4])
-    return torch.minimum(area.clamp(min=0), smaller).masked_fill(apart, 0)
+    return area.clamp(min=0).masked_fill(apart, 0)
 
 
 def _strip(x0: Tensor, y0: Tensor, x1: Tensor, y1: Tensor, half_length: Tensor, half_width: Tensor) -> Tensor:
