@@ -147,7 +147,7 @@ def test_value_and_gradients_equal_the_obvious_form(edge, pooling):
     groups = torch.arange(3).repeat_interleave(torch.tensor([14, 3, 20]))
     counts = torch.randint(1, 33, (37,))
     taught, learnt = torch.randn(37, 6), torch.randn(37, 4).requires_grad_()
-    config = PointDistillerConfig(num_queries=8, num_neighbours=5, edge=edge, pooling=pooling)
+    config = PointDistillerConfig(num_queries=8, num_neighbours=5, temperature=4.0, edge=edge, pooling=pooling)
     method, forward = run(config, {"encoder": as_set(taught, groups, counts)}, {"encoder": as_set(learnt, groups)}, 3)
     value = forward().terms["pointdistiller/encoder"]
     encoders = method.teacher_encoders[0], method.student_encoders[0]

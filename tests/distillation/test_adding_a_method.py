@@ -1,0 +1,65 @@
+"""The worked example of docs/adding-a-method.md, run as it stands."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from lidistill import distillation
+from tests.distillation import fakes, test_contract
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-method.md"
+NAME = "lidistill.distillation.attention_transfer"
+
+
+def blocks():
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """The page's method as a module, listed by the page's line."""
+    module = ModuleType(NAME)
+    monkeypatch.setitem(sys.modules, NAME, module)  # where dataclasses look their types up
+    exec(compile(blocks()[0], f"{PAGE}:method", "exec"), module.__dict__)
+    table = {"METHODS": dict(distillation.METHODS), "AttentionTransferConfig": module.AttentionTransferConfig}
+    exec(compile(blocks()[1], f"{PAGE}:table", "exec"), table)
+    return table["METHODS"]
+
+
+def test_the_page_holds_the_three_blocks():
+    assert len(blocks()) == 3
+
+
+def test_the_line_lists_the_method_beside_the_others(example):
+    assert set(example) == {*distillation.METHODS, "attention_transfer"}
+
+
+def test_the_method_keeps_the_contract(example):
+    config = example["attention_transfer"]()
+    test_contract.test_terms_are_finite_and_reach_adapters_and_student_but_never_the_teacher(config)
+    test_contract.test_the_same_question_twice_has_the_same_answer(config)
+    test_contract.test_nothing_that_was_given_is_changed(config)
+    test_contract.test_weight_scales_every_term(config)
+    test_contract.test_autocast_changes_nothing_but_the_rounding_of_the_features(config)
+    test_contract.test_without_gradient_the_values_are_the_same(config)
+    for rows, objects in (((40, 30), 0), ((0, 25), 2), ((0, 0), 2), ((1,), 1)):
+        test_contract.test_sparse_batches_give_finite_losses_and_gradients(config, rows, objects)
+
+
+def test_an_equal_student_has_nothing_to_learn(example):
+    config = example["attention_transfer"]()
+    batch = fakes.make_batch()
+    output = fakes.output(8, batch, 1)
+    assert config.build(fakes.specs(8), fakes.specs(8))(output, output, batch).total.item() == 0
+
+
+def test_the_test_of_the_page_passes(example):
+    space = {"__name__": "page"}
+    exec(compile(blocks()[2], f"{PAGE}:test", "exec"), space)
+    tests = [value for name, value in space.items() if name.startswith("test_")]
+    assert len(tests) == 2
+    for test in tests:
+        test()
