@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.measure import environment, record
+from measure import environment, record
 from lidistill.jobs import evaluate, predict, supervised, train
 from lidistill.run_folder import RunFolder
 
