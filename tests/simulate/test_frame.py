@@ -7,7 +7,7 @@ from lidistill.simulate import PRESETS, SimulatorSettings, scan_scene, simulate_
 from lidistill.simulate.builder import Scene
 from lidistill.simulate.ground import Ground
 from lidistill.simulate.primitives import BOX, Part, Pose, assemble
-from lidistill.simulate.shapes import SHAPES
+from lidistill.simulate.shapes import SHAPES, Shape
 from tests.simulate.test_scene import EMPTY
 
 LITE = SimulatorSettings(sensor="kitti-lite")
@@ -120,7 +120,7 @@ def test_a_wall_hides_a_car_altogether():
 @pytest.mark.parametrize(("covered", "level"), [(0.0, 0), (0.1, 0), (0.35, 1), (0.5, 1), (0.75, 2), (0.9, 2)])
 def test_a_wall_before_a_share_of_a_plate_gives_kittis_occlusion(covered, level):
     """A plate two metres wide at 20 m; the wall at 10 m ends where the line of sight to the covered share passes."""
-    plate = SHAPES["Car"](np.random.default_rng(0))._replace(parts=(Part(BOX, 0, 0, 1.0, 0.01, 1.0, 1.0),))
+    plate = Shape("Car", parts=(Part(BOX, 0, 0, 1.0, 0.01, 1.0, 1.0),))
     edge = (1.0 - 2.0 * covered) / 2  # half way to the plate everything is half as wide
     wall = Part(BOX, 10.0, edge + 2.0, 1.5, 0.01, 2.0, 3.0)
     frame = scan((plate, (20.0, 0.0, 0.0)), unlabelled=[wall], settings=replace(LITE, azimuth_step_deg=0.1))
@@ -131,7 +131,7 @@ def test_a_wall_before_a_share_of_a_plate_gives_kittis_occlusion(covered, level)
 
 def test_a_thing_between_two_beams_is_unknown():
     # At 60 m neighbouring beams are a third of a metre apart.
-    small = SHAPES["Pedestrian"](np.random.default_rng(0))._replace(parts=(Part(BOX, 0, 0, 0.02, 0.01, 0.3, 0.02),))
+    small = Shape("Pedestrian", parts=(Part(BOX, 0, 0, 0.02, 0.01, 0.3, 0.02),))
     beams = np.tan(np.radians(PRESETS["kitti-lite"].elevations_deg))
     distance = next(far for far in np.linspace(40, 70, 400) if np.abs(beams * far + 1.71).min() > 0.1)
     frame = scan((small, (distance, 0.0, 0.0)))

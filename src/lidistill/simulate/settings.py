@@ -8,7 +8,7 @@ from lidistill.simulate.sensor import RayGrid, SensorPreset, ray_grid, sensor_pr
 from lidistill.types import InputError, Settings
 
 # Raised whenever the same settings and seed give other points or labels, so that cached frames are not mixed.
-SIMULATOR_VERSION = 1
+SIMULATOR_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ Sizes follow the labels of KITTI's training set (mean length, width, height in m
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -15,19 +16,21 @@ from lidistill.simulate.primitives import BOX, CYLINDER, ELLIPSOID, TAPERED, Ext
 
 RUBBER, GLASS, PLATE, SKIN = 0.05, 0.04, 1.0, 0.45
 GLASS_LOSS = 0.7  # of the rays that meet a window
+PLATE_DEPTH_M = 0.02
 
 
-class Shape(NamedTuple):
+@dataclass(frozen=True)
+class Shape:
     """A thing of the street. Its label box is the extent of its parts."""
 
     name: str  # the class as KITTI names it; empty for what nobody labels
     parts: tuple[Part, ...]
 
-    @property
+    @cached_property
     def extent(self) -> Extent:
         return extent(self.parts)
 
-    @property
+    @cached_property
     def footprint(self) -> Extent:
         """What it takes up on the ground: the parts under head height, so that things may stand under a tree."""
         return extent(self.parts, below=1.9)
@@ -50,7 +53,8 @@ def _wheels(length: float, width: float, front: float, rear: float, radius: floa
 
 
 def _plates(length: float, height: float) -> list[Part]:
-    return [Part(BOX, end * (length / 2 - 0.01), 0.0, height, 0.01, 0.26, 0.06, PLATE) for end in (1, -1)]
+    """Number plates, standing out from a body that is PLATE_DEPTH_M shorter at both ends."""
+    return [Part(BOX, end * (length - PLATE_DEPTH_M) / 2, 0.0, height, PLATE_DEPTH_M / 2, 0.26, 0.06, PLATE) for end in (1, -1)]
 
 
 def car(rng: np.random.Generator) -> Shape:
@@ -69,7 +73,7 @@ def car(rng: np.random.Generator) -> Shape:
     shoulder, shoulder_x = (windscreen + length / 2) / 2, (windscreen - length / 2) / 2  # the body between bonnet and windows
     roof_x = (windscreen - slope_front + boot + slope_rear) / 2
     parts = [
-        Part(BOX, 0.0, 0.0, (sill + bonnet) / 2, length / 2, width / 2, (bonnet - sill) / 2, paint),
+        Part(BOX, 0.0, 0.0, (sill + bonnet) / 2, length / 2 - PLATE_DEPTH_M, width / 2, (bonnet - sill) / 2, paint),
         Part(BOX, shoulder_x, 0.0, (bonnet + belt) / 2, shoulder, width / 2 - 0.02, (belt - bonnet) / 2, paint),
         Part(
             TAPERED, (windscreen + boot) / 2, 0.0, (belt + roof) / 2, cabin / 2, width / 2 - 0.04, (roof - belt) / 2,
@@ -90,7 +94,7 @@ def van(rng: np.random.Generator) -> Shape:
     foot = between(rng, 0.34, 0.42) * length
     slope = between(rng, 0.08, 0.14) * length
     parts = [
-        Part(BOX, 0.0, 0.0, (sill + bonnet) / 2, length / 2, width / 2, (bonnet - sill) / 2, paint),
+        Part(BOX, 0.0, 0.0, (sill + bonnet) / 2, length / 2 - PLATE_DEPTH_M, width / 2, (bonnet - sill) / 2, paint),
         Part(
             TAPERED, (foot - length / 2) / 2, 0.0, (bonnet + height) / 2, (foot + length / 2) / 2, width / 2 - 0.02, (height - bonnet) / 2,
             paint, 0.15, front=slope, rear=0.05, side=0.08,
