@@ -118,17 +118,17 @@ def test_a_center_head_teaches_its_heat_and_its_regression_maps():
 def test_center_regression_is_smooth_l1_at_confident_cells():
     taught, learnt = fakes.output(8, BATCH, 1, kind="center"), fakes.output(4, BATCH, 2, kind="center")
     maps = [head.maps for head in (taught.heads[0], learnt.heads[0])]
-    total = count = 0
+    total = sure = 0
     for b in range(BATCH.size):
         for y in range(fakes.CELLS[0]):
             for x in range(fakes.CELLS[1]):
                 confidence = max(slow.probability(value) for value in maps[0]["heatmap"][b, :, y, x].tolist())
                 if confidence >= 0.6:
-                    count += 1
+                    sure += confidence
                     errors = [maps[0][name][b, :, y, x] - maps[1][name][b, :, y, x] for name in ("offset", "size")]
                     total += confidence * sum(slow.smooth_l1(error, 1 / 9) for error in torch.cat(errors).tolist())
     losses = run(LogitsConfig(confident=0.6, box_weight=1.0), taught, learnt)
-    assert losses.terms["logits/box"].item() == pytest.approx(total / count, rel=1e-4)
+    assert losses.terms["logits/box"].item() == pytest.approx(total / sure, rel=1e-4)
 
 
 def test_a_weight_of_zero_drops_the_term():

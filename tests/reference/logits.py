@@ -31,7 +31,7 @@ def anchor_head_terms(
     """Unweighted terms of maps (B, A*K, H, W), (B, A*7, H, W) and (B, A*2, H, W)."""
     frames, channels, height, width = taught["class"].shape
     classes = boxes = directions = 0.0
-    count = 0
+    sure = 0.0
     for b in range(frames):
         for y in range(height):
             for x in range(width):
@@ -47,10 +47,10 @@ def anchor_head_terms(
                         classes += temperature**2 * max(confidence, doubt) * divergence([p, 1 - p], [q, 1 - q])
                     if confidence < confident:
                         continue
-                    count += 1
+                    sure += confidence
                     errors = [other - one for one, other in zip(numbers(taught, "box", 7), numbers(learnt, "box", 7), strict=True)]
                     errors[6] = math.sin(errors[6])
                     boxes += confidence * sum(smooth_l1(error, beta) for error in errors)
                     directions += confidence * divergence(softmax(numbers(taught, "direction", 2)), softmax(numbers(learnt, "direction", 2)))
-    divided_by = max(count, frames)
+    divided_by = max(sure, frames)
     return {"class": classes / divided_by, "box": boxes / divided_by, "direction": directions / divided_by}

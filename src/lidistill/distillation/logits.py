@@ -3,8 +3,8 @@
 Scores follow Hinton, Vinyals and Dean (2015), read for sigmoid heads as one binary Kullback-Leibler divergence a class, with temperature T and factor
 T^2. Of the anchors of a frame about 99.9 % are background on which both networks agree, so a mean over all of them would teach nothing. Two things
 make the rare ones count, in the manner of focal losses: each anchor's divergence is weighted by the larger confidence of the two networks (so a
-missed object and a false alarm both count in full, agreed background hardly), and the sum is divided by the number of anchors on which the teacher
-is confident, at least one a frame, as a detection loss is divided by its positives. Box codes and directions are compared at the confident anchors
+missed object and a false alarm both count in full, agreed background hardly), and the sum is divided by the confidence of the teacher's objects, at
+least one a frame, as a detection loss is divided by its positives. Box codes and directions are compared at the confident anchors
 only, weighted by the confidence: elsewhere a teacher's box is noise.
 """
 
@@ -85,8 +85,8 @@ class Logits(DistillationMethod):
         confidence = teacher_logits.sigmoid().amax(dim=1)
         doubt = student_logits.detach().sigmoid().amax(dim=1)
         objects = confidence >= config.confident
-        count = objects.sum()
-        divided_by = count.clamp_min(taught.maps[key].shape[0]).to(confidence.dtype)
+        # The sum of confidences, not the number of anchors: a teacher is a little confident of many more anchors than the labels have positives.
+        divided_by = confidence[objects].sum().clamp_min(taught.maps[key].shape[0])
 
         divergence = binary_divergence(teacher_logits, student_logits, config.temperature).sum(dim=1)
         terms = {"class": config.temperature**2 * (torch.maximum(confidence, doubt) * divergence).sum() / divided_by}
@@ -100,7 +100,7 @@ class Logits(DistillationMethod):
         else:
             errors = [_map_error(taught.maps[other].detach(), learnt.maps[other], config.box_beta)[objects] for other in taught.maps if other != key]
             terms["box"] = (shares * torch.stack(errors).sum(dim=0)).sum() if errors else student_logits.sum() * 0
-        return terms, count
+        return terms, objects.sum()
 
 
 def binary_divergence(taught: Tensor, learnt: Tensor, temperature: float = 1.0) -> Tensor:
