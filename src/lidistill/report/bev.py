@@ -42,6 +42,7 @@ def draw_bev(
     title: str = "",
     legend: bool = True,
     width_px: int = 720,
+    text_scale: float = 1.0,
     colours: Mapping[str, Colour] | None = None,
 ) -> bytes:
     """A picture from above of points (P, 3+) and boxes per source, as the bytes of a PNG; also written to `path` when given.
@@ -49,13 +50,14 @@ def draw_bev(
     Forward (+x) is up and left (+y) is left. Each box has a tick from its centre through its front. The source "truth" is filled; names such as
     "teacher", "plain", "distilled" and "student" have fixed colours. The boxes of the first source carry their class, and their score when they have
     one. `point_range` is x_min y_min z_min x_max y_max z_max in metres; what lies outside, and what is not finite, is not drawn.
+    `text_scale` enlarges texts and lines, for pictures that are shown small.
     """
     x_min, y_min, z_min, x_max, y_max, z_max = (float(value) for value in point_range)
     if not (np.isfinite([x_min, y_min, x_max, y_max]).all() and x_max > x_min and y_max > y_min):
         raise InputError(f"point_range {tuple(point_range)} is empty; give x_min y_min z_min x_max y_max z_max in metres, each max above its min")
     height_px = max(1, round(width_px * (x_max - x_min) / (y_max - y_min)))
-    # A text of 12 px in a picture of 720; smaller pictures keep the proportion so that they can be shown at half size.
-    scale = width_px / 720 * 72 / DOTS_PER_INCH
+    # Texts and lines keep their proportion to the picture, whatever its size.
+    scale = text_scale * width_px / 720 * 72 / DOTS_PER_INCH
     figure = Figure(figsize=(width_px / DOTS_PER_INCH, height_px / DOTS_PER_INCH), dpi=DOTS_PER_INCH, facecolor=GROUND)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(-y_max, -y_min)

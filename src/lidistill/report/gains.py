@@ -1,0 +1,165 @@
+"""What distillation gained: each distilled student against the plain student of the same size, with intervals over the frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lidistill.evaluation.intervals import paired_bootstrap
+from lidistill.evaluation.kitti_keys import DIFFICULTIES, MEAN
+from lidistill.evaluation.kitti_matches import FrameMatches
+from lidistill.report.numbers import change, percent, score, span
+from lidistill.report.runs import Run
+from lidistill.types import InputError
+
+RESAMPLES = 1000
+SEED = 0
+SAME_SCORE = 1e-6  # percentage points by which a stored score and the one computed again from the matches may differ
+LEVEL = "95%"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A difference of scores in percentage points; the interval is None where the frames' matches are missing."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def has_interval(self) -> bool:
+        return self.low is not None and self.high is not None
+
+    @property
+    def verdict(self) -> str:
+        """ "gain" or "loss" where the interval excludes zero, "unproven" where it includes it or is missing, "none" without a difference."""
+        if self.value is None:
+            return "none"
+        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+            return "unproven"
+        return "gain" if self.low > 0 else "loss"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A distilled student, the plain student it is measured against, and its teacher."""
+
+    plain: Run
+    distilled: Run
+    teacher: Run | None
+    gains: Mapping[str, Gain]  # score key -> gain, the headline score among them
+    main: str
+
+    @property
+    def headline(self) -> Gain:
+        return self.gains[self.main]
+
+    @property
+    def recovered(self) -> float | None:
+        """Share of the distance from plain student to teacher that distillation covers; None where the teacher is not ahead."""
+        ahead = _difference(None if self.teacher is None else self.teacher.value(self.main), self.plain.value(self.main))
+        gain = self.headline.value
+        return None if ahead is None or gain is None or ahead <= 0 else gain / ahead
+
+    @property
+    def same_network(self) -> bool:
+        return self.plain.setting("detector") == self.distilled.setting("detector")
+
+
+def pair_runs(runs: Sequence[Run]) -> list[Pair]:
+    """One pair for each distilled run, with the plain run nearest to it: the same network first, then the same seed, then the order given."""
+    plains = [run for run in runs if run.role == "plain"]
+    teachers = [run for run in runs if run.role == "teacher"]
+    pairs = []
+    for run in runs:
+        if run.role != "distilled" or not plains:
+            continue
+        plain = max(plains, key=lambda other, run=run: (_same(other, run, "detector"), _same(other, run, "seed")))  # type: ignore[misc]
+        pairs.append(_measured(plain, run, _teacher_of(run, teachers)))
+    return pairs
+
+
+def class_names(keys: Sequence[str], prefix: str) -> list[str]:
+    """Classes with scores under `prefix` ("strict/3d"), in order, the mean last."""
+    names = list(dict.fromkeys(key.split("/")[2] for key in keys if key.startswith(f"{prefix}/") and key.count("/") == 4))
+    return [name for name in names if name != MEAN] + [name for name in names if name == MEAN]
+
+
+def gain_sentence(pair: Pair) -> str:
+    """What the headline score says, plainly."""
+    gain = pair.headline
+    if gain.value is None:
+        return "No gain can be stated: one of the two students has no score."
+    interval = f"{LEVEL} interval {span(gain.low, gain.high)}"
+    points, size = change(gain.value), score(abs(gain.value))
+    if not gain.has_interval:
+        return f"Distillation changes the student by {points} AP; how sure that is, is not known."
+    if gain.verdict == "gain":
+        return f"Distillation lifts the student by {size} AP ({interval})."
+    if gain.verdict == "loss":
+        return f"Distillation lowers the student by {size} AP ({interval})."
+    return f"No gain is shown: {points} AP, and the {interval} includes zero."
+
+
+def recovered_sentence(pair: Pair) -> str:
+    """How much of the way to the teacher the student went."""
+    if pair.teacher is None:
+        return "No teacher is among the runs, so the share of its lead that was recovered is not known."
+    teacher, plain = pair.teacher.value(pair.main), pair.plain.value(pair.main)
+    if pair.recovered is None:
+        if teacher is None or plain is None or pair.headline.value is None:
+            return "The share of the teacher's lead that was recovered is not known, since a score is missing."
+        return f"The teacher ({score(teacher)}) is not ahead of the plain student ({score(plain)}), so there is no lead to recover."
+    lead = f"the teacher's lead of {score(_difference(teacher, plain))} AP over the plain student"
+    if pair.recovered <= 0:
+        return f"None of {lead} is recovered."
+    return f"Distillation recovers {percent(pair.recovered)} of {lead}."
+
+
+def _measured(plain: Run, distilled: Run, teacher: Run | None) -> Pair:
+    if distilled.scores is None or plain.scores is None:
+        main = "" if distilled.scores is None else distilled.scores.main
+        return Pair(plain, distilled, teacher, {main: Gain(None)}, main)
+    main = distilled.scores.main
+    keys = [key for key in _gain_keys(main, distilled.scores.values) if key in plain.scores.values]
+    matches = [FrameMatches.load(run.folder.matches) for run in (plain, distilled) if run.folder.matches.is_file()]
+    gains = {}
+    for key in keys:
+        difference = _difference(distilled.value(key), plain.value(key))
+        if difference is None or len(matches) < 2:
+            gains[key] = Gain(difference)
+            continue
+        interval = paired_bootstrap(matches[0], matches[1], key=key, resamples=RESAMPLES, seed=SEED)
+        if abs(interval.gain - difference) > SAME_SCORE:
+            folders = f"{plain.folder.path} and {distilled.folder.path}"
+            raise InputError(f"{folders}: scores.json and matches.npz are of different evaluations; run `lidistill evaluate` on both folders again")
+        gains[key] = Gain(difference, interval.low, interval.high)
+    return Pair(plain, distilled, teacher, gains, main)
+
+
+def _gain_keys(main: str, keys: Mapping[str, Any]) -> list[str]:
+    """The headline score, and under KITTI's metric its classes and difficulties at the same overlap and recall points."""
+    parts = main.split("/")
+    if len(parts) != 5:
+        return [main]
+    prefix = "/".join(parts[:2])
+    wanted = [f"{prefix}/{name}/{parts[3]}/{level}" for name in class_names(list(keys), prefix) for level in DIFFICULTIES]
+    return [key for key in wanted if key in keys]
+
+
+def _teacher_of(run: Run, teachers: Sequence[Run]) -> Run | None:
+    named = run.setting("distillation", "teacher")
+    for teacher in teachers:
+        if named is not None and Path(str(named)).resolve() == teacher.folder.path.resolve():
+            return teacher
+    return teachers[0] if teachers else None
+
+
+def _same(one: Run, other: Run, key: str) -> bool:
+    return one.setting(key) == other.setting(key)
+
+
+def _difference(above: float | None, below: float | None) -> float | None:
+    return None if above is None or below is None else above - below
