@@ -243,8 +243,9 @@ def test_a_class_without_labels_scores_0_and_is_left_out_of_the_mean():
     assert values["strict/3d/mean/R40/moderate"] == pytest.approx(100)
 
 
-def test_results_without_3d_boxes_are_evaluated_in_the_image_only():
-    flat = {"size": (-1, -1, -1), "location": (-1000, -1000, -1000), "rotation_y": -10}
+@pytest.mark.parametrize(("size", "location"), [((-1, -1, -1), (-1000, -1000, -1000)), (None, (-1000, -1000, -1000)), ((-1, -1, -1), (0, 1.5, 20))])
+def test_results_without_3d_boxes_are_evaluated_in_the_image_only(size, location):
+    flat = {"size": size, "location": location, "rotation_y": -10}
     values = scored([("Car", {})], [("Car", flat)], [0.9])
     assert values["strict/bbox/Car/R40/easy"] == pytest.approx(100)
     for metric in ("bev", "3d"):

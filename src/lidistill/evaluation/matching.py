@@ -59,18 +59,23 @@ def count_steps(
     first_hits = np.zeros(0, dtype=np.int64)
     if len(pairs):
         group, turn = _groups(pairs, len(counted), len(scores))
-        pair_hits = counted[pairs.truth] & regular[pairs.detection]
-        first_hits = np.sort(pairs.detection[_first_pass(pairs, group, turn, scores) & pair_hits])
+        taken = _first_pass(pairs, group, turn, scores)
+        first_hits = np.sort(pairs.detection[taken & counted[pairs.truth] & regular[pairs.detection]])
 
+    # A truth takes a neutral detection in pass two only where it finds no regular one. Hit it is in neither case, so those pairs can be left out.
+    rows = np.flatnonzero(regular[pairs.detection])
+    if len(rows):
+        pairs = pairs[rows]
+        group, turn = _groups(pairs, len(counted), len(scores))
         levels = _levels(pairs.detection, group, scores)
-        level, pair = _second_pass(pairs, group, turn, regular, levels)
-        hit = pair_hits[pair]
-        used = (regular & ~forgiven)[pairs.detection[pair]]
+        level, pair = _second_pass(pairs, turn, levels)
+        hit = counted[pairs.truth[pair]]
+        used = ~forgiven[pairs.detection[pair]]
         at = levels.detection
         hits[at] = levels.changes(level[hit])
         misses[at] -= levels.changes(level[used])
         if similarity is not None:
-            total_similarity[at] = levels.changes(level[hit], similarity[pair[hit]])
+            total_similarity[at] = levels.changes(level[hit], similarity[rows][pair[hit]])
     rows = np.flatnonzero((hits != 0) | (misses != 0) | (total_similarity != 0))
     return Steps(first_hits, rows, hits[rows], misses[rows], total_similarity[rows])
 
@@ -136,14 +141,13 @@ def _levels(pair_detection: np.ndarray, pair_group: np.ndarray, scores: np.ndarr
     )
 
 
-def _second_pass(pairs: Pairs, group: np.ndarray, turn: np.ndarray, regular: np.ndarray, levels: _Levels) -> tuple[np.ndarray, np.ndarray]:
+def _second_pass(pairs: Pairs, turn: np.ndarray, levels: _Levels) -> tuple[np.ndarray, np.ndarray]:
     """Pass two at every level, among detections that reach its score: (M,) levels and (M,) pairs that are taken there.
 
-    Each truth takes the free regular candidate of largest overlap; where there is none, the first neutral one in the file.
+    Each truth takes the free candidate of largest overlap (of equal ones, the first in the file).
     """
-    is_regular = regular[pairs.detection]
     preference = np.empty(len(pairs), dtype=np.int64)
-    preference[np.lexsort((pairs.detection, np.where(is_regular, -pairs.overlap, 0.0), ~is_regular))] = np.arange(len(pairs))
+    preference[np.lexsort((pairs.detection, -pairs.overlap))] = np.arange(len(pairs))
 
     repeats = levels.end_of_pair - levels.of_pair
     pair = np.repeat(np.arange(len(pairs)), repeats)
