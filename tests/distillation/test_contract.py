@@ -177,6 +177,18 @@ def test_autocast_changes_nothing_but_the_rounding_of_the_features(config):
     assert any(tensor.grad is not None for tensor in fakes.tensors(learnt).values())
 
 
+@pytest.mark.parametrize("config", [METHODS["pointdistiller"](taps=("neck",), **SMALL), METHODS["fitnets"]()], ids=["pointdistiller", "fitnets"])
+def test_half_precision_maps_of_another_grid_are_compared_in_full_precision(config):
+    batch = fakes.make_batch()
+    taught, learnt = pair(batch)
+    coarse = replace(learnt.taps["neck"], features=learnt.taps["neck"].features[..., ::2, ::2].to(torch.bfloat16), cell=(1.0, 1.0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = build(config)(taught, DetectorOutput({**learnt.taps, "neck": coarse}, learnt.heads), batch)
+    assert_sound(losses, config.name)
+    losses.total.backward()
+    assert learnt.taps["neck"].features.grad.abs().sum() > 0
+
+
 @each_method
 def test_without_gradient_the_values_are_the_same(config):
     batch = fakes.make_batch()

@@ -111,14 +111,14 @@ class PointDistiller(DistillationMethod):
         terms: dict[str, Tensor] = {}
         logs: dict[str, Tensor] = {}
         for index, tap in enumerate(self.taps):
-            taught, learnt = _paired_rows(tap, teacher, student)
-            is_map = isinstance(teacher.taps[tap], FeatureMap)
-            if torch.is_grad_enabled() and self.training and len(learnt.features) and not learnt.features.requires_grad:
+            learnable = find_tap(student, self.config.name, tap).features
+            if torch.is_grad_enabled() and self.training and len(learnable) and not learnable.requires_grad:
                 raise InputError(
                     f"{self.config.name}: no trainable layer of the student lies before its tap {tap!r}, so it cannot learn there; choose another tap"
                 )
-            with full_precision(learnt.features):
-                value, watched = self._compare(index, taught, learnt, is_map, batch)
+            with full_precision(learnable):
+                taught, learnt = _paired_rows(tap, teacher, student)
+                value, watched = self._compare(index, taught, learnt, isinstance(teacher.taps[tap], FeatureMap), batch)
             terms[f"{self.config.name}/{tap}"] = self.config.weight * value
             logs |= {f"{self.config.name}/{tap}/{name}": number for name, number in watched.items()}
         return Losses(terms, logs)
@@ -248,7 +248,7 @@ def _paired_rows(tap: str, teacher: DetectorOutput, student: DetectorOutput) -> 
     """The tap of both networks as rows that stand for the same places."""
     taught, learnt = find_tap(teacher, "pointdistiller", tap), find_tap(student, "pointdistiller", tap)
     if isinstance(taught, FeatureMap) and isinstance(learnt, FeatureMap):
-        return taught.as_set(), resampled(learnt, taught).as_set()
+        return taught.as_set(), resampled(FeatureMap(as_full(learnt.features), learnt.origin, learnt.cell), taught).as_set()
     if isinstance(taught, FeatureMap) or isinstance(learnt, FeatureMap):
         raise InputError(f"pointdistiller: {tap!r} is a map in one network and a set in the other; choose a tap of one kind")
     remedy = "give both networks one grid and the same voxels, or choose a map tap such as 'neck'"
