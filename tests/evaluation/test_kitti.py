@@ -243,14 +243,31 @@ def test_a_class_without_labels_scores_0_and_is_left_out_of_the_mean():
     assert values["strict/3d/mean/R40/moderate"] == pytest.approx(100)
 
 
-@pytest.mark.parametrize(("size", "location"), [((-1, -1, -1), (-1000, -1000, -1000)), (None, (-1000, -1000, -1000)), ((-1, -1, -1), (0, 1.5, 20))])
-def test_results_without_3d_boxes_are_evaluated_in_the_image_only(size, location):
-    flat = {"size": size, "location": location, "rotation_y": -10}
-    values = scored([("Car", {})], [("Car", flat)], [0.9])
+SOMEWHERE, NOWHERE, A_CAR, NO_SIZE = (0, 1.5, 20), (-1000, -1000, -1000), SIZES["Car"], (-1, -1, -1)
+
+
+@pytest.mark.parametrize(
+    ("size", "location", "evaluated"),
+    [
+        (A_CAR, SOMEWHERE, ("bev", "3d")),
+        (NO_SIZE, NOWHERE, ()),
+        (A_CAR, NOWHERE, ()),
+        (NO_SIZE, SOMEWHERE, ()),
+        (A_CAR, (-1000, 1.5, 20), ()),
+        (A_CAR, (0, 1.5, -1000), ()),
+        (A_CAR, (0, -1000, 20), ("bev",)),
+        ((1.5, -1, 3.9), SOMEWHERE, ()),
+        ((1.5, 1.6, -1), SOMEWHERE, ()),
+        ((-1, 1.6, 3.9), SOMEWHERE, ("bev",)),
+    ],
+)
+def test_results_are_evaluated_where_they_have_boxes(size, location, evaluated):
+    values = scored([("Car", {})], [("Car", {"size": size, "location": location})], [0.9])
     assert values["strict/bbox/Car/R40/easy"] == pytest.approx(100)
     for metric in ("bev", "3d"):
-        assert values[f"strict/{metric}/Car/R40/easy"] is None
-        assert values[f"strict/{metric}/mean/R40/easy"] is None
+        wanted = pytest.approx(100) if metric in evaluated else None
+        assert values[f"strict/{metric}/Car/R40/easy"] == wanted
+        assert values[f"strict/{metric}/mean/R40/easy"] == wanted
 
 
 def test_detections_without_an_image_box_are_not_evaluated_in_the_image():

@@ -24,7 +24,7 @@ def stacked(frames: Sequence[CameraObjects]) -> tuple[CameraObjects, np.ndarray]
 
     return (
         CameraObjects(
-            names=column("names"),
+            names=column("names").astype(str),
             truncation=column("truncation"),
             occlusion=column("occlusion"),
             alpha=column("alpha"),

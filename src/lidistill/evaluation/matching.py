@@ -103,10 +103,13 @@ def _first_pass(pairs: Pairs, group: np.ndarray, turn: np.ndarray, scores: np.nd
 
 @dataclass(frozen=True)
 class _Levels:
-    """The distinct scores of each group, best first, groups one after the other."""
+    """The detections of each group, best first, groups one after the other: at its level a detection comes in beside those before it.
+
+    Equal scores make levels of their own; no threshold falls between them, so only their sum is ever seen.
+    """
 
     group: np.ndarray  # (L,)
-    detection: np.ndarray  # (L,) one detection that has the score
+    detection: np.ndarray  # (L,)
     of_pair: np.ndarray  # (P,) the level at which the pair's detection comes in
     end_of_pair: np.ndarray  # (P,) one past the last level of the pair's group
     slot_of_pair: np.ndarray  # (P,) place of the pair's detection in its group
@@ -123,21 +126,18 @@ class _Levels:
 def _levels(pair_detection: np.ndarray, pair_group: np.ndarray, scores: np.ndarray) -> _Levels:
     detections, first, pair_row = np.unique(pair_detection, return_index=True, return_inverse=True)
     order = np.lexsort((detections, -scores[detections], pair_group[first]))
-    group, score = pair_group[first][order], scores[detections][order]
-    new = np.ones(len(order), dtype=bool)
-    new[1:] = (group[1:] != group[:-1]) | (score[1:] != score[:-1])
-    level_group = group[new]
-
-    place = np.empty(len(order), dtype=np.int64)  # of each detection in the order by group and score
+    group = pair_group[first][order]
+    place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
-    level_size = np.searchsorted(group, level_group, side="right") - np.searchsorted(group, level_group)
+    of_pair = place[pair_row]
+    group_size = np.searchsorted(group, group, side="right") - np.searchsorted(group, group)
     return _Levels(
-        group=level_group,
-        detection=detections[order][new],
-        of_pair=(np.cumsum(new) - 1)[place][pair_row],
-        end_of_pair=np.searchsorted(level_group, pair_group, side="right"),
-        slot_of_pair=(place - np.searchsorted(group, pair_group[first]))[pair_row],
-        first_slot=np.concatenate([[0], np.cumsum(level_size)]),
+        group=group,
+        detection=detections[order],
+        of_pair=of_pair,
+        end_of_pair=np.searchsorted(group, pair_group, side="right"),
+        slot_of_pair=of_pair - np.searchsorted(group, pair_group),
+        first_slot=np.concatenate([[0], np.cumsum(group_size)]),
     )
 
 
