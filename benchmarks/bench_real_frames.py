@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from measure import environment, record
+
 from lidistill.jobs import evaluate, predict, supervised, train
 from lidistill.run_folder import RunFolder
 

@@ -163,3 +163,13 @@ def test_settings_that_ask_for_nothing_are_refused():
         TrainingSettings(steps=0, epochs=0)
     with pytest.raises(InputError, match="training.precision"):
         TrainingSettings(precision="fp8")
+
+
+def test_bad_input_found_by_a_loader_process_is_still_one_sentence(tmp_path):
+    class Damaged(TinyFrames):
+        def __getitem__(self, key):
+            raise InputError("000003.bin: 7 bytes are no whole points; copy the file again")
+
+    with pytest.raises(InputError) as raised:
+        run(tmp_path, TrainingSettings(steps=5, batch_size=4, workers=1), Damaged())
+    assert str(raised.value) == "000003.bin: 7 bytes are no whole points; copy the file again"

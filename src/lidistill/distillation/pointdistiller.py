@@ -35,6 +35,8 @@ SCOPES = ("sample", "batch")
 SAMPLINGS = ("top", "random", "mixed", "bottom")
 IMPORTANCES = ("occupancy", "channel_max")
 
+BATCH_QUERIES = 6000  # released code, for a batch of six frames
+FRAME_QUERIES = 1000  # the same number a frame
 DISTANCE_FACTOR = 2.0  # released code
 FROBENIUS_FACTOR = 5e-4  # released code, without reweighting
 RELEASED_TEMPERATURE = 0.01  # points, released code: counts differ by at least 1, so only the largest count keeps a weight
@@ -50,7 +52,7 @@ class PointDistillerConfig(MethodConfig):
     name: ClassVar[str] = "pointdistiller"
     taps: tuple[str, ...] = ()  # empty: the first of encoder, bev.*, neck, points that both networks offer
     form: str = "paper"
-    num_queries: int = 6000  # graphs a frame, or a batch with scope "batch"; fewer where there are fewer rows
+    num_queries: int | None = None  # graphs a frame, or a batch with scope "batch"; None: 1000 or 6000; fewer where there are fewer rows
     num_neighbours: int = 128  # edges a graph, the centre's own included; fewer where there are fewer rows
     channels: int = 0  # of an encoded edge; 0: the student's tap width
     temperature: float | None = None  # in units of importance; None: 0.01 points in the released form, else the one at which half of the graphs count
@@ -72,7 +74,8 @@ class PointDistillerConfig(MethodConfig):
         if self.importance is not None:
             check_choice(f"{self.name}.importance", self.importance, IMPORTANCES)
         for key, smallest in (("num_queries", 1), ("num_neighbours", 1), ("channels", 0)):
-            check_at_least(f"{self.name}.{key}", getattr(self, key), smallest)
+            if getattr(self, key) is not None:
+                check_at_least(f"{self.name}.{key}", getattr(self, key), smallest)
         if self.temperature is not None and not 0 < self.temperature < float("inf"):
             raise InputError(f"{self.name}.temperature is {self.temperature}; give a finite number above 0")
 
@@ -86,7 +89,9 @@ class PointDistillerConfig(MethodConfig):
 PUBLISHED: dict[str, PointDistillerConfig] = {
     "pointpillars": PointDistillerConfig(form="released", taps=("encoder",)),  # C' 32 and 16 at 4x and 16x: the student's width
     "second": PointDistillerConfig(form="released", taps=("bev.0", "bev.1"), num_queries=256, channels=32),
-    "pointrcnn": PointDistillerConfig(form="released", taps=("points",), scope="sample", pooling="max"),  # C' 45 and 32: the student's width
+    "pointrcnn": PointDistillerConfig(
+        form="released", taps=("points",), scope="sample", num_queries=6000, pooling="max"
+    ),  # C' 45 and 32: the student's width
     "pointpillars-fpn": PointDistillerConfig(form="released", taps=("neck",), num_queries=256, channels=64),  # nuScenes
 }
 
@@ -141,7 +146,8 @@ class PointDistiller(DistillationMethod):
 
         counted = config.importance == "occupancy" or (config.importance is None and teacher.occupancy is not None)
         importance = _importance(teacher, self.taps[index], counted)
-        queries = select_queries(importance, groups, config.num_queries, config.sampling, [f"{config.seed}/{name}" for name in names])
+        num_queries = config.num_queries or (BATCH_QUERIES if joined else FRAME_QUERIES)
+        queries = select_queries(importance, groups, num_queries, config.sampling, [f"{config.seed}/{name}" for name in names])
         neighbours = nearest_rows(taught, groups, queries, config.num_neighbours)
         graphs = NeighbourGraphs.of(queries, neighbours, taught.shape[0])
         teacher_terms = self.teacher_encoders[index](taught, graphs)

@@ -96,7 +96,7 @@ def _distilled(
 
 def examine_teacher(teacher: Run, experiment: Experiment, lessons: Distillation, folder: RunFolder, validation: FrameSource, device: str) -> None:
     """Score the teacher on the student's own validation frames and refuse a sick one; the findings are kept in `certificate.json`."""
-    frames = [validation[row] for row in _spread(len(validation), experiment.training.validation_frames)]
+    frames = [frame for row in _spread(len(validation), experiment.training.validation_frames) if (frame := validation[row]).boxes is not None]
     detector = teacher.detector.to(pick_device(device))
     predictions = predict(detector, frames, device=pick_device(device), batch_size=experiment.training.batch_size)
     scores, _ = PROTOCOLS[validation.spec.protocol](predictions, frames)

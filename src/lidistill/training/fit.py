@@ -114,7 +114,11 @@ def fit(
             pin_memory=trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
         )
         watch.begin(first_step)
-        trainer.fit(module, loader, ckpt_path=str(folder.resume) if first_step else None, weights_only=True)
+        try:
+            trainer.fit(module, loader, ckpt_path=str(folder.resume) if first_step else None, weights_only=True)
+        except InputError as error:
+            # A loader process hands its traceback on inside the message; the sentence is behind it.
+            raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
     _hand_on_best(watch, objective, settings)
 
 
