@@ -13,11 +13,11 @@ from lidistill.detectors.pointpillars import PointPillarsConfig
 from lidistill.detectors.presets import CLASSES, KITTI_ANCHORS
 from lidistill.types import Batch, Boxes, VoxelGrid, Voxels
 
-GRID = VoxelGrid((0.0, -5.12, -3.0, 10.24, 5.12, 1.0), (0.32, 0.32, 4.0), max_points_per_voxel=5, max_voxels_train=200, max_voxels_eval=400)
+GRID = VoxelGrid((0.0, -3.84, -3.0, 10.24, 3.84, 1.0), (0.32, 0.32, 4.0), max_points_per_voxel=5, max_voxels_train=200, max_voxels_eval=400)
 
 
 def small_config(**head: object) -> PointPillarsConfig:
-    """32 x 32 pillars, two stages, a few channels."""
+    """32 x 24 pillars, two stages, a few channels."""
     return PointPillarsConfig(
         classes=CLASSES,
         grid=GRID,
@@ -31,7 +31,7 @@ def scene(generator: torch.Generator, num_points: int = 600) -> tuple[torch.Tens
     """Points (P, 4) over and around the grid, more of them near the sensor, and one box of each class."""
     points = torch.rand(num_points, 4, generator=generator)
     points[:, 0] = points[:, 0] ** 2 * 12 - 0.5
-    points[:, 1] = (points[:, 1] - 0.5) * 11
+    points[:, 1] = (points[:, 1] - 0.5) * 9
     points[:, 2] = points[:, 2] * 5 - 3.5
     boxes = Boxes(
         geometry=torch.tensor(

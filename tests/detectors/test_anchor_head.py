@@ -17,7 +17,7 @@ from tests.detectors.small import GRID, scene
 from tests.reference.targets import focal, smooth_l1
 
 CONFIG = AnchorHeadConfig(anchors=KITTI_ANCHORS)
-SIZE = (16, 16)
+SIZE = (16, 12)
 
 
 def head_of(config: AnchorHeadConfig = CONFIG) -> AnchorHead:
@@ -57,13 +57,13 @@ def perfect_output(head: AnchorHead, boxes: Boxes) -> HeadOutput:
 
 def test_maps_are_laid_out_class_major_then_rotation():
     head = head_of()
-    output = head(torch.randn(2, 4, 16, 16))
+    output = head(torch.randn(2, 4, 12, 16))
     assert {name: tuple(values.shape) for name, values in output.maps.items()} == {
-        "class": (2, 18, 16, 16),
-        "box": (2, 42, 16, 16),
-        "direction": (2, 12, 16, 16),
+        "class": (2, 18, 12, 16),
+        "box": (2, 42, 12, 16),
+        "direction": (2, 12, 12, 16),
     }
-    assert (output.kind, output.classes, output.origin) == ("anchor", (0, 1, 2), (0.0, -5.12))
+    assert (output.kind, output.classes, output.origin) == ("anchor", (0, 1, 2), (0.0, -3.84))
     assert output.cell == pytest.approx((0.64, 0.64))
     # the codes of the cyclist's second anchor in the cell of row 5 and column 7 decode against that anchor
     row = ((5 * 16 + 7) * 3 + 2) * 2 + 1
@@ -73,8 +73,8 @@ def test_maps_are_laid_out_class_major_then_rotation():
 
 
 def test_scores_start_at_one_percent():
-    output = head_of()(torch.zeros(1, 4, 16, 16))
-    torch.testing.assert_close(torch.sigmoid(output.maps["class"]), torch.full((1, 18, 16, 16), 0.01))
+    output = head_of()(torch.zeros(1, 4, 12, 16))
+    torch.testing.assert_close(torch.sigmoid(output.maps["class"]), torch.full((1, 18, 12, 16), 0.01))
 
 
 @pytest.mark.parametrize("normaliser", ["frame", "batch"])
@@ -144,11 +144,18 @@ def test_weights_of_terms_and_codes_scale_what_they_name():
 
 def test_frames_without_boxes_are_finite_and_reach_every_parameter():
     head = head_of()
-    losses = head.loss(head(torch.randn(2, 4, 16, 16)), batch_with(Boxes.empty(), Boxes.empty()))
+    losses = head.loss(head(torch.randn(2, 4, 12, 16)), batch_with(Boxes.empty(), Boxes.empty()))
     losses.total.backward()
     assert losses.terms["box"].item() == losses.terms["direction"].item() == 0
     assert torch.isfinite(losses.total)
     assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in head.parameters())
+
+
+def test_detections_carry_no_gradient():
+    found = head_of().decode(head_of()(torch.randn(1, 4, 12, 16) * 100))[0]
+    assert len(found) > 0
+    assert not found.scores.requires_grad
+    assert not found.geometry.requires_grad
 
 
 def test_anchors_are_no_part_of_the_saved_state():
@@ -157,5 +164,5 @@ def test_anchors_are_no_part_of_the_saved_state():
 
 def test_the_output_of_another_head_is_refused():
     other = AnchorHead(CONFIG, 4, GRID.point_range, (8, 8))
-    with pytest.raises(InputError, match="1536 anchors"):
+    with pytest.raises(InputError, match="1152 anchors"):
         other.decode(random_output(head_of()))

@@ -90,7 +90,7 @@ def test_a_full_pillar_may_fall_below_what_an_empty_slot_gives():
         encoder.norm.running_mean.zero_()
         encoder.norm.running_var.fill_(1.0 - 1e-3)
     point = torch.tensor([[4.96, 0.16, 0.0, 0.5]])
-    coords = torch.tensor([[0, 0, 16, 15]])
+    coords = torch.tensor([[0, 0, 12, 15]])
     full = Voxels(point.repeat(5, 1), torch.zeros(5, dtype=torch.int64), torch.tensor([5]), coords, GRID, 1)
     partial = Voxels(point, torch.zeros(1, dtype=torch.int64), torch.tensor([1]), coords, GRID, 1)
     assert encoder(partial).features.tolist() == [[5.0] * 4]
@@ -99,7 +99,7 @@ def test_a_full_pillar_may_fall_below_what_an_empty_slot_gives():
 
 
 def test_decorated_columns_of_a_pillar_counted_by_hand():
-    coords = torch.tensor([[0, 0, 16, 3]])  # centre x 1.12, y 0.16, z -1
+    coords = torch.tensor([[0, 0, 12, 3]])  # centre x 1.12, y 0.16, z -1
     points = torch.tensor([[1.0, 0.1, -2.0, 0.3], [1.2, 0.3, -1.0, 0.7]])
     voxels = Voxels(points, torch.zeros(2, dtype=torch.int64), torch.tensor([2]), coords, GRID, 1)
     torch.testing.assert_close(voxel_centres(voxels), torch.tensor([[1.12, 0.16, -1.0]]))
@@ -126,7 +126,7 @@ def test_rows_carry_their_place_and_their_number_of_points():
     assert torch.equal(pillars.batch_index, voxels.coords[:, 0])
     assert torch.equal(pillars.occupancy, voxels.counts)
     torch.testing.assert_close(pillars.positions[:, 0], voxels.coords[:, 3] * 0.32 + 0.16)
-    torch.testing.assert_close(pillars.positions[:, 1], voxels.coords[:, 2] * 0.32 - 5.12 + 0.16)
+    torch.testing.assert_close(pillars.positions[:, 1], voxels.coords[:, 2] * 0.32 - 3.84 + 0.16)
     assert (pillars.positions[:, 2] == -1).all()
 
 
@@ -151,7 +151,7 @@ def test_one_pillar_with_one_point_trains():
         torch.tensor([[1.0, 0.1, -2.0, 0.3]]),
         torch.zeros(1, dtype=torch.int64),
         torch.ones(1, dtype=torch.int64),
-        torch.tensor([[0, 0, 16, 3]]),
+        torch.tensor([[0, 0, 12, 3]]),
         grid,
         1,
     )

@@ -37,8 +37,8 @@ def test_taps_are_what_their_specs_promise():
             assert torch.equal(tap.occupancy, voxels.counts)
         else:
             assert isinstance(tap, FeatureMap)
-            assert tap.features.shape == (2, spec.channels, 32 // spec.stride, 32 // spec.stride)
-            assert tap.origin == (0.0, -5.12)
+            assert tap.features.shape == (2, spec.channels, 24 // spec.stride, 32 // spec.stride)
+            assert tap.origin == (0.0, -3.84)
             assert tap.cell == pytest.approx((0.32 * spec.stride, 0.32 * spec.stride))
 
 
@@ -66,7 +66,7 @@ def test_teacher_and_student_see_the_same_pillars():
 
 
 def test_voxels_of_another_grid_are_refused():
-    other = replace(small_config(), grid=VoxelGrid((0.0, -5.12, -3.0, 10.24, 5.12, 1.0), (0.64, 0.64, 4.0)))
+    other = replace(small_config(), grid=VoxelGrid((0.0, -3.84, -3.0, 10.24, 3.84, 1.0), (0.64, 0.64, 4.0)))
     batch = small_batch()
     with pytest.raises(InputError, match="voxelise once per grid"):
         small_config().build()(batch, other.build().voxelise(batch))
@@ -188,7 +188,7 @@ def test_anchors_in_another_order_than_the_classes_are_refused():
 
 def test_a_grid_with_several_layers_is_refused_with_the_right_height():
     with pytest.raises(InputError, match="set the voxel height to 4 m"):
-        replace(small_config(), grid=VoxelGrid((0.0, -5.12, -3.0, 10.24, 5.12, 1.0), (0.32, 0.32, 2.0)))
+        replace(small_config(), grid=VoxelGrid((0.0, -3.84, -3.0, 10.24, 3.84, 1.0), (0.32, 0.32, 2.0)))
 
 
 def test_the_table_lists_it_under_its_name():

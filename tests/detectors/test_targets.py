@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lidistill.detectors.anchors import AnchorClass, anchor_grid
-from lidistill.detectors.targets import assign_anchors
+from lidistill.detectors.targets import _match, assign_anchors
 from lidistill.types import Boxes
 from tests.reference.targets import assign, nearest_overlap
 
@@ -94,6 +94,18 @@ def test_a_claimed_anchor_stands_for_the_better_box_in_one_tool_and_for_the_clai
     pair = boxes(tuple(exact), tuple(off), labels=[0, 0])
     assert assign_anchors(pair, anchors, CLASSES, "openpcdet").truth[row] == 0
     assert assign_anchors(pair, anchors, CLASSES, "mmdet3d").truth[row] == 1
+
+
+def test_a_box_that_barely_reaches_the_map_still_claims_its_best_anchor():
+    targets = assign_anchors(boxes((15.0, 0.5, -1, 4.2, 1.6, 1.5, 0), labels=[0]), grid(), CLASSES, "openpcdet")  # touches the last anchors by 0.55 m
+    assert len(targets.positive) > 0
+
+
+@pytest.mark.parametrize("matching", ["openpcdet", "mmdet3d"])
+def test_an_overlap_on_a_threshold_counts_as_above_it(matching):
+    kind = AnchorClass("Car", (4.0, 2.0, 1.5), 0.0, matched=0.75, unmatched=0.5)
+    state, _ = _match(torch.tensor([[0.875], [0.75], [0.625], [0.5], [0.375]]), kind, matching)
+    assert state.tolist() == [1, 1, -1, -1, 0]
 
 
 def test_overlaps_between_the_thresholds_are_ignored():

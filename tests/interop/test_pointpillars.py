@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -86,6 +87,19 @@ def test_classes_come_in_our_order_whatever_the_file_has(tmp_path, source):
     config, _, report = import_checkpoint(file_of(tmp_path, source))
     assert config.classes == tuple(anchor.name for anchor in config.head.anchors) == ("Car", "Pedestrian", "Cyclist")
     assert report["classes_in_file"] == list(CONVENTIONS[source].classes)
+
+
+def test_conventions_of_the_source_become_settings(tmp_path, source):
+    config, _, _ = import_checkpoint(file_of(tmp_path, source))
+    head, post = config.head, config.head.post
+    own = (config.encoder.legacy_features, head.placement, head.matching, head.normaliser, head.direction.offset)
+    after = (post.score_threshold, post.nms_threshold, post.class_agnostic, post.every_class, post.max_before, post.max_after)
+    if source == "openpcdet":
+        assert own == (False, "corners", "openpcdet", "frame", 0.78539)
+        assert after == (0.1, 0.01, True, False, 4096, 500)
+    else:
+        assert own == (True, "centres", "mmdet3d", "batch", -math.pi / 2)
+        assert after == (0.1, 0.01, False, True, 100, 50)
 
 
 def test_rows_of_the_head_move_with_their_classes(tmp_path):
