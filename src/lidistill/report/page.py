@@ -80,7 +80,12 @@ def page_as_html(page: Page) -> str:
     )
     # The SVGs are our own drawings, their texts escaped by the drawing library.
     environment.filters["drawing"] = Markup
+    environment.filters["unrendered"] = _unrendered
     return environment.get_template("page.html.j2").render(page=page)
+
+
+def _unrendered(block: object) -> str:
+    raise TypeError(f"no HTML for a {type(block).__name__}")
 
 
 def _title(runs: Sequence[Run]) -> str:

@@ -25,6 +25,7 @@ INK = "#1b2431"
 LINE = "#d8dee6"
 SIZE_INCHES = (4.4, 3.1)
 MOST_POINTS = 300  # of a curve; more are averaged in bins
+MOST_LOSS = 1e9  # a loss that exploded is drawn here: axes that reach further are of no use
 
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -56,14 +57,13 @@ _STYLE: Any = {
 def training_curves(runs: Sequence[Run]) -> list[Figure]:
     """The training loss, and the score on the validation frames where it was watched."""
     figures = []
-    losses = [(row, *_series(run.log, "train", ("loss",))) for row, run in enumerate(runs)]
+    losses = [(row, *_series(run.log, "train", "loss")) for row, run in enumerate(runs)]
     if any(len(steps) for _, steps, _ in losses):
 
         def draw_loss(axes: Any) -> None:
             for row, steps, values in losses:
-                axes.plot(*_thinned(steps, values), color=runs[row].colour.on_light, label=runs[row].label)
-            positive = [values[values > 0] for _, _, values in losses]
-            if all(len(values) for values in positive if len(values)) and any(len(values) for values in positive):
+                axes.plot(*_thinned(steps, values.clip(-MOST_LOSS, MOST_LOSS)), color=runs[row].colour.on_light, label=runs[row].label)
+            if all((values > 1 / MOST_LOSS).all() for _, _, values in losses):
                 axes.set_yscale("log")
                 axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
                 axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -72,7 +72,7 @@ def training_curves(runs: Sequence[Run]) -> list[Figure]:
 
         figures.append(_figure("training_loss", "Training loss", "training loss of each run over the steps", draw_loss, runs))
     main = main_key(runs)
-    scores = [(row, *_series(run.log, "validation", (main,))) for row, run in enumerate(runs)]
+    scores = [(row, *_series(run.log, "validation", main)) for row, run in enumerate(runs)]
     if any(len(steps) for _, steps, _ in scores):
 
         def draw_scores(axes: Any) -> None:
@@ -226,15 +226,11 @@ def _font(family_only: str | None, before: str) -> str:
     return "font-family: inherit" if family_only else f"font: {before}var(--font)"
 
 
-def _series(log: Sequence[Mapping[str, Any]], kind: str, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of the first of `keys` that a line holds; lines without a finite number are left out."""
-    pairs = []
-    for entry in log:
-        step = numbers.finite(entry.get("step"))
-        values = [number for number in (numbers.finite(entry.get(key)) for key in keys) if number is not None]
-        if entry.get("kind") == kind and step is not None and values:
-            pairs.append((step, values[0]))
-    columns = np.array(sorted(pairs, key=lambda pair: pair[0]), dtype=np.float64).reshape(-1, 2)
+def _series(log: Sequence[Mapping[str, Any]], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of the lines of one kind, in order; lines without finite numbers are left out."""
+    pairs = [(numbers.finite(entry.get("step")), numbers.finite(entry.get(key))) for entry in log if entry.get("kind") == kind]
+    known = [(step, value) for step, value in pairs if step is not None and value is not None]
+    columns = np.array(sorted(known, key=lambda pair: pair[0]), dtype=np.float64).reshape(-1, 2)
     return columns[:, 0], columns[:, 1]
 
 

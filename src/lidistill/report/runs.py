@@ -103,7 +103,7 @@ def read_runs(paths: Sequence[str | Path]) -> list[Run]:
                 colour=colours[row],
                 experiment=experiments[row],
                 conditions={key: value for key, value in content.items() if key not in ("values", "curves", "counts")},
-                scores=Scores.from_dict(content, str(folder.scores)) if content else None,
+                scores=Scores.from_dict(content, str(folder.scores)) if folder.scores.is_file() else None,
                 cost=read_json(folder.profile) if folder.profile.is_file() else None,
                 log=[entry for entry in folder.read_log() if isinstance(entry, dict)],
             )

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from lidistill.files import written_aside
+from lidistill.evaluation.array_files import load_arrays, save_arrays
 from lidistill.types import Boxes, Frame, InputError
+
+# What the file holds: letters of numpy's kinds, and dimensions.
+_KINDS = {
+    "ids": ("U", 1),
+    "offsets": ("iu", 1),
+    "points": ("f", 2),
+    "truth_offsets": ("iu", 1),
+    "truth_geometry": ("f", 2),
+    "truth_labels": ("iu", 1),
+    "classes": ("U", 1),
+    "point_range": ("iuf", 1),
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ def save_samples(path: str | Path, frames: Sequence[Frame], classes: Sequence[st
     columns = max((frame.points.shape[1] for frame in frames), default=3)
     if any(frame.points.shape[1] != columns for frame in frames):
         raise InputError(f"{path}: the sample frames have different point features; save frames of one dataset")
-    arrays: dict[str, Any] = {
+    arrays = {
         "ids": np.array([frame.id for frame in frames], dtype=str),
         "offsets": _offsets([len(frame.points) for frame in frames]),
         "points": _joined([frame.points for frame in frames], (0, columns), np.float32),
@@ -40,32 +50,23 @@ def save_samples(path: str | Path, frames: Sequence[Frame], classes: Sequence[st
         "classes": np.array(list(classes), dtype=str),
         "point_range": np.array(list(point_range), dtype=np.float64),
     }
-    with written_aside(path) as aside, aside.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    save_arrays(path, arrays)
 
 
 def load_samples(path: str | Path) -> Samples:
     """The frames of a `samples.npz`; an InputError names the file when it is missing, damaged or does not hold together."""
-    path = Path(path)
     remedy = "write it again with `lidistill evaluate` on its folder"
-    try:
-        # Opened here, since np.load leaves the file open when it holds no archive.
-        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
-            content: dict[str, Any] = {name: archive[name] for name in archive.files}
-        ids, classes, point_range = np.atleast_1d(content["ids"]), np.atleast_1d(content["classes"]), content["point_range"]
-        points, geometry = content["points"].astype(np.float32), content["truth_geometry"].astype(np.float32)
-        labels = np.atleast_1d(content["truth_labels"]).astype(np.int64)
-        starts, truth_starts = content["offsets"].astype(np.int64), content["truth_offsets"].astype(np.int64)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: missing; {remedy}") from error
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"{path}: not a readable npz file ({error}); {remedy}") from error
-    except KeyError as error:
-        raise InputError(f"{path}: the array {error.args[0]!r} is missing; {remedy}") from error
+    content = load_arrays(path, _KINDS, remedy)
+    for name, (kind, dimensions) in _KINDS.items():
+        if content[name].ndim != dimensions or content[name].dtype.kind not in kind:
+            raise InputError(f"{path}: {name} has the wrong type or number of dimensions; {remedy}")
+    ids, classes, point_range = content["ids"], content["classes"], content["point_range"]
+    points, geometry = content["points"].astype(np.float32), content["truth_geometry"].astype(np.float32)
+    labels, starts, truth_starts = (content[name].astype(np.int64) for name in ("truth_labels", "offsets", "truth_offsets"))
     for name, offsets, rows in (("offsets", starts, points), ("truth_offsets", truth_starts, geometry)):
         if offsets.shape != (len(ids) + 1,) or offsets[0] != 0 or offsets[-1] != len(rows) or (np.diff(offsets) < 0).any():
             raise InputError(f"{path}: {name} does not cut its {len(rows)} rows into {len(ids)} frames; {remedy}")
-    if points.ndim != 2 or points.shape[1] < 3 or geometry.shape != (len(labels), 7) or point_range.shape != (6,):
+    if points.shape[1] < 3 or geometry.shape != (len(labels), 7) or point_range.shape != (6,):
         raise InputError(f"{path}: points, truth_geometry or point_range have the wrong shape; {remedy}")
     frames = tuple(
         Frame(
