@@ -40,6 +40,7 @@ def test_taps_are_what_their_specs_promise():
             assert tap.features.shape == (2, spec.channels, 24 // spec.stride, 32 // spec.stride)
             assert tap.origin == (0.0, -3.84)
             assert tap.cell == pytest.approx((0.32 * spec.stride, 0.32 * spec.stride))
+    assert (output.heads[0].origin, output.heads[0].cell) == (output.taps["neck"].origin, pytest.approx(output.taps["neck"].cell))
 
 
 def test_it_voxelises_by_itself_where_no_voxels_are_given():

@@ -96,8 +96,9 @@ def test_a_claimed_anchor_stands_for_the_better_box_in_one_tool_and_for_the_clai
     assert assign_anchors(pair, anchors, CLASSES, "mmdet3d").truth[row] == 1
 
 
-def test_a_box_that_barely_reaches_the_map_still_claims_its_best_anchor():
-    targets = assign_anchors(boxes((15.0, 0.5, -1, 4.2, 1.6, 1.5, 0), labels=[0]), grid(), CLASSES, "openpcdet")  # touches the last anchors by 0.55 m
+@pytest.mark.parametrize("box", [(15.0, 0.5, -1, 4.2, 1.6, 1.5, 0), (5.5, 8.0, -1, 4.2, 1.6, 1.5, 1.57)])
+def test_a_box_that_barely_reaches_the_map_still_claims_its_best_anchor(box):
+    targets = assign_anchors(boxes(box, labels=[0]), grid(), CLASSES, "openpcdet")  # touches the last anchors by 0.55 m
     assert len(targets.positive) > 0
 
 

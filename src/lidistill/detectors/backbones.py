@@ -29,7 +29,7 @@ class BevConfig(Settings):
         if not self.channels or min(*self.channels, *self.strides, *self.neck_channels, *self.neck_strides) < 1 or min(self.layers) < 0:
             raise InputError("bev: channels and strides must be 1 or more and layers 0 or more, with at least one stage")
         ratios = [stride / up for stride, up in zip(self.stage_strides, self.neck_strides, strict=True)]
-        if len(set(ratios)) != 1 or ratios[0] < 1 or ratios[0] != int(ratios[0]):
+        if len(set(ratios)) != 1 or ratios[0] != int(ratios[0]):
             fitting = tuple(max(1, stride // self.stage_strides[0]) for stride in self.stage_strides)
             raise InputError(f"bev: the neck's strides {self.neck_strides} do not bring the trunk's {self.stage_strides} to one size; try {fitting}")
 
