@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "interop": {"types", "files", "ops", "detectors"},
     "experiment": {"types", "configuration", "data", "detectors", "distillation", "training"},
     "jobs": {"*"},
-    "cli": {"types", "jobs", "report", "data"},
+    "cli": {"types", "jobs", "report", "data", "evaluation"},
     "__init__": set(),
 }
 

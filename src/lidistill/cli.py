@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lidistill.types import InputError
+
+if TYPE_CHECKING:
+    from lidistill.evaluation.scores import Scores
 
 app = typer.Typer(
     help="Turn a heavy LiDAR 3D detector into a small, fast student by knowledge distillation, and prove the result.",
@@ -172,7 +175,7 @@ def report(
     print(f"report: {write_report(runs, out)}")
 
 
-def _show(scores: object) -> None:
+def _show(scores: Scores) -> None:
     from lidistill.report.console import print_scores
 
     print_scores(scores)

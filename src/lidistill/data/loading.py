@@ -30,6 +30,9 @@ class FrameSource(ABC):
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[row] for row in range(len(self)))
+
     @abstractmethod
     def __getitem__(self, row: int) -> Frame:
         """The frame `ids[row]`, as recorded."""

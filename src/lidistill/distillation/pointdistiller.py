@@ -86,13 +86,12 @@ class PointDistillerConfig(MethodConfig):
 
 
 # What the released code really uses for each detector: constants in code, where its configuration files say otherwise.
+# C' is the student's width for PointPillars (32 and 16 at 4x and 16x) and PointRCNN (45 and 32 at 8x and 16x); PointPillars with FPN is nuScenes'.
 PUBLISHED: dict[str, PointDistillerConfig] = {
-    "pointpillars": PointDistillerConfig(form="released", taps=("encoder",)),  # C' 32 and 16 at 4x and 16x: the student's width
+    "pointpillars": PointDistillerConfig(form="released", taps=("encoder",)),
     "second": PointDistillerConfig(form="released", taps=("bev.0", "bev.1"), num_queries=256, channels=32),
-    "pointrcnn": PointDistillerConfig(
-        form="released", taps=("points",), scope="sample", num_queries=6000, pooling="max"
-    ),  # C' 45 and 32: the student's width
-    "pointpillars-fpn": PointDistillerConfig(form="released", taps=("neck",), num_queries=256, channels=64),  # nuScenes
+    "pointrcnn": PointDistillerConfig(form="released", taps=("points",), scope="sample", num_queries=6000, pooling="max"),
+    "pointpillars-fpn": PointDistillerConfig(form="released", taps=("neck",), num_queries=256, channels=64),
 }
 
 

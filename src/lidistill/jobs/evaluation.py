@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def evaluate_predictions(path: str | Path, data: DataSettings, *, split: str = "
     return scores
 
 
-def score_frames(spec: DatasetSpec, predictions: Predictions, frames: Sequence[Frame] | FrameSource) -> tuple[Scores, Any]:
+def score_frames(spec: DatasetSpec, predictions: Predictions, frames: Iterable[Frame]) -> tuple[Scores, Any]:
     """Scores and per-frame matches by the dataset's own protocol."""
     return PROTOCOLS[spec.protocol](predictions, frames)
 

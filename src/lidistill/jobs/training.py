@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from lidistill.data.loading import FrameSource, TrainingFrames
 from lidistill.data.objects import object_database
@@ -134,7 +133,7 @@ class _Validation:
         self.batch_size = experiment.training.batch_size
         self.device = device
 
-    def __call__(self, detector: nn.Module) -> Mapping[str, float]:
+    def __call__(self, detector: Detector) -> Mapping[str, float]:
         predictions = predict(detector, self.frames, device=self.device, batch_size=self.batch_size)
         scores, _ = score_frames(self.spec, predictions, self.frames)
         values = {scores.main: scores.values[scores.main]}

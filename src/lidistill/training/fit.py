@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lidistill.data.loading import StepBatches
+from lidistill.detectors.base import Detector
 from lidistill.files import write_text, written_aside
 from lidistill.progress import Advance, progress
 from lidistill.run_folder import RunFolder
@@ -26,7 +27,7 @@ from lidistill.training.module import TrainingModule
 from lidistill.training.settings import TrainingSettings
 from lidistill.types import Frame, InputError, collate
 
-Validate = Callable[[nn.Module], Mapping[str, float]]  # detector -> figures; the first one decides which weights are best
+Validate = Callable[[Detector], Mapping[str, float]]  # detector -> figures; the first one decides which weights are best
 
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -175,7 +176,7 @@ class _Watch(Callback):
             main = next(iter(figures.values()), 0.0)
             if main > self.best:
                 self.best = main
-                self.best_state = {key: value.detach().clone() for key, value in detector.state_dict().items()}  # type: ignore[union-attr, operator]
+                self.best_state = {key: value.detach().clone() for key, value in detector.state_dict().items()}  # type: ignore[union-attr]
         trainer.strategy.barrier()
 
     def _log(self, trainer: Trainer, step: int, kind: str, figures: Mapping[str, float]) -> None:
@@ -206,7 +207,7 @@ class _Watch(Callback):
 
 def _hand_on_best(watch: _Watch, objective: nn.Module, settings: TrainingSettings) -> None:
     if settings.keep_best and watch.best_state is not None:
-        objective.student.load_state_dict(watch.best_state)  # type: ignore[union-attr, operator]
+        objective.student.load_state_dict(watch.best_state)  # type: ignore[union-attr]
 
 
 def _plain(value: float) -> float | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lidistill.training.guard import check_finite, check_gradients
@@ -50,7 +51,7 @@ class TrainingModule(LightningModule):
         if self.settings.precision != "fp16" and not torch.isfinite(norm):
             check_gradients(self.objective, self.global_step)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = build_optimizer(self, self.settings, self.undecayed)
         schedule = build_schedule(optimizer, self.settings, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
