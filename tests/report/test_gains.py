@@ -25,7 +25,8 @@ def pair_of(runs, teacher, plain, distilled, low=None, high=None):
     """A pair with given headline scores."""
     teacher, plain, distilled = (with_score(run, value) for run, value in zip(runs, (teacher, plain, distilled), strict=True))
     value = None if plain.scores is None or distilled.scores is None else distilled.value(MAIN) - plain.value(MAIN)
-    return Pair(plain, distilled, teacher, {MAIN: Gain(value, low, high)}, MAIN)
+    lead = Gain(None if plain.scores is None or teacher.scores is None else teacher.value(MAIN) - plain.value(MAIN))
+    return Pair(plain, distilled, teacher, {MAIN: Gain(value, low, high)}, MAIN, lead)
 
 
 def test_gain_is_distilled_minus_plain_with_the_bootstrap_interval(runs, pair):
@@ -64,6 +65,8 @@ def test_a_teacher_that_is_not_ahead_has_no_lead_to_recover(runs, teacher):
         ((1.2, 5.4), "gain", "lifts the student by 3.4 AP (95% interval +1.2 to +5.4)."),
         ((-0.9, 5.0), "unproven", "No gain is shown: +3.4 AP, and the 95% interval −0.9 to +5.0 includes zero."),
         ((0.0, 5.0), "unproven", "includes zero"),
+        ((0.04, 5.0), "unproven", "0.0 to +5.0 includes zero"),
+        ((0.06, 5.0), "gain", "+0.1 to +5.0"),
         ((None, None), "unproven", "not known"),
     ],
 )
@@ -71,6 +74,18 @@ def test_the_sentence_follows_the_interval(runs, interval, verdict, words):
     pair = pair_of(runs, 60, 40, 43.4, *interval)
     assert pair.headline.verdict == verdict
     assert words in gain_sentence(pair)
+
+
+def test_a_lead_that_is_not_shown_is_not_divided_by(runs):
+    pair = dataclasses.replace(pair_of(runs, 42, 40, 43), lead=Gain(2.0, -1.0, 5.0))
+    assert pair.recovered is None
+    assert recovered_sentence(pair) == "The teacher's own lead of 2.0 AP is not shown (95% interval −1.0 to +5.0), so no share of it is stated."
+    assert dataclasses.replace(pair, lead=Gain(2.0, 1.0, 5.0)).recovered == 1.5
+
+
+def test_the_lead_is_teacher_minus_plain_with_its_own_interval(runs, pair):
+    assert pair.lead.value == runs[0].value(MAIN) - runs[1].value(MAIN)
+    assert pair.lead.low <= pair.lead.value <= pair.lead.high
 
 
 def test_a_loss_is_called_a_loss(runs):

@@ -66,6 +66,15 @@ def test_not_evaluated_is_explained_where_it_occurs(runs):
     assert "n/a stands where" in said([dataclasses.replace(runs[0], scores=scores)], [])
 
 
+def test_one_network_with_two_speeds_is_a_noisy_clock(runs, pair):
+    assert "are the same network" not in said(runs, [pair])
+    slow = {**pair.plain.cost, "latency_ms": {"total": {"p50": 60.0}}}
+    noisy = dataclasses.replace(pair, plain=dataclasses.replace(pair.plain, cost=slow))
+    assert "timed at 60.0 ms and 43.4 ms a frame" in said(runs, [noisy])
+    other = dataclasses.replace(noisy, plain=dataclasses.replace(noisy.plain, experiment={"detector": {"name": "other"}}))
+    assert "are the same network" not in said(runs, [other])
+
+
 def test_commands_can_be_pasted(runs, tmp_path):
     spaced = dataclasses.replace(runs[0], folder=type(runs[0].folder)(tmp_path / "a b"))
     lines = commands([spaced, runs[2]]).text.splitlines()

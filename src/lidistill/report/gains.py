@@ -34,10 +34,13 @@ class Gain:
 
     @property
     def verdict(self) -> str:
-        """ "gain" or "loss" where the interval excludes zero, "unproven" where it includes it or is missing, "none" without a difference."""
+        """ "gain" or "loss" where the interval excludes zero, "unproven" where it includes it or is missing, "none" without a difference.
+
+        Judged as it is printed: an interval from 0.02 to 1 reads 0.0 to +1.0 and includes zero.
+        """
         if self.value is None:
             return "none"
-        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+        if self.low is None or self.high is None or round(self.low, 1) <= 0 <= round(self.high, 1):
             return "unproven"
         return "gain" if self.low > 0 else "loss"
 
@@ -51,6 +54,7 @@ class Pair:
     teacher: Run | None
     gains: Mapping[str, Gain]  # score key -> gain, the headline score among them
     main: str
+    lead: Gain = Gain(None)  # of the teacher over the plain student, in the headline score
 
     @property
     def headline(self) -> Gain:
@@ -58,10 +62,10 @@ class Pair:
 
     @property
     def recovered(self) -> float | None:
-        """Share of the distance from plain student to teacher that distillation covers; None where the teacher is not ahead."""
-        ahead = _difference(None if self.teacher is None else self.teacher.value(self.main), self.plain.value(self.main))
-        gain = self.headline.value
-        return None if ahead is None or gain is None or ahead <= 0 else gain / ahead
+        """Share of the teacher's lead over the plain student that distillation covers; None where no lead is shown."""
+        ahead, gain = self.lead, self.headline.value
+        shown = ahead.verdict == "gain" if ahead.has_interval else (ahead.value or 0.0) > 0
+        return gain / ahead.value if shown and ahead.value and gain is not None else None
 
     @property
     def same_network(self) -> bool:
@@ -109,10 +113,13 @@ def recovered_sentence(pair: Pair) -> str:
         return "No teacher is among the runs, so the share of its lead that was recovered is not known."
     teacher, plain = pair.teacher.value(pair.main), pair.plain.value(pair.main)
     if pair.recovered is None:
-        if teacher is None or plain is None or pair.headline.value is None:
+        if teacher is None or plain is None or pair.headline.value is None or pair.lead.value is None:
             return "The share of the teacher's lead that was recovered is not known, since a score is missing."
+        if pair.lead.value > 0:
+            interval = f"{LEVEL} interval {span(pair.lead.low, pair.lead.high)}"
+            return f"The teacher's own lead of {score(pair.lead.value)} AP is not shown ({interval}), so no share of it is stated."
         return f"The teacher ({score(teacher)}) is not ahead of the plain student ({score(plain)}), so there is no lead to recover."
-    lead = f"the teacher's lead of {score(_difference(teacher, plain))} AP over the plain student"
+    lead = f"the teacher's lead of {score(pair.lead.value)} AP over the plain student"
     if pair.recovered <= 0:
         return f"None of {lead} is recovered."
     return f"Distillation recovers {percent(pair.recovered)} of {lead}."
@@ -123,20 +130,26 @@ def _measured(plain: Run, distilled: Run, teacher: Run | None) -> Pair:
         main = "" if distilled.scores is None else distilled.scores.main
         return Pair(plain, distilled, teacher, {main: Gain(None)}, main)
     main = distilled.scores.main
-    keys = [key for key in _gain_keys(main, distilled.scores.values) if key in plain.scores.values]
-    matches = [FrameMatches.load(run.folder.matches) for run in (plain, distilled) if run.folder.matches.is_file()]
+    gains = _gains(plain, distilled, _gain_keys(main, distilled.scores.values))
+    lead = Gain(None) if teacher is None else _gains(plain, teacher, [main])[main]
+    return Pair(plain, distilled, teacher, gains, main, lead)
+
+
+def _gains(first: Run, second: Run, keys: Sequence[str]) -> dict[str, Gain]:
+    """What `second` scores above `first`, with intervals where the matches of both are there."""
+    matches = [FrameMatches.load(run.folder.matches) for run in (first, second) if run.folder.matches.is_file()]
     gains = {}
     for key in keys:
-        difference = _difference(distilled.value(key), plain.value(key))
+        difference = _difference(second.value(key), first.value(key))
         if difference is None or len(matches) < 2:
             gains[key] = Gain(difference)
             continue
         interval = paired_bootstrap(matches[0], matches[1], key=key, resamples=RESAMPLES, seed=SEED)
         if abs(interval.gain - difference) > SAME_SCORE:
-            folders = f"{plain.folder.path} and {distilled.folder.path}"
+            folders = f"{first.folder.path} and {second.folder.path}"
             raise InputError(f"{folders}: scores.json and matches.npz are of different evaluations; run `lidistill evaluate` on both folders again")
         gains[key] = Gain(difference, interval.low, interval.high)
-    return Pair(plain, distilled, teacher, gains, main)
+    return gains
 
 
 def _gain_keys(main: str, keys: Mapping[str, Any]) -> list[str]:
@@ -146,7 +159,7 @@ def _gain_keys(main: str, keys: Mapping[str, Any]) -> list[str]:
         return [main]
     prefix = "/".join(parts[:2])
     wanted = [f"{prefix}/{name}/{parts[3]}/{level}" for name in class_names(list(keys), prefix) for level in DIFFICULTIES]
-    return [key for key in wanted if key in keys]
+    return list(dict.fromkeys([*(key for key in wanted if key in keys), main]))
 
 
 def _teacher_of(run: Run, teachers: Sequence[Run]) -> Run | None:

@@ -8,11 +8,12 @@ from typing import Any
 
 from lidistill.report.blocks import Code
 from lidistill.report.gains import Pair
-from lidistill.report.numbers import change
+from lidistill.report.numbers import change, finite, milliseconds
 from lidistill.report.runs import Run, is_simulated
 from lidistill.report.seeds import SeedSpread
 
 FEW_FRAMES = 1000
+NOISY_TIMES = 1.1  # the same network timed twice should agree to about this ratio
 _NOT_SETTINGS = ("role", "name", "provenance", "format", "distillation")
 
 
@@ -46,7 +47,7 @@ def notes(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpre
     if sum(len(pair.gains) for pair in pairs) > 1:
         found.append(
             "Every interval by class and difficulty stands for itself: among twenty such intervals, one misses by chance alone. "
-            "The headline was fixed before looking."
+            "The headline score is the one that the metric itself puts first, not the best of the table."
         )
     frames = next((run.conditions.get("frames") for run in runs if run.scores is not None), None)
     if isinstance(frames, int) and frames < FEW_FRAMES:
@@ -57,6 +58,14 @@ def notes(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpre
         found.append("n/a stands where the metric is not evaluated: for KITTI, a class that is never detected. It is not zero and not hidden.")
     if any(run.setting("training", "keep_best") for run in runs):
         found.append("Weights were chosen by their score on validation frames (training.keep_best), which flatters every run a little.")
+    for pair in pairs:
+        times = [time for time in (finite(run.latency()) for run in (pair.plain, pair.distilled)) if time is not None]
+        if pair.same_network and len(times) == 2 and max(times) > NOISY_TIMES * min(times):
+            plain, distilled = (milliseconds(time) for time in times)
+            found.append(
+                f"{pair.plain.label} and {pair.distilled.label} are the same network, yet were timed at {plain} and {distilled} a frame: "
+                "the machine was busy or its clock changed. Time both again before quoting a speed."
+            )
     if any(run.cost is not None for run in runs):
         found.append(
             "Latency holds for the named device, with one frame at a time and nothing else running; reading and moving points is not counted. "

@@ -20,6 +20,7 @@ SHOWN_RUNS = 4
 MINIMUM_SCORE = 0.3  # detections below it would hide the picture
 WIDTH_PX = 720
 TEXT_SCALE = 1.7  # three pictures share a line of the page
+SHORT_NAME = 3  # letters of a class; whole names hide small objects
 MARGIN_M = 5.0
 LEAST_SIDE_M = 30.0
 
@@ -97,7 +98,7 @@ def _picture(frame: Frame, place: int, run: Run, found: Boxes, classes: Sequence
     png = draw_bev(
         frame.points,
         {"truth": truth, run.label: found},
-        classes,
+        [name[:SHORT_NAME] for name in classes],
         view,
         legend=False,
         width_px=WIDTH_PX,
