@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lidistill.types import InputError
@@ -25,7 +25,8 @@ def written_aside(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{path}: could not be written ({error.strerror or error}); free some space or choose another folder") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

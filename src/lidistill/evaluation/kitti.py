@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -54,12 +54,18 @@ LIMITS: Mapping[str, OverlapLimits] = {
     "Truck": OverlapLimits(0.7, 0.5),
 }
 
+
+def official_overlap(classes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Overlap limits of `LIMITS` by level and class."""
+    return {level: {name: LIMITS[name].at(level) for name in classes if name in LIMITS} for level in ("strict", "loose")}
+
+
 _FRAMES_AT_ONCE = 256  # bounds the memory of the matching
 
 
 def evaluate_objects(truths: Sequence[CameraObjects], detections: Sequence[CameraObjects], classes: Sequence[str]) -> Scores:
     """Scores of detections (with scores) against labelled objects, both one entry a frame; see `match_frames` for errors."""
-    return scores_from_matches(match_frames(truths, detections, classes))
+    return replace(scores_from_matches(match_frames(truths, detections, classes)), overlap=official_overlap(classes))
 
 
 def match_frames(

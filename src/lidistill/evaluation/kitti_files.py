@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from lidistill.evaluation.kitti import match_frames, scores_from_matches
+from lidistill.evaluation.kitti import match_frames, official_overlap, scores_from_matches
 from lidistill.evaluation.kitti_matches import FrameMatches
 from lidistill.evaluation.scores import Scores
 from lidistill.ops.kitti_text import KITTI_NAMES, read_objects, write_objects
@@ -16,7 +17,7 @@ def evaluate_folder(truths: Mapping[str, CameraObjects], folder: str | Path, cla
     """KITTI scores of a folder of result files against labelled objects by frame id, and the matches behind them."""
     detections = read_result_folder(folder, list(truths))
     matches = match_frames(list(truths.values()), detections, classes, list(truths))
-    return scores_from_matches(matches), matches
+    return replace(scores_from_matches(matches), overlap=official_overlap(classes)), matches
 
 
 def read_label_folder(folder: str | Path, frame_ids: Sequence[str] | None = None) -> dict[str, CameraObjects]:

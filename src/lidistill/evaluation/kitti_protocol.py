@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from lidistill.evaluation.camera_overlaps import image_area
-from lidistill.evaluation.kitti import match_frames, scores_from_matches
+from lidistill.evaluation.kitti import match_frames, official_overlap, scores_from_matches
 from lidistill.evaluation.kitti_matches import FrameMatches
 from lidistill.evaluation.predict import Predictions
 from lidistill.evaluation.scores import Scores
@@ -36,7 +37,7 @@ def evaluate(predictions: Predictions, frames: Iterable[Frame]) -> tuple[Scores,
     if extra:
         raise InputError(f"predictions hold {len(extra)} frames that are not in the split, such as {extra[0]}; evaluate the split that was predicted")
     matches = match_frames(truths, detections, predictions.classes, frame_ids)
-    return scores_from_matches(matches), matches
+    return replace(scores_from_matches(matches), overlap=official_overlap(predictions.classes)), matches
 
 
 def camera_detections(boxes: Boxes, classes: tuple[str, ...], frame: Frame) -> CameraObjects:

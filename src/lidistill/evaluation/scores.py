@@ -19,6 +19,7 @@ class Scores:
     values: Mapping[str, float | None]
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # precision in 0..1 at evenly spaced recalls from 0 to 1
     counts: Mapping[str, int] = field(default_factory=dict)  # "class/difficulty" -> truths that count
+    overlap: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # level -> class -> overlap that a match must exceed, where there is one
 
     @property
     def headline(self) -> float | None:
@@ -32,6 +33,7 @@ class Scores:
             "values": dict(self.values),
             "curves": {key: list(curve) for key, curve in self.curves.items()},
             "counts": dict(self.counts),
+            "overlap": {level: dict(limits) for level, limits in self.overlap.items()},
         }
 
     @staticmethod
@@ -58,6 +60,7 @@ class Scores:
             values={key: None if value is None else float(value) for key, value in content["values"].items()},
             curves={key: tuple(float(point) for point in curve) for key, curve in content["curves"].items()},
             counts=dict(content["counts"]),
+            overlap=content.get("overlap") or {},
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -26,11 +25,12 @@ def demo(out: str | Path, *, seed: int = 0, overrides: Sequence[str] = (), devic
     """
     out = Path(out)
     console = Console(stderr=True)
-    data = SimulatedData(root=str(out / "data"))
-    base = supervised("pointpillars", data="simulated", seed=seed)
-    base = replace(base, data=data).overridden(overrides)
+    base = supervised("pointpillars", data=f"simulated:{out / 'data'}", seed=seed, overrides=overrides)
+    data = base.data
+    assert isinstance(data, SimulatedData)
     console.print(f"[bold]1/5[/bold] simulated streets: {data.train_frames} frames to train on, {data.val_frames} to score on")
-    data.open("train"), data.open("val")
+    data.open("train")
+    data.open("val")
     console.print("[bold]2/5[/bold] the teacher")
     teacher = _stage(base, out / "teacher", device)
     console.print(f"[bold]3/5[/bold] the plain {COMPRESSION:g}x student, on the teacher's schedule")

@@ -15,10 +15,10 @@ def print_scores(scores: Scores) -> None:
     prefix, metric_of = "strict", {"3d": "3D", "bev": "BEV"}
     classes = list(dict.fromkeys(key.split("/")[2] for key in scores.values if key.startswith(f"{prefix}/3d/")))
     table = Table(title=f"{scores.protocol}: AP R40, strict overlap, percent")
-    table.add_column("class")
+    table.add_column("class", no_wrap=True)
     for metric in metric_of.values():
         for level in LEVELS:
-            table.add_column(f"{metric} {level}", justify="right")
+            table.add_column(f"{metric} {level[:4]}.", justify="right")
     for name in classes:
         cells = [scores.values.get(f"{prefix}/{metric}/{name}/R40/{level}") for metric in metric_of for level in LEVELS]
         table.add_row(name, *("n/a" if value is None else f"{value:.1f}" for value in cells))
