@@ -116,7 +116,7 @@ def test_provenance_names_what_every_figure_needs(runs):
     assert rows["Commit"] == ("0123456789ab",) * 3
     assert rows["Distillation"] == ("n/a", "n/a", "pointdistiller, logits")
     assert "torch 2.13.0" in rows["Versions"][0]
-    assert "Overlap" not in rows  # none of the runs has it, and rows without anything are left out
+    assert rows["Overlap"][0] == "strict: Car 0.7, Pedestrian 0.5, Cyclist 0.5; loose: Car 0.5, Pedestrian 0.25, Cyclist 0.25"
 
 
 def test_another_metric_is_listed_as_it_is_named(runs):
