@@ -25,13 +25,13 @@ class SimulatedData(DataSettings):
     name: ClassVar[str] = "simulated"
 
     root: str = ""  # the KITTI folder to keep them in; empty: a folder of the user's cache, one for each choice of settings
-    train_frames: int = 400
-    val_frames: int = 150
+    train_frames: int = 1200
+    val_frames: int = 240
     seed: int = 0
     workers: int = 0  # processes that render; 0: one a core
-    simulator: SimulatorSettings = field(default_factory=lambda: SimulatorSettings(sensor="kitti-lite"))
+    simulator: SimulatorSettings = field(default_factory=lambda: SimulatorSettings(sensor="kitti-lite", object_distance_m=32.0, relief=0.5))
     classes: tuple[str, ...] = ("Car", "Pedestrian", "Cyclist")
-    point_range: tuple[float, float, float, float, float, float] = (0.0, -25.6, -3.0, 51.2, 25.6, 1.0)  # metres; what small detectors look at
+    point_range: tuple[float, float, float, float, float, float] = (0.0, -16.0, -3.0, 32.0, 16.0, 1.0)  # metres; what small detectors look at
 
     def __post_init__(self) -> None:
         if self.train_frames < 1 or self.val_frames < 0:

@@ -20,7 +20,9 @@ from lidistill.training.settings import TrainingSettings
 from lidistill.types import InputError
 
 # Sized so that teacher, plain and distilled student are trained and scored within minutes on two processor cores.
-DEMO_TRAINING = TrainingSettings(steps=700, batch_size=2, learning_rate=4e-3, norm_momentum=0.05, save_every=200, log_every=10)
+DEMO_TRAINING = TrainingSettings(
+    steps=2000, batch_size=2, learning_rate=6e-3, warmup_share=0.2, norm_momentum=0.05, save_every=200, log_every=10, validation_frames=60
+)
 DEMO_AUGMENTATION = Augmentation(paste={"Car": 8, "Pedestrian": 8, "Cyclist": 8})
 
 

@@ -196,8 +196,9 @@ def _text(value: Any) -> str:
     if value is None or value == "" or value == {}:
         return MISSING
     if isinstance(value, Mapping):
-        nested = any(isinstance(item, Mapping) for item in value.values())
-        return "; ".join(f"{key}: {_text(item)}" for key, item in value.items()) if nested else ", ".join(f"{key} {item}" for key, item in value.items())
+        if any(isinstance(item, Mapping) for item in value.values()):
+            return "; ".join(f"{key}: {_text(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {item}" for key, item in value.items())
     return str(value)
 
 
