@@ -43,7 +43,7 @@ def overlap_nearest_bev(a: Tensor, b: Tensor) -> Tensor:
 
     The overlap by which anchor heads assign targets: `boxes3d_nearest_bev_iou` of OpenPCDet, `BboxOverlapsNearest3D` of mmdetection3d.
     """
-    return overlap_bev(on_nearest_axis(a), on_nearest_axis(b))
+    return _matrix(on_nearest_axis(a), on_nearest_axis(b), _overlap_upright)
 
 
 def intersection_pairs_bev(a: Tensor, b: Tensor) -> Tensor:
@@ -116,6 +116,14 @@ def _sound(boxes: Tensor) -> Tensor:
 def _overlap_area(a: Tensor, b: Tensor) -> Tensor:
     shared = _area(a, b)
     return _ratio(shared, a[:, 3] * a[:, 4], b[:, 3] * b[:, 4])
+
+
+def _overlap_upright(a: Tensor, b: Tensor) -> Tensor:
+    """As `_overlap_area` for boxes whose yaw is 0."""
+    size_a, size_b = a[:, 3:5], b[:, 3:5]
+    common = (size_a + size_b) / 2 - (a[:, :2] - b[:, :2]).abs()
+    shared = torch.minimum(common, torch.minimum(size_a, size_b)).clamp(min=0).prod(dim=1)
+    return _ratio(shared, size_a.prod(dim=1), size_b.prod(dim=1))
 
 
 def _overlap_volume(a: Tensor, b: Tensor) -> Tensor:
