@@ -175,10 +175,11 @@ def report(
     print(f"report: {write_report(runs, out)}")
 
 
-def _show(scores: Scores) -> None:
+def _show(scores: Scores | None) -> None:
     from lidistill.report.console import print_scores
 
-    print_scores(scores)
+    if scores is not None:
+        print_scores(scores)
 
 
 def main() -> None:

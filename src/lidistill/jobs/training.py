@@ -21,17 +21,20 @@ from lidistill.run_folder import RunFolder, write_json
 from lidistill.training.checkpoint import save_weights
 from lidistill.training.fit import fit
 from lidistill.training.objective import Distilled, Supervised
+from lidistill.training.ranks import is_first_process
 from lidistill.types import Frame, InputError
 
 
-def train(experiment: Experiment, out: str | Path, *, resume: bool = False, device: str = "auto", certificate: bool = True) -> Scores:
+def train(experiment: Experiment, out: str | Path, *, resume: bool = False, device: str = "auto", certificate: bool = True) -> Scores | None:
     """Train, save the weights, predict on the validation split, score and profile; everything lands in the run folder `out`.
 
     With `resume` an interrupted run goes on and ends with the weights of an uninterrupted one. Without it an existing run is never overwritten.
-    `certificate=False` skips the examination of the teacher.
+    `certificate=False` skips the examination of the teacher. In a distributed run the other processes only train, and get None.
     """
     folder = RunFolder(Path(out))
-    _claim(folder, experiment, resume)
+    first = is_first_process()
+    if first:
+        _claim(folder, experiment, resume)
     where = pick_device(device)
     frames = experiment.data.open("train")
     validation = experiment.data.open("val")
@@ -42,9 +45,10 @@ def train(experiment: Experiment, out: str | Path, *, resume: bool = False, devi
         objective = Supervised(detector)
         undecayed: set[str] = set()
     else:
-        objective = _distilled(experiment, experiment.distillation, detector, folder, validation, device, certificate)
+        objective = _distilled(experiment, experiment.distillation, detector, folder, validation, device, certificate and first)
         undecayed = objective.undecayed()
-    folder.write_experiment({**experiment.to_dict(), "provenance": provenance(where)})
+    if first:
+        folder.write_experiment({**experiment.to_dict(), "provenance": provenance(where)})
     training = experiment.training
     fit(
         objective,
@@ -58,6 +62,8 @@ def train(experiment: Experiment, out: str | Path, *, resume: bool = False, devi
         undecayed=undecayed,
         resume=resume,
     )
+    if not first:
+        return None
     save_weights(folder.checkpoint, detector)
     return evaluate(folder.path, device=device)
 

@@ -90,13 +90,14 @@ def fit(
         if resume and folder.resume.is_file():
             saved = _read_resume(folder)
             first_step = int(saved["global_step"])
-            _forget_log_after(folder, first_step)
+            if trainer.is_global_zero:
+                _forget_log_after(folder, first_step)
             if first_step >= total:
                 module.load_state_dict(saved["state_dict"])
                 watch.load_state_dict(saved["callbacks"][watch.state_key])
                 _hand_on_best(watch, objective, settings)
                 return
-        else:
+        elif trainer.is_global_zero:
             folder.log.unlink(missing_ok=True)
         loader = DataLoader(
             frames,
@@ -114,7 +115,8 @@ def fit(
             persistent_workers=settings.workers > 0,
             pin_memory=trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
         )
-        watch.begin(first_step)
+        if trainer.is_global_zero:
+            watch.begin(first_step)
         try:
             trainer.fit(module, loader, ckpt_path=str(folder.resume) if first_step else None, weights_only=True)
         except InputError as error:
@@ -192,8 +194,8 @@ class _Watch(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         """Every rank takes part; the file appears whole or not at all."""
-        if trainer.world_size > 1:
-            trainer.save_checkpoint(self.folder.resume)
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.folder.resume)  # takes part, writes nothing
             return
         with written_aside(self.folder.resume) as aside:
             trainer.save_checkpoint(aside)
