@@ -34,7 +34,9 @@ def main() -> None:
         folder = RunFolder(arguments.folder / name)
         scores, cost = read_json(folder.scores), read_json(folder.profile)
         kept = {key: value for key, value in scores["values"].items() if key.startswith(("strict/3d", "strict/bev")) and "/R40/" in key}
-        described = {key: scores[key] for key in ("dataset", "simulated", "split", "frames", "protocol", "overlap", "main", "seed", "commit", "device")}
+        described = {
+            key: scores[key] for key in ("dataset", "simulated", "split", "frames", "protocol", "overlap", "main", "seed", "commit", "device")
+        }
         trained_s = folder.read_log()[-1]["time_s"]
         rows[name] = {**described, "parameters": cost["parameters"], "macs": cost["macs"], "latency_ms": cost["latency_ms"], "trained_s": trained_s}
         rows[name]["values"] = kept
