@@ -4,7 +4,7 @@ Forward and backward at the size of one KITTI frame, with weights spread over th
 where only full pillars have one). The neighbour search is the same for both and is timed by itself. Memory is the peak of a fresh process beyond its
 inputs.
 
-    python -m benchmarks.bench_pointdistiller [--device cuda] [--repeats 5] [--threads 1] [--out docs/results/pointdistiller.json]
+    python benchmarks/bench_pointdistiller.py [--device cuda] [--repeats 5] [--threads 1] [--out docs/results/pointdistiller.json]
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measure import compare, environment, measure, print_ratios, record
 from torch import Tensor
 
-from benchmarks.measure import compare, environment, measure, print_ratios, record
 from lidistill.distillation.edges import EdgeEncoder, NeighbourGraphs, graph_distance
 from lidistill.distillation.pointdistiller import graph_weights, nearest_rows, select_queries
 from tests.reference.pointdistiller import edge_layers, straightforward_graphs, straightforward_loss

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measure import environment, record
+from measure import record
 
 from lidistill.jobs import evaluate, predict, supervised, train
 from lidistill.run_folder import RunFolder
@@ -57,7 +57,7 @@ def main() -> None:
             "seed": experiment.seed,
             "values": {key: value for key, value in scores.values.items() if key.startswith("strict/3d/Car") or key.startswith("strict/bev/Car")},
         }
-        record(arguments.out, "real_frames", {**content, "environment": environment()})
+        record(arguments.out, "real_frames", content)
 
 
 if __name__ == "__main__":

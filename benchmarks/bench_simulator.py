@@ -1,6 +1,6 @@
 """Frames a second of the simulator on one core, where the time goes, and the ray caster beside a loop over rays and solids.
 
-python -m benchmarks.bench_simulator [--frames 40] [--out docs/results/simulator.json]
+python benchmarks/bench_simulator.py [--frames 40] [--out docs/results/simulator.json]
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from measure import compare, environment, print_ratios, record
 
-from benchmarks.measure import compare, environment, print_ratios, record
 from lidistill.simulate import PRESETS, SimulatorSettings, simulate_frame
 from lidistill.simulate.raycast import cast
 from lidistill.simulate.returns import returns
