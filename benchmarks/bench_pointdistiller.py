@@ -10,6 +10,7 @@ inputs.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,6 +18,9 @@ from typing import Any
 
 import torch
 from measure import compare, environment, measure, print_ratios, record
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the slow twins under tests/reference
+
 from torch import Tensor
 
 from lidistill.distillation.edges import EdgeEncoder, NeighbourGraphs, graph_distance

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from measure import compare, environment, print_ratios, record
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the slow twins under tests/reference
 
 from lidistill.simulate import PRESETS, SimulatorSettings, simulate_frame
 from lidistill.simulate.raycast import cast
