@@ -27,7 +27,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2
+	$(MAKE) test
 
 format: $(STAMP)
 	$(BIN)/ruff format .

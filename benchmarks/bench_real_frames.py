@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from measure import record
 
+from lidistill.detectors import WidthRule
 from lidistill.jobs import evaluate, predict, supervised, train
 from lidistill.run_folder import RunFolder
 
@@ -36,12 +38,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kitti", type=Path, help="folder that holds training/velodyne, label_2 and calib")
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--compression", type=float, default=4, help="1: the published network, four times as slow to train")
     parser.add_argument("--run", type=Path, help="keep the run in this folder")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     arguments = parser.parse_args()
     run = arguments.run or Path(tempfile.mkdtemp()) / "real"
     settings = [*SETTINGS, f"training.steps={arguments.steps}"]
     experiment = supervised("pointpillars", data=f"kitti:{arguments.kitti}", overrides=settings)
+    rule = WidthRule.for_compression(arguments.compression)
+    experiment = replace(experiment, detector=experiment.detector.thinner(rule))
     began = time.perf_counter()
     scores = train(experiment, run, resume=True) if not RunFolder(run).scores.is_file() else evaluate(run)
     spent = time.perf_counter() - began
@@ -54,6 +59,7 @@ def main() -> None:
         content = {
             "dataset": "KITTI, real frames (trained and scored on the same frames)",
             "frames": len(pictures),
+            "detector": f"PointPillars at KITTI size, {arguments.compression:g}x compressed",
             "steps": arguments.steps,
             "seconds": round(spent),
             "seed": experiment.seed,
