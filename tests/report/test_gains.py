@@ -80,7 +80,9 @@ def test_a_lead_that_is_not_shown_is_not_divided_by(runs):
     pair = dataclasses.replace(pair_of(runs, 42, 40, 43), lead=Gain(2.0, -1.0, 5.0))
     assert pair.recovered is None
     assert recovered_sentence(pair) == "The teacher's own lead of 2.0 AP is not shown (95% interval −1.0 to +5.0), so no share of it is stated."
-    assert dataclasses.replace(pair, lead=Gain(2.0, 1.0, 5.0)).recovered == 1.5
+    ahead = dataclasses.replace(pair, lead=Gain(2.0, 1.0, 5.0))
+    assert ahead.recovered == 1.5
+    assert recovered_sentence(ahead).startswith("The distilled student passes the teacher here: its gain is 150%")
 
 
 def test_the_lead_is_teacher_minus_plain_with_its_own_interval(runs, pair):

@@ -122,6 +122,8 @@ def recovered_sentence(pair: Pair) -> str:
     lead = f"the teacher's lead of {score(pair.lead.value)} AP over the plain student"
     if pair.recovered <= 0:
         return f"None of {lead} is recovered."
+    if pair.recovered > 1:
+        return f"The distilled student passes the teacher here: its gain is {percent(pair.recovered)} of {lead}."
     return f"Distillation recovers {percent(pair.recovered)} of {lead}."
 
 
