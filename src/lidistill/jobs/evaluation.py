@@ -37,14 +37,15 @@ def evaluate(run: str | Path, *, split: str = "val", device: str = "auto") -> Sc
     predictions.save(folder.predictions)
     scores, matches = score_frames(source.spec, predictions, source)
     matches.save(folder.matches)
-    rows = [row * len(source) // PICTURED_FRAMES for row in range(min(PICTURED_FRAMES, len(source)))]
-    save_samples(folder.samples, [source[row] for row in rows], source.spec.classes, experiment.detector.grid.point_range)
+    save_samples(
+        folder.samples, [source[row] for row in spread(len(source), PICTURED_FRAMES)], source.spec.classes, experiment.detector.grid.point_range
+    )
     cost = profile(detector, [source[row] for row in range(min(PROFILED_FRAMES, len(source)))], device=where)
     write_json(folder.profile, cost.to_dict())
     write_json(
         folder.scores,
         {
-            **labels(experiment.data, source, split),
+            **labels(source, split),
             "role": experiment.role,
             "name": folder.name,
             "seed": experiment.seed,
@@ -73,7 +74,7 @@ def evaluate_predictions(path: str | Path, data: DataSettings, *, split: str = "
     if out is not None:
         folder = RunFolder(Path(out))
         matches.save(folder.matches)
-        write_json(folder.scores, {**labels(data, source, split), "role": "elsewhere", "name": path.name, **scores.to_dict()})
+        write_json(folder.scores, {**labels(source, split), "role": "elsewhere", "name": path.name, **scores.to_dict()})
     return scores
 
 
@@ -82,6 +83,13 @@ def score_frames(spec: DatasetSpec, predictions: Predictions, frames: Iterable[F
     return PROTOCOLS[spec.protocol](predictions, frames)
 
 
-def labels(data: DataSettings, source: FrameSource, split: str) -> dict[str, Any]:
+def labels(source: FrameSource, split: str) -> dict[str, Any]:
     """What every published figure carries about its data."""
     return {"dataset": source.spec.name, "simulated": source.spec.simulated, "split": split, "frames": len(source)}
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` rows of `count`, evenly apart; all of them where `wanted` is 0."""
+    if not wanted or wanted >= count:
+        return list(range(count))
+    return [row * count // wanted for row in range(wanted)]

@@ -11,11 +11,10 @@ from lidistill.data.loading import FrameSource, TrainingFrames
 from lidistill.data.objects import object_database
 from lidistill.detectors.base import Detector
 from lidistill.distillation.certificate import certify
-from lidistill.evaluation import PROTOCOLS
 from lidistill.evaluation.predict import predict
 from lidistill.evaluation.scores import Scores
 from lidistill.experiment import Distillation, Experiment
-from lidistill.jobs.evaluation import evaluate, score_frames
+from lidistill.jobs.evaluation import evaluate, score_frames, spread
 from lidistill.jobs.runs import Run, load_run, pick_device, provenance, read_experiment
 from lidistill.run_folder import RunFolder, write_json
 from lidistill.training.checkpoint import save_weights
@@ -101,10 +100,11 @@ def _distilled(
 
 def examine_teacher(teacher: Run, experiment: Experiment, lessons: Distillation, folder: RunFolder, validation: FrameSource, device: str) -> None:
     """Score the teacher on the student's own validation frames and refuse a sick one; the findings are kept in `certificate.json`."""
-    frames = [frame for row in _spread(len(validation), experiment.training.validation_frames) if (frame := validation[row]).boxes is not None]
-    detector = teacher.detector.to(pick_device(device))
-    predictions = predict(detector, frames, device=pick_device(device), batch_size=experiment.training.batch_size)
-    scores, _ = PROTOCOLS[validation.spec.protocol](predictions, frames)
+    frames = [frame for row in spread(len(validation), experiment.training.validation_frames) if (frame := validation[row]).boxes is not None]
+    where = pick_device(device)
+    detector = teacher.detector.to(where)
+    predictions = predict(detector, frames, device=where, batch_size=experiment.training.batch_size)
+    scores, _ = score_frames(validation.spec, predictions, frames)
     findings = certify(
         scores=scores.values,
         main=scores.main,
@@ -123,18 +123,11 @@ def examine_teacher(teacher: Run, experiment: Experiment, lessons: Distillation,
         raise InputError(f"{teacher.folder.path}: refused as a teacher: {findings.sentence()}; mend it, or override with --no-certificate")
 
 
-def _spread(count: int, wanted: int) -> list[int]:
-    """Up to `wanted` rows of `count`, evenly apart; all of them where `wanted` is 0."""
-    if not wanted or wanted >= count:
-        return list(range(count))
-    return [row * count // wanted for row in range(wanted)]
-
-
 class _Validation:
     """Scores a detector on a part of the validation split while it trains."""
 
     def __init__(self, experiment: Experiment, source: FrameSource, device: str) -> None:
-        self.frames: list[Frame] = [source[row] for row in _spread(len(source), experiment.training.validation_frames)]
+        self.frames: list[Frame] = [source[row] for row in spread(len(source), experiment.training.validation_frames)]
         self.spec = source.spec
         self.batch_size = experiment.training.batch_size
         self.device = device
