@@ -257,11 +257,24 @@ class FeatureMap:
 
 
 @dataclass(frozen=True)
+class Anchors:
+    """The boxes that an anchor head's codes refer to, and when one of them stands for an object."""
+
+    boxes: Tensor  # (H * W * K * R, 7): rows y-major, then x, then class, then rotation
+    rotations: int  # R, anchors of one class in a cell
+    matched: tuple[float, ...]  # one a class: overlap of nearest-axis rectangles from which an anchor is an object
+
+
+@dataclass(frozen=True)
 class HeadOutput:
     """Raw maps of one detection head: logits and box codes, before any sigmoid.
 
     An anchor head has `class` (B, A*K, H, W), `box` (B, A*7, H, W) and `direction` (B, A*2, H, W), anchors of a cell ordered class-major, then
-    rotation, and for each anchor its K class logits (7 codes, 2 bins) next to each other.
+    rotation, and for each anchor its K class logits (7 codes, 2 bins) next to each other; codes are those of `ops.box_codes.encode_anchors`.
+
+    A centre head has `heatmap` (B, K, H, W) and the codes of `ops.box_codes.encode_centers` at every cell: `offset` (B, 2, H, W; x, y),
+    `height` (B, 1, H, W), `size` (B, 3, H, W; logarithms of length, width, height) and `rotation` (B, 2, H, W; sine, cosine). It may have
+    `velocity` (B, 2, H, W; metres per second) and `overlap` (B, 1, H, W; the predicted overlap of the box with its object, -1..1).
     """
 
     kind: str  # "anchor" or "center"
@@ -269,6 +282,7 @@ class HeadOutput:
     maps: Mapping[str, Tensor]  # name -> (B, C, H, W)
     origin: tuple[float, float]  # as FeatureMap
     cell: tuple[float, float]
+    anchors: Anchors | None = None  # of an anchor head
 
 
 @dataclass(frozen=True)

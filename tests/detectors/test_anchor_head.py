@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from lidistill.detectors.anchor_head import AnchorHead, AnchorHeadConfig
-from lidistill.detectors.anchors import DirectionBins, direction_bin, encode
+from lidistill.detectors.anchors import DirectionBins, direction_bin
 from lidistill.detectors.presets import KITTI_ANCHORS
 from lidistill.detectors.targets import assign_anchors
+from lidistill.ops.box_codes import encode_anchors
 from lidistill.types import Batch, Boxes, HeadOutput, InputError
 from tests.detectors.small import GRID, scene
 from tests.reference.targets import focal, smooth_l1
@@ -48,11 +49,11 @@ def perfect_output(head: AnchorHead, boxes: Boxes) -> HeadOutput:
     logits = torch.full((len(head.anchors), 3), -20.0)
     logits[rows, targets.labels[rows] - 1] = 20.0
     codes, directions = torch.zeros(len(head.anchors), 7), torch.zeros(len(head.anchors), 2)
-    codes[rows] = encode(wanted, head.anchors[rows])
+    codes[rows] = encode_anchors(wanted, head.anchors[rows])
     directions[rows, direction_bin(wanted[:, 6], head.config.direction)] = 20.0
     columns = {"class": logits, "box": codes, "direction": directions}
     maps = {name: value.view(1, SIZE[1], SIZE[0], -1).permute(0, 3, 1, 2) for name, value in columns.items()}
-    return HeadOutput("anchor", (0, 1, 2), maps, head.origin, head.cell)
+    return (HeadOutput("anchor", (0, 1, 2), maps, head.origin, head.cell),)
 
 
 def test_maps_are_laid_out_class_major_then_rotation():
@@ -88,7 +89,7 @@ def test_the_loss_is_that_of_its_slow_twin(normaliser):
     for index, boxes in enumerate(frames):
         targets = targets_of(head, boxes)
         rows = targets.positive
-        wanted = encode(boxes.geometry[targets.truth[rows]], head.anchors[rows])
+        wanted = encode_anchors(boxes.geometry[targets.truth[rows]], head.anchors[rows])
         bins = direction_bin(boxes.geometry[targets.truth[rows]][:, 6], CONFIG.direction).tolist()
         surprise = [math.log(sum(math.exp(v) for v in row)) - row[which] for row, which in zip(directions[index, rows].tolist(), bins, strict=True)]
         sums.append(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk, scatter_to_map
-from lidistill.types import FeatureSet, InputError
+from lidistill.types import InputError, VoxelGrid
 
 SMALL = BevConfig(channels=(4, 6, 8), layers=(1, 0, 2), neck_channels=(3, 5, 7))
 
@@ -49,7 +49,7 @@ def test_no_output_of_the_neck_is_touched_by_two_inputs():
 def test_pillars_land_on_their_cells_and_nowhere_else():
     coords = torch.tensor([[0, 0, 1, 2], [1, 0, 0, 0], [1, 0, 2, 3]])
     features = torch.arange(1.0, 7.0).view(3, 2)
-    canvas = scatter_to_map(pillars_at(coords, features), coords, batch_size=2, height=3, width=4)
+    canvas = scatter_to_map(features, coords, batch_size=2, height=3, width=4)
     assert canvas.shape == (2, 2, 3, 4)
     assert canvas.is_contiguous(memory_format=torch.channels_last)
     expected = torch.zeros(2, 2, 3, 4)
@@ -62,13 +62,13 @@ def test_scattering_hands_every_gradient_back_to_its_pillar():
     coords = torch.tensor([[0, 0, 1, 2], [0, 0, 0, 3]])
     features = torch.zeros(2, 2, requires_grad=True)
     weights = torch.randn(1, 2, 3, 4)
-    (scatter_to_map(pillars_at(coords, features), coords, 1, 3, 4) * weights).sum().backward()
+    (scatter_to_map(features, coords, 1, 3, 4) * weights).sum().backward()
     assert torch.equal(features.grad, torch.stack([weights[0, :, 1, 2], weights[0, :, 0, 3]]))
 
 
 def test_no_pillar_gives_an_empty_map():
     coords = torch.zeros(0, 4, dtype=torch.int64)
-    canvas = scatter_to_map(pillars_at(coords, torch.zeros(0, 2)), coords, 2, 3, 4)
+    canvas = scatter_to_map(torch.zeros(0, 2), coords, 2, 3, 4)
     assert canvas.shape == (2, 2, 3, 4)
     assert not canvas.any()
 
@@ -90,9 +90,9 @@ def test_a_network_that_does_not_fit_together_is_refused(wrong, sentence):
 
 def test_a_grid_that_does_not_divide_is_refused_with_the_nearest_ranges():
     with pytest.raises(InputError, match=r"250 cells along x .* stride 8; set the maximum of x to 39.68 m \(248 cells\) or 40.96 m \(256 cells\)"):
-        BevConfig().check_grid((0, -40, -3, 40, 40, 1), (0.16, 0.16, 4), (250, 500, 1))
+        BevConfig().check_grid(VoxelGrid((0, -40, -3, 40, 40, 1), (0.16, 0.16, 4)))
 
 
 def test_a_last_stage_of_one_cell_is_refused():
     with pytest.raises(InputError, match="single cell"):
-        BevConfig().check_grid((0, 0, -3, 8, 8, 1), (1, 1, 4), (8, 8, 1))
+        BevConfig().check_grid(VoxelGrid((0, 0, -3, 8, 8, 1), (1, 1, 4)))

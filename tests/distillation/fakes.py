@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, TapSpec
+from lidistill.types import Anchors, Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, TapSpec
 
 ORIGIN, CELL, CELLS = (0.0, -4.0), (0.5, 0.5), (16, 12)  # rows along y, columns along x
 CLASSES = (0, 1, 2)
@@ -51,12 +51,26 @@ def output(width: int, batch: Batch, seed: int, *, requires_grad=False, kind="an
             height, across = (cells // spec.stride for cells in CELLS)
             cell = (CELL[0] * spec.stride, CELL[1] * spec.stride)
             taps[name] = FeatureMap(random(batch.size, spec.channels, height, across), ORIGIN, cell)
+    anchors = None
     if kind == "anchor":
+        anchors = anchor_boxes()
         maps = {"class": random(batch.size, ANCHORS * 3, *CELLS), "box": random(batch.size, ANCHORS * 7, *CELLS)}
         maps["direction"] = random(batch.size, ANCHORS * 2, *CELLS)
     else:
-        maps = {"heatmap": random(batch.size, 3, *CELLS), "offset": random(batch.size, 2, *CELLS), "size": random(batch.size, 3, *CELLS)}
-    return DetectorOutput(taps, (HeadOutput(kind, CLASSES, maps, ORIGIN, CELL),))
+        widths = {"heatmap": 3, "offset": 2, "height": 1, "size": 3, "rotation": 2}
+        maps = {name: random(batch.size, channels, *CELLS) for name, channels in widths.items()}
+    return DetectorOutput(taps, (HeadOutput(kind, CLASSES, maps, ORIGIN, CELL, anchors),))
+
+
+def anchor_boxes() -> Anchors:
+    """Two anchors of each class on the centre of every cell."""
+    rows, columns = torch.meshgrid(torch.arange(CELLS[0]), torch.arange(CELLS[1]), indexing="ij")
+    boxes = torch.zeros(*CELLS, len(CLASSES), 2, 7)
+    boxes[..., 0] = (ORIGIN[0] + (columns + 0.5) * CELL[0])[..., None, None]
+    boxes[..., 1] = (ORIGIN[1] + (rows + 0.5) * CELL[1])[..., None, None]
+    boxes[..., 2:6] = torch.tensor([-1.0, 1.6, 0.9, 1.5])
+    boxes[..., 1, 6] = 1.57
+    return Anchors(boxes.reshape(-1, 7), rotations=2, matched=(0.5, 0.4, 0.4))
 
 
 def tensors(result: DetectorOutput) -> dict[str, torch.Tensor]:

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from lidistill.detectors.anchors import decode, encode, with_direction
+from lidistill.detectors.anchors import with_direction
 from lidistill.detectors.base import Detector
 from lidistill.detectors.targets import assign_anchors
 from lidistill.interop import import_checkpoint
 from lidistill.interop.conventions import CONVENTIONS
 from lidistill.interop.pointpillars import _our_key
+from lidistill.ops.box_codes import decode_anchors, encode_anchors
 from lidistill.ops.iou import overlap_bev
 from lidistill.types import Batch, Boxes, DetectorOutput, Losses, Voxels
 from tests.interop.formula_weights import digest, formula_state, read_table, write_checkpoint
@@ -186,7 +187,7 @@ def test_every_stable_detection_is_found(case):
 def test_decoded_boxes_of_all_anchors_are_those_of_the_tool(case):
     head, key = case.detector.head, "eval.AnchorHeadSingle.batch_box_preds"
     _, codes, directions = head._rows(case.evaluated.heads[0])
-    boxes = decode(codes[0], head.anchors)
+    boxes = decode_anchors(codes[0], head.anchors)
     boxes[:, 6] = with_direction(boxes[:, 6], directions[0].argmax(dim=1), head.config.direction)
     sample = boxes.numpy().reshape(-1)[:: int(case.figures[f"{key}:stride"])]
     # a direction that is a near tie may fall the other way, half a turn off
@@ -206,7 +207,7 @@ def test_targets_are_those_of_the_tool(case):
     np.testing.assert_allclose([labels.sum(), labels.abs().sum(), (labels**2).sum()], figures["train.target.box_cls_labels:stats"])
     codes = torch.zeros(len(labels), 7)
     rows = targets.positive
-    codes[rows] = encode(boxes.geometry[targets.truth[rows]], head.anchors[rows])
+    codes[rows] = encode_anchors(boxes.geometry[targets.truth[rows]], head.anchors[rows])
     exact = codes.double()
     np.testing.assert_allclose([exact.sum(), exact.abs().sum(), (exact**2).sum()], figures["train.target.box_reg_targets:stats"], rtol=1e-5)
 

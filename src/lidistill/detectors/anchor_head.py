@@ -10,21 +10,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lidistill.detectors.anchors import AnchorClass, DirectionBins, anchor_grid, decode, direction_bin, encode, with_direction
+from lidistill.detectors.anchors import AnchorClass, DirectionBins, anchor_grid, direction_bin, with_direction
+from lidistill.detectors.base import WidthRule
+from lidistill.detectors.bev_detector import BevHead, HeadConfig
 from lidistill.detectors.head_losses import box_loss, direction_loss, focal_loss
 from lidistill.detectors.postprocessing import PostProcessing, candidates, detections
 from lidistill.detectors.targets import Matching, assign_anchors
-from lidistill.types import Batch, Boxes, HeadOutput, InputError, Losses, Settings
+from lidistill.ops.box_codes import decode_anchors, encode_anchors
+from lidistill.types import Anchors, Batch, Boxes, HeadOutput, InputError, Losses
 
 CODE_SIZE = 7
 PRIOR = 0.01  # score of every anchor before training, so that the many background anchors start quiet (RetinaNet, section 3.3)
 
 
 @dataclass(frozen=True)
-class AnchorHeadConfig(Settings):
+class AnchorHeadConfig(HeadConfig):
     """Defaults are those of OpenPCDet's KITTI networks."""
 
-    anchors: tuple[AnchorClass, ...]  # one a class, in the order of the classes
+    anchors: tuple[AnchorClass, ...] = ()  # one a class, in the order of the classes
     rotations: tuple[float, ...] = (0.0, 1.57)
     placement: Literal["corners", "centres"] = "corners"  # see anchor_grid
     matching: Matching = "openpcdet"  # see assign_anchors
@@ -39,8 +42,20 @@ class AnchorHeadConfig(Settings):
     code_weights: tuple[float, float, float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
     post: PostProcessing = field(default_factory=PostProcessing)
 
+    def check_classes(self, classes: tuple[str, ...]) -> None:
+        names = tuple(anchor.name for anchor in self.anchors)
+        if not classes or names != classes:
+            raise InputError(f"head: anchors for {names} do not fit the classes {classes}; give one anchor a class, in the same order")
 
-class AnchorHead(nn.Module):
+    def thinner(self, rule: WidthRule) -> AnchorHeadConfig:
+        """The head has no channels of its own, so it stays as it is."""
+        return self
+
+    def build(self, in_channels: int, classes: tuple[str, ...], point_range: tuple[float, ...], size: tuple[int, int]) -> AnchorHead:
+        return AnchorHead(self, in_channels, point_range, size)
+
+
+class AnchorHead(BevHead):
     """Scores, box codes and directions for the anchors of every cell; see types.HeadOutput for the layout of the maps."""
 
     anchors: Tensor  # (H * W * A, 7)
@@ -72,28 +87,29 @@ class AnchorHead(nn.Module):
         self.register_buffer("anchors", anchors, persistent=False)
         self.register_buffer("code_weights", torch.tensor(config.code_weights), persistent=False)
 
-    def forward(self, features: Tensor) -> HeadOutput:
-        """Joined map (B, C, H, W) -> raw maps."""
+    def forward(self, features: Tensor) -> tuple[HeadOutput]:
         layers = {"class": self.conv_class, "box": self.conv_box, "direction": self.conv_direction}
         # One matrix product for the three layers: a convolution of 1x1 takes a slow path on one CPU thread, a quarter of a training step.
         weight = torch.cat([layer.weight.flatten(1) for layer in layers.values()])
         bias = torch.cat([layer.bias for layer in layers.values() if layer.bias is not None])
         joined = F.linear(features.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
         maps = dict(zip(layers, joined.split([layer.out_channels for layer in layers.values()], dim=1), strict=True))
-        return HeadOutput(kind="anchor", classes=tuple(range(len(self.config.anchors))), maps=maps, origin=self.origin, cell=self.cell)
+        matched = tuple(kind.matched for kind in self.config.anchors)
+        anchors = Anchors(boxes=self.anchors, rotations=len(self.config.rotations), matched=matched)
+        return (HeadOutput("anchor", tuple(range(len(matched))), maps, self.origin, self.cell, anchors),)
 
-    def loss(self, output: HeadOutput, batch: Batch) -> Losses:
+    def loss(self, outputs: tuple[HeadOutput, ...], batch: Batch) -> Losses:
         """Terms `class`, `box` and `direction`, weighted; logs `positives`, the mean number of anchors with an object, a frame."""
         config = self.config
         num_classes, rotations = len(config.anchors), len(config.rotations)
-        logits, codes, directions = self._rows(output)
+        logits, codes, directions = self._rows(outputs[0])
         anchor_boxes = self.anchors.view(-1, num_classes, rotations, CODE_SIZE)
         sums, counts = [], []
         for frame, boxes in enumerate(batch.boxes):
             targets = assign_anchors(boxes, anchor_boxes, config.anchors, config.matching)
             positive = targets.positive
             truth = boxes.geometry[targets.truth[positive]].to(self.anchors.dtype)
-            wanted = encode(truth, self.anchors[positive])
+            wanted = encode_anchors(truth, self.anchors[positive])
             sums.append(
                 torch.stack(
                     [
@@ -113,14 +129,14 @@ class AnchorHead(nn.Module):
         return Losses(terms=terms, logs={"positives": found.mean()})
 
     @torch.no_grad()
-    def decode(self, output: HeadOutput) -> list[Boxes]:
+    def decode(self, outputs: tuple[HeadOutput, ...]) -> list[Boxes]:
         """Detections of each frame, best first."""
-        logits, codes, directions = self._rows(output)
+        logits, codes, directions = self._rows(outputs[0])
         scores = torch.sigmoid(logits)
         found = []
         for frame in range(logits.shape[0]):
             rows = candidates(scores[frame], self.config.post)
-            boxes = decode(codes[frame, rows], self.anchors[rows])
+            boxes = decode_anchors(codes[frame, rows], self.anchors[rows])
             yaw = with_direction(boxes[:, 6], directions[frame, rows].argmax(dim=1), self.config.direction)
             found.append(detections(torch.cat([boxes[:, :6], yaw[:, None]], dim=1), scores[frame, rows], self.config.post))
         return found

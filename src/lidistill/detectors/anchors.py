@@ -1,4 +1,4 @@
-"""Anchor boxes on the cells of a map, and the codes that describe a box relative to its anchor."""
+"""Anchor boxes on the cells of a map, and the half turns that their codes leave open."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from torch import Tensor
 
 from lidistill.ops.boxes import limit_period
 from lidistill.types import InputError, Settings
-
-MAX_LOG_SIZE_CODE = math.log(1000)  # a decoded size is at most 1000 anchors long, so that exp stays finite
 
 
 @dataclass(frozen=True)
@@ -70,28 +68,6 @@ def _places(low: float, high: float, count: int, placement: str) -> Tensor:
         cell = (high - low) / count
         return low + cell * (torch.arange(count, dtype=torch.float64) + 0.5).float()
     return torch.linspace(low, high, count, dtype=torch.float64).float()
-
-
-def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Boxes (N, 7) relative to anchors (N, 7) -> codes (N, 7).
-
-    Offsets over the anchor's ground diagonal (z over its height), logarithms of the size ratios, difference of the yaws (SECOND, Sensors 2018,
-    section 3.2.1).
-    """
-    diagonal = torch.linalg.vector_norm(anchors[:, 3:5], dim=1, keepdim=True)
-    plane = (boxes[:, :2] - anchors[:, :2]) / diagonal
-    height = (boxes[:, 2:3] - anchors[:, 2:3]) / anchors[:, 5:6]
-    sizes = torch.log(boxes[:, 3:6].clamp(min=1e-5) / anchors[:, 3:6])
-    return torch.cat([plane, height, sizes, boxes[:, 6:7] - anchors[:, 6:7]], dim=1)
-
-
-def decode(codes: Tensor, anchors: Tensor) -> Tensor:
-    """The inverse of `encode`: codes (N, 7) and anchors (N, 7) -> boxes (N, 7)."""
-    diagonal = torch.linalg.vector_norm(anchors[:, 3:5], dim=1, keepdim=True)
-    plane = codes[:, :2] * diagonal + anchors[:, :2]
-    height = codes[:, 2:3] * anchors[:, 5:6] + anchors[:, 2:3]
-    sizes = torch.exp(codes[:, 3:6].clamp(max=MAX_LOG_SIZE_CODE)) * anchors[:, 3:6]
-    return torch.cat([plane, height, sizes, codes[:, 6:7] + anchors[:, 6:7]], dim=1)
 
 
 def direction_bin(yaw: Tensor, bins: DirectionBins) -> Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from lidistill.detectors.encoders import NORM_EPS, NORM_MOMENTUM
-from lidistill.types import FeatureSet, InputError, Settings
+from lidistill.detectors.base import NORM_EPS, NORM_MOMENTUM, WidthRule
+from lidistill.types import InputError, Settings, VoxelGrid
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,16 @@ class BevConfig(Settings):
     layers: tuple[int, ...] = (3, 5, 5)  # convolutions after the strided one
     strides: tuple[int, ...] = (2, 2, 2)
     neck_channels: tuple[int, ...] = (128, 128, 128)
-    neck_strides: tuple[int, ...] = (1, 2, 4)  # by how much each stage is enlarged
+    neck_strides: tuple[float, ...] = (1, 2, 4)  # by how much each stage is enlarged; 0.5 halves it
 
     def __post_init__(self) -> None:
         for name in ("layers", "strides", "neck_channels", "neck_strides"):
             if len(getattr(self, name)) != len(self.channels):
                 raise InputError(f"bev: {name} has {len(getattr(self, name))} entries for {len(self.channels)} stages; give one for each stage")
-        if not self.channels or min(*self.channels, *self.strides, *self.neck_channels, *self.neck_strides) < 1 or min(self.layers) < 0:
+        if not self.channels or min(*self.channels, *self.strides, *self.neck_channels) < 1 or min(self.layers) < 0:
             raise InputError("bev: channels and strides must be 1 or more and layers 0 or more, with at least one stage")
+        if not all(stride > 0 and (stride == int(stride) or 1 / stride == int(1 / stride)) for stride in self.neck_strides):
+            raise InputError(f"bev: the neck's strides {self.neck_strides} must be whole numbers, or one over a whole number to shrink a stage")
         ratios = [stride / up for stride, up in zip(self.stage_strides, self.neck_strides, strict=True)]
         if len(set(ratios)) != 1 or ratios[0] != int(ratios[0]):
             fitting = tuple(max(1, stride // self.stage_strides[0]) for stride in self.stage_strides)
@@ -45,20 +47,29 @@ class BevConfig(Settings):
     @property
     def neck_stride(self) -> int:
         """Cells of the grid per cell of the joined map."""
-        return self.stage_strides[0] // self.neck_strides[0]
+        return int(self.stage_strides[0] / self.neck_strides[0])
 
-    def check_grid(self, point_range: Sequence[float], voxel_size: Sequence[float], shape: Sequence[int]) -> None:
-        """Raise InputError, with the nearest valid range, unless every stage has whole cells."""
-        coarsest = self.stage_strides[-1]
+    def thinner(self, rule: WidthRule) -> BevConfig:
+        """Fewer channels in trunk and neck."""
+        return replace(
+            self,
+            channels=tuple(rule.width(channels, rule.backbone) for channels in self.channels),
+            neck_channels=tuple(rule.width(channels, rule.backbone) for channels in self.neck_channels),
+        )
+
+    def check_grid(self, grid: VoxelGrid, encoder_stride: int = 1) -> None:
+        """Raise InputError, with the nearest valid range, unless every stage has whole cells; the encoder shrinks the grid by its stride first."""
+        coarsest = self.stage_strides[-1] * encoder_stride
+        shape = grid.shape
         for axis in range(2):
             if shape[axis] % coarsest:
-                low, step = point_range[axis], voxel_size[axis]
+                low, step = grid.point_range[axis], grid.voxel_size[axis]
                 fewer, more = shape[axis] // coarsest * coarsest, -(-shape[axis] // coarsest) * coarsest
                 valid = [f"{low + cells * step:.6g} m ({cells} cells)" for cells in (fewer, more) if cells > 0]
                 raise InputError(
                     f"grid: {shape[axis]} cells along {'xy'[axis]} do not divide by the trunk's stride {coarsest}; "
                     f"set the maximum of {'xy'[axis]} to {' or '.join(valid)}, or the voxel size to "
-                    f"{(point_range[axis + 3] - low) / more:.6g} m"
+                    f"{(grid.point_range[axis + 3] - low) / more:.6g} m"
                 )
         if shape[0] * shape[1] == coarsest**2:
             raise InputError("grid: the last stage has a single cell, which BatchNorm cannot train on; enlarge the range or use smaller voxels")
@@ -76,10 +87,10 @@ class BevTrunk(nn.Module):
         )
 
     @property
-    def channels_last(self) -> bool:
-        """Whether the weights, and so the maps, are in channels_last order."""
+    def memory_format(self) -> torch.memory_format:
+        """Order of the weights, and so of the maps."""
         first = next(self.parameters())
-        return first.is_contiguous(memory_format=torch.channels_last)
+        return torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
 
     def forward(self, canvas: Tensor) -> list[Tensor]:
         maps = []
@@ -94,9 +105,8 @@ class BevNeck(nn.Module):
 
     def __init__(self, config: BevConfig) -> None:
         super().__init__()
-        # Kernel = stride, so no two outputs overlap; the published networks use a transposed convolution at stride 1, too.
         self.branches = nn.ModuleList(
-            nn.Sequential(nn.ConvTranspose2d(before, after, stride, stride, bias=False), _norm(after), nn.ReLU(inplace=True))
+            nn.Sequential(_resizing(before, after, stride), _norm(after), nn.ReLU(inplace=True))
             for before, after, stride in zip(config.channels, config.neck_channels, config.neck_strides, strict=True)
         )
 
@@ -104,12 +114,19 @@ class BevNeck(nn.Module):
         return torch.cat([branch(stage) for branch, stage in zip(self.branches, stages, strict=True)], dim=1)
 
 
-def scatter_to_map(pillars: FeatureSet, coords: Tensor, batch_size: int, height: int, width: int) -> Tensor:
-    """Pillar features (M, C) at coords (M, 4: batch z y x) on an empty map (B, C, H, W) in channels_last order."""
-    channels = pillars.features.shape[1]
+def scatter_to_map(features: Tensor, coords: Tensor, batch_size: int, height: int, width: int) -> Tensor:
+    """Features (M, C) at coords (M, 4: batch z y x) on an empty map (B, C, H, W) in channels_last order."""
+    channels = features.shape[1]
     cells = (coords[:, 0] * height + coords[:, 2]) * width + coords[:, 3]
-    canvas = pillars.features.new_zeros((batch_size * height * width, channels)).index_copy(0, cells, pillars.features)
+    canvas = features.new_zeros((batch_size * height * width, channels)).index_copy(0, cells, features)
     return canvas.view(batch_size, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _resizing(in_channels: int, out_channels: int, stride: float) -> nn.Module:
+    """Kernel = stride, so no two outputs overlap; a stride of 1 is a transposed convolution, too, as in OpenPCDet."""
+    if stride < 1:
+        return nn.Conv2d(in_channels, out_channels, int(1 / stride), int(1 / stride), bias=False)
+    return nn.ConvTranspose2d(in_channels, out_channels, int(stride), int(stride), bias=False)
 
 
 def _convolution(in_channels: int, out_channels: int, stride: int) -> list[nn.Module]:

@@ -13,6 +13,9 @@ from torch import nn
 from lidistill.ops.voxels import voxelise
 from lidistill.types import Batch, Boxes, DetectorOutput, InputError, Losses, Settings, TapSpec, VoxelGrid, Voxels
 
+NORM_EPS = 1e-3  # of every BatchNorm in the published detectors
+NORM_MOMENTUM = 0.01
+
 
 @dataclass(frozen=True)
 class WidthRule(Settings):

@@ -10,27 +10,42 @@ the same numbers:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lidistill.types import FeatureSet, InputError, Settings, VoxelGrid, Voxels
+from lidistill.detectors.backbones import scatter_to_map
+from lidistill.detectors.base import NORM_EPS, NORM_MOMENTUM, WidthRule
+from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
+from lidistill.types import FeatureSet, InputError, VoxelGrid, Voxels
 
-NORM_EPS = 1e-3  # of every BatchNorm in the published detectors
-NORM_MOMENTUM = 0.01
 CHANNELS_FROM_GEOMETRY = 6  # offsets to the mean of the pillar's points, and to the pillar's centre
 
 
 @dataclass(frozen=True)
-class PillarEncoderConfig(Settings):
+class PillarEncoderConfig(EncoderConfig):
     channels: int = 64
     legacy_features: bool = False  # mmdetection3d's KITTI networks: x, y, z themselves are replaced by the offsets to the pillar's centre
 
     def __post_init__(self) -> None:
         if self.channels < 1:
             raise InputError(f"encoder: channels is {self.channels}; give 1 or more")
+
+    def map_channels(self, grid: VoxelGrid) -> int:
+        return self.channels
+
+    def check_grid(self, grid: VoxelGrid) -> None:
+        if grid.shape[2] != 1:
+            tall = grid.point_range[5] - grid.point_range[2]
+            raise InputError(f"grid: {grid.shape[2]} cells along z; a pillar is as tall as the range, so set the voxel height to {tall:.6g} m")
+
+    def thinner(self, rule: WidthRule) -> PillarEncoderConfig:
+        return replace(self, channels=rule.width(self.channels, rule.encoder))
+
+    def build(self, grid: VoxelGrid, num_point_features: int) -> PillarEncoder:
+        return PillarEncoder(self, grid, num_point_features)
 
 
 class ZeroPaddedNorm(nn.BatchNorm1d):
@@ -51,7 +66,7 @@ class ZeroPaddedNorm(nn.BatchNorm1d):
         return scale, self.bias - mean * scale
 
 
-class PillarEncoder(nn.Module):
+class PillarEncoder(BevEncoder):
     """Linear layer, BatchNorm, ReLU and the maximum over each pillar (PointPillars, CVPR 2019, section 2.1)."""
 
     def __init__(self, config: PillarEncoderConfig, grid: VoxelGrid, num_point_features: int) -> None:
@@ -61,8 +76,8 @@ class PillarEncoder(nn.Module):
         self.linear = nn.Linear(3 + num_point_features + CHANNELS_FROM_GEOMETRY, config.channels, bias=False)
         self.norm = ZeroPaddedNorm(config.channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
 
-    def forward(self, voxels: Voxels) -> FeatureSet:
-        """Pillars (M) with P' kept points -> features (M, C) of all of them."""
+    def forward(self, voxels: Voxels) -> tuple[FeatureSet, Tensor]:
+        """Pillars (M) with P' kept points -> features (M, C) of all of them, and the map that holds them (B, C, H, W)."""
         # Half precision would round coordinates of 70 m to 0.25 m.
         with torch.autocast(voxels.points.device.type, enabled=False):
             features = decorated_points(voxels, self.legacy_features)
@@ -73,7 +88,9 @@ class PillarEncoder(nn.Module):
             partial = voxels.counts < self.grid.max_points_per_voxel
             peak = torch.where(partial[:, None], peak.clamp(min=0), peak)  # the empty slots take part in the maximum
             pillars = F.relu(peak * (scale * sign) + shift)
-        return FeatureSet(features=pillars, batch_index=voxels.coords[:, 0], positions=voxel_centres(voxels), occupancy=voxels.counts)
+        rows = FeatureSet(features=pillars, batch_index=voxels.coords[:, 0], positions=voxel_centres(voxels), occupancy=voxels.counts)
+        width, height, _ = self.grid.shape
+        return rows, scatter_to_map(pillars, voxels.coords, voxels.batch_size, height, width)
 
     def _normalisation(self, features: Tensor, voxels: Voxels) -> tuple[Tensor, Tensor]:
         """Point features (P', F) -> scale and shift (C,) of the projection."""

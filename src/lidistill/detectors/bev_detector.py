@@ -1,0 +1,160 @@
+"""What the one-stage detectors have in common: an encoder that turns voxels into a bird's-eye view map, a trunk and a neck on it, and a head.
+
+PointPillars, SECOND and CenterPoint differ in which encoder and which head they put together; each states that in its own file.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk
+from lidistill.detectors.base import Detector, DetectorConfig, WidthRule, voxels_on
+from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, Losses, Settings, TapSpec, VoxelGrid, Voxels
+
+
+class BevEncoder(nn.Module, ABC):
+    """Voxels -> features of pillars or voxels, and the bird's-eye view map made of them (B, C, H, W)."""
+
+    @abstractmethod
+    def forward(self, voxels: Voxels) -> tuple[FeatureSet, Tensor]:
+        """The rows for the tap `encoder`, and the trunk's input."""
+
+
+class EncoderConfig(Settings, ABC):
+    """Settings of a BevEncoder."""
+
+    channels: int  # of the rows
+
+    @property
+    def stride(self) -> int:
+        """Cells of the voxel grid per cell of the map, along x and y."""
+        return 1
+
+    @abstractmethod
+    def map_channels(self, grid: VoxelGrid) -> int:
+        """Channels of the map."""
+
+    @abstractmethod
+    def check_grid(self, grid: VoxelGrid) -> None:
+        """An InputError unless the encoder can work on `grid`."""
+
+    @abstractmethod
+    def thinner(self, rule: WidthRule) -> EncoderConfig:
+        """The same encoder with fewer channels."""
+
+    @abstractmethod
+    def build(self, grid: VoxelGrid, num_point_features: int) -> BevEncoder:
+        """`num_point_features` counts the columns after x, y, z."""
+
+
+class BevHead(nn.Module, ABC):
+    """The joined map (B, C, H, W) -> raw head maps; loss and boxes are read off them."""
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> tuple[HeadOutput, ...]:
+        """One output a task."""
+
+    @abstractmethod
+    def loss(self, outputs: tuple[HeadOutput, ...], batch: Batch) -> Losses:
+        """Weighted terms."""
+
+    @abstractmethod
+    def decode(self, outputs: tuple[HeadOutput, ...]) -> list[Boxes]:
+        """Detections of each frame, best first."""
+
+
+class HeadConfig(Settings, ABC):
+    """Settings of a BevHead."""
+
+    @abstractmethod
+    def check_classes(self, classes: tuple[str, ...]) -> None:
+        """An InputError unless the head predicts just these classes."""
+
+    @abstractmethod
+    def thinner(self, rule: WidthRule) -> HeadConfig:
+        """The same head with fewer channels."""
+
+    @abstractmethod
+    def build(self, in_channels: int, classes: tuple[str, ...], point_range: tuple[float, ...], size: tuple[int, int]) -> BevHead:
+        """`size` is the width and height of the map, in cells."""
+
+
+Config = TypeVar("Config", bound="BevDetectorConfig")
+
+
+@dataclass(frozen=True)
+class BevDetectorConfig(DetectorConfig, ABC):
+    """Settings of a BevDetector. A detector's own config says which kinds of encoder and head it has."""
+
+    encoder: EncoderConfig = field(kw_only=True)
+    head: HeadConfig = field(kw_only=True)
+    bev: BevConfig = field(default_factory=BevConfig)
+
+    def __post_init__(self) -> None:
+        self.head.check_classes(self.classes)
+        self.encoder.check_grid(self.grid)
+        self.bev.check_grid(self.grid, self.encoder.stride)
+
+    def build(self) -> BevDetector:
+        return BevDetector(self)
+
+    def thinner(self: Config, rule: WidthRule) -> Config:
+        """Fewer channels in the encoder, in trunk and neck (`rule.backbone`), and in the head where it has channels of its own."""
+        return replace(self, encoder=self.encoder.thinner(rule), bev=self.bev.thinner(rule), head=self.head.thinner(rule))
+
+
+class BevDetector(Detector):
+    """The network of a BevDetectorConfig.
+
+    Maps follow the memory format of the trunk's weights. It is channels_last at first, which is faster; its training-mode BatchNorm, however, sums
+    carelessly on a CPU (relative error of the variance up to 2e-4). `.to(memory_format=torch.contiguous_format)` is exact to rounding.
+    """
+
+    config: BevDetectorConfig
+
+    def __init__(self, config: BevDetectorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stage_strides = tuple(config.encoder.stride * stride for stride in config.bev.stage_strides)  # voxels per cell
+        self.neck_stride = config.encoder.stride * config.bev.neck_stride
+        width, height, _ = config.grid.shape
+        neck_channels = sum(config.bev.neck_channels)
+        self.encoder = config.encoder.build(config.grid, len(config.point_features))
+        self.trunk = BevTrunk(config.bev, config.encoder.map_channels(config.grid))
+        self.neck = BevNeck(config.bev)
+        size = (width // self.neck_stride, height // self.neck_stride)
+        self.head = config.head.build(neck_channels, config.classes, config.grid.point_range, size)
+        self.tap_specs: Mapping[str, TapSpec] = {
+            "encoder": TapSpec("set", config.encoder.channels),
+            **{f"bev.{i}": TapSpec("map", c, s) for i, (c, s) in enumerate(zip(config.bev.channels, self.stage_strides, strict=True))},
+            "neck": TapSpec("map", neck_channels, self.neck_stride),
+        }
+        for part in (self.trunk, self.neck, self.head):
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, batch: Batch, voxels: Voxels | None = None) -> DetectorOutput:
+        voxels = voxels_on(self.grid, self.voxelise(batch) if voxels is None else voxels)
+        rows, canvas = self.encoder(voxels)
+        stages = self.trunk(canvas.contiguous(memory_format=self.trunk.memory_format))
+        joined = self.neck(stages)
+        taps: dict[str, FeatureMap | FeatureSet] = {"encoder": rows}
+        for index, stage in enumerate(stages):
+            taps[f"bev.{index}"] = self._map(stage, self.stage_strides[index])
+        taps["neck"] = self._map(joined, self.neck_stride)
+        return DetectorOutput(taps=taps, heads=self.head(joined))
+
+    def loss(self, output: DetectorOutput, batch: Batch) -> Losses:
+        return self.head.loss(output.heads, batch)
+
+    def decode(self, output: DetectorOutput) -> list[Boxes]:
+        return self.head.decode(output.heads)
+
+    def _map(self, features: Tensor, stride: int) -> FeatureMap:
+        low, size = self.grid.point_range, self.grid.voxel_size
+        return FeatureMap(features=features, origin=(low[0], low[1]), cell=(size[0] * stride, size[1] * stride))

@@ -1,0 +1,53 @@
+"""Codes in which detection heads write boxes: relative to an anchor, or to the cell of a map that holds the centre."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+MAX_LOG_SIZE_CODE = math.log(1000)  # a decoded size is at most 1000 anchors, or metres, long, so that exp stays finite
+
+
+def encode_anchors(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Boxes (N, 7) relative to anchors (N, 7) -> codes (N, 7).
+
+    Offsets over the anchor's ground diagonal (z over its height), logarithms of the size ratios, difference of the yaws (SECOND, Sensors 2018,
+    section 3.2.1).
+    """
+    diagonal = torch.linalg.vector_norm(anchors[:, 3:5], dim=1, keepdim=True)
+    plane = (boxes[:, :2] - anchors[:, :2]) / diagonal
+    height = (boxes[:, 2:3] - anchors[:, 2:3]) / anchors[:, 5:6]
+    sizes = torch.log(boxes[:, 3:6].clamp(min=1e-5) / anchors[:, 3:6])
+    return torch.cat([plane, height, sizes, boxes[:, 6:7] - anchors[:, 6:7]], dim=1)
+
+
+def decode_anchors(codes: Tensor, anchors: Tensor) -> Tensor:
+    """The inverse of `encode_anchors`: codes (N, 7) and anchors (N, 7) -> boxes (N, 7)."""
+    diagonal = torch.linalg.vector_norm(anchors[:, 3:5], dim=1, keepdim=True)
+    plane = codes[:, :2] * diagonal + anchors[:, :2]
+    height = codes[:, 2:3] * anchors[:, 5:6] + anchors[:, 2:3]
+    sizes = torch.exp(codes[:, 3:6].clamp(max=MAX_LOG_SIZE_CODE)) * anchors[:, 3:6]
+    return torch.cat([plane, height, sizes, codes[:, 6:7] + anchors[:, 6:7]], dim=1)
+
+
+def encode_centers(boxes: Tensor, origin: tuple[float, float], cell: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Boxes (N, 7) on a map -> cells (N, 2: row, column, int64) that hold their centres, and codes (N, 8).
+
+    A code is the centre's place within its cell along x and y (0..1), z in metres, the logarithms of length, width and height in metres, and the
+    sine and cosine of the yaw (CenterPoint, CVPR 2021, section 4.1). Cells may lie outside of the map.
+    """
+    places = (boxes[:, :2] - boxes.new_tensor(origin)) / boxes.new_tensor(cell)
+    corners = torch.floor(places)
+    sizes = torch.log(boxes[:, 3:6].clamp(min=1e-5))
+    codes = torch.cat([places - corners, boxes[:, 2:3], sizes, torch.sin(boxes[:, 6:7]), torch.cos(boxes[:, 6:7])], dim=1)
+    return corners.long().flip(1), codes
+
+
+def decode_centers(codes: Tensor, cells: Tensor, origin: tuple[float, float], cell: tuple[float, float]) -> Tensor:
+    """The inverse of `encode_centers`: codes (N, 8) at cells (N, 2: row, column) -> boxes (N, 7)."""
+    places = (cells.flip(1).to(codes.dtype) + codes[:, :2]) * codes.new_tensor(cell) + codes.new_tensor(origin)
+    sizes = torch.exp(codes[:, 3:6].clamp(max=MAX_LOG_SIZE_CODE))
+    yaw = torch.atan2(codes[:, 6:7], codes[:, 7:8])
+    return torch.cat([places, codes[:, 2:3], sizes, yaw], dim=1)
