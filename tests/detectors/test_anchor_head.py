@@ -25,9 +25,9 @@ def head_of(config: AnchorHeadConfig = CONFIG) -> AnchorHead:
     return AnchorHead(config, 4, GRID.point_range, SIZE)
 
 
-def random_output(head: AnchorHead, batch: int = 2) -> HeadOutput:
-    output = head(torch.randn(batch, 4, SIZE[1], SIZE[0]))
-    return replace(output, maps={name: torch.randn_like(values) for name, values in output.maps.items()})
+def random_output(head: AnchorHead, batch: int = 2) -> tuple[HeadOutput]:
+    (output,) = head(torch.randn(batch, 4, SIZE[1], SIZE[0]))
+    return (replace(output, maps={name: torch.randn_like(values) for name, values in output.maps.items()}),)
 
 
 def batch_with(*boxes: Boxes) -> Batch:
@@ -42,7 +42,7 @@ def targets_of(head: AnchorHead, boxes: Boxes):
     return assign_anchors(boxes, head.anchors.view(-1, 3, 2, 7), KITTI_ANCHORS, head.config.matching)
 
 
-def perfect_output(head: AnchorHead, boxes: Boxes) -> HeadOutput:
+def perfect_output(head: AnchorHead, boxes: Boxes) -> tuple[HeadOutput]:
     """What a perfect network would say: certain scores, exact codes and directions on the positive anchors."""
     targets = targets_of(head, boxes)
     rows, wanted = targets.positive, boxes.geometry[targets.truth[targets.positive]]
@@ -58,7 +58,7 @@ def perfect_output(head: AnchorHead, boxes: Boxes) -> HeadOutput:
 
 def test_maps_are_laid_out_class_major_then_rotation():
     head = head_of()
-    output = head(torch.randn(2, 4, 12, 16))
+    (output,) = head(torch.randn(2, 4, 12, 16))
     assert {name: tuple(values.shape) for name, values in output.maps.items()} == {
         "class": (2, 18, 12, 16),
         "box": (2, 42, 12, 16),
@@ -74,7 +74,7 @@ def test_maps_are_laid_out_class_major_then_rotation():
 
 
 def test_scores_start_at_one_percent():
-    output = head_of()(torch.zeros(1, 4, 12, 16))
+    (output,) = head_of()(torch.zeros(1, 4, 12, 16))
     torch.testing.assert_close(torch.sigmoid(output.maps["class"]), torch.full((1, 18, 12, 16), 0.01))
 
 
@@ -85,7 +85,7 @@ def test_the_loss_is_that_of_its_slow_twin(normaliser):
     frames = (truth(), truth()[:1])
     losses = head.loss(output, batch_with(*frames))
     sums, counts = [], []
-    logits, codes, directions = head._rows(output)
+    logits, codes, directions = head._rows(output[0])
     for index, boxes in enumerate(frames):
         targets = targets_of(head, boxes)
         rows = targets.positive
@@ -111,11 +111,11 @@ def test_the_loss_is_that_of_its_slow_twin(normaliser):
 def test_asking_twice_gives_the_same_loss_and_leaves_the_output_alone():
     head = head_of()
     output = random_output(head)
-    before = {name: values.clone() for name, values in output.maps.items()}
+    before = {name: values.clone() for name, values in output[0].maps.items()}
     batch = batch_with(truth(), truth())
     first, second = head.loss(output, batch), head.loss(output, batch)
     assert all(torch.equal(first.terms[name], second.terms[name]) for name in first.terms)
-    assert all(torch.equal(before[name], values) for name, values in output.maps.items())
+    assert all(torch.equal(before[name], values) for name, values in output[0].maps.items())
 
 
 @pytest.mark.parametrize("direction", [DirectionBins(), DirectionBins(offset=-math.pi / 2)])

@@ -11,10 +11,6 @@ from lidistill.types import InputError, VoxelGrid
 SMALL = BevConfig(channels=(4, 6, 8), layers=(1, 0, 2), neck_channels=(3, 5, 7))
 
 
-def pillars_at(coords: torch.Tensor, features: torch.Tensor) -> FeatureSet:
-    return FeatureSet(features=features, batch_index=coords[:, 0], positions=torch.zeros(len(coords), 3))
-
-
 def test_stages_halve_and_the_neck_joins_them_at_the_first_stage():
     stages = BevTrunk(SMALL, 5)(torch.randn(2, 5, 16, 24))
     assert [tuple(stage.shape) for stage in stages] == [(2, 4, 8, 12), (2, 6, 4, 6), (2, 8, 2, 3)]

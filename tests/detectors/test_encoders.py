@@ -34,7 +34,7 @@ def test_encoder_equals_its_padded_twin(legacy, training):
     fast.train(training)
     slow.train(training)
     voxels = random_voxels()
-    torch.testing.assert_close(fast(voxels).features, slow(voxels), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fast(voxels)[0].features, slow(voxels), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -58,7 +58,7 @@ def test_gradients_equal_those_of_the_padded_twin(legacy, training):
 def padded_double(encoder: PaddedPillarEncoder, voxels: Voxels) -> torch.Tensor:
     torch.set_default_dtype(torch.float64)
     try:
-        return encoder(voxels)[0]
+        return encoder(voxels)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -93,9 +93,9 @@ def test_a_full_pillar_may_fall_below_what_an_empty_slot_gives():
     coords = torch.tensor([[0, 0, 12, 15]])
     full = Voxels(point.repeat(5, 1), torch.zeros(5, dtype=torch.int64), torch.tensor([5]), coords, GRID, 1)
     partial = Voxels(point, torch.zeros(1, dtype=torch.int64), torch.tensor([1]), coords, GRID, 1)
-    assert encoder(partial).features.tolist() == [[5.0] * 4]
+    assert encoder(partial)[0].features.tolist() == [[5.0] * 4]
     # -(4.96 + 0.16 + 0.5) - 1 (offset to the pillar's centre in z) + 5 is below 0
-    assert encoder(full).features.tolist() == [[0.0] * 4]
+    assert encoder(full)[0].features.tolist() == [[0.0] * 4]
 
 
 def test_decorated_columns_of_a_pillar_counted_by_hand():
@@ -116,13 +116,13 @@ def test_features_do_not_depend_on_the_order_within_a_pillar():
     order = torch.arange(len(voxels.points) - 1, -1, -1)
     order = order[torch.sort(voxels.voxel_index[order], stable=True).indices]
     shuffled = replace(voxels, points=voxels.points[order])
-    torch.testing.assert_close(fast(shuffled).features, fast(voxels).features)
+    torch.testing.assert_close(fast(shuffled)[0].features, fast(voxels)[0].features)
 
 
 def test_rows_carry_their_place_and_their_number_of_points():
     fast, _ = twins()
     voxels = random_voxels()
-    pillars = fast(voxels)
+    pillars, _ = fast(voxels)
     assert torch.equal(pillars.batch_index, voxels.coords[:, 0])
     assert torch.equal(pillars.occupancy, voxels.counts)
     torch.testing.assert_close(pillars.positions[:, 0], voxels.coords[:, 3] * 0.32 + 0.16)
@@ -137,7 +137,7 @@ def test_no_pillar_gives_no_row_and_finite_gradients(training):
     empty = Voxels(
         torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4, dtype=torch.int64), GRID, 2
     )
-    features = fast(empty).features
+    features = fast(empty)[0].features
     assert features.shape == (0, 16)
     features.sum().backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in fast.parameters())
@@ -175,9 +175,9 @@ def test_half_precision_around_the_encoder_changes_nothing():
     fast.eval()
     voxels = random_voxels()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = fast(voxels).features
+        inside = fast(voxels)[0].features
     assert inside.dtype == torch.float32
-    assert torch.equal(inside, fast(voxels).features)
+    assert torch.equal(inside, fast(voxels)[0].features)
 
 
 def test_an_encoder_without_channels_is_refused():

@@ -125,7 +125,7 @@ def test_center_regression_is_smooth_l1_at_confident_cells():
                 confidence = max(slow.probability(value) for value in maps[0]["heatmap"][b, :, y, x].tolist())
                 if confidence >= 0.6:
                     sure += confidence
-                    errors = [maps[0][name][b, :, y, x] - maps[1][name][b, :, y, x] for name in ("offset", "size")]
+                    errors = [maps[0][name][b, :, y, x] - maps[1][name][b, :, y, x] for name in maps[0] if name != "heatmap"]
                     total += confidence * sum(slow.smooth_l1(error, 1 / 9) for error in torch.cat(errors).tolist())
     losses = run(LogitsConfig(confident=0.6, box_weight=1.0), taught, learnt)
     assert losses.terms["logits/box"].item() == pytest.approx(total / sure, rel=1e-4)
