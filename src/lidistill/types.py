@@ -216,10 +216,10 @@ class Voxels:
 
 @dataclass(frozen=True)
 class TapSpec:
-    """What a tap will give, known before the first batch."""
+    """What a tap, or a head, will give, known before the first batch. Heads stand beside the taps as "head.0", "head.1", ..."""
 
-    kind: str  # "map" (FeatureMap) or "set" (FeatureSet)
-    channels: int
+    kind: str  # "map" (FeatureMap), "set" (FeatureSet) or "head" (HeadOutput)
+    channels: int  # of a head: its object_width
     stride: int = 1  # cells of the voxel grid per cell of the map
 
 
@@ -265,6 +265,10 @@ class Anchors:
     matched: tuple[float, ...]  # one a class: overlap of nearest-axis rectangles from which an anchor is an object
 
 
+# Maps of a head that describe an object, in the order in which they are joined.
+OBJECT_MAPS = {"anchor": ("class", "box", "direction"), "center": ("heatmap", "offset", "height", "size", "rotation", "velocity")}
+
+
 @dataclass(frozen=True)
 class HeadOutput:
     """Raw maps of one detection head: logits and box codes, before any sigmoid.
@@ -283,6 +287,12 @@ class HeadOutput:
     origin: tuple[float, float]  # as FeatureMap
     cell: tuple[float, float]
     anchors: Anchors | None = None  # of an anchor head
+
+    @property
+    def object_width(self) -> int:
+        """How many numbers the OBJECT_MAPS hold for one anchor, or for one cell of a centre head."""
+        channels = sum(self.maps[name].shape[1] for name in OBJECT_MAPS[self.kind] if name in self.maps)
+        return channels // (self.maps["box"].shape[1] // 7) if self.kind == "anchor" else channels
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,12 @@ def test_taps_are_what_their_specs_promise():
     batch = small_batch()
     voxels = detector.voxelise(batch)
     output = detector(batch, voxels)
-    assert list(output.taps) == list(detector.tap_specs) == ["encoder", "bev.0", "bev.1", "neck"]
+    assert list(output.taps) == ["encoder", "bev.0", "bev.1", "neck"]
+    assert list(detector.tap_specs) == [*output.taps, "head.0"]
     for name, spec in detector.tap_specs.items():
+        if spec.kind == "head":
+            assert (spec.channels, spec.stride) == (output.heads[0].object_width, detector.tap_specs["neck"].stride)
+            continue
         tap = output.taps[name]
         if spec.kind == "set":
             assert isinstance(tap, FeatureSet)

@@ -11,13 +11,14 @@ CLASSES = (0, 1, 2)
 ANCHORS = 6
 
 
-def specs(width: int) -> dict[str, TapSpec]:
+def specs(width: int, kind: str = "anchor") -> dict[str, TapSpec]:
     return {
         "encoder": TapSpec("set", width),
         "bev.0": TapSpec("map", width, 1),
         "bev.1": TapSpec("map", 2 * width, 2),
         "neck": TapSpec("map", 3 * width, 1),
         "points": TapSpec("set", width),
+        "head.0": TapSpec("head", {"anchor": 3 + 7 + 2, "center": 3 + 2 + 1 + 3 + 2}[kind]),
     }
 
 
@@ -44,6 +45,8 @@ def output(width: int, batch: Batch, seed: int, *, requires_grad=False, kind="an
 
     taps = {}
     for name, spec in specs(width).items():
+        if spec.kind == "head":
+            continue
         if spec.kind == "set":
             counts = (batch.points[:, 0] * 32).long() + 1 if name == "encoder" else None
             taps[name] = FeatureSet(random(len(batch.points), spec.channels), batch.batch_index, batch.points[:, :3], counts)

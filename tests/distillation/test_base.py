@@ -39,6 +39,17 @@ def test_a_tap_of_the_wrong_kind_is_refused():
         check_taps("m", ["points"], specs(4), {"points": TapSpec("map", 3)})
 
 
+def test_a_head_is_no_tap():
+    with pytest.raises(InputError, match=r"m needs the tap 'head\.\*' in both networks; the teacher offers [^h]*, the student offers [^h]*$"):
+        shared_taps("m", ["head.*"], specs(4), specs(2))
+    with pytest.raises(InputError, match="m needs the tap 'head.0'; the teacher offers 'encoder'"):
+        check_taps("m", ["head.0"], specs(4), specs(2))
+    check_taps("m", ["head.0"], specs(4), specs(2), kind="head")
+    with pytest.raises(InputError, match="m needs the tap 'head.1'; the teacher offers 'head.0'"):
+        check_taps("m", ["head.1"], specs(4), specs(2), kind="head")
+    assert shared_taps("m", ["*"], {"head.0": TapSpec("head", 4), "neck": TapSpec("map", 4)}, specs(4)) == ("neck",)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_the_table_lists_each_method_under_its_own_name(name):
     assert METHODS[name].name == name

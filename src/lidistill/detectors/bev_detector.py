@@ -134,6 +134,7 @@ class BevDetector(Detector):
             "encoder": TapSpec("set", config.encoder.channels),
             **{f"bev.{i}": TapSpec("map", c, s) for i, (c, s) in enumerate(zip(config.bev.channels, self.stage_strides, strict=True))},
             "neck": TapSpec("map", neck_channels, self.neck_stride),
+            **{f"head.{i}": TapSpec("head", width, self.neck_stride) for i, width in enumerate(_object_widths(self.head, neck_channels))},
         }
         for part in (self.trunk, self.neck, self.head):
             part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -158,3 +159,11 @@ class BevDetector(Detector):
     def _map(self, features: Tensor, stride: int) -> FeatureMap:
         low, size = self.grid.point_range, self.grid.voxel_size
         return FeatureMap(features=features, origin=(low[0], low[1]), cell=(size[0] * stride, size[1] * stride))
+
+
+@torch.no_grad()
+def _object_widths(head: BevHead, in_channels: int) -> list[int]:
+    """`object_width` of each output, read off a run on one cell, so that no head has to state it twice."""
+    outputs = head.eval()(torch.zeros(1, in_channels, 1, 1))
+    head.train()
+    return [output.object_width for output in outputs]

@@ -52,7 +52,7 @@ class MethodConfig(Settings, ABC):
 def shared_taps(method: str, preferences: Sequence[str], teacher_specs: Specs, student_specs: Specs) -> tuple[str, ...]:
     """Names of the taps that the first of `preferences` found in both networks stands for; a preference may be a pattern such as "bev.*"."""
     for preference in preferences:
-        found = tuple(name for name in teacher_specs if fnmatchcase(name, preference) and name in student_specs)
+        found = tuple(name for name in _taps(teacher_specs) if fnmatchcase(name, preference) and name in student_specs)
         if found:
             return found
     wanted = " or ".join(repr(preference) for preference in preferences)
@@ -63,8 +63,8 @@ def check_taps(method: str, taps: Sequence[str], teacher_specs: Specs, student_s
     """An InputError unless both networks offer all `taps`, each of one kind in both (`kind`, where given)."""
     for tap in taps:
         for role, specs in (("teacher", teacher_specs), ("student", student_specs)):
-            if tap not in specs:
-                raise InputError(f"{method} needs the tap {tap!r}; {_offers(role, specs)}")
+            if tap not in (specs if kind == "head" else _taps(specs)):
+                raise InputError(f"{method} needs the tap {tap!r}; {_offers(role, specs, 'head' if kind == 'head' else None)}")
             if kind is not None and specs[tap].kind != kind:
                 raise InputError(
                     f"{method} works on a {kind} and {tap!r} is a {specs[tap].kind} in the {role}; {_offers(role, specs, kind)} of that kind"
@@ -87,6 +87,11 @@ def check_at_least(key: str, value: float, smallest: float) -> None:
         raise InputError(f"{key} is {value}; give a finite number of at least {smallest:g}")
 
 
+def _taps(specs: Specs) -> Specs:
+    """The specs without those of heads."""
+    return {name: spec for name, spec in specs.items() if spec.kind != "head"}
+
+
 def _offers(role: str, specs: Specs, kind: str | None = None) -> str:
-    names = [repr(name) for name, spec in specs.items() if kind is None or spec.kind == kind]
+    names = [repr(name) for name, spec in (specs if kind == "head" else _taps(specs)).items() if kind is None or spec.kind == kind]
     return f"the {role} offers {', '.join(names) or 'none'}"
