@@ -32,8 +32,16 @@ class Distillation(Settings):
     methods: tuple[MethodConfig, ...]
     teacher_bn: str = "eval"  # or "train-frozen": batch statistics, running ones untouched
     minimum_score: float = 5.0  # percent on the headline metric below which a teacher is refused
+    labelled_share: float = 1.0  # of the training frames whose labels are used; the others are as if nobody had labelled them
+    teacher_labels: float | None = None  # lowest score of the teacher's detections that join the labels; None: none do
 
     def __post_init__(self) -> None:
+        if not 0 <= self.labelled_share <= 1:
+            raise InputError(f"distillation.labelled_share is {self.labelled_share}; give a share between 0 (no labels) and 1 (all)")
+        if self.teacher_labels is not None and not 0 <= self.teacher_labels <= 1:
+            raise InputError(f"distillation.teacher_labels is {self.teacher_labels}; give the lowest score of the teacher's boxes, such as 0.3")
+        if 0 < self.labelled_share < 1 and self.teacher_labels is None:
+            raise InputError("distillation.labelled_share leaves frames without labels; let the teacher label them (distillation.teacher_labels=0.3)")
         names = [method.name for method in self.methods]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

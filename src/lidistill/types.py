@@ -147,6 +147,7 @@ class Batch:
     points: Tensor  # (P, 3 + F) float32
     batch_index: Tensor  # (P,) int64
     boxes: tuple[Boxes, ...]  # one entry a frame
+    labelled: tuple[bool, ...] | None = None  # whether a frame's boxes are known, or it merely has none here; None: all are
 
     @property
     def size(self) -> int:
@@ -162,13 +163,14 @@ class Batch:
 
 
 def collate(frames: Sequence[Frame]) -> Batch:
-    """Join frames into one batch; a frame without labels contributes no box."""
+    """Join frames into one batch; a frame without labels contributes no box and is marked so."""
     counts = torch.tensor([frame.points.shape[0] for frame in frames])
     return Batch(
         frame_ids=tuple(frame.id for frame in frames),
         points=torch.cat([frame.points for frame in frames]),
         batch_index=torch.repeat_interleave(torch.arange(len(frames)), counts),
         boxes=tuple(Boxes.empty() if frame.boxes is None else frame.boxes for frame in frames),
+        labelled=tuple(frame.boxes is not None for frame in frames),
     )
 
 

@@ -21,6 +21,8 @@ class DistillationMethod(nn.Module, ABC):
     Nothing of it is part of the student: its parameters are trained beside the student's and thrown away after training.
     """
 
+    config: MethodConfig
+
     @abstractmethod
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         """Weighted scalar terms named `<method>/<part>`, in float32.
@@ -35,14 +37,21 @@ class DistillationMethod(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class MethodConfig(Settings, ABC):
-    """Settings of one method. `weight` multiplies all of its terms."""
+    """Settings of one method. `weight` multiplies all of its terms; over the first `warmup_share` of the training it grows from 0."""
 
     name: ClassVar[str]
     weight: float = 1.0
+    warmup_share: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < float("inf"):
             raise InputError(f"{self.name}.weight is {self.weight}; give a finite number that is not negative")
+        if not 0 <= self.warmup_share <= 1:
+            raise InputError(f"{self.name}.warmup_share is {self.warmup_share}; give a share of the training between 0 and 1")
+
+    def share_of_weight(self, progress: float) -> float:
+        """By how much the weight has grown when the share `progress` of the training is done: a straight line from 0 to 1 over the warm-up."""
+        return 1.0 if progress >= self.warmup_share else progress / self.warmup_share
 
     @abstractmethod
     def build(self, teacher_specs: Specs, student_specs: Specs) -> DistillationMethod:

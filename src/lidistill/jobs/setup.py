@@ -60,14 +60,18 @@ def distilled(
     seed: int | None = None,
     overrides: Sequence[str] = (),
 ) -> Experiment:
-    """The same student with the teacher's lessons. `teacher` is a run folder."""
+    """The same student with the teacher's lessons. `teacher` is a run folder; the method "none" stands for no method."""
     if not Path(teacher).is_dir():
         raise InputError(f"{teacher}: no run folder to learn from; train a teacher first, or import one with `lidistill import`")
     if not methods:
         raise InputError("no distillation method given; name one with --method, for example --method pointdistiller")
-    lessons = Distillation(teacher=str(teacher), methods=tuple(method_settings(name) for name in methods))
+    lessons = Distillation(teacher=str(teacher), methods=tuple(method_settings(name) for name in methods if name != "none"))
     student = plain_student(teacher, compression=compression, data=data, seed=seed)
-    return replace(student, role="distilled", distillation=lessons).overridden(overrides)
+    experiment = replace(student, role="distilled", distillation=lessons).overridden(overrides)
+    assert experiment.distillation is not None
+    if not experiment.distillation.methods and experiment.distillation.teacher_labels is None:
+        raise InputError("neither a method nor the teacher's labels are used; name a method, or set distillation.teacher_labels=0.3")
+    return experiment
 
 
 def _from_preset(detector: str, data: DataSettings) -> Experiment:

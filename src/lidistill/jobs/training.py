@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from lidistill.data.labels import PartlyLabelled
 from lidistill.data.loading import FrameSource, TrainingFrames
 from lidistill.data.objects import object_database
 from lidistill.detectors.base import Detector
@@ -70,6 +71,9 @@ def train(experiment: Experiment, out: str | Path, *, resume: bool = False, devi
 def training_frames(experiment: Experiment, source: FrameSource) -> TrainingFrames:
     """The augmented frames of an experiment, addressed by (epoch, row)."""
     augmentation = experiment.augmentation
+    lessons = experiment.distillation
+    if lessons is not None and lessons.labelled_share < 1:
+        source = PartlyLabelled(source, lessons.labelled_share)
     objects = object_database(source) if augmentation.paste else None
     return TrainingFrames(source, augmentation, objects, experiment.detector.grid.point_range, experiment.seed)
 
@@ -95,7 +99,7 @@ def _distilled(
         examine_teacher(teacher, experiment, lessons, folder, validation, device)
     specs = teacher.detector.tap_specs, student.tap_specs
     methods = [method.build(*specs) for method in lessons.methods]
-    return Distilled(student, teacher.detector, methods, lessons.teacher_bn)
+    return Distilled(student, teacher.detector, methods, lessons.teacher_bn, lessons.teacher_labels)
 
 
 def examine_teacher(teacher: Run, experiment: Experiment, lessons: Distillation, folder: RunFolder, validation: FrameSource, device: str) -> None:

@@ -35,7 +35,7 @@ class TrainingModule(LightningModule):
         torch.manual_seed((self.seed * 1_000_003 + batch_idx) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses = self.objective(batch)
+        losses = self.objective(batch, self.global_step / self.total_steps)
         check_finite(self.objective, batch, losses, self.global_step)
         total = losses.total
         self.last = {"loss": total.detach()}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lidistill.detectors.base import Detector
 from lidistill.distillation.base import DistillationMethod
-from lidistill.types import Batch, InputError, Losses
+from lidistill.types import Batch, Boxes, InputError, Losses
 
 TEACHER_BN = ("eval", "train-frozen")
 
@@ -23,7 +24,11 @@ class Supervised(nn.Module):
         super().__init__()
         self.student = detector
 
-    def forward(self, batch: Batch) -> Losses:
+    def forward(self, batch: Batch, progress: float = 1.0) -> Losses:
+        """`progress` is the share of the training that is done; nothing here depends on it."""
+        if batch.labelled is not None and not all(batch.labelled):
+            missing = batch.frame_ids[batch.labelled.index(False)]
+            raise InputError(f"frame {missing} has no labels to learn from; label it, leave it out of the split, or distil a teacher on it")
         return self.student.loss(self.student(batch), batch)
 
 
@@ -33,15 +38,29 @@ class Distilled(nn.Module):
     The teacher is frozen and lies outside the module's registry: it is no part of the state, of the optimiser or of what is exported.
     `teacher_bn` says which BatchNorm statistics it uses: "eval" its running ones, "train-frozen" those of the batch without touching the running
     ones (the released code of PointDistiller and SparseKD behaves like a drifting form of the latter).
+
+    With `teacher_labels` the teacher's detections of at least that score join the labels, before them (label distillation of SparseKD, NeurIPS 2022,
+    section 3.3; there without suppression of overlapping boxes, here as the teacher reports them). A frame without labels then has the
+    teacher's alone. Without `teacher_labels`, frames without labels teach through the methods only.
     """
 
-    def __init__(self, student: Detector, teacher: Detector, methods: Sequence[DistillationMethod], teacher_bn: str = "eval") -> None:
+    def __init__(
+        self,
+        student: Detector,
+        teacher: Detector,
+        methods: Sequence[DistillationMethod],
+        teacher_bn: str = "eval",
+        teacher_labels: float | None = None,
+    ) -> None:
         super().__init__()
         if teacher_bn not in TEACHER_BN:
             raise InputError(f"distillation.teacher_bn is {teacher_bn!r}; use one of {', '.join(TEACHER_BN)}")
+        if not methods and teacher_labels is None:
+            raise InputError("a distilled student needs a method or the teacher's labels; name a method, for example --method pointdistiller")
         self.student = student
         self.methods: Sequence[DistillationMethod] = nn.ModuleList(methods)  # type: ignore[assignment]
         self.teacher_bn = teacher_bn
+        self.teacher_labels = teacher_labels
         object.__setattr__(self, "teacher", teacher.requires_grad_(False).eval())
 
     teacher: Detector
@@ -50,15 +69,29 @@ class Distilled(nn.Module):
         """Names of the parameters that the methods want kept from weight decay."""
         return {f"methods.{row}.{name}" for row, method in enumerate(self.methods) for name in method.no_decay()}
 
-    def forward(self, batch: Batch) -> Losses:
+    def forward(self, batch: Batch, progress: float = 1.0) -> Losses:
+        """`progress` is the share of the training that is done, for methods whose weight grows."""
         voxels = self.student.voxelise(batch)
         shared = voxels if self.teacher.grid == self.student.grid else None
         with torch.no_grad(), _batch_norm_mode(self.teacher, self.teacher_bn):
             taught = self.teacher(batch, shared)
         learnt = self.student(batch, voxels)
-        losses = self.student.loss(learnt, batch)
+        losses = Losses({})
+        if self.teacher_labels is not None:
+            batch = with_teacher_labels(batch, self.teacher.decode(taught), self.teacher_labels)
+            losses = Losses({}, {"teacher_labels": torch.tensor(sum(map(len, batch.boxes)) / batch.size)})
+        if batch.labelled is None or all(batch.labelled):
+            losses = losses + self.student.loss(learnt, batch)
+        elif any(batch.labelled):
+            missing = batch.frame_ids[batch.labelled.index(False)]
+            raise InputError(
+                f"frame {missing} has no labels and others of its batch have; let the teacher label it (distillation.teacher_labels=0.3), "
+                "or use no labels at all (distillation.labelled_share=0)"
+            )
         for method in self.methods:
-            losses = losses + method(taught, learnt, batch)
+            own = method(taught, learnt, batch)
+            grown = method.config.share_of_weight(progress)
+            losses = losses + (own if grown == 1 else Losses({name: grown * term for name, term in own.terms.items()}, own.logs))
         return losses
 
     def _apply(self, fn: Any, recurse: bool = True) -> Distilled:
@@ -84,3 +117,26 @@ def _batch_norm_mode(teacher: Detector, mode: str) -> Iterator[None]:
             layer.eval()
         for buffer, value in kept:
             buffer.copy_(value)
+
+
+def with_teacher_labels(batch: Batch, detections: Sequence[Boxes], minimum_score: float) -> Batch:
+    """The teacher's detections of at least `minimum_score` before each frame's own boxes; every frame counts as labelled then."""
+    joined = []
+    for own, found in zip(batch.boxes, detections, strict=True):
+        sure = found[found.scores >= minimum_score] if found.scores is not None else found
+        joined.append(
+            Boxes(
+                geometry=torch.cat([sure.geometry.to(own.geometry), own.geometry]),
+                labels=torch.cat([sure.labels, own.labels]),
+                velocity=_joined_velocity(sure, own),
+            )
+        )
+    return replace(batch, boxes=tuple(joined), labelled=None)
+
+
+def _joined_velocity(one: Boxes, other: Boxes) -> Tensor | None:
+    """Velocities side by side, NaN where one of the two has none; None where neither has."""
+    if one.velocity is None and other.velocity is None:
+        return None
+    parts = [boxes.geometry.new_full((len(boxes), 2), torch.nan) if boxes.velocity is None else boxes.velocity for boxes in (one, other)]
+    return torch.cat([part.to(other.geometry) for part in parts])
