@@ -123,16 +123,25 @@ def test_sites_of_a_single_voxel_counted_by_hand():
 
 
 def test_positions_are_the_middle_of_what_a_site_sees():
-    """What moves a site's feature is centred on its position: checked by moving one voxel along each axis."""
     encoder = encoder_of(PLAIN, training=False)
     centres = encoder.receptive_centres(torch.tensor([[0, 0, 0, 0], [0, 1, 2, 3]]))
     # along x and y, site 0 looks at voxel 0; along z, its middle is voxel 12 and the next one's voxel 28
     expected = torch.tensor([[0.025, -0.575, -3.0 + 12.5 * 0.1], [0.025 + 3 * 0.4, -0.575 + 2 * 0.4, -3.0 + 28.5 * 0.1]])
     torch.testing.assert_close(centres, expected)
-    seen = [z for z in range(41) if [0, 0, 1, 1] in encoder.index_maps(voxels_at((0, z, 8, 8)))[1].coords.tolist()]
-    assert (seen[0] + seen[-1]) / 2 == 12
-    seen = [x for x in range(32) if [0, 0, 1, 2] in encoder.index_maps(voxels_at((0, 12, 8, x)))[1].coords.tolist()]
-    assert (seen[0] + seen[-1]) / 2 == 16
+
+
+@pytest.mark.parametrize(
+    ("axis", "cells", "site", "middle", "reach"), [(1, 41, [0, 0, 1, 1], 12, 15), (1, 41, [0, 1, 1, 1], 28, 15), (3, 32, [0, 0, 1, 2], 16, 7)]
+)
+def test_a_site_sees_as_far_to_both_sides_of_its_middle(axis, cells, site, middle, reach):
+    encoder = encoder_of(PLAIN, training=False)
+    seen = []
+    for index in range(cells):
+        place = [0, 12 if site[1] == 0 else 28, 8, 8]
+        place[axis] = index
+        if site in encoder.index_maps(voxels_at(tuple(place)))[1].coords.tolist():
+            seen.append(index)
+    assert seen == list(range(max(0, middle - reach), min(cells, middle + reach + 1)))
 
 
 def test_each_point_is_counted_at_one_site():

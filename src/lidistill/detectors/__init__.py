@@ -3,7 +3,8 @@
 from lidistill.detectors.base import Detector, DetectorConfig, WidthRule, count_parameters
 from lidistill.detectors.pointpillars import PointPillarsConfig
 from lidistill.detectors.presets import preset
+from lidistill.detectors.second import SecondConfig
 
-DETECTORS: dict[str, type[DetectorConfig]] = {"pointpillars": PointPillarsConfig}
+DETECTORS: dict[str, type[DetectorConfig]] = {"pointpillars": PointPillarsConfig, "second": SecondConfig}
 
 __all__ = ["DETECTORS", "Detector", "DetectorConfig", "WidthRule", "count_parameters", "preset"]

@@ -11,6 +11,8 @@ from lidistill.detectors.backbones import BevConfig
 from lidistill.detectors.base import DetectorConfig
 from lidistill.detectors.encoders import PillarEncoderConfig
 from lidistill.detectors.pointpillars import PointPillarsConfig
+from lidistill.detectors.second import SecondConfig
+from lidistill.detectors.sparse_encoder import SparseEncoderConfig
 from lidistill.types import VoxelGrid, unknown_name
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -20,6 +22,12 @@ KITTI_ANCHORS = (
     AnchorClass("Car", (3.9, 1.6, 1.56), -1.78, matched=0.6, unmatched=0.45),
     AnchorClass("Pedestrian", (0.8, 0.6, 1.73), -0.6, matched=0.5, unmatched=0.35),
     AnchorClass("Cyclist", (1.76, 0.6, 1.73), -0.6, matched=0.5, unmatched=0.35),
+)
+
+# On simulated scenes lower overlaps count as a match, so that every object has several anchors and a short training sees enough of them.
+SIMULATED_OVERLAPS = {"Car": (0.5, 0.35), "Pedestrian": (0.35, 0.2), "Cyclist": (0.35, 0.2)}
+SIMULATED_ANCHORS = tuple(
+    replace(anchor, matched=matched, unmatched=unmatched) for anchor in KITTI_ANCHORS for matched, unmatched in [SIMULATED_OVERLAPS[anchor.name]]
 )
 
 
@@ -33,24 +41,41 @@ def pointpillars_kitti() -> PointPillarsConfig:
 
 
 def pointpillars_simulated() -> PointPillarsConfig:
-    """A size for two CPU cores: half the range, half the channels and fewer layers than the published network.
-
-    Lower overlaps with an anchor count as a match than on KITTI, so that every object has several and a short training sees enough of them.
-    """
-    overlaps = {"Car": (0.5, 0.35), "Pedestrian": (0.35, 0.2), "Cyclist": (0.35, 0.2)}
-    anchors = tuple(replace(anchor, matched=overlaps[anchor.name][0], unmatched=overlaps[anchor.name][1]) for anchor in KITTI_ANCHORS)
+    """A size for two CPU cores: half the range, half the channels and fewer layers than the published network."""
     return PointPillarsConfig(
         classes=CLASSES,
         grid=VoxelGrid((0.0, -16.0, -3.0, 32.0, 16.0, 1.0), (0.2, 0.2, 4.0), max_voxels_train=8000, max_voxels_eval=8000),
         encoder=PillarEncoderConfig(channels=32),
         bev=BevConfig(channels=(32, 64, 128), layers=(2, 3, 3), neck_channels=(64, 64, 64)),
-        head=AnchorHeadConfig(anchors=anchors),
+        head=AnchorHeadConfig(anchors=SIMULATED_ANCHORS),
+    )
+
+
+def second_kitti() -> SecondConfig:
+    """The published network: 5,325,576 parameters on voxels of 0.05 x 0.05 x 0.1 m."""
+    return SecondConfig(
+        classes=CLASSES,
+        grid=VoxelGrid((0.0, -40.0, -3.0, 70.4, 40.0, 1.0), (0.05, 0.05, 0.1), max_points_per_voxel=5),
+        head=AnchorHeadConfig(anchors=KITTI_ANCHORS),
+    )
+
+
+def second_simulated() -> SecondConfig:
+    """A size for two CPU cores: half the range, half the channels and fewer layers than the published network; a map of 80 x 80 cells."""
+    return SecondConfig(
+        classes=CLASSES,
+        grid=VoxelGrid((0.0, -16.0, -3.0, 32.0, 16.0, 1.0), (0.05, 0.05, 0.1), max_points_per_voxel=5, max_voxels_train=16000, max_voxels_eval=16000),
+        encoder=SparseEncoderConfig(stage_channels=(8, 16, 32, 32), channels=64),
+        bev=BevConfig(channels=(64, 128), layers=(3, 3), strides=(1, 2), neck_channels=(64, 64), neck_strides=(1, 2)),
+        head=AnchorHeadConfig(anchors=SIMULATED_ANCHORS),
     )
 
 
 PRESETS: dict[tuple[str, str], Callable[[], DetectorConfig]] = {
     ("pointpillars", "kitti"): pointpillars_kitti,
     ("pointpillars", "simulated"): pointpillars_simulated,
+    ("second", "kitti"): second_kitti,
+    ("second", "simulated"): second_simulated,
 }
 
 
