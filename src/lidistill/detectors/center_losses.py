@@ -11,8 +11,8 @@ SCORE_FLOOR = 1e-4  # scores are kept this far from 0 and 1; beyond it a cell ha
 def heatmap_loss(logits: Tensor, target: Tensor, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
     """Penalty-reduced focal loss of logits (B, K, H, W) for a heat map (B, K, H, W) of Gaussians, over the number of cells that are 1.
 
-    CenterNet (Objects as Points, 2019), equation 1: cells at a peak want 1, all others 0, the less so the closer to a peak they are. A batch without a
-    peak is divided by 1.
+    CenterNet (Objects as Points, 2019), equation 1: cells at a peak want 1, all others 0, the less so the closer to a peak they are. A batch without
+    a peak is divided by 1.
     """
     score = torch.sigmoid(logits.float()).clamp(SCORE_FLOOR, 1 - SCORE_FLOOR)
     peak = target == 1
@@ -22,7 +22,7 @@ def heatmap_loss(logits: Tensor, target: Tensor, alpha: float = 2.0, beta: float
 
 
 def code_loss(codes: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Weighted absolute error of codes (N, C) with weights (C,), summed, over the number of objects N; targets that are NaN or infinite do not count."""
+    """Absolute error of codes (N, C) with weights (C,), summed, over the number of objects N; targets that are NaN or infinite do not count."""
     known = torch.isfinite(target)
     error = torch.where(known, codes - torch.where(known, target, 0.0), 0.0).abs()
     return (error * weights).sum() / max(1, len(codes))
