@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lidistill.distillation.fitnets import FitNetsConfig, foreground_cells, mimic_error
+from lidistill.distillation.fitnets import FitNetsConfig, foreground_cells
 from lidistill.types import Boxes, DetectorOutput, FeatureMap, InputError, TapSpec
 from tests.distillation import fakes
 
@@ -88,11 +88,6 @@ def test_a_turned_box_covers_turned_cells():
     like = FeatureMap(torch.zeros(1, 1, 8, 8), (0.0, 0.0), (1.0, 1.0))
     long = torch.tensor([[4.5, 4.5, 0.0, 5.0, 0.5, 1.0, torch.pi / 2]])
     assert foreground_cells(like, (Boxes(long, torch.zeros(1).long()),)).nonzero().tolist() == [[0, row, 4] for row in range(2, 7)]
-
-
-def test_mimic_error_sums_with_the_share_of_each_cell():
-    cells = torch.tensor([[[0.25, 0.75]]])
-    assert mimic_error(torch.tensor([[[[2.0, 1.0]]]]), torch.zeros(1, 1, 1, 2), cells).item() == 1.75
 
 
 def test_bad_settings_and_set_taps_are_refused():

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from lidistill.distillation.adapters import adapted_squared_error
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.parts import as_full, cell_centres, find_tap, full_precision, resampled
 from lidistill.ops.boxes import points_in_boxes
@@ -53,24 +54,20 @@ class FitNets(DistillationMethod):
                 raise InputError(f"{self.config.name}: the tap {tap!r} is no map; choose a map such as 'neck'")
             with full_precision(learnt.features):
                 own = FeatureMap(as_full(learnt.features), learnt.origin, learnt.cell)
-                adapted = adapter(resampled(own, taught).features)
-                error = mimic_error(adapted, as_full(taught.features.detach()), self._cells(taught, batch))
+                learnt_there, wanted = resampled(own, taught).features, as_full(taught.features.detach())
+                weight, bias = adapter.parameters()
+                error = adapted_squared_error(learnt_there, weight.flatten(1), bias, wanted, self._cells(taught, batch))
             terms[f"{self.config.name}/{tap}"] = self.config.weight * error
         return Losses(terms)
 
-    def _cells(self, taught: FeatureMap, batch: Batch) -> Tensor:
-        """Share of the loss that each cell carries: (B, H, W), summing to one."""
-        uniform = taught.features.new_ones((taught.features.shape[0], *taught.features.shape[2:]), dtype=torch.float32)
+    def _cells(self, taught: FeatureMap, batch: Batch) -> Tensor | None:
+        """Share of the loss that each cell carries: (B, H, W), summing to one; None where all carry the same."""
         if self.config.foreground == 0:
-            return uniform / uniform.numel()
+            return None
+        uniform = taught.features.new_ones((taught.features.shape[0], *taught.features.shape[2:]), dtype=torch.float32)
         inside = foreground_cells(taught, batch.boxes).to(uniform.dtype)
         on_objects = inside / inside.sum() if inside.any() else uniform / uniform.numel()
         return self.config.foreground * on_objects + (1 - self.config.foreground) * uniform / uniform.numel()
-
-
-def mimic_error(adapted: Tensor, taught: Tensor, cells: Tensor) -> Tensor:
-    """Squared difference of maps (B, C, H, W), mean over channels, summed with the share (B, H, W) of each cell."""
-    return ((adapted - taught).square().mean(dim=1) * cells).sum()
 
 
 def foreground_cells(like: FeatureMap, boxes: tuple[Boxes, ...]) -> Tensor:

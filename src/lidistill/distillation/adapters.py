@@ -1,0 +1,71 @@
+"""A student's map behind a 1x1 convolution, compared with a teacher's map without ever storing the widened map.
+
+The straightforward form writes the adapted map, its difference and its square, each as wide as the teacher, and reads them back for the gradients.
+The squared error of a linear map is cheap to differentiate, so here loss and gradients are taken together, in blocks of cells that fit the cache.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Elements of the widened map handled at a time: what fits the second-level cache of a CPU core; on a GPU enough to keep it busy.
+BLOCK_ELEMENTS_CPU = 2**18
+BLOCK_ELEMENTS_GPU = 2**25
+
+
+def adapted_squared_error(
+    features: Tensor, weight: Tensor, bias: Tensor, target: Tensor, cells: Tensor | None = None, partial: bool = False
+) -> Tensor:
+    """Squared difference of weight (D, C) @ features (B, C, H, W) + bias (D,) and target (B, D, H, W): mean over D, summed with cells (B, H, W).
+
+    `cells` None gives every cell the same share, one in all. `partial` spares values below a target that is not positive (Heo et al., ICCV 2019,
+    equation 4). Gradients reach features, weight and bias, once; none reaches target and cells.
+    """
+    return _AdaptedSquaredError.apply(features, weight, bias, target, cells, partial)
+
+
+class _AdaptedSquaredError(torch.autograd.Function):
+    """The error and, in the same pass over the cells, its gradients; backward only scales them."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        target: Tensor,
+        cells: Tensor | None,
+        partial: bool,
+    ) -> Tensor:
+        frames, width = target.shape[:2]
+        needs_gradient = any(ctx.needs_input_grad[:3])  # type: ignore[attr-defined]
+        size = features.shape[2] * features.shape[3]
+        share = 1 / (width * (max(frames * size, 1) if cells is None else 1))
+        total = torch.zeros((), dtype=torch.float64, device=features.device)
+        feature_gradient = torch.empty_like(features) if needs_gradient else None
+        weight_gradient, bias_gradient = torch.zeros_like(weight), torch.zeros_like(bias)
+        back = (2 * share * weight).T
+        step = max(1, (BLOCK_ELEMENTS_GPU if features.is_cuda else BLOCK_ELEMENTS_CPU) // width)
+        for frame in range(frames):
+            rows, wanted = features[frame].flatten(1), target[frame].flatten(1)
+            for start in range(0, size, step):
+                block = slice(start, start + step)
+                error = (bias[:, None] - wanted[:, block]).addmm_(weight, rows[:, block])
+                if partial:
+                    error.mul_((error > 0) | (wanted[:, block] > 0))
+                shared = error if cells is None else error * cells[frame].flatten()[block]
+                total += torch.dot(error.flatten(), shared.flatten())
+                if feature_gradient is not None:
+                    feature_gradient[frame].flatten(1)[:, block] = back @ shared
+                    weight_gradient.addmm_(shared, rows[:, block].T)
+                    bias_gradient += shared.sum(dim=1)
+        if feature_gradient is not None:
+            ctx.save_for_backward(feature_gradient, weight_gradient.mul_(2 * share), bias_gradient.mul_(2 * share))
+        return (total * share).to(features.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, bias = ctx.saved_tensors  # type: ignore[attr-defined]
+        return gradient * features, gradient * weight, gradient * bias, None, None, None
