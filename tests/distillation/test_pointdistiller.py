@@ -287,6 +287,14 @@ def test_other_rows_in_the_student_are_refused():
         run(PointDistillerConfig(), {"encoder": as_set(taught, occupancy=counts)}, {"encoder": moved})[1]()
 
 
+def test_sets_whose_rows_stand_for_other_cells_are_left_for_maps():
+    voxels, pillars = ({"encoder": TapSpec("set", 8, stride), "neck": TapSpec("map", 8, 2 * stride)} for stride in (8, 1))
+    assert PointDistillerConfig().build(voxels, pillars).taps == ("neck",)
+    assert PointDistillerConfig().build(voxels, voxels).taps == ("encoder",)
+    with pytest.raises(InputError, match="stands for cells 8 voxels wide in the teacher and 1 in the student; choose a map tap such as 'neck'"):
+        PointDistillerConfig(taps=("encoder",)).build(voxels, pillars)
+
+
 def test_a_tap_before_every_trainable_layer_is_refused():
     taps = {"encoder": as_set(torch.randn(9, 4), occupancy=torch.arange(9))}, {"encoder": as_set(torch.randn(9, 4))}
     with pytest.raises(InputError, match="no trainable layer of the student lies before its tap 'encoder'"):

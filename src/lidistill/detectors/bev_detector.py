@@ -131,7 +131,7 @@ class BevDetector(Detector):
         size = (width // self.neck_stride, height // self.neck_stride)
         self.head = config.head.build(neck_channels, config.classes, config.grid.point_range, size)
         self.tap_specs: Mapping[str, TapSpec] = {
-            "encoder": TapSpec("set", config.encoder.channels),
+            "encoder": TapSpec("set", config.encoder.channels, config.encoder.stride),
             **{f"bev.{i}": TapSpec("map", c, s) for i, (c, s) in enumerate(zip(config.bev.channels, self.stage_strides, strict=True))},
             "neck": TapSpec("map", neck_channels, self.neck_stride),
             **{f"head.{i}": TapSpec("head", width, self.neck_stride) for i, width in enumerate(_object_widths(self.head, neck_channels))},

@@ -27,7 +27,7 @@ from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs,
 from lidistill.distillation.edges import EDGES, POOLINGS, EdgeEncoder, NeighbourGraphs, encoded_spread, graph_distance
 from lidistill.distillation.parts import as_full, find_tap, full_precision, resampled
 from lidistill.ops.neighbours import k_nearest
-from lidistill.types import Batch, DetectorOutput, FeatureMap, FeatureSet, InputError, Losses
+from lidistill.types import Batch, DetectorOutput, FeatureMap, FeatureSet, InputError, Losses, TapSpec
 
 PREFERRED_TAPS = ("encoder", "bev.*", "neck", "points")
 FORMS = ("paper", "released")
@@ -50,7 +50,7 @@ class PointDistillerConfig(MethodConfig):
     """None and 0 leave a choice to `form` and to the taps, as said beside each."""
 
     name: ClassVar[str] = "pointdistiller"
-    taps: tuple[str, ...] = ()  # empty: the first of encoder, bev.*, neck, points that both networks offer
+    taps: tuple[str, ...] = ()  # empty: the first of encoder, bev.*, neck, points that both networks offer; no sets with rows of another size
     form: str = "paper"
     num_queries: int | None = None  # graphs a frame, or a batch with scope "batch"; None: 1000 or 6000; fewer where there are fewer rows
     num_neighbours: int = 128  # edges a graph, the centre's own included; fewer where there are fewer rows
@@ -80,8 +80,14 @@ class PointDistillerConfig(MethodConfig):
             raise InputError(f"{self.name}.temperature is {self.temperature}; give a finite number above 0")
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> PointDistiller:
-        taps = self.taps or shared_taps(self.name, PREFERRED_TAPS, teacher_specs, student_specs)
+        taps = self.taps or shared_taps(self.name, PREFERRED_TAPS, _without_other_rows(teacher_specs, student_specs), student_specs)
         check_taps(self.name, taps, teacher_specs, student_specs)
+        unlike = [tap for tap in taps if tap not in _without_other_rows(teacher_specs, student_specs)]
+        if unlike:
+            raise InputError(
+                f"{self.name}: a row of {unlike[0]!r} stands for cells {teacher_specs[unlike[0]].stride} voxels wide in the teacher and "
+                f"{student_specs[unlike[0]].stride} in the student; choose a map tap such as 'neck', as in methods.{self.name}.taps=[neck]"
+            )
         return PointDistiller(self, taps, teacher_specs, student_specs)
 
 
@@ -178,6 +184,16 @@ class PointDistiller(DistillationMethod):
             return torch.full_like(importance, float(batch_size) if is_map else 1.0)
         automatic = RELEASED_TEMPERATURE if config.form == "released" else None
         return graph_weights(importance, groups, automatic if config.temperature is None else config.temperature)
+
+
+def _without_other_rows(teacher_specs: Specs, student_specs: Specs) -> Specs:
+    """The teacher's taps but those sets whose rows stand for larger or smaller cells than the student's, such as voxels beside pillars."""
+
+    def unlike(name: str, spec: TapSpec) -> bool:
+        other = student_specs.get(name, spec)
+        return spec.kind == other.kind == "set" and spec.stride != other.stride
+
+    return {name: spec for name, spec in teacher_specs.items() if not unlike(name, spec)}
 
 
 def select_queries(importance: Tensor, groups: Tensor, num_queries: int, sampling: str, seeds: list[str]) -> Tensor:
