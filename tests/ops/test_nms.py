@@ -8,6 +8,7 @@ import torch
 
 from lidistill.ops import nms as ops
 from lidistill.ops.iou import overlap_bev
+from tests.reference.centers import kept_centers
 from tests.reference.iou import overlap_bev as slow_overlap
 from tests.reference.iou import overlap_nearest_bev as slow_overlap_nearest
 from tests.reference.nms import kept_rows
@@ -106,3 +107,34 @@ def test_no_boxes_or_no_room(suppress):
     assert suppress(boxes, scores, 0.5, max_after=0).tolist() == []
     assert suppress(boxes, scores, 0.5, max_before=0).tolist() == []
     assert suppress(boxes, scores, 0.5).dtype == torch.int64
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.5, 2.0, 100.0])
+@pytest.mark.parametrize("max_after", [None, 7])
+@pytest.mark.parametrize("block", [3, 256])
+def test_centres_kept_agree_with_the_slow_twin(monkeypatch, radius, max_after, block):
+    monkeypatch.setattr(ops, "BLOCK", block)
+    boxes, scores = crowd(150)
+    expected = kept_centers(boxes[:, :2].double().tolist(), scores.tolist(), radius, max_after)
+    assert ops.nms_circle(boxes[:, :2], scores, radius, max_after).tolist() == expected
+
+
+def test_a_centre_on_the_rim_goes_and_one_beyond_it_stays():
+    row = torch.tensor([[0.0, 0], [3, 4], [3, 4.001]])
+    assert ops.nms_circle(row, torch.tensor([0.9, 0.8, 0.7]), 5.0).tolist() == [0, 2]
+
+
+def test_a_suppressed_centre_suppresses_nothing():
+    row = torch.tensor([[0.0, 0], [1.5, 0], [3.0, 0]])
+    assert ops.nms_circle(row, torch.tensor([0.9, 0.8, 0.7]), 2.0).tolist() == [0, 2]
+
+
+def test_nan_centres_stay_and_nan_scores_rank_last():
+    centers = torch.tensor([[0.0, 0], [0, 0], [math.nan, 0], [0, 0]])
+    assert ops.nms_circle(centers, torch.tensor([math.nan, 0.2, 0.1, -5.0]), 1.0).tolist() == [1, 2]
+
+
+def test_no_centres_or_no_room():
+    assert ops.nms_circle(torch.zeros(0, 2), torch.zeros(0), 1.0).shape == (0,)
+    assert ops.nms_circle(torch.rand(5, 2), torch.rand(5), 0.0, max_after=0).tolist() == []
+    assert ops.nms_circle(torch.rand(5, 2), torch.rand(5), 1.0).dtype == torch.int64

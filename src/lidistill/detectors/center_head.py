@@ -142,7 +142,7 @@ class CenterHead(BevHead):
         codes = self._codes(output, targets.frames, targets.cells)
         wanted = torch.cat([targets.codes, targets.velocity], dim=1)[:, : codes.shape[1]]
         terms = {
-            "heatmap": heatmap_loss(output.maps["heatmap"], targets.heatmap) * config.heatmap_weight,
+            "heatmap": heatmap_loss(output.maps["heatmap"].float(), targets.heatmap) * config.heatmap_weight,
             "box": code_loss(codes, wanted, self.code_weights) * config.box_weight,
         }
         if config.with_overlap:

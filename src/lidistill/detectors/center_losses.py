@@ -14,7 +14,7 @@ def heatmap_loss(logits: Tensor, target: Tensor, alpha: float = 2.0, beta: float
     CenterNet (Objects as Points, 2019), equation 1: cells at a peak want 1, all others 0, the less so the closer to a peak they are. A batch without
     a peak is divided by 1.
     """
-    score = torch.sigmoid(logits.float()).clamp(SCORE_FLOOR, 1 - SCORE_FLOOR)
+    score = torch.sigmoid(logits).clamp(SCORE_FLOOR, 1 - SCORE_FLOOR)
     peak = target == 1
     at_peak = torch.log(score) * (1 - score) ** alpha
     elsewhere = torch.log1p(-score) * score**alpha * (1 - target) ** beta
