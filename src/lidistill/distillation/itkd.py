@@ -1,0 +1,147 @@
+"""itKD: interchange transfer-based knowledge distillation (Cho, Choi, Baek and Hwang, CVPR 2023, arXiv 2205.15531).
+
+One channel-wise autoencoder compresses the maps of both networks. Their codes must agree, and each map must be what the autoencoder makes of the
+*other's* code. At labelled objects, the attention between the channels of the heads must agree too.
+
+The paper and the released code put the mask of objects, and the change from the teacher's to the student's width, in other places; `variant` chooses.
+The default is "released": only its parts are completely defined, and its numbers are those that this file is tested against.
+
+The released total is 0.5 * (detection loss) + 0.5 * (the three terms). Methods here do not touch the detection loss, so the same total, up to a
+factor of two, is the detection loss + 1.0 * (the three terms): the default `weight` of 1. A balance of lambda is a weight of lambda / (1 - lambda).
+
+Where we differ: the released heat map of the student had been through its sigmoid and the teacher's had not (a slip: the detection loss changed it
+in place); here both have, or with `heatmap="logits"` neither. That code fits one task with eleven channels, and adds the same loss once a task; here
+every task, velocities and anchor heads are compared, and all terms count once. Anchor heads are compared at the anchors that stand for objects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_choice, check_taps
+from lidistill.distillation.head_attention import HeadAttention
+from lidistill.distillation.objects import ObjectRows, object_cells
+from lidistill.distillation.parts import as_full, find_tap, full_precision, resampled
+from lidistill.distillation.shared_autoencoder import Path, SharedAutoencoder, Shares, interchanged_difference
+from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses
+
+VARIANTS = ("paper", "released")
+HEATMAPS = ("sigmoid", "logits")
+PARTS = ("interchange", "compressed", "attention")
+
+
+@dataclass(frozen=True)
+class ItkdConfig(MethodConfig):
+    """Defaults are those of the released code. A part with weight 0 is not computed and has no layers."""
+
+    name: ClassVar[str] = "itkd"
+    variant: str = "released"
+    tap: str = "neck"
+    widths: tuple[int, ...] = (128, 64, 32)  # of the encoder's layers; the last is the code, and the decoder is its mirror
+    interchange_weight: float = 1.0
+    compressed_weight: float = 1.0
+    attention_weight: float = 1.0
+    detach_target: bool = False  # True: the student's map is not drawn towards what the decoder makes of the teacher's code
+    heatmap: str = "sigmoid"  # class scores in the attention: squashed in both networks, or "logits" in both
+    max_objects: int = 500  # a frame; also the number of places that means over objects are divided by, and the M of the attention's scale
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(f"{self.name}.variant", self.variant, VARIANTS)
+        check_choice(f"{self.name}.heatmap", self.heatmap, HEATMAPS)
+        for part in PARTS:
+            check_at_least(f"{self.name}.{part}_weight", getattr(self, f"{part}_weight"), 0)
+        if not any(getattr(self, f"{part}_weight") for part in PARTS):
+            raise InputError(f"{self.name}: every part has weight 0; give at least one of {', '.join(PARTS)} a positive weight")
+        if not self.widths or min(self.widths) < 1:
+            raise InputError(f"{self.name}.widths is {self.widths}; give at least one positive number of channels")
+        check_at_least(f"{self.name}.max_objects", self.max_objects, 1)
+
+    def build(self, teacher_specs: Specs, student_specs: Specs) -> Itkd:
+        check_taps(self.name, (self.tap,), teacher_specs, student_specs, kind="map")
+        heads = tuple(name for name, spec in teacher_specs.items() if spec.kind == "head")
+        if self.attention_weight > 0:
+            if not heads:
+                raise InputError(f"{self.name}: the teacher has no detection head on a map to attend to; set {self.name}.attention_weight=0")
+            check_taps(self.name, heads, teacher_specs, student_specs, kind="head")
+        return Itkd(self, teacher_specs, student_specs, [teacher_specs[head].channels for head in heads])
+
+
+class Itkd(DistillationMethod):
+    """The shared autoencoder and the attention's fusion layers. Logs the number of objects a frame and the norm of the fusion weights."""
+
+    def __init__(self, config: ItkdConfig, teacher_specs: Specs, student_specs: Specs, head_widths: list[int]) -> None:
+        super().__init__()
+        self.config = config
+        self.autoencoder: SharedAutoencoder | None = None
+        if config.interchange_weight > 0 or config.compressed_weight > 0:
+            ends = teacher_specs[config.tap].channels, student_specs[config.tap].channels
+            self.autoencoder = SharedAutoencoder(*ends, config.widths, config.variant == "paper", with_decoder=config.interchange_weight > 0)
+        self.attention: HeadAttention | None = None
+        if config.attention_weight > 0:
+            self.attention = HeadAttention(head_widths, config.max_objects, squash=config.heatmap == "sigmoid")
+
+    def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
+        config = self.config
+        terms: dict[str, Tensor] = {}
+        taught, learnt = find_tap(teacher, config.name, config.tap), find_tap(student, config.name, config.tap)
+        if not (isinstance(taught, FeatureMap) and isinstance(learnt, FeatureMap)):
+            raise InputError(f"{config.name}: the tap {config.tap!r} is no map; choose a map such as 'neck'")
+        with full_precision(learnt.features):
+            places = object_cells(taught, batch.boxes, config.max_objects)
+            logs = {"objects": len(places) / taught.features.new_tensor(batch.size, dtype=torch.float32)}
+            if self.autoencoder is not None:
+                terms |= self._compare_maps(taught, learnt, places, self.autoencoder.paths())
+            if self.attention is not None:
+                terms["attention"] = config.weight * config.attention_weight * self.attention(teacher, student, batch.boxes)
+                logs["fusion_norm"] = self.attention.fusion_norm()
+        return Losses(
+            {f"{config.name}/{part}": value for part, value in terms.items()}, {f"{config.name}/{part}": value for part, value in logs.items()}
+        )
+
+    def no_decay(self) -> frozenset[str]:
+        """The fusion weights, which decay would draw to zero, where everything agrees; not in the released form, whose optimiser decayed them."""
+        if self.config.variant == "released":
+            return frozenset()
+        return frozenset(name for name, _ in self.named_parameters() if name.startswith("attention."))
+
+    def _compare_maps(self, taught: FeatureMap, learnt: FeatureMap, places: ObjectRows, paths: tuple[Path, Path]) -> dict[str, Tensor]:
+        """Weighted terms of the autoencoder."""
+        config = self.config
+        own = FeatureMap(as_full(learnt.features), learnt.origin, learnt.cell)
+        student_map = resampled(own, taught).features
+        wide, narrow = _at(taught.features.detach(), places), _at(student_map, places)
+        released = config.variant == "released"
+        shares = Shares(config.interchange_weight, config.compressed_weight if released else 0.0, config.detach_target)
+        terms: dict[str, Tensor] = {}
+        if shares.interchange > 0 or shares.codes > 0:
+            interchange, compressed = interchanged_difference(taught.features, student_map, paths, shares)
+            terms = ({"interchange": interchange} if shares.interchange > 0 else {}) | ({"compressed": compressed} if shares.codes > 0 else {})
+        if released and config.interchange_weight > 0:
+            at_objects = self._interchanged_at_objects(wide, narrow, paths, taught.features.shape[0])
+            terms["interchange"] = terms["interchange"] + config.interchange_weight * at_objects
+        if not released and config.compressed_weight > 0:
+            terms["compressed"] = config.compressed_weight * mean_or_zero((paths[1].encode(narrow) - paths[0].encode(wide)).abs())
+        return {part: config.weight * value for part, value in terms.items()}
+
+    def _interchanged_at_objects(self, wide: Tensor, narrow: Tensor, paths: tuple[Path, Path], num_frames: int) -> Tensor:
+        """Squared error of both reconstructions of rows (P, C_T) and (P, C_S), a mean over all places for objects, the empty ones included."""
+        teacher, student = paths
+        target = narrow.detach() if self.config.detach_target else narrow
+        errors = student.decode(student.encode(narrow)) - wide, teacher.decode(teacher.encode(wide)) - target
+        return torch.stack([error.square().mean(dim=1).sum() for error in errors]).sum() / (num_frames * self.config.max_objects)
+
+
+def mean_or_zero(values: Tensor) -> Tensor:
+    """Mean of all values; of none, a zero that belongs to the graph."""
+    return values.sum() / max(1, values.numel())
+
+
+def _at(features: Tensor, places: ObjectRows) -> Tensor:
+    """Rows (P, C) of a map (B, C, H, W), in full precision."""
+    width = features.shape[3]
+    return as_full(features[places.frames, :, places.rows // width, places.rows % width])
