@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 # Elements of the widened map handled at a time: what fits the second-level cache of a CPU core; on a GPU enough to keep it busy.
-BLOCK_ELEMENTS_CPU = 2**18
+BLOCK_ELEMENTS_CPU = 2**19
 BLOCK_ELEMENTS_GPU = 2**25
 
 
@@ -45,21 +45,20 @@ class _AdaptedSquaredError(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float64, device=features.device)
         feature_gradient = torch.empty_like(features) if needs_gradient else None
         weight_gradient, bias_gradient = torch.zeros_like(weight), torch.zeros_like(bias)
-        back = (2 * share * weight).T
+        forth, back = weight.T, 2 * share * weight
         step = max(1, (BLOCK_ELEMENTS_GPU if features.is_cuda else BLOCK_ELEMENTS_CPU) // width)
         for frame in range(frames):
-            rows, wanted = features[frame].flatten(1), target[frame].flatten(1)
-            for start in range(0, size, step):
-                block = slice(start, start + step)
-                error = (bias[:, None] - wanted[:, block]).addmm_(weight, rows[:, block])
+            rows, wanted = _cells(features[frame]), _cells(target[frame])
+            for block in (slice(start, start + step) for start in range(0, size, step)):
+                error = (bias - wanted[block]).addmm_(rows[block], forth)
                 if partial:
-                    error.mul_((error > 0) | (wanted[:, block] > 0))
-                shared = error if cells is None else error * cells[frame].flatten()[block]
-                total += torch.dot(error.flatten(), shared.flatten())
+                    error.mul_((error > 0) | (wanted[block] > 0))
+                shared = error if cells is None else error * cells[frame].reshape(-1, 1)[block]
+                total += torch.dot(_flat(error), _flat(shared))
                 if feature_gradient is not None:
-                    feature_gradient[frame].flatten(1)[:, block] = back @ shared
-                    weight_gradient.addmm_(shared, rows[:, block].T)
-                    bias_gradient += shared.sum(dim=1)
+                    torch.mm(shared, back, out=_cells(feature_gradient[frame])[block])
+                    weight_gradient.addmm_(shared.T, rows[block])
+                    bias_gradient += shared.sum(dim=0)
         if feature_gradient is not None:
             ctx.save_for_backward(feature_gradient, weight_gradient.mul_(2 * share), bias_gradient.mul_(2 * share))
         return (total * share).to(features.dtype)
@@ -69,3 +68,13 @@ class _AdaptedSquaredError(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, bias = ctx.saved_tensors  # type: ignore[attr-defined]
         return gradient * features, gradient * weight, gradient * bias, None, None, None
+
+
+def _cells(values: Tensor) -> Tensor:
+    """A view of (C, H, W) as (H*W, C), whichever of the two orders the memory is in."""
+    return values.flatten(1).T
+
+
+def _flat(values: Tensor) -> Tensor:
+    """All elements of (n, D) in the order of the memory, without a copy."""
+    return (values if values.is_contiguous() else values.T).flatten()
