@@ -23,6 +23,8 @@ def settings_of(name) -> list[MethodConfig]:
         return forms
     if name == "fitnets":
         return [config(), config(taps=("bev.0", "neck"), foreground=0.5)]
+    if name == "itkd":
+        return [config(), config(variant="paper", heatmap="logits"), config(attention_weight=0.0, detach_target=True, widths=(6, 4))]
     if name == "logits":
         return [config(), config(temperature=4.0, direction_weight=0.0)]
     return [config()]
