@@ -86,8 +86,8 @@ class CenterHeadConfig(HeadConfig):
 class CenterHead(BevHead):
     """Heat maps and box codes of every cell; see types.HeadOutput for the maps.
 
-    The many convolutions are left one by one. Joined into one a task, with their BatchNorms, they took 1.1 to 1.3 times as long to train on a CPU (0.7
-    times on a map of 24 x 24 cells with 16 channels): the map of all hidden layers together leaves the cache.
+    The many convolutions are left one by one. Joined into one a task, with their BatchNorms, they took 1.1 to 1.3 times as long to train on a CPU
+    (0.7 times on a map of 24 x 24 cells with 16 channels): the map of all hidden layers together leaves the cache.
     """
 
     code_weights: Tensor
