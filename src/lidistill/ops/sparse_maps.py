@@ -1,0 +1,174 @@
+"""Which occupied cells meet under a sparse 3D convolution: sites of a level, and the pairs of rows for every cell of a kernel.
+
+The sets of sites are those of spconv, which OpenPCDet and mmdetection3d build SECOND and CenterPoint on. Memory grows with the sites, not with the
+grid: neighbours are found through a hash table of about sixteen slots a site. Slots that two sites claim are resolved by a sorted search, so the maps
+are exact, and the same on every run, whatever the table did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from lidistill.ops.selection import true_rows
+from lidistill.types import InputError
+
+Triple = tuple[int, int, int]  # along z, y, x
+
+SLOTS_PER_SITE = 16  # one site in 32 then shares its slot
+GOLDEN = -7046029254386353131  # 2**64 divided by the golden ratio, as a signed number: multiplicative hashing (Knuth, TAOCP 3, 6.4)
+FREE, SHARED = -1, -2  # what a slot holds that is not one site's row
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The occupied cells of one level."""
+
+    coords: Tensor  # (N, 4) int64: batch, z, y, x; unique rows
+    shape: Triple  # cells along z, y, x
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.coords)
+
+
+@dataclass(frozen=True)
+class KernelMap:
+    """The pairs of (input row, output row) that meet under each cell of a kernel; cells z-major, then y, then x.
+
+    Under one cell every input row and every output row occurs at most once.
+    """
+
+    inputs: Tensor  # (P,) int64: the rows of the kernel's first cell, then those of its second, ...
+    outputs: Tensor  # (P,) int64
+    counts: tuple[int, ...]  # pairs of each cell of the kernel
+    num_inputs: int
+    num_outputs: int
+    identity: int | None = None  # the cell under which every row meets itself, in order; its pairs are listed like all others
+
+    @property
+    def num_pairs(self) -> int:
+        return len(self.inputs)
+
+    def inverse(self) -> KernelMap:
+        """The map from the outputs back to the inputs: an inverse convolution to the finer sites, or the way of the gradient."""
+        return KernelMap(self.outputs, self.inputs, self.counts, self.num_outputs, self.num_inputs, self.identity)
+
+
+def submanifold_map(sites: Sites, kernel_size: Triple) -> KernelMap:
+    """Every site meets the sites around it that the kernel, of odd sizes (z, y, x), covers; the sites stay as they are.
+
+    Raises InputError for a kernel without a centre.
+    """
+    if any(size < 1 or size % 2 == 0 for size in kernel_size):
+        raise InputError(f"submanifold convolution: a kernel of {kernel_size} has no centre cell; give odd sizes such as (3, 3, 3)")
+    num_sites, device = len(sites), sites.coords.device
+    centre = torch.arange(num_sites, device=device)
+    before = prod(kernel_size) // 2
+    # a margin after each axis keeps the neighbours beyond a border from being the numbers of other cells
+    depth, height, width = (size + kernel // 2 for size, kernel in zip(sites.shape, kernel_size, strict=True))
+    keys = cell_numbers(sites.coords, (depth, height, width))
+    offsets = [
+        ((z - kernel_size[0] // 2) * height + y - kernel_size[1] // 2) * width + x - kernel_size[2] // 2
+        for z in range(kernel_size[0])
+        for y in range(kernel_size[1])
+        for x in range(kernel_size[2])
+    ]
+    # what meets under a cell before the centre meets, turned round, under the cell opposite: half of the look-ups do
+    wanted = keys + torch.tensor(offsets[:before], dtype=torch.int64, device=device)[:, None]
+    found, inputs = _matches(wanted.flatten(), keys)
+    first = torch.searchsorted(found, torch.arange(before + 1, device=device) * num_sites)
+    outputs = found - torch.repeat_interleave(torch.arange(before, device=device) * num_sites, first.diff(), output_size=len(found))
+    counts = first.diff().tolist()
+    return KernelMap(
+        inputs=torch.cat([inputs, centre, outputs.flip(0)]),
+        outputs=torch.cat([outputs, centre, inputs.flip(0)]),
+        counts=(*counts, num_sites, *reversed(counts)),
+        num_inputs=num_sites,
+        num_outputs=num_sites,
+        identity=before,
+    )
+
+
+def strided_map(sites: Sites, kernel_size: Triple, stride: Triple, padding: Triple) -> tuple[Sites, KernelMap]:
+    """The cells of the coarser grid that any site reaches, sorted by batch, z, y, x, and the map to them; all triples are (z, y, x).
+
+    Raises InputError where the padded grid is smaller than the kernel.
+    """
+    axes = list(zip(sites.shape, kernel_size, stride, padding, strict=True))
+    if any(size + 2 * pad < kernel for size, kernel, _, pad in axes):
+        raise InputError(f"sparse convolution: a kernel of {kernel_size} does not fit into {sites.shape} cells with padding {padding}")
+    depth, height, width = ((size + 2 * pad - kernel) // step + 1 for size, kernel, step, pad in axes)
+    shape = (depth, height, width)
+    # x first and z last, so that the pairs end up z-major; an axis at a time, so that pairs which one axis rules out cost no more
+    inputs = torch.arange(len(sites), device=sites.coords.device)
+    keys, under = sites.coords[:, 0] * prod(shape), torch.zeros_like(inputs)
+    for axis, cell_step, kernel_step in ((2, 1, 1), (1, width, kernel_size[2]), (0, height * width, kernel_size[1] * kernel_size[2])):
+        _, kernel, step, pad = axes[axis]
+        position = sites.coords[:, axis + 1].index_select(0, inputs) + pad
+        cell = torch.div(position, step, rounding_mode="floor")
+        phase = position - cell * step
+        reached = []
+        for offset in range(kernel):
+            # the site lies under this cell of the kernel where the output cell starts `offset` cells before it
+            start = cell - offset // step
+            fits = (phase == offset % step) & (start >= 0) & (start < shape[axis])
+            rows = true_rows(fits)
+            reached.append((rows, start.index_select(0, rows), offset))
+        rows = torch.cat([part[0] for part in reached])
+        keys = keys.index_select(0, rows) + torch.cat([part[1] for part in reached]) * cell_step
+        under = torch.cat([under.index_select(0, part[0]) + part[2] * kernel_step for part in reached])
+        inputs = inputs.index_select(0, rows)
+    num_cells = sites.batch_size * prod(shape)
+    # half the digits to sort where the numbers are small enough
+    occupied, outputs = torch.unique(keys.int() if num_cells <= torch.iinfo(torch.int32).max else keys, return_inverse=True)
+    counts = tuple(torch.bincount(under, minlength=prod(kernel_size)).tolist())
+    return Sites(_cells(occupied.long(), shape), shape, sites.batch_size), KernelMap(inputs, outputs, counts, len(sites), len(occupied))
+
+
+def cell_numbers(coords: Tensor, shape: Triple) -> Tensor:
+    """Cells (N, 4) of a grid as numbers that ascend with batch, z, y, x: (N,) int64."""
+    batch, z, y, x = coords.unbind(dim=1)
+    return ((batch * shape[0] + z) * shape[1] + y) * shape[2] + x
+
+
+def _cells(numbers: Tensor, shape: Triple) -> Tensor:
+    """The cells (N, 4) of such numbers (N,)."""
+    parts = []
+    for size in reversed(shape):
+        above = torch.div(numbers, size, rounding_mode="floor")
+        parts.append(numbers - above * size)
+        numbers = above
+    return torch.stack([numbers, *reversed(parts)], dim=1)
+
+
+def _matches(wanted: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the wanted numbers (W,) are among the distinct keys (M,): their places in `wanted`, ascending, and rows of `keys`; two (F,) int64."""
+    bits = max(1, len(keys) * SLOTS_PER_SITE - 1).bit_length()
+    slots = _slots(keys, bits)
+    numbers = torch.arange(len(keys), dtype=torch.int32, device=keys.device)
+    table = torch.full((1 << bits,), FREE, dtype=torch.int32, device=keys.device)
+    table[slots] = numbers
+    table[slots[true_rows(table.index_select(0, slots) != numbers)]] = SHARED
+    held = table.index_select(0, _slots(wanted, bits))
+    places = true_rows(held != FREE)
+    held = held.index_select(0, places).long()
+    wanted = wanted.index_select(0, places)
+
+    # the sites whose slot is shared are few; those are looked up in order
+    doubtful = true_rows(held == SHARED)
+    crowd = true_rows(table.index_select(0, slots) == SHARED)
+    if len(crowd):
+        ordered, order = torch.sort(keys.index_select(0, crowd))
+        nearest = torch.searchsorted(ordered, wanted.index_select(0, doubtful)).clamp(max=len(crowd) - 1)
+        held[doubtful] = crowd.index_select(0, order.index_select(0, nearest))
+    hits = true_rows(keys.index_select(0, held) == wanted)
+    return places.index_select(0, hits), held.index_select(0, hits)
+
+
+def _slots(keys: Tensor, bits: int) -> Tensor:
+    """The slot of each key (N,) in a table of 2**bits: (N,) int64."""
+    return (keys * GOLDEN).bitwise_right_shift_(64 - bits).bitwise_and_((1 << bits) - 1)
