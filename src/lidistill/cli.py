@@ -30,6 +30,7 @@ Overrides = Annotated[
 ]
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
 Compression = Annotated[float, typer.Option(help="By how much to divide the parameters: 2, 4, 8, 16.")]
+Certificate = Annotated[bool, typer.Option(help="Examine the teacher first and refuse a sick one.")]
 
 # Jobs import torch and Lightning, which takes seconds; a command imports the one it needs, so that --help answers at once.
 
@@ -109,7 +110,7 @@ def distill(
     data: Data = None,
     seed: Seed = None,
     resume: Resume = False,
-    certificate: Annotated[bool, typer.Option(help="Examine the teacher first and refuse a sick one.")] = True,
+    certificate: Certificate = True,
     device: Device = "auto",
 ) -> None:
     """Train a thinner student with a teacher's lessons."""
@@ -119,6 +120,34 @@ def distill(
     methods = method or ["pointdistiller"]
     experiment = distilled(teacher, compression=compression, methods=methods, data=data, seed=seed, overrides=overrides or ())
     _show(job(experiment, out, resume=resume, device=device, certificate=certificate))
+
+
+@app.command()
+def compare(
+    start: Annotated[str, typer.Argument(help="A teacher's run folder; a detector to train a teacher of; or a recipe (YAML).")],
+    out: Out,
+    overrides: Overrides = None,
+    method: Annotated[list[str] | None, typer.Option(help="One row of the table: itkd, or several methods at once, itkd+logits.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds each row is trained from.")] = 3,
+    compression: Compression = 4.0,
+    data: Data = None,
+    processes: Annotated[int, typer.Option(help="Students trained at a time.")] = 1,
+    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster that trains them, or local.")] = None,
+    certificate: Certificate = True,
+    device: Device = "auto",
+) -> None:
+    """Train students by several methods and seeds under one budget, and write one table. Run it again after an interruption."""
+    from lidistill.jobs.comparison import Comparison, Row
+    from lidistill.jobs.comparison import compare as job
+
+    if start.endswith((".yaml", ".yml")) and not method:
+        if overrides:
+            raise InputError("a recipe holds its own overrides; edit the file, or name the rows with --method")
+        plan = Comparison.read(start)
+    else:
+        rows = tuple(Row.of(text) for text in method or ("logits", "fitnets", "pointdistiller"))
+        plan = Comparison(start, rows, tuple(range(seeds)), compression, data, tuple(overrides or ()))
+    print(f"comparison: {job(plan, out, processes=processes, device=device, ray=ray, certificate=certificate)}")
 
 
 @app.command()

@@ -10,6 +10,7 @@ matches.npz        per-frame matches, from which intervals between two runs are 
 scores.json        what the protocol says, with dataset, split, metric, overlaps, seed, commit and device
 profile.json       parameters, multiply-accumulates, latency
 samples.npz        a few validation frames (points, truth) for pictures
+step.json          time, memory and extra parameters of a training step, where they were compared
 certificate.json   for a student: what was checked of its teacher
 """
 
@@ -65,6 +66,10 @@ class RunFolder:
     @property
     def profile(self) -> Path:
         return self.path / "profile.json"
+
+    @property
+    def step(self) -> Path:
+        return self.path / "step.json"
 
     @property
     def samples(self) -> Path:

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lidistill.evaluation.intervals import bootstrap, paired_bootstrap
+from lidistill.evaluation.intervals import bootstrap, mean_gain, paired_bootstrap
 from lidistill.evaluation.kitti import evaluate_objects, match_frames
 from lidistill.types import InputError
 from tests.evaluation.kitti_scenes import objects, street
@@ -112,3 +112,21 @@ def test_a_run_that_finds_nothing_can_still_be_compared_by_the_mean(frames, teac
     truths, found = frames
     blind = match_frames(truths, [frame[:0] for frame in found], CLASSES)
     assert paired_bootstrap(blind, teacher, resamples=20).gain > 0
+
+
+def test_the_mean_gain_of_one_pair_is_its_paired_bootstrap(teacher, student):
+    assert mean_gain([(student, teacher)]) == paired_bootstrap(student, teacher)
+
+
+def test_the_mean_gain_of_pairs_is_the_mean_of_their_gains_on_common_draws(teacher, student):
+    there, back = (student, teacher), (teacher, student)
+    both = mean_gain([there, back, there])
+    assert both.gain == pytest.approx(paired_bootstrap(*there).gain / 3)
+    # A pair and its reverse cancel out on every draw, so the rest is a third of the single pair's interval.
+    single = paired_bootstrap(*there)
+    assert (both.low, both.high) == pytest.approx((single.low / 3, single.high / 3))
+
+
+def test_no_pair_is_refused():
+    with pytest.raises(InputError, match="no pair of runs"):
+        mean_gain([])

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -21,7 +21,7 @@ class DistillationMethod(nn.Module, ABC):
     Nothing of it is part of the student: its parameters are trained beside the student's and thrown away after training.
     """
 
-    config: MethodConfig
+    config: Any  # the MethodConfig that built it
 
     @abstractmethod
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:

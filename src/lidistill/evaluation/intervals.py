@@ -7,6 +7,7 @@ separate question.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,20 +44,42 @@ def paired_bootstrap(a: FrameMatches, b: FrameMatches, key: str = MAIN, resample
 
     In a draw where a class is not evaluated (its few detections were not drawn) it counts 0.
     """
-    if set(a.frame_ids) != set(b.frame_ids) or len(a.frame_ids) != len(b.frame_ids):
-        odd = sorted(set(a.frame_ids) ^ set(b.frame_ids))
-        raise InputError(
-            f"the two runs were scored on different frames ({len(a.frame_ids)} and {len(b.frame_ids)}; {', '.join(odd[:3])} only in one); "
-            "evaluate both on the same split"
+    return mean_gain([(a, b)], key, resamples, seed, level)
+
+
+def mean_gain(
+    pairs: Sequence[tuple[FrameMatches, FrameMatches]], key: str = MAIN, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """The mean over `pairs` (first run, second run) of the second's gain, all on the same draws of frames; see `paired_bootstrap`.
+
+    Pairs of several seeds give the interval over frames of the mean student; how much one seed differs from another is not in it.
+    """
+    if not pairs:
+        raise InputError("no pair of runs to compare; give at least one")
+    ids = pairs[0][0].frame_ids
+    scored = []
+    for matches in (matches for pair in pairs for matches in pair):
+        if set(ids) != set(matches.frame_ids) or len(ids) != len(matches.frame_ids):
+            odd = sorted(set(ids) ^ set(matches.frame_ids))
+            raise InputError(
+                f"the two runs were scored on different frames ({len(ids)} and {len(matches.frame_ids)}; {', '.join(odd[:3])} only in one); "
+                "evaluate both on the same split"
+            )
+        row_of = {frame_id: row for row, frame_id in enumerate(ids)}
+        rows = np.array([row_of[frame_id] for frame_id in matches.frame_ids], dtype=np.int64)
+        scored.append((matches.estimator(key), rows))
+    whole = np.ones(len(ids), dtype=np.int64)
+    firsts, seconds = scored[0::2], scored[1::2]
+    gain = float(
+        np.mean(
+            [_value(b, whole, key, "the second run") - _value(a, whole, key, "the first run") for (a, _), (b, _) in zip(firsts, seconds, strict=True)]
         )
-    row_in_a = {frame_id: row for row, frame_id in enumerate(a.frame_ids)}
-    rows = np.array([row_in_a[frame_id] for frame_id in b.frame_ids], dtype=np.int64)
-    first, second = a.estimator(key), b.estimator(key)
-    whole = np.ones(len(a.frame_ids), dtype=np.int64)
-    gain = _value(second, whole, key, "the second run") - _value(first, whole, key, "the first run")
-    draws = _draws(len(whole), resamples, seed, level)
-    gains = np.array([(second(weights[rows]) or 0.0) - (first(weights) or 0.0) for weights in draws])
-    low, high = _percentiles(gains, level)
+    )
+    gains = [
+        np.mean([(b(weights[to]) or 0.0) - (a(weights[at]) or 0.0) for (a, at), (b, to) in zip(firsts, seconds, strict=True)])
+        for weights in _draws(len(whole), resamples, seed, level)
+    ]
+    low, high = _percentiles(np.array(gains), level)
     return Interval(gain, low, high, resamples, level)
 
 

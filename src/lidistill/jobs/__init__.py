@@ -16,6 +16,8 @@ _HOME = {
     "plain_student": "setup",
     "distilled": "setup",
     "train": "training",
+    "compare": "comparison",
+    "Comparison": "comparison",
     "evaluate": "evaluation",
     "evaluate_predictions": "evaluation",
     "predict": "prediction",

@@ -40,13 +40,10 @@ def train(experiment: Experiment, out: str | Path, *, resume: bool = False, devi
     validation = experiment.data.open("val")
     torch.manual_seed(experiment.seed)
     detector = experiment.detector.build()
-    objective: Supervised | Distilled
-    if experiment.distillation is None:
-        objective = Supervised(detector)
-        undecayed: set[str] = set()
-    else:
-        objective = _distilled(experiment, experiment.distillation, detector, folder, validation, device, certificate and first)
-        undecayed = objective.undecayed()
+    lessons = experiment.distillation
+    if lessons is not None and certificate and first:
+        examine_teacher(load_run(lessons.teacher), experiment, lessons, folder, validation, device)
+    objective = build_objective(experiment, detector)
     if first:
         folder.write_experiment({**experiment.to_dict(), "provenance": provenance(where)})
     training = experiment.training
@@ -59,7 +56,7 @@ def train(experiment: Experiment, out: str | Path, *, resume: bool = False, devi
         name=folder.name,
         device=where.type,
         validate=_Validation(experiment, validation, where.type) if training.validate_every else None,
-        undecayed=undecayed,
+        undecayed=objective.undecayed() if isinstance(objective, Distilled) else (),
         resume=resume,
     )
     if not first:
@@ -91,15 +88,15 @@ def _claim(folder: RunFolder, experiment: Experiment, resume: bool) -> None:
         )
 
 
-def _distilled(
-    experiment: Experiment, lessons: Distillation, student: Detector, folder: RunFolder, validation: FrameSource, device: str, certificate: bool
-) -> Distilled:
-    teacher = load_run(lessons.teacher)
-    if certificate:
-        examine_teacher(teacher, experiment, lessons, folder, validation, device)
-    specs = teacher.detector.tap_specs, student.tap_specs
-    methods = [method.build(*specs) for method in lessons.methods]
-    return Distilled(student, teacher.detector, methods, lessons.teacher_bn, lessons.teacher_labels)
+def build_objective(experiment: Experiment, student: Detector) -> Supervised | Distilled:
+    """What the student minimises: its own loss, or with the teacher that the experiment names."""
+    lessons = experiment.distillation
+    if lessons is None:
+        return Supervised(student)
+    teacher = load_run(lessons.teacher).detector
+    torch.manual_seed(experiment.seed)  # adapters start the same whatever was built before them
+    methods = [method.build(teacher.tap_specs, student.tap_specs) for method in lessons.methods]
+    return Distilled(student, teacher, methods, lessons.teacher_bn, lessons.teacher_labels)
 
 
 def examine_teacher(teacher: Run, experiment: Experiment, lessons: Distillation, folder: RunFolder, validation: FrameSource, device: str) -> None:

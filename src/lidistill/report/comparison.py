@@ -1,0 +1,200 @@
+"""The table of a comparison: methods as rows, seeds averaged, gains over the plain student with two kinds of interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from lidistill.evaluation.intervals import mean_gain
+from lidistill.evaluation.kitti_keys import DIFFICULTIES, MEAN
+from lidistill.evaluation.kitti_matches import FrameMatches
+from lidistill.files import write_text
+from lidistill.report.blocks import Table
+from lidistill.report.gains import LEVEL, RESAMPLES, SEED
+from lidistill.report.markdown import table_as_markdown
+from lidistill.report.numbers import MISSING, amount, bytes_size, change, milliseconds, score, span
+from lidistill.report.runs import Run, is_simulated, read_runs
+from lidistill.report.tables import headline_keys, main_key, score_name
+from lidistill.run_folder import read_json, write_json
+from lidistill.types import InputError
+
+PLAIN = "none"
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """The runs of one kind of student, one a seed, in the order of the seeds."""
+
+    name: str
+    folders: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one row of the table says; scores in percent, gains in points."""
+
+    name: str
+    seeds: tuple[int, ...]
+    scores: dict[str, tuple[float | None, ...]]  # score key -> one value a seed
+    gain: float | None  # over the plain student, mean over seeds
+    over_frames: tuple[float, float] | None  # interval of that mean over the choice of frames
+    over_seeds: tuple[float, float] | None  # Student's t interval over the seeds; None for one seed
+    step: dict[str, Any] | None
+
+    def mean(self, key: str) -> float | None:
+        values = self.scores.get(key, ())
+        return None if not values or any(value is None for value in values) else float(np.mean(values))  # type: ignore[arg-type]
+
+
+def write_comparison(rows: Sequence[ComparedRow], teacher: str | Path, out: str | Path) -> Path:
+    """Write `comparison.json` and `comparison.md` into `out`; returns the latter.
+
+    The first row is the plain student. InputError where runs were scored under other conditions, or a row lacks a seed of the first.
+    """
+    out = Path(out)
+    runs = {run.folder.path.resolve(): run for run in read_runs([teacher, *(folder for row in rows for folder in row.folders)])}
+    taught_by = runs[Path(teacher).resolve()]
+    by_row = {row.name: [runs[folder.resolve()] for folder in row.folders] for row in rows}
+    plain = by_row[rows[0].name]
+    main = main_key(plain)
+    measured = [_measured(name, own, plain, main) for name, own in by_row.items()]
+    everyone = [taught_by, *(run for own in by_row.values() for run in own)]
+    conditions = {key: taught_by.conditions.get(key) for key in ("dataset", "simulated", "split", "frames", "protocol", "main", "overlap")}
+    provenance = plain[0].setting("provenance") or {}
+    write_json(
+        out / "comparison.json",
+        {
+            **conditions,
+            "device": provenance.get("device"),
+            "commit": provenance.get("commit"),
+            "versions": provenance.get("versions"),
+            "training": plain[0].setting("training"),
+            "detector": plain[0].setting("detector", "name"),
+            "teacher": {key: taught_by.value(key) for key in _shown_keys(everyone)},
+            "rows": [_as_json(row) for row in measured],
+        },
+    )
+    tables = [_gains_table(measured, taught_by, everyone), _full_table(measured, taught_by, everyone), _cost_table(measured)]
+    text = "\n\n".join(["# Comparison", _conditions_in_words(taught_by, plain, measured), *(table_as_markdown(table) for table in tables if table)])
+    write_text(out / "comparison.md", text + "\n")
+    return out / "comparison.md"
+
+
+def _measured(name: str, own: Sequence[Run], plain: Sequence[Run], main: str) -> Measured:
+    seeds = tuple(run.seed for run in own)
+    if seeds != tuple(run.seed for run in plain):
+        raise InputError(f"row {name} was trained from the seeds {seeds}, the plain student from others; train the same seeds for every row")
+    scores = {key: tuple(run.value(key) for run in own) for key in _shown_keys(own)}
+    gain = over_frames = over_seeds = None
+    if own[0] is not plain[0]:
+        pairs = [(FrameMatches.load(a.folder.matches), FrameMatches.load(b.folder.matches)) for a, b in zip(plain, own, strict=True)]
+        interval = mean_gain(pairs, key=main, resamples=RESAMPLES, seed=SEED)
+        gain, over_frames = interval.gain, (interval.low, interval.high)
+        over_seeds = t_interval([(b.value(main) or 0.0) - (a.value(main) or 0.0) for a, b in zip(plain, own, strict=True)])
+    step = own[0].folder.step
+    return Measured(name, seeds, scores, gain, over_frames, over_seeds, read_json(step) if step.is_file() else None)
+
+
+def t_interval(gains: Sequence[float]) -> tuple[float, float] | None:
+    """Student's 95 % interval of the mean of `gains`; None for fewer than two."""
+    if len(gains) < 2:
+        return None
+    half = float(student_t.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / np.sqrt(len(gains)))
+    mean = float(np.mean(gains))
+    return mean - half, mean + half
+
+
+def _gains_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run]) -> Table:
+    keys = headline_keys(runs)
+    seeds = len(rows[0].seeds)
+    columns = ("Student", *(name.capitalize() if name == MEAN else name for name in keys), "Gain", "over frames", "over seeds")
+    lines = [("teacher", *(score(teacher.value(key)) for key in keys.values()), "", "", "")]
+    for row in rows:
+        intervals = [
+            MISSING if row.gain is not None and interval is None else "" if interval is None else span(*interval)
+            for interval in (row.over_frames, row.over_seeds)
+        ]
+        lines.append((_shown(row.name), *(score(row.mean(key)) for key in keys.values()), "" if row.gain is None else change(row.gain), *intervals))
+    strong = frozenset((number, len(keys) + 1) for number, row in enumerate(rows, start=1) if _proven(row))
+    over = f"mean over {seeds} seed{'s' if seeds > 1 else ''}"
+    caption = f"{score_name(main_key(runs))}, percent, {over}; {LEVEL} intervals of the gain; bold where both exclude zero"
+    return Table(columns, tuple(lines), caption, strong)
+
+
+def _proven(row: Measured) -> bool:
+    intervals = [row.over_frames, row.over_seeds]
+    return all(interval is not None and (round(interval[0], 1) > 0 or round(interval[1], 1) < 0) for interval in intervals)
+
+
+def _full_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run]) -> Table | None:
+    """Mean AP of every class and difficulty."""
+    main = main_key(runs)
+    if main.count("/") != 4:
+        return None
+    level, metric, _, points, _ = main.split("/")
+    names = list(headline_keys(runs))
+    keys = [f"{level}/{metric}/{name}/{points}/{difficulty}" for name in names for difficulty in DIFFICULTIES]
+    columns = ("Student", *(f"{name} {difficulty}" for name in names for difficulty in DIFFICULTIES))
+    lines = [
+        ("teacher", *(score(teacher.value(key)) for key in keys)),
+        *((_shown(row.name), *(score(row.mean(key)) for key in keys)) for row in rows),
+    ]
+    return Table(columns, tuple(lines), "AP of every class and difficulty, percent, mean over the seeds")
+
+
+def _cost_table(rows: Sequence[Measured]) -> Table | None:
+    timed = [row for row in rows if row.step is not None]
+    if not timed:
+        return None
+    lines = tuple(
+        (_shown(row.name), milliseconds(row.step["step_ms"]), bytes_size(row.step["memory_bytes"]), amount(row.step["extra_parameters"]))
+        for row in timed
+        if row.step is not None
+    )
+    first = timed[0].step or {}
+    where = f"{first['device']}, {first['threads']} CPU threads"
+    caption = f"One training step (forward and backward, batch {first['batch_size']}) on {where}; memory: {first['memory']}"
+    return Table(("Student", "Step", "Memory", "Extra parameters"), lines, caption)
+
+
+def _conditions_in_words(teacher: Run, plain: Sequence[Run], rows: Sequence[Measured]) -> str:
+    simulated = " **Simulated data.**" if is_simulated([teacher]) else ""
+    provenance = plain[0].setting("provenance") or {}
+    frames, split, dataset = (teacher.conditions.get(key) for key in ("frames", "split", "dataset"))
+    return (
+        f"{frames} frames of the {split} split of {dataset}.{simulated} "
+        f"Every student: {plain[0].setting('training', 'steps')} steps of batch {plain[0].setting('training', 'batch_size')}, "
+        f"seeds {', '.join(map(str, rows[0].seeds))}, the same data order, schedule and post-processing. "
+        f"Trained on {provenance.get('device')}, commit {provenance.get('commit')}."
+    )
+
+
+def _as_json(row: Measured) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "seeds": list(row.seeds),
+        "scores": {key: list(values) for key, values in row.scores.items()},
+        "gain": row.gain,
+        "interval_over_frames": None if row.over_frames is None else list(row.over_frames),
+        "interval_over_seeds": None if row.over_seeds is None else list(row.over_seeds),
+        "step": row.step,
+    }
+
+
+def _shown_keys(runs: Sequence[Run]) -> list[str]:
+    """Under KITTI's metric every class and difficulty at the headline's overlap, metric and recall rule; elsewhere all scores."""
+    main = main_key(runs)
+    keys = list(dict.fromkeys(key for run in runs if run.scores is not None for key in run.scores.values))
+    if main.count("/") != 4:
+        return keys
+    level, metric, _, points, _ = main.split("/")
+    return [key for key in keys if key.startswith(f"{level}/{metric}/") and f"/{points}/" in key]
+
+
+def _shown(name: str) -> str:
+    return "plain" if name == PLAIN else name

@@ -1,0 +1,179 @@
+"""Many students under one budget: the table, what is refused, and a kill in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lidistill import jobs
+from lidistill.jobs.comparison import Comparison, Row, check_alike, plan_cells
+from lidistill.jobs.runs import read_experiment
+from lidistill.run_folder import RunFolder, read_json
+from lidistill.training.checkpoint import read_weights
+from lidistill.types import InputError
+
+ROWS = (Row.of("logits"), Row("fitnets-half", ("fitnets",), ("methods.fitnets.weight=0.5",)))
+SEEDS = (0, 1)
+
+
+def plan_for(journey, **changes) -> Comparison:
+    return Comparison(**{"start": str(journey.teacher), "rows": ROWS, "seeds": SEEDS, **changes})
+
+
+@pytest.fixture(scope="module")
+def compared(journey, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("compared") / "comparison"
+    jobs.compare(plan_for(journey), out, processes=2, device="cpu", certificate=False)
+    return out
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(read_weights(folder / "checkpoint.pt"))
+
+
+def test_every_row_and_seed_is_a_run_folder_beside_one_table(compared):
+    made = {path.parent.name for path in compared.glob("*/scores.json")}
+    assert made == {f"{row}-seed{seed}" for row in ("none", "logits", "fitnets-half") for seed in SEEDS}
+    text = (compared / "comparison.md").read_text()
+    assert "Simulated data" in text
+    assert "| plain |" in text
+    assert "| fitnets-half |" in text
+    assert (compared / "report" / "report.html").is_file()
+
+
+def test_the_table_carries_its_conditions_and_one_score_a_seed(compared):
+    content = read_json(compared / "comparison.json")
+    assert content["simulated"] is True
+    assert content["split"] == "val"
+    assert content["commit"] and content["device"] and content["overlap"]
+    for row in content["rows"]:
+        assert row["seeds"] == list(SEEDS)
+        for seed, value in zip(SEEDS, row["scores"][content["main"]], strict=True):
+            assert value == read_json(compared / f"{row['name']}-seed{seed}" / "scores.json")["values"][content["main"]]
+    plain, logits, fitnets = content["rows"]
+    assert plain["gain"] is None
+    assert len(logits["interval_over_seeds"]) == len(logits["interval_over_frames"]) == 2
+    assert plain["step"]["extra_parameters"] == logits["step"]["extra_parameters"] == 0
+    assert fitnets["step"]["extra_parameters"] > 0
+    assert fitnets["step"]["memory_bytes"] > plain["step"]["memory_bytes"] > 0
+
+
+def test_seeds_differ_and_students_of_one_seed_see_the_same_data(compared):
+    first, second = (weights(compared / f"none-seed{seed}") for seed in SEEDS)
+    assert any(not torch.equal(first[key], second[key]) for key in first)
+    orders = [RunFolder(compared / f"{row}-seed0").read_experiment()["data"] for row in ("none", "logits")]
+    assert orders[0] == orders[1]
+
+
+def test_a_finished_comparison_is_not_trained_again(compared, journey):
+    before = {path: path.stat().st_mtime_ns for path in compared.glob("*/checkpoint.pt")}
+    table = (compared / "comparison.md").read_text()
+    jobs.compare(plan_for(journey), compared, device="cpu", certificate=False)
+    assert {path: path.stat().st_mtime_ns for path in compared.glob("*/checkpoint.pt")} == before
+    assert (compared / "comparison.md").read_text() == table
+
+
+def test_another_plan_in_the_same_folder_is_refused(compared, journey):
+    with pytest.raises(InputError, match="holds another plan"):
+        jobs.compare(plan_for(journey, seeds=(0,)), compared, device="cpu", certificate=False)
+
+
+def test_a_kill_in_the_middle_changes_no_weight(compared, journey, tmp_path):
+    out = tmp_path / "killed"
+    command = [sys.executable, "-c", SCRIPT, str(journey.teacher), str(out)]
+    process = subprocess.Popen(command, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not list(out.glob("*/resume.ckpt")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(out.glob("*/resume.ckpt"))
+    assert len(list(out.glob("*/scores.json"))) < len(ROWS) * len(SEEDS) + len(SEEDS)
+    time.sleep(2.5)  # orphaned workers notice within a second that nobody waits for them
+    jobs.compare(plan_for(journey), out, device="cpu", certificate=False)
+    for folder in compared.glob("*-seed*"):
+        ours, theirs = weights(out / folder.name), weights(folder)
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), folder.name
+
+
+SCRIPT = """
+import sys
+from lidistill import jobs
+from tests.journeys.test_comparison import ROWS, SEEDS
+from lidistill.jobs.comparison import Comparison
+if __name__ == "__main__":
+    jobs.compare(Comparison(sys.argv[1], ROWS, SEEDS), sys.argv[2], processes=2, device="cpu", certificate=False)
+"""
+
+
+def test_a_cell_that_fails_is_named_and_the_others_are_finished(journey, tmp_path):
+    broken = (Row("bad", ("fitnets",), ("methods.fitnets.taps=[nowhere]",)), Row.of("logits"))
+    with pytest.raises(InputError, match="1 students could not be trained.*bad, seed 0: .*nowhere"):
+        jobs.compare(plan_for(journey, rows=broken, seeds=(0,)), tmp_path / "c", processes=2, device="cpu", certificate=False)
+    assert (tmp_path / "c" / "logits-seed0" / "scores.json").is_file()
+
+
+def test_rows_under_other_terms_are_refused(journey, tmp_path):
+    teacher = read_experiment(RunFolder(journey.teacher))
+    cells = plan_cells(plan_for(journey), journey.teacher, tmp_path)
+    check_alike(cells, teacher)
+    longer = [*cells[:-1], plan_cells(plan_for(journey, overrides=("training.steps=13",)), journey.teacher, tmp_path)[-1]]
+    with pytest.raises(InputError, match="none and fitnets-half would be compared under other terms: their training settings differ"):
+        check_alike(longer, teacher)
+    stricter = plan_cells(plan_for(journey, overrides=("detector.head.post.score_threshold=0.2",)), journey.teacher, tmp_path)
+    with pytest.raises(InputError, match="teacher's boxes are post-processed otherwise"):
+        check_alike(stricter, teacher)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"rows": (Row.of("logits"), Row.of("logits"))}, "rows logits are listed twice"),
+        ({"rows": (Row.of("none"),)}, "nothing to compare"),
+        ({"seeds": ()}, "give at least one"),
+        ({"seeds": (1, 1)}, "each once"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Comparison(**{"start": "pointpillars", "rows": ROWS, **change})
+
+
+def test_a_row_changes_the_lesson_and_nothing_else():
+    assert Row.of("fitnets+logits").methods == ("fitnets", "logits")
+    assert Row.of("none").methods == ()
+    with pytest.raises(InputError, match="lists logits twice"):
+        Row.of("logits+logits")
+    with pytest.raises(InputError, match="would change more than the lesson"):
+        Row("longer", ("logits",), ("training.steps=5",))
+    with pytest.raises(InputError, match="names a folder"):
+        Row("a/b", ("logits",))
+
+
+def test_a_recipe_is_read_from_yaml_and_a_wrong_key_is_named(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("start: pointpillars\nseeds: [3]\nrows:\n  - {name: soft, methods: [logits], overrides: [methods.logits.temperature=2]}\n")
+    plan = Comparison.read(path)
+    assert plan.rows == (Row("soft", ("logits",), ("methods.logits.temperature=2",)),)
+    assert plan.seeds == (3,)
+    path.write_text("start: pointpillars\nrowz: []\nrows: []\n")
+    with pytest.raises(InputError, match="unknown key 'rowz'; did you mean 'rows'"):
+        Comparison.read(path)
+
+
+def test_ray_missing_is_one_sentence(journey, tmp_path):
+    try:
+        import ray  # noqa: F401
+    except ImportError:
+        with pytest.raises(InputError, match=r"--ray needs Ray; install it"):
+            jobs.compare(plan_for(journey, seeds=(0,)), tmp_path / "c", ray="local", device="cpu", certificate=False)
+    else:
+        jobs.compare(plan_for(journey, rows=(Row.of("logits"),), seeds=(0,)), tmp_path / "c", ray="local", device="cpu", certificate=False)
+        assert (tmp_path / "c" / "logits-seed0" / "scores.json").is_file()
