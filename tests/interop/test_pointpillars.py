@@ -12,7 +12,7 @@ import torch
 
 from lidistill.detectors import WidthRule
 from lidistill.interop import import_checkpoint
-from lidistill.interop.conventions import CONVENTIONS
+from lidistill.interop.anchor_heads import ANCHOR_CONVENTIONS
 from lidistill.types import InputError
 from tests.interop.figures import GRID, NOTE, PATH, SOURCES, frame, observe
 from tests.interop.formula_weights import digest, formula_state, small_table, write_checkpoint
@@ -86,7 +86,7 @@ def test_running_statistics_are_as_recorded(pair):
 def test_classes_come_in_our_order_whatever_the_file_has(tmp_path, source):
     config, _, report = import_checkpoint(file_of(tmp_path, source))
     assert config.classes == tuple(anchor.name for anchor in config.head.anchors) == ("Car", "Pedestrian", "Cyclist")
-    assert report["classes_in_file"] == list(CONVENTIONS[source].classes)
+    assert report["classes_in_file"] == list(ANCHOR_CONVENTIONS[source].classes)
 
 
 def test_conventions_of_the_source_become_settings(tmp_path, source):
@@ -213,8 +213,8 @@ def test_unknown_sources_models_datasets_and_classes_are_refused(tmp_path):
     path = file_of(tmp_path, "openpcdet")
     with pytest.raises(InputError, match="did you mean 'mmdet3d'"):
         import_checkpoint(path, "mmdet")
-    with pytest.raises(InputError, match="unknown model to import 'second'"):
-        import_checkpoint(path, model="second")
+    with pytest.raises(InputError, match="unknown model to import 'secnd'; did you mean 'second'"):
+        import_checkpoint(path, model="secnd")
     with pytest.raises(InputError, match="unknown detector and dataset 'pointpillars waymo'"):
         import_checkpoint(path, dataset="waymo")
     with pytest.raises(InputError, match="unknown class of kitti 'car'; did you mean 'Car'"):
@@ -223,7 +223,7 @@ def test_unknown_sources_models_datasets_and_classes_are_refused(tmp_path):
 
 def test_files_of_det3d_and_of_old_generations_are_refused(tmp_path):
     torch.save({"meta": {}, "state_dict": {"reader.x": torch.zeros(1)}}, tmp_path / "a.pth")
-    with pytest.raises(InputError, match="a checkpoint of det3d, which is not converted yet"):
+    with pytest.raises(InputError, match="a pointpillars of det3d is not converted; those of openpcdet and mmdet3d are"):
         import_checkpoint(tmp_path / "a.pth")
     state = {key: torch.from_numpy(np.array(value)) for key, value in formula_state(small_table("mmdet3d")).items()}
     torch.save({"meta": {"mmdet3d_version": "0.17.1"}, "state_dict": state}, tmp_path / "b.pth")

@@ -18,8 +18,9 @@ from lidistill.detectors.anchors import with_direction
 from lidistill.detectors.base import Detector
 from lidistill.detectors.targets import assign_anchors
 from lidistill.interop import import_checkpoint
-from lidistill.interop.conventions import CONVENTIONS
-from lidistill.interop.pointpillars import _our_key
+from lidistill.interop.anchor_heads import ANCHOR_CONVENTIONS
+from lidistill.interop.key_names import our_key
+from lidistill.interop.pointpillars import RULES
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
 from lidistill.ops.iou import overlap_bev
 from lidistill.types import Batch, Boxes, DetectorOutput, Losses, Voxels
@@ -67,7 +68,7 @@ class Case:
 
     @property
     def file_classes(self) -> tuple[str, ...]:
-        return CONVENTIONS[self.source].classes
+        return ANCHOR_CONVENTIONS[self.source].classes
 
 
 @pytest.fixture(scope="module", params=sorted(NAMES))
@@ -110,7 +111,7 @@ def _truth(source: str, figures: dict[str, np.ndarray], classes: tuple[str, ...]
     else:
         geometry, labels = figures["gt.boxes"].copy(), figures["gt.labels"]
         geometry[:, 2] += geometry[:, 5] / 2
-    return Boxes(torch.from_numpy(geometry), torch.tensor([classes.index(CONVENTIONS[source].classes[label]) for label in labels]))
+    return Boxes(torch.from_numpy(geometry), torch.tensor([classes.index(ANCHOR_CONVENTIONS[source].classes[label]) for label in labels]))
 
 
 def _assert_stored(figures: dict[str, np.ndarray], key: str, values: torch.Tensor) -> None:
@@ -222,7 +223,7 @@ def test_gradients_have_the_norms_of_the_tool(case):
     parameters = dict(case.detector.named_parameters())
     names = case.figures["gradnorm.names"].tolist()
     assert len(names) == len(parameters)
-    ours = [parameters[_our_key(name, CONVENTIONS[case.source])].grad.double().norm().item() for name in names]
+    ours = [parameters[our_key(name, RULES[case.source])].grad.double().norm().item() for name in names]
     np.testing.assert_allclose(ours, case.figures["gradnorm.values"], rtol=1e-3)
 
 
@@ -231,7 +232,7 @@ def test_gradients_of_the_convolutions_agree_value_by_value(case):
     keys = [key[len("grad.") : -len(":flat")] for key in case.figures if key.startswith("grad.") and key.endswith(":flat")]
     compared = 0
     for key in keys:
-        own = _our_key(key, CONVENTIONS[case.source])
+        own = our_key(key, RULES[case.source])
         if own.startswith("head."):
             continue  # rows may stand in another order
         ours = parameters[own].grad.numpy().reshape(-1)[:: int(case.figures[f"grad.{key}:stride"])]
@@ -244,5 +245,5 @@ def test_gradients_of_the_convolutions_agree_value_by_value(case):
 def test_running_statistics_after_one_pass_are_those_of_the_tool(case):
     state = case.detector.state_dict()
     names = case.figures["bn_after.names"].tolist()
-    ours = [state[_our_key(name, CONVENTIONS[case.source])].double().sum().item() for name in names]
+    ours = [state[our_key(name, RULES[case.source])].double().sum().item() for name in names]
     np.testing.assert_allclose(ours, case.figures["bn_after.sums"], rtol=1e-5, atol=1e-5)

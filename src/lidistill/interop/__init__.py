@@ -1,6 +1,6 @@
-"""Other people's files: checkpoints of OpenPCDet and mmdetection3d."""
+"""Other people's files: checkpoints of OpenPCDet, mmdetection3d and CenterPoint's own code (det3d)."""
 
 from lidistill.interop.checkpoint_files import ForeignCheckpoint, read_checkpoint
-from lidistill.interop.pointpillars import convert_pointpillars, import_checkpoint
+from lidistill.interop.importing import CONVERTERS, import_checkpoint
 
-__all__ = ["ForeignCheckpoint", "convert_pointpillars", "import_checkpoint", "read_checkpoint"]
+__all__ = ["CONVERTERS", "ForeignCheckpoint", "import_checkpoint", "read_checkpoint"]

@@ -18,7 +18,7 @@ from lidistill.types import InputError
 
 SOURCES = ("openpcdet", "mmdet3d", "det3d")
 
-# The first part of a key tells the tool even where the file has nothing but weights.
+# The first part of a key, or the first two, tell the tool even where the file has nothing but weights.
 _MODULES = {
     "openpcdet": {"vfe", "backbone_2d", "backbone_3d", "dense_head", "point_head", "roi_head", "map_to_bev_module", "pfe"},
     "mmdet3d": {
@@ -31,7 +31,7 @@ _MODULES = {
         "pts_bbox_head",
         "rpn_head",
     },
-    "det3d": {"reader"},
+    "det3d": {"reader", "backbone.conv_input", "neck.blocks", "bbox_head.tasks"},
 }
 
 
@@ -60,13 +60,13 @@ def read_checkpoint(path: str | Path) -> ForeignCheckpoint:
     content = _load(path)
     weights, meta = _weights_of(content), _meta_of(content)
     if weights is None:
-        raise InputError(f"{path}: holds no weights under 'model_state' or 'state_dict'; give a checkpoint of OpenPCDet or mmdetection3d")
+        raise InputError(f"{path}: holds no weights under 'model_state' or 'state_dict'; give a checkpoint of OpenPCDet, mmdetection3d or det3d")
     if weights and all(key.startswith("module.") for key in weights):  # saved from inside DataParallel
         weights = {key[len("module.") :]: value for key, value in weights.items()}
     source = _source_of(content, weights)
     if source is None:
         known = ", ".join(sorted(weights)[:3])
-        raise InputError(f"{path}: weights with keys like {known or '(none)'} are of no tool known here; OpenPCDet and mmdetection3d are")
+        raise InputError(f"{path}: weights with keys like {known or '(none)'} are of no tool known here; OpenPCDet, mmdetection3d and det3d are")
     return ForeignCheckpoint(path=path, source=source, weights=weights, version=_version_of(content, meta), classes=_classes_of(meta))
 
 
@@ -111,7 +111,7 @@ def _weights_of(content: Any) -> dict[str, Tensor] | None:
 
 
 def _source_of(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str | None:
-    modules = {key.split(".")[0] for key in weights}
+    modules = {".".join(key.split(".")[:depth]) for key in weights for depth in (1, 2)}
     for source, own in _MODULES.items():
         if modules & own:
             return source

@@ -1,0 +1,70 @@
+"""A checkpoint of another tool as a detector of ours: which detectors can be brought in, and the way there."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lidistill.detectors import DetectorConfig
+from lidistill.interop.checkpoint_files import SOURCES, ForeignCheckpoint, read_checkpoint
+from lidistill.interop.conversion import IGNORED, Converted, check_shapes
+from lidistill.interop.pointpillars import convert_pointpillars
+from lidistill.interop.second import convert_second
+from lidistill.types import InputError, unknown_name
+
+Converter = Callable[[ForeignCheckpoint, str, Sequence[str] | None], Converted]
+
+# Our name of a detector -> how it is converted, and from which tools.
+CONVERTERS: dict[str, tuple[Converter, tuple[str, ...]]] = {
+    "pointpillars": (convert_pointpillars, ("openpcdet", "mmdet3d")),
+    "second": (convert_second, ("openpcdet", "mmdet3d")),
+}
+
+
+def import_checkpoint(
+    path: str | Path,
+    source: str | None = None,
+    model: str = "pointpillars",
+    dataset: str = "kitti",
+    classes: Sequence[str] | None = None,
+) -> tuple[DetectorConfig, dict[str, Tensor], dict[str, Any]]:
+    """Another tool's checkpoint as settings, weights for `settings.build()`, and a report in plain containers.
+
+    `source` ("openpcdet", "mmdet3d" or "det3d") is checked against the content, None takes what is found. `dataset` names the preset that the
+    geometry comes from. `classes` gives the order of the file's scores where neither the file nor its tool's published network does. Raises
+    InputError for a file that is unreadable, of another tool or model, or with a key that finds no place.
+    """
+    if model not in CONVERTERS:
+        raise unknown_name("model to import", model, CONVERTERS)
+    if source is not None and source not in SOURCES:
+        raise unknown_name("source of checkpoints", source, SOURCES)
+    checkpoint = read_checkpoint(path)
+    if source is not None and checkpoint.source != source:
+        raise InputError(f"{path}: looks like a checkpoint of {checkpoint.source}, not of {source}; import it as that")
+    converter, sources = CONVERTERS[model]
+    if checkpoint.source not in sources:
+        raise InputError(f"{path}: a {model} of {checkpoint.source} is not converted; those of {' and '.join(sources)} are")
+    if checkpoint.source == "mmdet3d" and re.match(r"0\.", checkpoint.version or ""):
+        raise InputError(
+            f"{path}: written by mmdetection3d {checkpoint.version}, whose boxes are turned and sized otherwise; "
+            "use a checkpoint of version 1.0 or later"
+        )
+    converted = converter(checkpoint, dataset, classes)
+    check_shapes(checkpoint, converted)
+    report = {
+        "source": checkpoint.source,
+        "version": checkpoint.version,
+        "file": checkpoint.path.name,
+        "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
+        "classes_in_file": list(converted.classes_in_file),
+        "classes": list(converted.config.classes),
+        "keys": len(converted.weights),
+        "ignored_keys": [key for key in checkpoint.weights if key in IGNORED],
+        "conventions": list(converted.notes),
+    }
+    return converted.config, dict(converted.weights), report

@@ -1,0 +1,36 @@
+"""Pillar encoders of another tool: widths from the weights, and the point features that they expect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lidistill.detectors.encoders import CHANNELS_FROM_GEOMETRY, PillarEncoderConfig
+from lidistill.interop.checkpoint_files import ForeignCheckpoint
+from lidistill.interop.conversion import read
+from lidistill.types import InputError
+
+FIRST = "encoder.linear.weight"
+
+
+def convert_pillar_encoder(
+    checkpoint: ForeignCheckpoint, weights: Mapping[str, Tensor], base: PillarEncoderConfig, num_point_features: int, model: str, dataset: str
+) -> tuple[PillarEncoderConfig, dict[str, Tensor]]:
+    """Settings, and the weights. `num_point_features` counts the columns after x, y, z.
+
+    det3d gives a point no height above the pillar's centre, which is our last column; it comes in with weights of zero.
+    """
+    channels, columns = read(weights, FIRST, checkpoint, model, 2)
+    completed = dict(weights)
+    if checkpoint.source == "det3d":
+        completed[FIRST] = torch.cat([weights[FIRST], weights[FIRST].new_zeros(channels, 1)], dim=1)
+    expected = 3 + num_point_features + CHANNELS_FROM_GEOMETRY
+    missing = expected - completed[FIRST].shape[1]
+    if missing:
+        raise InputError(
+            f"{checkpoint.path}: the first layer takes {columns} columns, but points of {dataset} give {columns + missing}; check the dataset"
+        )
+    return replace(base, channels=channels), completed
