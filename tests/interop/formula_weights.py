@@ -40,7 +40,7 @@ def _value(key: str, shape: tuple[int, ...], rule: str, num_inputs: int | None =
     draws = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
     spread = {"out_weight": 0.02, "normal0.1": 0.1}
     if num_inputs is not None:
-        spread["conv"] = spread["convtranspose"] = math.sqrt(2.0 / num_inputs)
+        spread["conv"] = spread["convtranspose"] = spread["sparse"] = math.sqrt(2.0 / num_inputs)
         spread["first"] = 0.1 * math.sqrt(2.0 / num_inputs)
     if rule in spread:
         return draws.standard_normal(shape, dtype=np.float32) * np.float32(spread[rule])

@@ -29,9 +29,9 @@ SEQUENTIAL = {"0": "conv", "1": "norm"}
 RESIDUAL = {"conv1": "first.conv", "bn1": "first.norm", "conv2": "second.conv", "bn2": "second.norm"}
 
 PILLARS: dict[str, Rules] = {
-    "openpcdet": ((r"vfe\.pfn_layers\.0\.(linear|norm)\.(.+)", r"encoder.\1.\2"),),
-    "mmdet3d": ((r"(?:pts_)?voxel_encoder\.pfn_layers\.0\.(linear|norm)\.(.+)", r"encoder.\1.\2"),),
-    "det3d": ((r"reader\.pfn_layers\.0\.(linear|norm)\.(.+)", r"encoder.\1.\2"),),
+    "openpcdet": ((r"vfe\.pfn_layers\.(\d+)\.(linear|norm)\.(.+)", r"encoder.layers.\1.\2.\3"),),
+    "mmdet3d": ((r"(?:pts_)?voxel_encoder\.pfn_layers\.(\d+)\.(linear|norm)\.(.+)", r"encoder.layers.\1.\2.\3"),),
+    "det3d": ((r"reader\.pfn_layers\.(\d+)\.(linear|norm)\.(.+)", r"encoder.layers.\1.\2.\3"),),
 }
 
 _MIDDLE = r"(?:pts_)?middle_encoder"

@@ -13,7 +13,7 @@ from lidistill.interop.checkpoint_files import ForeignCheckpoint
 from lidistill.interop.conversion import read
 from lidistill.types import InputError
 
-FIRST = "encoder.linear.weight"
+FIRST = "encoder.layers.0.linear.weight"
 
 
 def convert_pillar_encoder(

@@ -56,7 +56,7 @@ def kernels_as_ours(checkpoint: ForeignCheckpoint, weights: Mapping[str, Tensor]
     if kernels and not fitting:
         shapes = ", ".join(sorted({"x".join(map(str, value.shape)) for value in kernels.values()})[:3])
         raise InputError(
-            f"{checkpoint.path}: sparse kernels of shapes like {shapes} fit neither layout of spconv with kernels of 3x3x3 and a last one of 3x1x1 cells; "
+            f"{checkpoint.path}: sparse kernels of shapes like {shapes} fit no layout of spconv with kernels of 3x3x3 and a last one of 3x1x1; "
             "import the model that it is"
         )
     turned = dict(weights)
