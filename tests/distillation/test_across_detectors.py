@@ -43,7 +43,7 @@ def test_pointdistiller_falls_back_to_maps_that_both_have(names, batch):
     losses = method(taught, learnt, batch)
     assert losses.total > 0
     losses.total.backward()
-    assert student.encoder.stages[0][0].conv.weight.grad.any() if names[1] == "second" else student.encoder.linear.weight.grad.any()
+    assert student.encoder.stages[0][0].conv.weight.grad.any() if names[1] == "second" else student.encoder.layers[0].linear.weight.grad.any()
 
 
 @pytest.mark.parametrize("names", PAIRS, ids=" to ".join)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -19,16 +21,35 @@ def padded_pillars(voxels: Voxels) -> Tensor:
 
 
 class PaddedPillarEncoder(nn.Module):
-    """Linear, BatchNorm over all M * T rows, ReLU, maximum over the T slots. Same parameter names as the fast one."""
+    """For each layer: linear, BatchNorm over all M * T rows, ReLU, maximum over the T slots, which all layers but the last put beside every slot.
 
-    def __init__(self, in_channels: int, channels: int, legacy_features: bool) -> None:
+    Same parameter names as the fast one. `widths` are the layers' outputs.
+    """
+
+    def __init__(self, in_channels: int, widths: Sequence[int], legacy_features: bool, absent: bool = False) -> None:
         super().__init__()
         self.legacy_features = legacy_features
-        self.linear = nn.Linear(in_channels, channels, bias=False)
-        self.norm = nn.BatchNorm1d(channels, eps=1e-3, momentum=0.01)
+        self.absent = absent  # empty slots are left out of statistics and maximum
+        inputs = [in_channels, *(2 * width for width in widths[:-1])]
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({"linear": nn.Linear(before, after, bias=False), "norm": nn.BatchNorm1d(after, eps=1e-3, momentum=0.01)})
+            for before, after in zip(inputs, widths, strict=True)
+        )
 
     def forward(self, voxels: Voxels) -> Tensor:
         """-> (M, C)"""
+        rows = self.decorated(voxels)
+        filled = torch.arange(rows.shape[1]) < voxels.counts[:, None] if self.absent else torch.ones(rows.shape[:2], dtype=torch.bool)
+        for layer in self.layers:
+            values = layer["linear"](rows)
+            normalised = torch.zeros_like(values)
+            normalised[filled] = torch.relu(layer["norm"](values[filled]))
+            pooled = normalised.masked_fill(~filled[..., None], -torch.inf).amax(dim=1)
+            rows = torch.cat([normalised, pooled[:, None].expand_as(normalised)], dim=2)
+        return pooled
+
+    def decorated(self, voxels: Voxels) -> Tensor:
+        """(M, T, F), empty slots zero."""
         slots = padded_pillars(voxels)
         num_pillars, num_slots, _ = slots.shape
         decorated = []
@@ -43,6 +64,4 @@ class PaddedPillarEncoder(nn.Module):
             own = torch.cat([from_centre, points[:, 3:]], dim=1) if self.legacy_features else points
             features = torch.cat([own, from_mean, from_centre], dim=1)
             decorated.append(torch.where(torch.arange(num_slots)[:, None] < count, features, 0.0))
-        rows = torch.stack(decorated).reshape(num_pillars * num_slots, -1)
-        normalised = torch.relu(self.norm(self.linear(rows)))
-        return normalised.view(num_pillars, num_slots, -1).amax(dim=1)
+        return torch.stack(decorated)

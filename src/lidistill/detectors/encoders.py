@@ -1,16 +1,18 @@
 """From points to one feature vector per pillar.
 
-The published pillar encoder works on padded pillars: (M, T, C) slots, of which most are empty. Three facts let us work on real points alone and get
-the same numbers:
+The published pillar encoder works on padded pillars: (M, T, C) slots, of which most are empty. Four facts let us work on real points, with at most
+one row for all of a pillar's empty slots, and get the same numbers:
 
-* an empty slot is a zero row, and the linear layer has no bias, so it projects to 0;
-* the batch statistics over all M*T rows follow from the mean and covariance of the input features, because the layer is linear;
+* the empty slots of a pillar are alike, in the first layer even those of all pillars: they are zero;
+* the batch statistics over all M * T rows follow from the weighted mean and covariance of the input features, because a layer is linear;
+* equal rows share one maximum;
 * BatchNorm and ReLU are monotone per channel, so they can be applied after the maximum over a pillar instead of before.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,16 +24,25 @@ from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
 from lidistill.types import FeatureSet, InputError, VoxelGrid, Voxels
 
 CHANNELS_FROM_GEOMETRY = 6  # offsets to the mean of the pillar's points, and to the pillar's centre
+NO_CAP = 2**31 - 1  # for the caps of a VoxelGrid: more points than a frame ever has
 
 
 @dataclass(frozen=True)
 class PillarEncoderConfig(EncoderConfig):
+    """One layer and counted empty slots are those of PointPillars; OpenPCDet's CenterPoint has `hidden_channels=(32,)`."""
+
     channels: int = 64
     legacy_features: bool = False  # mmdetection3d's KITTI networks: x, y, z themselves are replaced by the offsets to the pillar's centre
+    hidden_channels: tuple[int, ...] = ()  # of the layers before the last; the next layer sees twice as many, the pillar's maximum beside the point's
+    # Whether the slots that a pillar leaves empty take part in the batch statistics and in the maximum, as in hard voxelisation, or do not exist, as
+    # in the dynamic one, whose grid has NO_CAP.
+    empty_slots: Literal["counted", "absent"] = "counted"
 
     def __post_init__(self) -> None:
         if self.channels < 1:
             raise InputError(f"encoder: channels is {self.channels}; give 1 or more")
+        if min(self.hidden_channels, default=1) < 1:
+            raise InputError(f"encoder: hidden_channels are {self.hidden_channels}; give 1 or more for each layer before the last")
 
     def map_channels(self, grid: VoxelGrid) -> int:
         return self.channels
@@ -40,16 +51,19 @@ class PillarEncoderConfig(EncoderConfig):
         if grid.shape[2] != 1:
             tall = grid.point_range[5] - grid.point_range[2]
             raise InputError(f"grid: {grid.shape[2]} cells along z; a pillar is as tall as the range, so set the voxel height to {tall:.6g} m")
+        if self.empty_slots == "counted" and grid.max_points_per_voxel >= NO_CAP:
+            raise InputError("encoder: empty slots cannot be counted without a cap on points; set max_points_per_voxel, or empty_slots to absent")
 
     def thinner(self, rule: WidthRule) -> PillarEncoderConfig:
-        return replace(self, channels=rule.width(self.channels, rule.encoder))
+        hidden = tuple(rule.width(channels, rule.encoder) for channels in self.hidden_channels)
+        return replace(self, channels=rule.width(self.channels, rule.encoder), hidden_channels=hidden)
 
     def build(self, grid: VoxelGrid, num_point_features: int) -> PillarEncoder:
         return PillarEncoder(self, grid, num_point_features)
 
 
-class ZeroPaddedNorm(nn.BatchNorm1d):
-    """BatchNorm over rows of which only some are given: the others are known to be zero. Its state is that of BatchNorm1d."""
+class StatedNorm(nn.BatchNorm1d):
+    """BatchNorm that is told the statistics of a batch instead of its rows. Its state is that of BatchNorm1d."""
 
     def scale_and_shift(self, mean: Tensor, variance: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
         """Mean and biased variance (C,) over all `num_rows` rows -> the affine map (C,), (C,) that normalises; updates the running statistics."""
@@ -66,47 +80,108 @@ class ZeroPaddedNorm(nn.BatchNorm1d):
         return scale, self.bias - mean * scale
 
 
+@dataclass(frozen=True)
+class SlotRows:
+    """What a layer is given: a row for each point, and one for all empty slots of a pillar."""
+
+    points: Tensor  # (P, F), grouped by pillar
+    empty: Tensor | None  # (M, F), or (1, F) where those of all pillars are alike; None where empty slots do not exist
+
+
+class PillarLayer(nn.Module):
+    """Linear layer, BatchNorm and ReLU of every slot, and the maximum over each pillar (PointPillars, CVPR 2019, section 2.1)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels, out_channels, bias=False)
+        self.norm = StatedNorm(out_channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
+
+    def forward(self, rows: SlotRows, voxels: Voxels) -> Activations:
+        scale, shift = self._normalisation(rows, voxels)
+        # A channel with a negative scale has its maximum where the projection is smallest, so its sign is turned before.
+        sign = torch.where(scale.detach() < 0, -1.0, 1.0)
+        weight = self.linear.weight * sign[:, None]
+        empty = None if rows.empty is None else F.linear(rows.empty, weight)
+        return Activations(SlotRows(F.linear(rows.points, weight), empty), scale * sign, shift)
+
+    def _normalisation(self, rows: SlotRows, voxels: Voxels) -> tuple[Tensor, Tensor]:
+        """-> scale and shift (C,) of the projection."""
+        num_points, num_empty = len(rows.points), 0 if rows.empty is None else _num_slots(voxels) - len(rows.points)
+        num_rows = num_points + num_empty
+        if not self.norm.training:
+            return self.norm.scale_and_shift(self.norm.running_mean, self.norm.running_var, num_rows)  # type: ignore[arg-type]
+        # Double precision, since features that are nearly copies of each other make the covariance nearly singular.
+        points = rows.points.double()
+        total = points.sum(dim=0)
+        if rows.empty is not None:
+            empty, times = rows.empty.double(), _times(rows.empty, voxels)
+            total = total + times @ empty
+        feature_mean = total / max(num_rows, 1)
+        centred = points - feature_mean
+        squares = centred.T @ centred
+        if rows.empty is not None:
+            centred_empty = empty - feature_mean
+            squares = squares + centred_empty.T @ (times[:, None] * centred_empty)
+        weight = self.linear.weight.double()
+        mean = weight @ feature_mean
+        variance = torch.einsum("cf,fg,cg->c", weight, squares / max(num_rows, 1), weight).clamp(min=0)
+        return self.norm.scale_and_shift(mean.float(), variance.float(), num_rows)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What a layer gives, still to be scaled, shifted and cut off at 0."""
+
+    projected: SlotRows
+    scale: Tensor  # (C,), not below 0
+    shift: Tensor  # (C,)
+
+    def maxima(self, voxels: Voxels) -> Tensor:
+        """Over the slots of each pillar: (M, C)."""
+        peak = segment_max(self.projected.points, voxels)
+        if self.projected.empty is not None:
+            partial = voxels.counts < voxels.grid.max_points_per_voxel
+            peak = torch.where(partial[:, None], torch.maximum(peak, self.projected.empty), peak)
+        return self._finished(peak)
+
+    def joined(self, maxima: Tensor, voxels: Voxels) -> SlotRows:
+        """Each slot's own features beside the maxima (M, C) of its pillar: rows of 2 C features."""
+        points = torch.cat([self._finished(self.projected.points), maxima[voxels.voxel_index]], dim=1)
+        if self.projected.empty is None:
+            return SlotRows(points, None)
+        empty = self._finished(self.projected.empty).expand_as(maxima)
+        return SlotRows(points, torch.cat([empty, maxima], dim=1))
+
+    def _finished(self, projected: Tensor) -> Tensor:
+        return F.relu(projected * self.scale + self.shift)
+
+
 class PillarEncoder(BevEncoder):
-    """Linear layer, BatchNorm, ReLU and the maximum over each pillar (PointPillars, CVPR 2019, section 2.1)."""
+    """Layers on the points of each pillar, and the last one's maxima on a map."""
 
     def __init__(self, config: PillarEncoderConfig, grid: VoxelGrid, num_point_features: int) -> None:
         super().__init__()
         self.grid = grid
         self.legacy_features = config.legacy_features
-        self.linear = nn.Linear(3 + num_point_features + CHANNELS_FROM_GEOMETRY, config.channels, bias=False)
-        self.norm = ZeroPaddedNorm(config.channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
+        self.counts_empty_slots = config.empty_slots == "counted"
+        inputs = (3 + num_point_features + CHANNELS_FROM_GEOMETRY, *(2 * channels for channels in config.hidden_channels))
+        outputs = (*config.hidden_channels, config.channels)
+        self.layers = nn.ModuleList(PillarLayer(before, after) for before, after in zip(inputs, outputs, strict=True))
 
     def forward(self, voxels: Voxels) -> tuple[FeatureSet, Tensor]:
         """Pillars (M) with P' kept points -> features (M, C) of all of them, and the map that holds them (B, C, H, W)."""
         # Half precision would round coordinates of 70 m to 0.25 m.
         with torch.autocast(voxels.points.device.type, enabled=False):
             features = decorated_points(voxels, self.legacy_features)
-            scale, shift = self._normalisation(features, voxels)
-            # A channel with a negative scale has its maximum where the projection is smallest, so its sign is turned before.
-            sign = torch.where(scale.detach() < 0, -1.0, 1.0)
-            peak = segment_max(F.linear(features, self.linear.weight * sign[:, None]), voxels)
-            partial = voxels.counts < self.grid.max_points_per_voxel
-            peak = torch.where(partial[:, None], peak.clamp(min=0), peak)  # the empty slots take part in the maximum
-            pillars = F.relu(peak * (scale * sign) + shift)
-        rows = FeatureSet(features=pillars, batch_index=voxels.coords[:, 0], positions=voxel_centres(voxels), occupancy=voxels.counts)
+            rows = SlotRows(features, features.new_zeros(1, features.shape[1]) if self.counts_empty_slots else None)
+            *hidden, last = self.layers
+            for layer in hidden:
+                activations = layer(rows, voxels)
+                rows = activations.joined(activations.maxima(voxels), voxels)
+            pillars = last(rows, voxels).maxima(voxels)
+        found = FeatureSet(features=pillars, batch_index=voxels.coords[:, 0], positions=voxel_centres(voxels), occupancy=voxels.counts)
         width, height, _ = self.grid.shape
-        return rows, scatter_to_map(pillars, voxels.coords, voxels.batch_size, height, width)
-
-    def _normalisation(self, features: Tensor, voxels: Voxels) -> tuple[Tensor, Tensor]:
-        """Point features (P', F) -> scale and shift (C,) of the projection."""
-        num_rows = voxels.counts.shape[0] * self.grid.max_points_per_voxel
-        if not self.norm.training:
-            return self.norm.scale_and_shift(self.norm.running_mean, self.norm.running_var, num_rows)  # type: ignore[arg-type]
-        # Double precision, since features that are nearly copies of each other make the covariance nearly singular.
-        exact = features.double()
-        feature_mean = exact.sum(dim=0) / max(num_rows, 1)
-        centred = exact - feature_mean
-        zero_rows = num_rows - features.shape[0]
-        covariance = (centred.T @ centred + zero_rows * torch.outer(feature_mean, feature_mean)) / max(num_rows, 1)
-        weight = self.linear.weight.double()
-        mean = weight @ feature_mean
-        variance = torch.einsum("cf,fg,cg->c", weight, covariance, weight).clamp(min=0)
-        return self.norm.scale_and_shift(mean.float(), variance.float(), num_rows)
+        return found, scatter_to_map(pillars, voxels.coords, voxels.batch_size, height, width)
 
 
 def decorated_points(voxels: Voxels, legacy_features: bool) -> Tensor:
@@ -135,3 +210,13 @@ def segment_max(values: Tensor, voxels: Voxels) -> Tensor:
         return torch.segment_reduce(values, "max", lengths=voxels.counts, axis=0, unsafe=True)
     lowest = values.new_full((voxels.counts.shape[0], values.shape[1]), -torch.inf)
     return lowest.scatter_reduce(0, voxels.voxel_index[:, None].expand_as(values), values, "amax", include_self=False)
+
+
+def _num_slots(voxels: Voxels) -> int:
+    return len(voxels.counts) * voxels.grid.max_points_per_voxel
+
+
+def _times(empty: Tensor, voxels: Voxels) -> Tensor:
+    """How many empty slots each of the rows (M, F) or (1, F) stands for, in double precision: (M,) or (1,)."""
+    free = voxels.grid.max_points_per_voxel - voxels.counts
+    return (free if len(empty) == len(free) else free.sum(dim=0, keepdim=True)).double()
