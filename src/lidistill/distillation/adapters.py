@@ -20,7 +20,7 @@ def adapted_squared_error(
     """Squared difference of weight (D, C) @ features (B, C, H, W) + bias (D,) and target (B, D, H, W): mean over D, summed with cells (B, H, W).
 
     `cells` None gives every cell the same share, one in all. `partial` spares values below a target that is not positive (Heo et al., ICCV 2019,
-    equation 4). Gradients reach features, weight and bias, once; none reaches target and cells.
+    section 3). Gradients reach features, weight and bias, once; none reaches target and cells.
     """
     return _AdaptedSquaredError.apply(features, weight, bias, target, cells, partial)
 

@@ -1,0 +1,66 @@
+"""Attention transfer (ICLR 2017, arXiv 1612.03928): both networks should find the same cells exciting. No adapter, so widths may differ.
+
+`form` "paper" compares mean squares over the channels, scaled to unit length over the map; "absolute" is SparseKD's relative: mean absolute values,
+not scaled, so that the level of the features counts too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.linalg import vector_norm
+from torch.nn.functional import normalize
+
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_choice, check_taps
+from lidistill.distillation.maps import paired_maps
+from lidistill.distillation.parts import full_precision, resampled
+from lidistill.types import Batch, DetectorOutput, Losses
+
+FORMS = ("paper", "absolute")
+
+
+@dataclass(frozen=True)
+class AttentionTransferConfig(MethodConfig):
+    name: ClassVar[str] = "attention_transfer"
+    weight: float = 1000.0  # times the mean over cells, as in the released code; the paper divides its beta of 1000 by their number
+    taps: tuple[str, ...] = ("neck",)
+    form: str = "paper"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(f"{self.name}.form", self.form, FORMS)
+
+    def build(self, teacher_specs: Specs, student_specs: Specs) -> AttentionTransfer:
+        check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")
+        return AttentionTransfer(self)
+
+
+class AttentionTransfer(DistillationMethod):
+    """No parameter of its own."""
+
+    def __init__(self, config: AttentionTransferConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
+        name, seen = self.config.name, attention if self.config.form == "paper" else level
+        terms = {}
+        for tap in self.config.taps:
+            taught, learnt = paired_maps(name, tap, teacher, student)
+            with full_precision(learnt.features):
+                difference = seen(resampled(learnt, taught).features) - seen(taught.features)
+                terms[f"{name}/{tap}"] = self.config.weight * difference.square().mean()
+        return Losses(terms)
+
+
+def attention(features: Tensor) -> Tensor:
+    """Mean square over the channels of (B, C, H, W), as a unit vector over the cells: (B, H*W) (section 3.1)."""
+    # The norm reads the map once and keeps no squares; the mean differs by a factor that the unit length removes.
+    return normalize(vector_norm(features, dim=1).square().flatten(1), dim=1)
+
+
+def level(features: Tensor) -> Tensor:
+    """Mean absolute value over the channels of (B, C, H, W): (B, H*W)."""
+    return vector_norm(features, ord=1, dim=1).flatten(1) / features.shape[1]

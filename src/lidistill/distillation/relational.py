@@ -1,0 +1,111 @@
+"""Relational distillation, RKD (Park et al., CVPR 2019, arXiv 1904.05068): the distances and angles between examples are taught, not the examples.
+
+An example is a vector: by default the mean of the map over the rectangle, along the axes, around an object; objects of all frames of a batch are
+compared with each other. With `over: frames` it is the mean of a whole map, the nearest to the paper's image embeddings, of which a LiDAR batch has few:
+two have one distance, which says nothing once it is divided by their mean. No adapter and no common grid are needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_choice, check_taps
+from lidistill.distillation.maps import paired_maps
+from lidistill.distillation.objects import object_cells
+from lidistill.distillation.parts import full_precision
+from lidistill.ops.boxes import envelopes
+from lidistill.ops.roi import regions_in_cells, roi_align
+from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses
+
+EXAMPLES = ("objects", "frames")
+EPSILON = 1e-12  # square of a distance below which two examples are the same, as in the released code
+
+
+@dataclass(frozen=True)
+class RelationalConfig(MethodConfig):
+    name: ClassVar[str] = "relational"
+    taps: tuple[str, ...] = ("neck",)
+    over: str = "objects"
+    distance_weight: float = 25.0
+    angle_weight: float = 50.0
+    most_objects: int = 32  # a frame; angles take the cube of the objects of a batch
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(f"{self.name}.over", self.over, EXAMPLES)
+        for key in ("distance_weight", "angle_weight"):
+            check_at_least(f"{self.name}.{key}", getattr(self, key), 0)
+        check_at_least(f"{self.name}.most_objects", self.most_objects, 1)
+
+    def build(self, teacher_specs: Specs, student_specs: Specs) -> Relational:
+        check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")
+        return Relational(self)
+
+
+class Relational(DistillationMethod):
+    """No parameter of its own."""
+
+    def __init__(self, config: RelationalConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
+        config, terms = self.config, {}
+        for tap in config.taps:
+            taught, learnt = paired_maps(config.name, tap, teacher, student)
+            with full_precision(learnt.features):
+                if config.over == "frames":
+                    examples = [like.features.mean(dim=(2, 3)) for like in (taught, learnt)]
+                else:
+                    frames, regions = _object_regions(taught, batch, config.most_objects)
+                    examples = [object_means(like, frames, regions) for like in (taught, learnt)]
+                terms[f"{config.name}/{tap}.distance"] = config.weight * config.distance_weight * distance_error(*examples)
+                terms[f"{config.name}/{tap}.angle"] = config.weight * config.angle_weight * angle_error(*examples)
+        return Losses(terms)
+
+
+def distance_error(taught: Tensor, learnt: Tensor) -> Tensor:
+    """Smooth L1 between the scaled distances of examples (N, C) and (N, D), mean over all N^2 pairs; zero below two examples."""
+    return _mean_difference(scaled_distances(taught), scaled_distances(learnt))
+
+
+def angle_error(taught: Tensor, learnt: Tensor) -> Tensor:
+    """Smooth L1 between the angles of examples (N, C) and (N, D), mean over all N^3 triplets; zero below three examples."""
+    return _mean_difference(angles(taught), angles(learnt))
+
+
+def scaled_distances(examples: Tensor) -> Tensor:
+    """Euclidean distances between examples (N, C), divided by the mean of those that are not zero: (N, N) (equation 6)."""
+    squared = (examples[:, None] - examples[None]).square().sum(dim=2)
+    apart = squared > EPSILON
+    distances = torch.where(apart, squared, 1.0).sqrt() * apart
+    return distances / (distances.sum() / apart.sum().clamp_min(1)).clamp_min(EPSILON)
+
+
+def angles(examples: Tensor) -> Tensor:
+    """Cosine of the angle at each example (N, C) between each two others: (N, N, N), the vertex first; 0 where two of three are one (equation 8)."""
+    directions = F.normalize(examples[None] - examples[:, None], dim=2)
+    return directions @ directions.transpose(1, 2)
+
+
+def object_means(like: FeatureMap, frames: Tensor, regions: Tensor) -> Tensor:
+    """Mean of the map over regions (N, 4; metres) of frames (N,): (N, C)."""
+    return roi_align(like.features, regions_in_cells(regions, like.origin, like.cell), frames).mean(dim=(2, 3))
+
+
+def _object_regions(like: FeatureMap, batch: Batch, most: int) -> tuple[Tensor, Tensor]:
+    """Frames (N,) and ground rectangles (N, 4: x_low, y_low, x_high, y_high; metres) along the axes around the objects on the map."""
+    places = object_cells(like, batch.boxes, most)
+    geometry = torch.cat([labelled.geometry[places.objects[places.frames == frame]] for frame, labelled in enumerate(batch.boxes)])
+    lower, upper = envelopes(geometry)
+    return places.frames, torch.cat([lower[:, :2], upper[:, :2]], dim=1)
+
+
+def _mean_difference(taught: Tensor, learnt: Tensor) -> Tensor:
+    """Smooth L1, mean over all elements; zero in the graph where there is none."""
+    return F.smooth_l1_loss(learnt, taught, reduction="sum") / max(taught.numel(), 1)

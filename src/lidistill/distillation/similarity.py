@@ -1,0 +1,53 @@
+"""Similarity-preserving distillation (ICCV 2019, arXiv 1907.09682): frames that the teacher finds alike should be alike to the student.
+
+Only the frames of one batch are compared, B of them: with one frame there is nothing to learn, and with the two to six of LiDAR training little.
+No adapter and no common grid are needed, since each network compares its own maps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
+from lidistill.distillation.maps import paired_maps
+from lidistill.distillation.parts import full_precision
+from lidistill.types import Batch, DetectorOutput, Losses
+
+
+@dataclass(frozen=True)
+class SimilarityConfig(MethodConfig):
+    name: ClassVar[str] = "similarity"
+    weight: float = 3000.0  # the paper's gamma on CIFAR-10
+    taps: tuple[str, ...] = ("neck",)
+
+    def build(self, teacher_specs: Specs, student_specs: Specs) -> Similarity:
+        check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")
+        return Similarity(self)
+
+
+class Similarity(DistillationMethod):
+    """No parameter of its own."""
+
+    def __init__(self, config: SimilarityConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
+        terms = {}
+        for tap in self.config.taps:
+            taught, learnt = paired_maps(self.config.name, tap, teacher, student)
+            with full_precision(learnt.features):
+                difference = similarities(learnt.features) - similarities(taught.features)
+                terms[f"{self.config.name}/{tap}"] = self.config.weight * difference.square().mean()
+        return Losses(terms)
+
+
+def similarities(features: Tensor) -> Tensor:
+    """Inner products between the maps (B, C, H, W) of a batch, each row scaled to unit length: (B, B)."""
+    # The order of a map's elements is irrelevant; this one is a view of a channels-last map.
+    maps = features.permute(0, 2, 3, 1).flatten(1)
+    return normalize(maps @ maps.T, dim=1)

@@ -1,0 +1,28 @@
+"""One map of a teacher and one of a student, compared by a method."""
+
+from __future__ import annotations
+
+import torch
+
+from lidistill.distillation.base import DistillationMethod, MethodConfig
+from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses, TapSpec
+from tests.distillation import fakes
+
+METHOD_BATCH = fakes.make_batch()
+
+
+def grid(features: torch.Tensor, origin=fakes.ORIGIN, cell=(1.0, 1.0)) -> FeatureMap:
+    return FeatureMap(features, origin, cell)
+
+
+def compare(config: MethodConfig, taught: FeatureMap, learnt: FeatureMap, batch: Batch = METHOD_BATCH, change=None) -> Losses:
+    """Losses of the tap `neck` of both networks; `change` may alter the built method."""
+    method = build(config, taught, learnt)
+    if change is not None:
+        change(method)
+    return method(DetectorOutput({"neck": taught}, ()), DetectorOutput({"neck": learnt}, ()), batch)
+
+
+def build(config: MethodConfig, taught: FeatureMap, learnt: FeatureMap) -> DistillationMethod:
+    specs = [{"neck": TapSpec("map", tap.features.shape[1])} for tap in (taught, learnt)]
+    return config.build(*specs)
