@@ -1,0 +1,128 @@
+"""Comprehensive overhaul of feature distillation, OFD (Heo et al., ICCV 2019, arXiv 1904.01866): what the teacher switches off need only be off.
+
+Where the teacher's value is positive the student should reach it; elsewhere it should stay below a margin m_c < 0, one a channel, and is left alone
+once it does. The student passes a 1x1 convolution and batch normalisation first, without a ReLU.
+
+Published OFD reads both networks before their ReLU and takes m_c = E[x | x < 0], x ~ N(beta_c, gamma_c^2), from the teacher's batch normalisation.
+Taps are maps after the ReLU, and a method sees no layer of a network. So here:
+
+* the margin rests on the same Gaussian, whose two parameters are found from what the ReLU lets through: the share of positive cells and their mean;
+* a cell that the teacher switched off has the margin as its target, where the published target is the value itself if it lies above the margin:
+  this form also pushes down the student's values between the two;
+* the student's convolution reads its map after the ReLU;
+* a tap that does hold negative values needs none of this: its margin is the mean of its negative values, its target the published one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lidistill.distillation.adapters import adapted_squared_error
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_choice, check_taps
+from lidistill.distillation.maps import paired_maps
+from lidistill.distillation.parts import full_precision, resampled
+from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses
+
+SCALES = ("mean", "published")
+PUBLISHED_DIVISOR = 1000.0  # released code: the sum over all values of a frame over 1000
+NORM_EPSILON = 1e-5  # as in PyTorch's BatchNorm
+RARE = 1e-3  # shares of positive or negative cells beyond which a Gaussian is not fitted any closer, as in the released code
+
+
+@dataclass(frozen=True)
+class OverhaulConfig(MethodConfig):
+    name: ClassVar[str] = "overhaul"
+    taps: tuple[str, ...] = ("neck",)  # from early to late: the term of each earlier one is halved once more
+    scale: str = "mean"  # over values; "published" is their sum / 1000, meant for maps of a few thousand values: 20 million here
+    margin: str = "estimated"  # or "zero": a switched-off cell need only be switched off
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(f"{self.name}.scale", self.scale, SCALES)
+        check_choice(f"{self.name}.margin", self.margin, ("estimated", "zero"))
+        if not self.taps:
+            raise InputError(f"{self.name}.taps is empty; name a map such as 'neck'")
+
+    def build(self, teacher_specs: Specs, student_specs: Specs) -> Overhaul:
+        check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")
+        return Overhaul(self, teacher_specs, student_specs)
+
+
+class Overhaul(DistillationMethod):
+    """One normalised 1x1 convolution a tap, from the student's width to the teacher's."""
+
+    def __init__(self, config: OverhaulConfig, teacher_specs: Specs, student_specs: Specs) -> None:
+        super().__init__()
+        self.config = config
+        self.adapters = nn.ModuleList(NormalisedAdapter(student_specs[tap].channels, teacher_specs[tap].channels) for tap in config.taps)
+
+    def no_decay(self) -> frozenset[str]:
+        return frozenset(name for name, _ in self.named_parameters() if name.endswith(("scale", "shift")))
+
+    def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
+        terms = {}
+        for later, (tap, adapter) in enumerate(zip(reversed(self.config.taps), reversed(self.adapters), strict=True)):
+            taught, learnt = paired_maps(self.config.name, tap, teacher, student)
+            with full_precision(learnt.features):
+                error = self._error(taught, resampled(learnt, taught).features, adapter)
+            terms[f"{self.config.name}/{tap}"] = self.config.weight * 0.5**later * error
+        return Losses(terms)
+
+    def _error(self, taught: FeatureMap, learnt: Tensor, adapter: nn.Module) -> Tensor:
+        margins = margin(taught.features)
+        if self.config.margin == "zero":
+            margins = torch.zeros_like(margins)
+        weight, bias = adapter(learnt)
+        error = adapted_squared_error(learnt, weight, bias, target(taught.features, margins), partial=True)
+        return error if self.config.scale == "mean" else error * (taught.features[0].numel() / PUBLISHED_DIVISOR)
+
+
+class NormalisedAdapter(nn.Module):
+    """1x1 convolution without bias, then batch normalisation, as the one affine map that both are: (B, C, H, W) -> weight (D, C), bias (D,).
+
+    The statistics of a linear map follow from the mean and the covariance of its input, so nothing D channels wide is computed. They are always those
+    of the batch: the adapter lives only during training and keeps no running ones.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.convolution = nn.Linear(channels_in, channels_out, bias=False)
+        self.scale = nn.Parameter(torch.ones(channels_out))
+        self.shift = nn.Parameter(torch.zeros(channels_out))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        rows = features.permute(0, 2, 3, 1).flatten(0, 2)
+        mean = rows.mean(dim=0)
+        centred = rows - mean
+        covariance = centred.T @ centred / len(rows)
+        weight = self.convolution.weight
+        variance = ((weight @ covariance) * weight).sum(dim=1).clamp_min(0)
+        weight = weight * (self.scale * torch.rsqrt(variance + NORM_EPSILON))[:, None]
+        return weight, self.shift - weight @ mean
+
+
+def margin(taught: Tensor) -> Tensor:
+    """Mean of the negative values that each channel of (B, C, H, W) has or, after a ReLU, had: (C,), not positive (section 3).
+
+    After a ReLU, x ~ N(beta, gamma^2) with p = Phi(z), z = beta / gamma, shows E[max(x, 0)] = gamma (z p + phi(z)); p and that mean are known, so
+    beta and gamma are, and E[x | x < 0] = beta - gamma phi(z) / (1 - p).
+    """
+    over = (0, 2, 3)
+    negative = (taught < 0).sum(dim=over)
+    measured = taught.clamp(max=0).sum(dim=over) / negative.clamp_min(1)
+    share = (taught > 0).to(taught.dtype).mean(dim=over).clamp(RARE, 1 - RARE)
+    standard = torch.special.ndtri(share)
+    density = torch.exp(-standard.square() / 2) / (2 * torch.pi) ** 0.5
+    spread = taught.clamp(min=0).mean(dim=over) / (standard * share + density)
+    return torch.where(negative > 0, measured, spread * (standard - density / (1 - share)))
+
+
+def target(taught: Tensor, margins: Tensor) -> Tensor:
+    """What the student should reach or stay below: taught (B, C, H, W) where positive, else no less than the margins (C,) (section 3)."""
+    margins = margins[:, None, None]
+    after_relu = (taught >= 0).all(dim=3, keepdim=True).all(dim=2, keepdim=True).all(dim=0, keepdim=True)
+    return torch.where(taught > 0, taught, torch.where(after_relu, margins, torch.maximum(taught, margins)))
