@@ -12,7 +12,8 @@ import torch
 
 from lidistill.detectors.base import WidthRule
 from lidistill.detectors.sparse_blocks import RowNorm
-from lidistill.detectors.sparse_encoder import SparseEncoder, SparseEncoderConfig, points_under, voxel_means
+from lidistill.detectors.sparse_encoder import SparseEncoder, SparseEncoderConfig, flattened, points_under, voxel_means
+from lidistill.ops.sparse import densified
 from lidistill.ops.voxels import voxelise
 from lidistill.types import InputError, VoxelGrid, Voxels
 from tests.reference.sparse_encoder import dense_encoder
@@ -92,6 +93,14 @@ def test_the_map_has_channels_outside_and_height_inside():
     for row in (0, len(sites) // 2, len(sites) - 1):
         batch, depth, y, x = sites[row].tolist()
         assert torch.equal(canvas[batch, depth::2, y, x], rows.features[row])
+
+
+def test_the_flat_map_is_the_dense_one_with_its_layers_inside_the_channels():
+    rows, _ = encoder_of(PLAIN, training=False)(double(cloud()))
+    sites = encoder_of(PLAIN).index_maps(cloud())[1]
+    canvas = flattened(rows.features, sites)
+    assert torch.equal(canvas, densified(rows.features, sites).flatten(1, 2))
+    assert canvas.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_voxels_feature_is_the_mean_of_its_points_in_every_column():
@@ -317,6 +326,8 @@ def test_a_grid_too_flat_is_refused_with_the_smallest_that_fits():
         ({"stage_channels": (4, 0, 8, 8)}, "channels must be 1 or more"),
         ({"stage_channels": (), "stage_blocks": ()}, "at least one stage"),
         ({"stage_blocks": (1, -1, 2, 2)}, "stage_blocks 0 or more"),
+        ({"kind": "dense"}, "kind is 'dense'; use plain or residual"),
+        ({"bias": True}, "bias is for residual blocks alone"),
     ],
 )
 def test_settings_that_make_no_network_are_refused(change, message):

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lidistill.detectors import preset
+from lidistill.detectors import WidthRule, preset
 from lidistill.distillation import METHODS
+from lidistill.distillation.pointdistiller import PUBLISHED
 from lidistill.types import Boxes, Frame, InputError, VoxelGrid, collate
 
 PAIRS = [("second", "pointpillars"), ("pointpillars", "second")]
@@ -44,6 +45,23 @@ def test_pointdistiller_falls_back_to_maps_that_both_have(names, batch):
     assert losses.total > 0
     losses.total.backward()
     assert student.encoder.stages[0][0].conv.weight.grad.any() if names[1] == "second" else student.encoder.layers[0].linear.weight.grad.any()
+
+
+@pytest.mark.parametrize(
+    "settings", [PUBLISHED["second"], replace(PUBLISHED["second"], reweight=False), replace(PUBLISHED["second"], taps=("encoder",))]
+)
+def test_pointdistillers_published_settings_teach_second(settings, batch):
+    torch.manual_seed(0)
+    teacher, student = small("second").build().eval(), small("second").thinner(WidthRule.for_compression(4)).build().train()
+    voxels = student.voxelise(batch)
+    with torch.no_grad():
+        taught = teacher(batch, voxels)
+    method = settings.build(teacher.tap_specs, student.tap_specs)
+    losses = method(taught, student(batch, voxels), batch)
+    assert list(losses.terms) == [f"pointdistiller/{tap}" for tap in settings.taps]
+    assert all(term > 0 for term in losses.terms.values())
+    losses.total.backward()
+    assert student.encoder.output.conv.weight.grad.any()
 
 
 @pytest.mark.parametrize("names", PAIRS, ids=" to ".join)

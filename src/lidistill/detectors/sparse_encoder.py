@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lidistill.detectors.base import WidthRule
 from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
 from lidistill.detectors.sparse_blocks import ResidualBlock, SparseBlock
-from lidistill.ops.sparse import KernelMap, Sites, densified, strided_map, submanifold_map
+from lidistill.ops.sparse import KernelMap, Sites, strided_map, submanifold_map
 from lidistill.types import FeatureSet, InputError, VoxelGrid, Voxels
 
 Triple = tuple[int, int, int]  # z, y, x
@@ -46,6 +46,10 @@ class SparseEncoderConfig(EncoderConfig):
             )
         if not self.stage_channels or min(*self.stage_channels, self.channels) < 1 or min(self.stage_blocks) < 0:
             raise InputError("encoder: channels must be 1 or more and stage_blocks 0 or more, with at least one stage")
+        if self.kind not in ("plain", "residual"):
+            raise InputError(f"encoder: kind is {self.kind!r}; use plain or residual")
+        if self.bias and self.kind == "plain":
+            raise InputError("encoder: bias is for residual blocks alone; set kind to residual, or bias to false")
 
     @property
     def stride(self) -> int:
@@ -120,7 +124,7 @@ class SparseEncoder(BevEncoder):
                 positions=self.receptive_centres(sites.coords),
                 occupancy=points_under(voxels, sites, self.config.stride),
             )
-            return rows, densified(features, sites).flatten(1, 2)
+            return rows, flattened(features, sites)
 
     def index_maps(self, voxels: Voxels) -> tuple[list[Level], Sites, KernelMap]:
         """The levels, each built once for all of its convolutions; and the sites of the last convolution with the way there."""
@@ -160,6 +164,20 @@ def voxel_means(voxels: Voxels) -> Tensor:
     """Mean over the points of each voxel, every column: (M, 3 + F)."""
     sums = torch.segment_reduce(voxels.points, "sum", lengths=voxels.counts, axis=0, unsafe=True)
     return sums / voxels.counts[:, None].to(sums.dtype)
+
+
+def flattened(features: Tensor, sites: Sites) -> Tensor:
+    """Rows (N, C) at sites on D layers -> map (B, C * D, H, W), channel c of layer d at c * D + d, in channels_last order.
+
+    The layers of a column are put side by side before the map is filled, since turning the whole map round takes several times as long.
+    """
+    depth, height, width = sites.shape
+    batch, z, y, x = sites.coords.unbind(dim=1)
+    cells, column = torch.unique((batch * height + y) * width + x, return_inverse=True)
+    layers = features.new_zeros((len(cells) * depth, features.shape[1])).index_copy(0, column * depth + z, features)
+    columns = layers.view(len(cells), depth, features.shape[1]).transpose(1, 2).flatten(1)
+    canvas = features.new_zeros((sites.batch_size * height * width, columns.shape[1])).index_copy_(0, cells, columns)
+    return canvas.view(sites.batch_size, height, width, -1).permute(0, 3, 1, 2)
 
 
 def points_under(voxels: Voxels, sites: Sites, stride: int) -> Tensor:
