@@ -92,9 +92,10 @@ def renamed(values):
     return result
 
 
+@pytest.mark.parametrize("widths", [(8, 5), (5,)])
 @pytest.mark.parametrize("shares", [Shares(2.0, 0.0, False), Shares(0.0, 3.0, False), Shares(0.5, 4.0, True)])
-def test_shares_scale_their_part_and_zero_leaves_it_out(shares):
-    module = SharedAutoencoder(9, 4, (8, 5), buffer_last=False)
+def test_shares_scale_their_part_and_zero_leaves_it_out(shares, widths):
+    module = SharedAutoencoder(9, 4, widths, buffer_last=False)
     taught, learnt = maps()
     plain = slow.Straightforward(module)(taught, learnt)
     values = interchanged_difference(taught, learnt, module.paths(), shares)
