@@ -1,10 +1,17 @@
 """Detectors: points in, taps and raw heads out. Distillation leaves no trace here."""
 
 from lidistill.detectors.base import Detector, DetectorConfig, WidthRule, count_parameters
+from lidistill.detectors.centerpoint import CenterPointPillarConfig, CenterPointVoxelConfig
 from lidistill.detectors.pointpillars import PointPillarsConfig
 from lidistill.detectors.presets import preset
+from lidistill.detectors.resolution import with_voxel_size
 from lidistill.detectors.second import SecondConfig
 
-DETECTORS: dict[str, type[DetectorConfig]] = {"pointpillars": PointPillarsConfig, "second": SecondConfig}
+DETECTORS: dict[str, type[DetectorConfig]] = {
+    "pointpillars": PointPillarsConfig,
+    "second": SecondConfig,
+    "centerpoint-pillar": CenterPointPillarConfig,
+    "centerpoint-voxel": CenterPointVoxelConfig,
+}
 
-__all__ = ["DETECTORS", "Detector", "DetectorConfig", "WidthRule", "count_parameters", "preset"]
+__all__ = ["DETECTORS", "Detector", "DetectorConfig", "WidthRule", "count_parameters", "preset", "with_voxel_size"]

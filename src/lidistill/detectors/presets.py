@@ -9,13 +9,26 @@ from lidistill.detectors.anchor_head import AnchorHeadConfig
 from lidistill.detectors.anchors import AnchorClass
 from lidistill.detectors.backbones import BevConfig
 from lidistill.detectors.base import DetectorConfig
-from lidistill.detectors.encoders import PillarEncoderConfig
+from lidistill.detectors.center_head import CenterHeadConfig
+from lidistill.detectors.center_postprocessing import CenterPostProcessing
+from lidistill.detectors.centerpoint import CenterPointPillarConfig, CenterPointVoxelConfig
+from lidistill.detectors.encoders import NO_CAP, PillarEncoderConfig
 from lidistill.detectors.pointpillars import PointPillarsConfig
 from lidistill.detectors.second import SecondConfig
 from lidistill.detectors.sparse_encoder import SparseEncoderConfig
 from lidistill.types import VoxelGrid, unknown_name
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
+WAYMO_CLASSES = ("Vehicle", "Pedestrian", "Cyclist")
+NUSCENES_TASKS = (
+    ("car",),
+    ("truck", "construction_vehicle"),
+    ("bus", "trailer"),
+    ("barrier",),
+    ("motorcycle", "bicycle"),
+    ("pedestrian", "traffic_cone"),
+)
+NUSCENES_CLASSES = tuple(name for task in NUSCENES_TASKS for name in task)
 
 # Sizes, heights and overlaps of the published KITTI networks (OpenPCDet and mmdetection3d agree).
 KITTI_ANCHORS = (
@@ -29,6 +42,24 @@ SIMULATED_OVERLAPS = {"Car": (0.5, 0.35), "Pedestrian": (0.35, 0.2), "Cyclist": 
 SIMULATED_ANCHORS = tuple(
     replace(anchor, matched=matched, unmatched=unmatched) for anchor in KITTI_ANCHORS for matched, unmatched in [SIMULATED_OVERLAPS[anchor.name]]
 )
+
+# OpenPCDet's heads. Published thinner students keep the hidden layers' width on nuScenes alone.
+NUSCENES_HEAD = CenterHeadConfig(
+    tasks=NUSCENES_TASKS, bias_before_norm=True, post=CenterPostProcessing(center_range=(-61.2, -61.2, -10.0, 61.2, 61.2, 10.0))
+)
+WAYMO_HEAD = CenterHeadConfig(head_follows_shared=True, bias_before_norm=True, with_velocity=False, box_weight=2.0)
+
+
+def waymo_head(*center_range: float) -> CenterHeadConfig:
+    """Waymo's head with its limits of detected centres: x_min y_min z_min x_max y_max z_max."""
+    x_min, y_min, z_min, x_max, y_max, z_max = center_range
+    post = CenterPostProcessing(center_range=(x_min, y_min, z_min, x_max, y_max, z_max), nms_threshold=0.7, max_after=500)
+    return replace(WAYMO_HEAD, post=post)
+
+
+# One task, as on Waymo; boxes that overlap much more than objects do in the ground plane are duplicates.
+KITTI_HEAD = replace(WAYMO_HEAD, post=CenterPostProcessing(nms_threshold=0.1))
+SIMULATED_HEAD = replace(KITTI_HEAD, shared_channels=32, head_channels=16)
 
 
 def pointpillars_kitti() -> PointPillarsConfig:
@@ -75,11 +106,105 @@ def second_simulated() -> SecondConfig:
     )
 
 
+def centerpoint_pillar_nuscenes() -> CenterPointPillarConfig:
+    """OpenPCDet's network on dynamic pillars of 0.2 m: 5,989,030 parameters, six tasks, ten sweeps with the time since each."""
+    return CenterPointPillarConfig(
+        classes=NUSCENES_CLASSES,
+        grid=VoxelGrid((-51.2, -51.2, -5.0, 51.2, 51.2, 3.0), (0.2, 0.2, 8.0), NO_CAP, NO_CAP, NO_CAP),
+        point_features=("intensity", "time"),
+        encoder=PillarEncoderConfig(hidden_channels=(32,), empty_slots="absent"),
+        bev=BevConfig(neck_strides=(0.5, 1, 2)),
+        head=NUSCENES_HEAD,
+    )
+
+
+def centerpoint_pillar_waymo() -> CenterPointPillarConfig:
+    """OpenPCDet's network on pillars of 0.32 m: 5,224,043 parameters. `with_voxel_size` makes the published students on coarser pillars."""
+    return CenterPointPillarConfig(
+        classes=WAYMO_CLASSES,
+        grid=VoxelGrid((-74.88, -74.88, -2.0, 74.88, 74.88, 4.0), (0.32, 0.32, 6.0), 20, 150000, 150000),
+        point_features=("intensity", "elongation"),
+        bev=BevConfig(strides=(1, 2, 2)),
+        head=waymo_head(-80.0, -80.0, -10.0, 80.0, 80.0, 10.0),
+    )
+
+
+def centerpoint_pillar_kitti() -> CenterPointPillarConfig:
+    """PointPillars' grid, encoder and trunk with a centre head for all three classes; no published network."""
+    pillars = pointpillars_kitti()
+    return CenterPointPillarConfig(classes=CLASSES, grid=pillars.grid, encoder=pillars.encoder, head=KITTI_HEAD)
+
+
+def centerpoint_pillar_simulated() -> CenterPointPillarConfig:
+    """A size for two CPU cores, like that of `pointpillars_simulated`."""
+    pillars = pointpillars_simulated()
+    return CenterPointPillarConfig(
+        classes=CLASSES,
+        grid=pillars.grid,
+        encoder=PillarEncoderConfig(channels=32, hidden_channels=(16,)),
+        bev=replace(pillars.bev, neck_channels=(32, 32, 32)),
+        head=SIMULATED_HEAD,
+    )
+
+
+def centerpoint_voxel_nuscenes() -> CenterPointVoxelConfig:
+    """OpenPCDet's residual network on voxels of 0.1 x 0.1 x 0.2 m: 8,941,590 parameters."""
+    return CenterPointVoxelConfig(
+        classes=NUSCENES_CLASSES,
+        grid=VoxelGrid((-51.2, -51.2, -5.0, 51.2, 51.2, 3.0), (0.1, 0.1, 0.2), 10, 90000, 120000),
+        point_features=("intensity", "time"),
+        head=NUSCENES_HEAD,
+    )
+
+
+def centerpoint_voxel_nuscenes_fine() -> CenterPointVoxelConfig:
+    """The same network on voxels of 0.075 m and a range of 54 m."""
+    grid = VoxelGrid((-54.0, -54.0, -5.0, 54.0, 54.0, 3.0), (0.075, 0.075, 0.2), 10, 120000, 160000)
+    return replace(centerpoint_voxel_nuscenes(), grid=grid)
+
+
+def centerpoint_voxel_waymo() -> CenterPointVoxelConfig:
+    """OpenPCDet's residual network on voxels of 0.1 x 0.1 x 0.15 m: 7,758,811 parameters."""
+    point_range = (-75.2, -75.2, -2.0, 75.2, 75.2, 4.0)
+    return CenterPointVoxelConfig(
+        classes=WAYMO_CLASSES,
+        grid=VoxelGrid(point_range, (0.1, 0.1, 0.15), 5, 150000, 150000),
+        point_features=("intensity", "elongation"),
+        head=waymo_head(*point_range),
+    )
+
+
+def centerpoint_voxel_kitti() -> CenterPointVoxelConfig:
+    """SECOND's grid with the residual encoder and a centre head for all three classes; no published network."""
+    return CenterPointVoxelConfig(classes=CLASSES, grid=second_kitti().grid, head=KITTI_HEAD)
+
+
+def centerpoint_voxel_simulated() -> CenterPointVoxelConfig:
+    """A size for two CPU cores: the grid, stages and trunk of `second_simulated`, with residual blocks."""
+    second = second_simulated()
+    return CenterPointVoxelConfig(
+        classes=CLASSES,
+        grid=second.grid,
+        encoder=replace(second.encoder, kind="residual"),
+        bev=replace(second.bev, neck_channels=(48, 48)),
+        head=SIMULATED_HEAD,
+    )
+
+
 PRESETS: dict[tuple[str, str], Callable[[], DetectorConfig]] = {
     ("pointpillars", "kitti"): pointpillars_kitti,
     ("pointpillars", "simulated"): pointpillars_simulated,
     ("second", "kitti"): second_kitti,
     ("second", "simulated"): second_simulated,
+    ("centerpoint-pillar", "nuscenes"): centerpoint_pillar_nuscenes,
+    ("centerpoint-pillar", "waymo"): centerpoint_pillar_waymo,
+    ("centerpoint-pillar", "kitti"): centerpoint_pillar_kitti,
+    ("centerpoint-pillar", "simulated"): centerpoint_pillar_simulated,
+    ("centerpoint-voxel", "nuscenes"): centerpoint_voxel_nuscenes,
+    ("centerpoint-voxel", "nuscenes-0.075"): centerpoint_voxel_nuscenes_fine,
+    ("centerpoint-voxel", "waymo"): centerpoint_voxel_waymo,
+    ("centerpoint-voxel", "kitti"): centerpoint_voxel_kitti,
+    ("centerpoint-voxel", "simulated"): centerpoint_voxel_simulated,
 }
 
 
