@@ -1,4 +1,4 @@
-"""How the outputs of a head at the objects attend to each other, compared between two networks (itKD, section 3.3).
+"""How the outputs of a head at the objects attend to each other, compared between two networks (itKD).
 
 The objects of a frame say together which numbers of a head go with which: attention between its channels, once over all of them (inter-head) and once
 within each of its maps (intra-head), both joined by one layer that teacher and student share.

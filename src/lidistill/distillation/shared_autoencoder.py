@@ -1,4 +1,4 @@
-"""One channel-wise autoencoder for two networks' maps, and how far each map is from what it makes of the other's (itKD, section 3).
+"""One channel-wise autoencoder for two networks' maps, and how far each map is from what it makes of the other's (itKD).
 
 Every layer works cell by cell, so a map is a list of rows. Layers that follow each other without a ReLU are multiplied together first, and the maps
 are swept in blocks of rows that stay in the cache: a block is encoded, decoded, compared, and its gradients are taken at once. No map of the
