@@ -120,6 +120,17 @@ def test_scores_start_at_a_tenth_and_normalisation_is_pytorchs():
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-5, 0.1)}
 
 
+def test_code_branches_start_with_kaimings_weights_and_heat_maps_with_pytorchs():
+    head = head_of(replace(CONFIG, shared_channels=32, head_channels=64, bias_before_norm=True))
+    branches = head.tasks[0]
+    for name in ("offset", "size", "velocity"):
+        for layer in (branches[name].hidden[0].conv, branches[name].output):
+            assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * layer.in_channels)), rel=0.1)
+            assert not layer.bias.any()
+    uniform = 1 / math.sqrt(9 * 32)
+    assert 0.9 * uniform < branches["heatmap"].hidden[0].conv.weight.abs().max().item() <= uniform
+
+
 def test_a_map_is_what_its_layers_make_of_the_shared_features():
     head = head_of().eval()
     features = torch.randn(1, 4, 12, 20)
@@ -338,6 +349,15 @@ def test_suppression_is_blind_to_classes_within_a_task_and_to_other_tasks():
     outputs = perfect_output(head, same)
     outputs[1].maps["heatmap"][:, 0].clamp_(max=2.0)  # the pedestrian is less sure than the truck
     assert head.decode(outputs)[0].labels.tolist() == [0, 1]
+
+
+def test_each_task_has_its_own_radius():
+    pairs = Boxes(
+        torch.tensor([[4.0, 0, 0, 2, 2, 2, 0], [6.0, 0, 0, 2, 2, 2, 0]]).repeat(2, 1), torch.tensor([0, 0, 2, 2]), velocity=torch.zeros(4, 2)
+    )
+    post = CenterPostProcessing(suppression="circle", radii=(3.0, 1.0))
+    outputs = perfect_output(head_of(), pairs)
+    assert sorted(head_of(replace(CONFIG, post=post)).decode(outputs)[0].labels.tolist()) == [0, 2, 2]
 
 
 def test_nothing_above_the_threshold_is_an_empty_frame():
