@@ -25,7 +25,7 @@ def boxes(*rows: tuple[float, ...], labels: list[int]) -> Boxes:
     return Boxes(torch.tensor(rows, dtype=torch.float32).reshape(-1, 7), torch.tensor(labels, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("matching", ["openpcdet", "mmdet3d"])
+@pytest.mark.parametrize("matching", ["openpcdet", "mmdet3d", "mmdet3d-any-class"])
 @pytest.mark.parametrize("seed", range(6))
 def test_assignment_equals_its_slow_twin(matching, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -60,15 +60,16 @@ def test_a_frame_without_boxes_is_all_background():
     assert len(targets.positive) == 0
 
 
-@pytest.mark.parametrize("matching", ["openpcdet", "mmdet3d"])
+@pytest.mark.parametrize("matching", ["openpcdet", "mmdet3d", "mmdet3d-any-class"])
 @pytest.mark.parametrize("box", [(500, 0, 0, 3.9, 1.6, 1.5, 0), (float("nan"), 0, 0, 3.9, 1.6, 1.5, 0), (5, 0, 0, 0, 0, 0, 0)])
 def test_a_box_that_meets_no_anchor_claims_none(matching, box):
     targets = assign_anchors(boxes(box, labels=[0]), grid(), CLASSES, matching)
     assert not targets.labels.any()
 
 
-def test_labels_outside_the_classes_are_passed_over():
-    targets = assign_anchors(boxes((5, 0, -1, 3.9, 1.6, 1.5, 0), (5, 0, -1, 3.9, 1.6, 1.5, 0), labels=[7, -1]), grid(), CLASSES, "openpcdet")
+@pytest.mark.parametrize("matching", ["openpcdet", "mmdet3d", "mmdet3d-any-class"])
+def test_labels_outside_the_classes_are_passed_over(matching):
+    targets = assign_anchors(boxes((5, 0, -1, 3.9, 1.6, 1.5, 0), (5, 0, -1, 3.9, 1.6, 1.5, 0), labels=[7, -1]), grid(), CLASSES, matching)
     assert not targets.labels.any()
 
 
@@ -77,6 +78,13 @@ def test_anchors_match_boxes_of_their_own_class_only():
     as_car = assign_anchors(boxes(car, labels=[0]), grid(), CLASSES, "openpcdet").labels.view(-1, 2, 2)
     assert (as_car[:, 0] == 1).any()
     assert not as_car[:, 1].any()
+
+
+def test_anchors_of_any_class_take_over_the_class_of_the_box():
+    stout = (5.5, 0.5, -1, 1.2, 0.9, 1.7, 0)  # overlap 0.44 with a pedestrian's anchor, which it claims, and 0.17 with a car's
+    labels = assign_anchors(boxes(stout, labels=[0]), grid(), CLASSES, "mmdet3d-any-class").labels.view(-1, 2, 2)
+    assert labels[:, 1].max() == 1  # a car, though the anchor is a pedestrian's
+    assert not (labels[:, 0] > 0).any()
 
 
 def test_a_poorly_covered_box_claims_its_best_anchor_in_one_tool_only():

@@ -54,6 +54,7 @@ def run_case(
     dataset: str,
     truth: Callable[[Figures, tuple[str, ...]], Boxes],
     watched: tuple[str, ...] = (),
+    before_training: Callable[[Detector], object] = lambda detector: None,
 ) -> Case:
     """Import the network, evaluate its input, and train on it for one pass with the voxels of evaluation, as the references were made."""
     with np.load(reference("checkpoints", f"{name}.npz"), allow_pickle=False) as stored:
@@ -77,7 +78,7 @@ def run_case(
         detections = detector.decode(evaluated)[0]
     for hook in hooks:
         hook.remove()
-    detector.train()
+    before_training(detector.train())
     losses = detector.loss(detector(batch, voxels), batch)
     losses.total.backward()
     return Case(name.split("_")[0], figures, detector, voxels, batch, evaluated, detections, losses, layers)
@@ -155,5 +156,3 @@ def nearest_detection(case: Case, box: np.ndarray, label: int, score: float) -> 
     nearest = int(rows[away.argmin()])
     off = (case.detections.geometry[nearest] - torch.from_numpy(box)).abs().max()
     return nearest if off <= 2e-3 and abs(case.detections.scores[nearest] - score) <= 1e-4 else None
-
-

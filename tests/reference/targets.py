@@ -26,7 +26,8 @@ def assign(boxes: Tensor, box_labels: Tensor, anchors: Tensor, classes: tuple[An
     cells, num_classes, rotations, _ = anchors.shape
     labels, truth = {}, {}
     for k, kind in enumerate(classes):
-        rows = [n for n in range(len(boxes)) if int(box_labels[n]) == k]
+        any_class = matching == "mmdet3d-any-class"
+        rows = [n for n in range(len(boxes)) if any_class or int(box_labels[n]) == k]
         places = [(cell, k, rotation) for cell in range(cells) for rotation in range(rotations)]
         overlap = {place: [nearest_overlap(anchors[place].tolist(), boxes[n].tolist()) for n in rows] for place in places}
         for place in places:
@@ -35,15 +36,17 @@ def assign(boxes: Tensor, box_labels: Tensor, anchors: Tensor, classes: tuple[An
             if best < kind.unmatched or not rows:
                 labels[place] = 0
             if rows and best >= kind.matched:
-                labels[place], truth[place] = k + 1, rows[overlap[place].index(best)]
+                truth[place] = rows[overlap[place].index(best)]
+                labels[place] = int(box_labels[truth[place]]) + 1
         for column, n in enumerate(rows):
             peak = max(overlap[place][column] for place in places)
-            if peak <= 0 or (matching == "mmdet3d" and peak < kind.unmatched):
+            if peak <= 0 or (matching != "openpcdet" and peak < kind.unmatched):
                 continue
             for place in places:
                 if overlap[place][column] == peak:
                     own = rows[overlap[place].index(max(overlap[place]))]
-                    labels[place], truth[place] = k + 1, n if matching == "mmdet3d" else own
+                    truth[place] = own if matching == "openpcdet" else n
+                    labels[place] = int(box_labels[truth[place]]) + 1
     order = [(cell, k, rotation) for cell in range(cells) for k in range(num_classes) for rotation in range(rotations)]
     return [labels[place] for place in order], [truth[place] for place in order]
 

@@ -14,7 +14,7 @@ from lidistill.types import Boxes
 
 IGNORED, BACKGROUND = -1, 0
 
-Matching = Literal["openpcdet", "mmdet3d"]
+Matching = Literal["openpcdet", "mmdet3d", "mmdet3d-any-class"]
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,22 @@ class AnchorTargets:
 
 
 def assign_anchors(boxes: Boxes, anchors: Tensor, classes: tuple[AnchorClass, ...], matching: Matching) -> AnchorTargets:
-    """Match anchors (cells, classes, rotations, 7) of one frame to its boxes, each class among itself.
+    """Match anchors (cells, classes, rotations, 7) of one frame to its boxes, as a rule each class among itself.
 
     Overlap is that of the ground rectangles turned to the nearest axis. An anchor stands for a box from the class's matched threshold on, is
     background below the unmatched one, and is ignored between. Each box also claims the anchors that overlap it most:
 
     * "openpcdet": whatever their overlap, unless it is 0; a claimed anchor stands for the box that it overlaps most itself.
     * "mmdet3d": from the unmatched threshold on; a claimed anchor stands for the claiming box, the last one where several claim it.
+    * "mmdet3d-any-class": as before, but anchors of a class are matched to the boxes of all classes and take over their class, so that an anchor with
+      the size of a pedestrian may stand for a car. mmdetection3d's SECOND is trained so (its `assign_per_class` is off).
     """
     cells, num_classes, rotations, _ = anchors.shape
     labels = torch.zeros((cells, num_classes, rotations), dtype=torch.int64, device=anchors.device)
     truth = torch.zeros_like(labels)
     for index, kind in enumerate(classes):
-        rows = (boxes.labels == index).nonzero()[:, 0]
+        of_class = (boxes.labels >= 0) & (boxes.labels < num_classes) if matching == "mmdet3d-any-class" else boxes.labels == index
+        rows = of_class.nonzero()[:, 0]
         if len(rows) == 0:
             continue
         geometry = boxes.geometry[rows].to(anchors.dtype)
@@ -52,7 +55,7 @@ def assign_anchors(boxes: Boxes, anchors: Tensor, classes: tuple[AnchorClass, ..
             continue
         overlap = overlap_nearest_bev(anchors[near, index].reshape(-1, 7), geometry)
         state, box = _match(overlap, kind, matching)
-        labels[near, index] = torch.where(state > 0, index + 1, state).view(-1, rotations)
+        labels[near, index] = torch.where(state > 0, boxes.labels[rows[box]] + 1, state).view(-1, rotations)
         truth[near, index] = torch.where(state > 0, rows[box], 0).view(-1, rotations)
     return AnchorTargets(labels=labels.reshape(-1), truth=truth.reshape(-1))
 
@@ -72,7 +75,7 @@ def _match(overlap: Tensor, kind: AnchorClass, matching: Matching) -> tuple[Tens
     state = torch.where(best >= kind.matched, 1, state)
     best_of_box = overlap.max(dim=0).values
     claimed = (overlap == best_of_box) & (best_of_box > 0)
-    if matching == "mmdet3d":
+    if matching != "openpcdet":
         claimed = claimed & (best_of_box >= kind.unmatched)
         order = torch.arange(1, overlap.shape[1] + 1, device=overlap.device)
         last = (claimed * order).max(dim=1).values

@@ -49,14 +49,13 @@ ANCHOR_CONVENTIONS = {
     "mmdet3d": AnchorConvention(
         classes=("Pedestrian", "Cyclist", "Car"),
         settings={
-            "placement": "centres",
             "matching": "mmdet3d",
             "normaliser": "batch",
             "direction": DirectionBins(offset=-math.pi / 2),
             "post": PostProcessing(score_threshold=0.1, nms_threshold=0.01, every_class=True, max_before=100, max_after=50),
         },
         notes=(
-            "anchors on the centres of the cells; heights are of bottom faces there, of centres here, and the weights are the same",
+            "heights are of bottom faces there, of centres here, and the weights are the same",
             "direction bins start at -pi/2 rad",
             "the batch's loss is divided by its number of positive anchors",
             "one suppression a class, 100 boxes before and 50 after",

@@ -15,7 +15,10 @@ from lidistill.interop.key_names import ANCHOR_HEADS, BEV, PILLARS, Rules
 from lidistill.interop.pillar_encoders import convert_pillar_encoder
 
 MODEL = "PointPillars"
-LEGACY = "legacy pillar features: x, y, z replaced by the offsets to the pillar's centre"
+MMDET3D_NOTES = (
+    "legacy pillar features: x, y, z replaced by the offsets to the pillar's centre",
+    "anchors on the centres of the cells",
+)
 RULES: dict[str, Rules] = {source: (*PILLARS[source], *BEV[source], *ANCHOR_HEADS[source]) for source in ANCHOR_HEADS}
 
 
@@ -23,16 +26,12 @@ def convert_pointpillars(checkpoint: ForeignCheckpoint, dataset: str, classes: S
     """Widths and depths are read from the weights; geometry comes from our preset for `dataset`."""
     base = preset("pointpillars", dataset)
     assert isinstance(base, PointPillarsConfig)
-    legacy = checkpoint.source == "mmdet3d"
     weights = renamed(checkpoint, RULES[checkpoint.source], MODEL)
     encoder, weights = convert_pillar_encoder(checkpoint, weights, base.encoder, len(base.point_features), MODEL, dataset)
     bev, weights = convert_bev(checkpoint, weights, base.bev, MODEL, conv_for_stride_one=False)
     head, order, weights = convert_anchor_head(checkpoint, weights, base.head, dataset, MODEL, classes)
-    config = replace(
-        base,
-        classes=tuple(anchor.name for anchor in head.anchors),
-        encoder=replace(encoder, legacy_features=legacy),
-        bev=bev,
-        head=head,
-    )
-    return Converted(config, weights, order, (*((LEGACY,) if legacy else ()), *ANCHOR_CONVENTIONS[checkpoint.source].notes))
+    notes = ANCHOR_CONVENTIONS[checkpoint.source].notes
+    if checkpoint.source == "mmdet3d":
+        encoder, head, notes = replace(encoder, legacy_features=True), replace(head, placement="centres"), (*MMDET3D_NOTES, *notes)
+    config = replace(base, classes=tuple(anchor.name for anchor in head.anchors), encoder=encoder, bev=bev, head=head)
+    return Converted(config, weights, order, notes)

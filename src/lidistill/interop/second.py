@@ -16,9 +16,13 @@ from lidistill.interop.sparse_encoders import convert_sparse_encoder, encoder_ru
 
 MODEL = "SECOND"
 
-# Overlaps from which an anchor is an object, and below which it is background, where mmdetection3d trains SECOND with others than PointPillars.
+# Where mmdetection3d trains SECOND otherwise than PointPillars: overlaps from which an anchor is an object, and below which it is background.
 MMDET3D_OVERLAPS = {"Pedestrian": (0.35, 0.2), "Cyclist": (0.35, 0.2)}
-LOWER_OVERLAPS = "anchors of pedestrians and cyclists match from an overlap of 0.35 and are background below 0.2"
+MMDET3D_NOTES = (
+    "anchors spread over the whole range, ends included, unlike those of the same tool's PointPillars",
+    "anchors of a class are matched to the boxes of all classes and take over their class",
+    "anchors of pedestrians and cyclists match from an overlap of 0.35 and are background below 0.2",
+)
 
 
 def rules(checkpoint: ForeignCheckpoint) -> Rules:
@@ -37,6 +41,6 @@ def convert_second(checkpoint: ForeignCheckpoint, dataset: str, classes: Sequenc
     if checkpoint.source == "mmdet3d":
         overlaps = {anchor.name: MMDET3D_OVERLAPS.get(anchor.name, (anchor.matched, anchor.unmatched)) for anchor in head.anchors}
         anchors = tuple(replace(anchor, matched=overlaps[anchor.name][0], unmatched=overlaps[anchor.name][1]) for anchor in head.anchors)
-        head, notes = replace(head, anchors=anchors), (*notes, LOWER_OVERLAPS)
+        head, notes = replace(head, anchors=anchors, placement="corners", matching="mmdet3d-any-class"), (*MMDET3D_NOTES, *notes)
     config = replace(base, classes=tuple(anchor.name for anchor in head.anchors), encoder=encoder, bev=bev, head=head)
     return Converted(config, weights, order, notes)
