@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lidistill.ops.sparse_maps import KernelMap, Sites, cell_numbers, strided_map, submanifold_map
+from lidistill.types import InputError
 
 __all__ = ["KernelMap", "Sites", "densified", "multiply_accumulates", "sparse_convolution", "strided_map", "submanifold_map"]
 
@@ -24,8 +25,15 @@ CPU_ROWS = 4096  # gathered rows, their products and the matrix stay in a core's
 def sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor | None = None) -> Tensor:
     """Features (num_inputs, C_in), weight (K, C_in, C_out) with the kernel's K cells z-major, bias (C_out,): (num_outputs, C_out).
 
-    Under autocast it multiplies in autocast's type like a dense convolution, and sums in float32. Differentiable once.
+    Under autocast it multiplies in autocast's type like a dense convolution, and sums in float32. Differentiable once. Raises InputError where
+    features or weight do not belong to the map.
     """
+    if len(weight) != len(kernel_map.counts):
+        raise InputError(
+            f"sparse convolution: the map is of a kernel of {len(kernel_map.counts)} cells, the weight has {len(weight)}; build both alike"
+        )
+    if len(features) != kernel_map.num_inputs:
+        raise InputError(f"sparse convolution: {len(features)} rows of features for {kernel_map.num_inputs} sites; use the map of these sites")
     device = features.device.type
     if torch.is_autocast_enabled(device) and features.dtype != torch.float64:
         features, weight = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (features, weight))
@@ -43,7 +51,7 @@ def densified(features: Tensor, sites: Sites) -> Tensor:
     depth, height, width = sites.shape
     table = features.new_zeros((sites.batch_size * depth * height * width, features.shape[1]))
     table = table.index_copy(0, cell_numbers(sites.coords, sites.shape), features)
-    return table.reshape(sites.batch_size, depth, height, width, -1).permute(0, 4, 1, 2, 3).contiguous()
+    return table.reshape(sites.batch_size, depth, height, width, features.shape[1]).permute(0, 4, 1, 2, 3).contiguous()
 
 
 class _SparseConvolution(torch.autograd.Function):

@@ -6,9 +6,12 @@ stable sort of the cell numbers does the work: nothing as large as the grid is e
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
+from lidistill.ops.selection import true_rows
 from lidistill.types import VoxelGrid, Voxels
 
 
@@ -19,28 +22,26 @@ def voxelise(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGr
     frame, voxels are numbered in order of their first point. A voxel keeps its first `max_points_per_voxel` points; once a frame has its
     `max_voxels_train` or `max_voxels_eval` voxels, points of further cells are dropped while the voxels it has go on filling.
     """
-    rows, keys = _cells(points, batch_index, grid)
+    rows, frames, keys = _cells(points, batch_index, batch_size, grid)
 
     # the points of a cell side by side, in file order: a run, whose first point founded the voxel
     keys, order = torch.sort(keys, stable=True)
     fresh = torch.ones_like(keys, dtype=torch.bool)
     fresh[1:] = keys[1:] != keys[:-1]
-    starts = fresh.nonzero()[:, 0]
+    starts = true_rows(fresh)
     lengths = torch.diff(starts, append=starts.new_tensor([len(keys)]))
 
     # runs by their founder are voxels in order of appearance, frame by frame; those beyond the cap go
-    founders = order.index_select(0, starts)
-    founds = torch.zeros_like(fresh)
-    founds[founders] = True
-    by_age = torch.empty_like(founders)
-    by_age[founds.cumsum(0)[founders] - 1] = torch.arange(len(founders), device=points.device)
+    run_of = torch.full((len(keys),), -1, dtype=torch.int32, device=points.device)
+    run_of[order.index_select(0, starts)] = torch.arange(len(starts), dtype=torch.int32, device=points.device)
+    founders = true_rows(run_of >= 0)
+    by_age = run_of.index_select(0, founders)
+    frame_starts = torch.searchsorted(frames, torch.arange(batch_size + 1, device=points.device))
+    bounds = list(pairwise(torch.searchsorted(founders, frame_starts).tolist()))
+    cap = grid.max_voxels_train if training else grid.max_voxels_eval
+    if any(last - first > cap for first, last in bounds):
+        by_age = torch.cat([by_age[first : min(last, first + cap)] for first, last in bounds])
     starts, lengths = starts.index_select(0, by_age), lengths.index_select(0, by_age)
-    coords = _decoded(keys.index_select(0, starts), grid)
-    num_before = torch.bincount(coords[:, 0], minlength=batch_size).cumsum(0).roll(1)
-    num_before[:1] = 0
-    number_in_frame = torch.arange(len(starts), device=points.device) - num_before[coords[:, 0]]
-    stays = number_in_frame < (grid.max_voxels_train if training else grid.max_voxels_eval)
-    starts, lengths, coords = starts[stays], lengths[stays], coords[stays]
 
     counts = lengths.clamp(max=grid.max_points_per_voxel)
     voxel_index = torch.repeat_interleave(torch.arange(len(counts), device=points.device), counts)
@@ -50,7 +51,7 @@ def voxelise(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGr
         points=points.index_select(0, rows.index_select(0, order.index_select(0, source))),
         voxel_index=voxel_index,
         counts=counts,
-        coords=coords,
+        coords=_decoded(keys.index_select(0, starts).long(), grid),
         grid=grid,
         batch_size=batch_size,
     )
@@ -67,8 +68,11 @@ def padded(voxels: Voxels) -> Tensor:
     return table.reshape(num_voxels, slots, width)
 
 
-def _cells(points: Tensor, batch_index: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
-    """Rows of the points (P, 3 + F) to voxelise, frame by frame, and the number of each one's cell, frames included: two (P',) int64."""
+def _cells(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGrid) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of the points (P, 3 + F) to voxelise, frame by frame, their frames, both (P',) int64, and the number of each one's cell, frames included.
+
+    The numbers (P',) are int32 where these can count the cells, which halves the time to sort them, else int64.
+    """
     cells, inside = [], torch.ones(len(points), dtype=torch.bool, device=points.device)
     for axis, (low, size, num_cells) in enumerate(zip(grid.point_range[:3], grid.voxel_size, grid.shape, strict=True)):
         # division by a tensor: CUDA turns a division by a number into a multiplication, which moves points at the border of a cell
@@ -77,14 +81,16 @@ def _cells(points: Tensor, batch_index: Tensor, grid: VoxelGrid) -> tuple[Tensor
         cells.append(cell)
     for column in points[:, 3:].unbind(dim=1):
         inside &= column.isfinite()
-    rows = inside.nonzero()[:, 0]
+    rows = true_rows(inside)
     frames = batch_index.index_select(0, rows)
     if bool((frames[1:] < frames[:-1]).any()):
         frames, by_frame = torch.sort(frames, stable=True)
         rows = rows.index_select(0, by_frame)
-    x, y, z = (cell.index_select(0, rows).long() for cell in cells)
     nx, ny, nz = grid.shape
-    return rows, ((frames * nz + z) * ny + y) * nx + x
+    narrow = max(1, batch_size) * nx * ny * nz <= torch.iinfo(torch.int32).max
+    number = torch.int32 if narrow else torch.int64
+    x, y, z = (cell.index_select(0, rows).to(number) for cell in cells)
+    return rows, frames, ((frames.to(number) * nz + z) * ny + y) * nx + x
 
 
 def _decoded(keys: Tensor, grid: VoxelGrid) -> Tensor:
