@@ -81,7 +81,7 @@ def find_candidates(heatmap: Tensor, settings: CenterPostProcessing) -> list[Can
 def score_with_overlap(scores: Tensor, overlaps: Tensor, exponents: Tensor) -> Tensor:
     """Scores (N,) and predicted overlaps (N,: -1..1) -> score^(1 - a) * overlap^a with the overlap in 0..1 and the exponents a (N,): (N,).
 
-    The overlap-aware confidence of CIA-SSD (AAAI 2021) in the form in which OpenPCDet's centre heads use it.
+    Rescoring by a predicted overlap as in AFDetV2 (AAAI 2022), in the form in which OpenPCDet's centre heads have it.
     """
     return scores ** (1 - exponents) * ((overlaps + 1) / 2).clamp(0, 1) ** exponents
 
