@@ -212,6 +212,11 @@ def test_a_layer_without_channels_is_refused():
         PillarEncoderConfig(hidden_channels=(32, 0))
 
 
+def test_empty_slots_are_counted_or_absent():
+    with pytest.raises(InputError, match="empty_slots is 'ignored'; use counted or absent"):
+        PillarEncoderConfig(empty_slots="ignored")
+
+
 def test_empty_slots_of_a_grid_without_caps_cannot_be_counted():
     with pytest.raises(InputError, match="set max_points_per_voxel, or empty_slots to absent"):
         PillarEncoderConfig().check_grid(UNCAPPED)

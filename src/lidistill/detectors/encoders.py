@@ -43,6 +43,8 @@ class PillarEncoderConfig(EncoderConfig):
             raise InputError(f"encoder: channels is {self.channels}; give 1 or more")
         if min(self.hidden_channels, default=1) < 1:
             raise InputError(f"encoder: hidden_channels are {self.hidden_channels}; give 1 or more for each layer before the last")
+        if self.empty_slots not in ("counted", "absent"):
+            raise InputError(f"encoder: empty_slots is {self.empty_slots!r}; use counted or absent")
 
     def map_channels(self, grid: VoxelGrid) -> int:
         return self.channels
