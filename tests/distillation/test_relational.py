@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lidistill.distillation.relational import RelationalConfig, angle_error, angles, distance_error, object_means, scaled_distances
+from lidistill.distillation.relational import RelationalConfig, angle_error, distance_error, object_means
+from lidistill.distillation.relations import angles, scaled_distances
 from lidistill.types import Boxes, InputError
 from tests.distillation import fakes
 from tests.distillation.pairs import METHOD_BATCH, compare, grid

@@ -1,8 +1,8 @@
 """Relational distillation, RKD (Park et al., CVPR 2019, arXiv 1904.05068): the distances and angles between examples are taught, not the examples.
 
 An example is a vector: by default the mean of the map over the rectangle, along the axes, around an object; objects of all frames of a batch are
-compared with each other. With `over: frames` it is the mean of a whole map, the nearest to the paper's image embeddings, of which a LiDAR batch has few:
-two have one distance, which says nothing once it is divided by their mean. No adapter and no common grid are needed.
+compared with each other. With `over: frames` it is the mean of a whole map, the nearest to the paper's image embeddings, of which a LiDAR batch has
+few: two have one distance, which says nothing once it is divided by their mean. No adapter and no common grid are needed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs,
 from lidistill.distillation.maps import paired_maps
 from lidistill.distillation.objects import object_cells
 from lidistill.distillation.parts import full_precision
+from lidistill.distillation.relations import angles, scaled_distances
 from lidistill.ops.boxes import envelopes
 from lidistill.ops.roi import regions_in_cells, roi_align
 from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses
 
 EXAMPLES = ("objects", "frames")
-EPSILON = 1e-12  # square of a distance below which two examples are the same, as in the released code
 
 
 @dataclass(frozen=True)
@@ -77,20 +77,6 @@ def distance_error(taught: Tensor, learnt: Tensor) -> Tensor:
 def angle_error(taught: Tensor, learnt: Tensor) -> Tensor:
     """Smooth L1 between the angles of examples (N, C) and (N, D), mean over all N^3 triplets; zero below three examples."""
     return _mean_difference(angles(taught), angles(learnt))
-
-
-def scaled_distances(examples: Tensor) -> Tensor:
-    """Euclidean distances between examples (N, C), divided by the mean of those that are not zero: (N, N) (equation 6)."""
-    squared = (examples[:, None] - examples[None]).square().sum(dim=2)
-    apart = squared > EPSILON
-    distances = torch.where(apart, squared, 1.0).sqrt() * apart
-    return distances / (distances.sum() / apart.sum().clamp_min(1)).clamp_min(EPSILON)
-
-
-def angles(examples: Tensor) -> Tensor:
-    """Cosine of the angle at each example (N, C) between each two others: (N, N, N), the vertex first; 0 where two of three are one (equation 8)."""
-    directions = F.normalize(examples[None] - examples[:, None], dim=2)
-    return directions @ directions.transpose(1, 2)
 
 
 def object_means(like: FeatureMap, frames: Tensor, regions: Tensor) -> Tensor:
