@@ -81,3 +81,58 @@ def angle_error(taught: Tensor, learnt: Tensor) -> Tensor:
                 cosines = [torch.cosine_similarity(given[one] - given[vertex], given[other] - given[vertex], dim=0) for given in (learnt, taught)]
                 total = total + smooth_l1(cosines[0] - cosines[1])
     return total / count**3
+
+
+def read_boxes(features: Tensor, origin: tuple[float, float], cell: tuple[float, float], geometry: Tensor, size: int) -> Tensor:
+    """Bilinear readings (N, size * size, C) of one map (C, H, W) at the places of turned boxes (N, 7), place by place."""
+    _, height, width = features.shape
+    readings = []
+    for x, y, _, length, across, _, yaw in geometry.tolist():
+        box = []
+        for i in range(size):
+            for j in range(size):
+                a, b = ((i + 0.5) / size - 0.5) * length, ((j + 0.5) / size - 0.5) * across
+                turned = torch.tensor(yaw, dtype=torch.float64)
+                px = x + a * turned.cos() - b * turned.sin()
+                py = y + a * turned.sin() + b * turned.cos()
+                column = min(max(float((px - origin[0]) / cell[0] - 0.5), 0.0), width - 1.0)
+                row = min(max(float((py - origin[1]) / cell[1] - 0.5), 0.0), height - 1.0)
+                left, top = int(column), int(row)
+                right, bottom = min(left + 1, width - 1), min(top + 1, height - 1)
+                u, v = column - left, row - top
+                upper = (1 - u) * features[:, top, left] + u * features[:, top, right]
+                lower = (1 - u) * features[:, bottom, left] + u * features[:, bottom, right]
+                box.append((1 - v) * upper + v * lower)
+        readings.append(torch.stack(box))
+    return torch.stack(readings)
+
+
+def imitation_error(taught: Tensor, learnt: Tensor, weight: Tensor, bias: Tensor, cells: Tensor) -> Tensor:
+    """Fine-grained imitation of whole maps (B, D, H, W) and (B, C, H, W) under a mask (B, H, W)."""
+    adapted = torch.nn.functional.conv2d(learnt, weight, bias, padding=1).relu()
+    squared = (adapted - taught).square().sum(dim=1)
+    return (squared * cells).sum() / (2 * cells.sum())
+
+
+def imitated_anchor_cells(anchors: Tensor, classes: tuple[int, ...], boxes: Tensor, labels: Tensor, share: float) -> set[int]:
+    """Cells of anchors (cells, K, R, 7) that imitate boxes (N, 7) of labels (N,), by upright overlap, anchor by anchor."""
+
+    def upright(box: list[float]) -> tuple[float, float, float, float]:
+        x, y, _, length, width, _, yaw = box
+        turned = abs((yaw + torch.pi / 4) % torch.pi - torch.pi / 4) >= torch.pi / 4
+        dx, dy = (width, length) if turned else (length, width)
+        return x - dx / 2, y - dy / 2, x + dx / 2, y + dy / 2
+
+    def overlap(one: list[float], other: list[float]) -> float:
+        a, b = upright(one), upright(other)
+        shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+        areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
+        return shared / (sum(areas) - shared)
+
+    chosen = set()
+    for box, label in zip(boxes.tolist(), labels.tolist(), strict=True):
+        of_class = anchors[:, classes.index(label)]
+        overlaps = [[overlap(anchor, box) for anchor in cell] for cell in of_class.tolist()]
+        best = max(max(values) for values in overlaps)
+        chosen |= {cell for cell, values in enumerate(overlaps) if max(values) > share * best}
+    return chosen
