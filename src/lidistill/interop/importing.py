@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from lidistill.detectors import DetectorConfig
+from lidistill.interop.centerpoint import convert_centerpoint_pillar, convert_centerpoint_voxel
 from lidistill.interop.checkpoint_files import SOURCES, ForeignCheckpoint, read_checkpoint
 from lidistill.interop.conversion import IGNORED, Converted, check_shapes
 from lidistill.interop.pointpillars import convert_pointpillars
@@ -23,6 +24,8 @@ Converter = Callable[[ForeignCheckpoint, str, Sequence[str] | None], Converted]
 CONVERTERS: dict[str, tuple[Converter, tuple[str, ...]]] = {
     "pointpillars": (convert_pointpillars, ("openpcdet", "mmdet3d")),
     "second": (convert_second, ("openpcdet", "mmdet3d")),
+    "centerpoint-pillar": (convert_centerpoint_pillar, ("openpcdet", "mmdet3d", "det3d")),
+    "centerpoint-voxel": (convert_centerpoint_voxel, ("openpcdet", "mmdet3d", "det3d")),
 }
 
 

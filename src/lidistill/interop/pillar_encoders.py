@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lidistill.detectors.encoders import CHANNELS_FROM_GEOMETRY, PillarEncoderConfig
 from lidistill.interop.checkpoint_files import ForeignCheckpoint
-from lidistill.interop.conversion import read
+from lidistill.interop.conversion import indices, read
 from lidistill.types import InputError
 
 FIRST = "encoder.layers.0.linear.weight"
@@ -23,14 +23,16 @@ def convert_pillar_encoder(
 
     det3d gives a point no height above the pillar's centre, which is our last column; it comes in with weights of zero.
     """
-    channels, columns = read(weights, FIRST, checkpoint, model, 2)
+    _, columns = read(weights, FIRST, checkpoint, model, 2)
+    layers = indices(weights, r"encoder\.layers\.(\d+)\.linear\.weight")
+    *hidden, channels = (read(weights, f"encoder.layers.{layer}.linear.weight", checkpoint, model, 2)[0] for layer in layers)
     completed = dict(weights)
     if checkpoint.source == "det3d":
-        completed[FIRST] = torch.cat([weights[FIRST], weights[FIRST].new_zeros(channels, 1)], dim=1)
+        completed[FIRST] = torch.cat([weights[FIRST], weights[FIRST].new_zeros(len(weights[FIRST]), 1)], dim=1)
     expected = 3 + num_point_features + CHANNELS_FROM_GEOMETRY
     missing = expected - completed[FIRST].shape[1]
     if missing:
         raise InputError(
             f"{checkpoint.path}: the first layer takes {columns} columns, but points of {dataset} give {columns + missing}; check the dataset"
         )
-    return replace(base, channels=channels), completed
+    return replace(base, channels=channels, hidden_channels=tuple(hidden)), completed

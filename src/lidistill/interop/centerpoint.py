@@ -1,0 +1,60 @@
+"""CenterPoint of OpenPCDet, mmdetection3d and its own code (det3d) as ours: on pillars and on voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lidistill.detectors import preset
+from lidistill.detectors.centerpoint import CenterPointPillarConfig, CenterPointVoxelConfig
+from lidistill.interop.bev import convert_bev
+from lidistill.interop.center_heads import CENTER_CONVENTIONS, convert_center_head
+from lidistill.interop.checkpoint_files import ForeignCheckpoint
+from lidistill.interop.conversion import Converted, renamed
+from lidistill.interop.key_names import BEV, CENTER_HEADS, PILLARS, Rules
+from lidistill.interop.pillar_encoders import convert_pillar_encoder
+from lidistill.interop.sparse_encoders import convert_sparse_encoder, encoder_rules
+
+PILLAR_MODEL, VOXEL_MODEL = "CenterPoint on pillars", "CenterPoint on voxels"
+
+# Points a pillar, pillars in training and in evaluation, where OpenPCDet's network has no limits.
+NUSCENES_CAPS = {"mmdet3d": (20, 30000, 40000), "det3d": (20, 30000, 60000)}
+HARD_PILLARS = "at most 20 points a pillar, and empty slots take part in statistics and maxima"
+
+
+def pillar_rules(source: str) -> Rules:
+    return (*PILLARS[source], *BEV[source], *CENTER_HEADS[source])
+
+
+def voxel_rules(checkpoint: ForeignCheckpoint) -> Rules:
+    return (*encoder_rules(checkpoint), *BEV[checkpoint.source], *CENTER_HEADS[checkpoint.source])
+
+
+def convert_centerpoint_pillar(checkpoint: ForeignCheckpoint, dataset: str, classes: Sequence[str] | None = None) -> Converted:
+    """Widths, depths and branches are read from the weights; geometry comes from our preset for `dataset`."""
+    base = preset("centerpoint-pillar", dataset)
+    assert isinstance(base, CenterPointPillarConfig)
+    notes = CENTER_CONVENTIONS[checkpoint.source].notes
+    weights = renamed(checkpoint, pillar_rules(checkpoint.source), PILLAR_MODEL)
+    encoder, weights = convert_pillar_encoder(checkpoint, weights, base.encoder, len(base.point_features), PILLAR_MODEL, dataset)
+    if encoder.empty_slots == "absent" and checkpoint.source in NUSCENES_CAPS:
+        points, train, evaluation = NUSCENES_CAPS[checkpoint.source]
+        base = replace(base, grid=replace(base.grid, max_points_per_voxel=points, max_voxels_train=train, max_voxels_eval=evaluation))
+        encoder, notes = replace(encoder, empty_slots="counted"), (HARD_PILLARS, *notes)
+    bev, weights = convert_bev(checkpoint, weights, base.bev, PILLAR_MODEL, checkpoint.source != "openpcdet")
+    head, order, weights = convert_center_head(checkpoint, weights, base.head, base.classes, dataset, PILLAR_MODEL, classes)
+    kept = tuple(name for name in base.classes if name in order)
+    return Converted(replace(base, classes=kept, encoder=encoder, bev=bev, head=head), weights, order, notes)
+
+
+def convert_centerpoint_voxel(checkpoint: ForeignCheckpoint, dataset: str, classes: Sequence[str] | None = None) -> Converted:
+    """Widths, depths and branches are read from the weights; geometry comes from our preset for `dataset`."""
+    base = preset("centerpoint-voxel", dataset)
+    assert isinstance(base, CenterPointVoxelConfig)
+    weights = renamed(checkpoint, voxel_rules(checkpoint), VOXEL_MODEL)
+    encoder, weights = convert_sparse_encoder(checkpoint, weights, 3 + len(base.point_features), VOXEL_MODEL)
+    bev, weights = convert_bev(checkpoint, weights, base.bev, VOXEL_MODEL, checkpoint.source != "openpcdet")
+    head, order, weights = convert_center_head(checkpoint, weights, base.head, base.classes, dataset, VOXEL_MODEL, classes)
+    kept = tuple(name for name in base.classes if name in order)
+    config = replace(base, classes=kept, encoder=encoder, bev=bev, head=head)
+    return Converted(config, weights, order, CENTER_CONVENTIONS[checkpoint.source].notes)
