@@ -1,17 +1,33 @@
 """Distillation methods: one paper, one file. They know a detector's output and no detector."""
 
+from lidistill.distillation.attention_transfer import AttentionTransferConfig
 from lidistill.distillation.base import DistillationMethod, MethodConfig
 from lidistill.distillation.certificate import Certificate, Check, certify
+from lidistill.distillation.channelwise import ChannelwiseConfig
+from lidistill.distillation.fine_grained import FineGrainedConfig
 from lidistill.distillation.fitnets import FitNetsConfig
+from lidistill.distillation.gid import GidConfig
 from lidistill.distillation.itkd import ItkdConfig
 from lidistill.distillation.logits import LogitsConfig
+from lidistill.distillation.mimic import MimicConfig
+from lidistill.distillation.overhaul import OverhaulConfig
 from lidistill.distillation.pointdistiller import PointDistillerConfig
+from lidistill.distillation.relational import RelationalConfig
+from lidistill.distillation.similarity import SimilarityConfig
 
 METHODS: dict[str, type[MethodConfig]] = {
+    "attention_transfer": AttentionTransferConfig,
+    "channelwise": ChannelwiseConfig,
+    "fine_grained": FineGrainedConfig,
     "fitnets": FitNetsConfig,
+    "gid": GidConfig,
     "itkd": ItkdConfig,
     "logits": LogitsConfig,
+    "mimic": MimicConfig,
+    "overhaul": OverhaulConfig,
     "pointdistiller": PointDistillerConfig,
+    "relational": RelationalConfig,
+    "similarity": SimilarityConfig,
 }
 
 __all__ = ["METHODS", "Certificate", "Check", "DistillationMethod", "MethodConfig", "certify"]
