@@ -12,6 +12,7 @@ from lidistill.distillation.logits import LogitsConfig
 from lidistill.distillation.mimic import MimicConfig
 from lidistill.distillation.overhaul import OverhaulConfig
 from lidistill.distillation.pointdistiller import PointDistillerConfig
+from lidistill.distillation.rdd import RddConfig
 from lidistill.distillation.relational import RelationalConfig
 from lidistill.distillation.similarity import SimilarityConfig
 
@@ -26,6 +27,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "mimic": MimicConfig,
     "overhaul": OverhaulConfig,
     "pointdistiller": PointDistillerConfig,
+    "rdd": RddConfig,
     "relational": RelationalConfig,
     "similarity": SimilarityConfig,
 }

@@ -1,0 +1,246 @@
+"""RDD, representation disparity-aware distillation (ICCV 2023): the student learns the regions that it still sees differently from the teacher.
+
+Both networks propose regions; each is cropped at one place from both necks, and only pairs whose crops differ enough teach: their features, and what
+the heads say there. There is no public code, and the paper leaves open more than it fixes. What it fixes: regions of both networks, softmax over
+channels at temperature 4, a 1x1 convolution with batch normalisation and ReLU that widens the student's features, RoIAlign, L2 on features, L1 on
+scores and boxes, the mean over all M + N pairs, a mask with lambda 0.1, and 0.2 as the weight of both losses.
+
+What it leaves open, and what is done here:
+
+* Selection. As printed, the mask minimises sum m_i I_i + lambda |m|_1 with an information I >= 0, which m = 0 always does. The text wants dissimilar
+  pairs, all of them at lambda = 0. Putting the paper's own substitute for I, minus the distance d, into that problem gives just this: m_i = 1 where
+  d_i > lambda ("hard"). "soft", "topk" and "gd" (descent cut short), and the information of Gaussian patches in place of d, are the alternatives.
+* Order. Equation 8 widens features after their softmax, so that numbers about 1 meet probabilities about 1 / C and lambda has no meaning ("literal").
+  By default features are widened first, cropped, then both crops go through the softmax ("align"). Distances then lie between 0.05 and 0.4.
+* Proposals, crops of 7 x 7 cells and two readings a side of each bin: see `ProposalSettings`. Fewer than ten pairs are joined by those from 0.1 on.
+* Statistics of the batch normalisation are those of the whole map, as if all of it were widened ("map"), though only what crops touch is: they follow
+  from mean and covariance of the student's features. "regions" takes them over the touched cells, which is cheaper and another normalisation.
+* Heads on one grid are compared at the same anchor, or in the same window of the heat map, mean over its places. On other grids the nearest cell's
+  anchor speaks, its code rewritten for the other network's anchor. Centre heads compare no boxes, as in the paper.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_choice, check_taps
+from lidistill.distillation.disparity import (
+    descended_mask,
+    gaussian_information,
+    hard_mask,
+    patch_distance,
+    soft_mask,
+    softened,
+    threshold,
+    top_mask,
+)
+from lidistill.distillation.paired_heads import HeadComparison, pair_differences
+from lidistill.distillation.parts import as_full, find_tap, full_precision, same_grid
+from lidistill.distillation.proposals import Proposals, ProposalSettings, find_proposals
+from lidistill.ops.roi import RoiReading, regions_in_cells, roi_reading
+from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses
+
+CHOICES = {
+    "order": ("align", "literal"),
+    "align_on": ("map", "regions"),
+    "softmax": ("channel", "spatial"),
+    "disparity": ("norm", "gaussian_mi"),
+    "mask": ("hard", "soft", "topk", "gd"),
+    "lambda_mode": ("absolute", "quantile"),
+    "boxes": ("deltas", "decoded"),
+    "logit_reduction": ("mean", "sum"),
+}
+NORM_EPSILON = 1e-5  # as in PyTorch's BatchNorm
+QUIET_STEPS = 500  # in a row without a pair, or with all or none selected, before a warning
+
+
+@dataclass(frozen=True)
+class RddConfig(MethodConfig):
+    """Defaults are the paper's values where it gives one, else see above."""
+
+    name: ClassVar[str] = "rdd"
+    tap: str = "neck"
+    feature_weight: float = 0.2  # alpha 1
+    logit_weight: float = 0.2  # alpha 2; 0 teaches by features alone
+    temperature: float = 4.0  # tau
+    crop: int = 7  # cells a side
+    proposals: ProposalSettings = field(default_factory=ProposalSettings)
+    fallback_threshold: float = 0.1  # score from which proposals count where there are fewer pairs than fallback_pairs
+    fallback_pairs: int = 10
+    order: str = "align"
+    align_on: str = "map"
+    softmax: str = "channel"
+    disparity: str = "norm"
+    mask: str = "hard"
+    lambda_value: float = 0.1  # disparity that a pair must exceed; with lambda_mode "quantile" the share of the pairs left out
+    lambda_mode: str = "absolute"
+    ramp: float = 0.1  # of the soft mask, in units of disparity
+    topk_share: float = 0.6  # IDa-Det's (ECCV 2022)
+    descent_steps: int = 5  # of "gd"; the paper names neither steps nor rate
+    descent_rate: float = 1.0
+    boxes: str = "deltas"  # compared as codes or as decoded boxes, yaw by the sine of the difference
+    logit_reduction: str = "mean"  # over the places of a window; "sum" makes large objects weigh more
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, known in CHOICES.items():
+            check_choice(f"{self.name}.{key}", getattr(self, key), known)
+        smallest = {"feature_weight": 0, "logit_weight": 0, "temperature": 1e-3, "crop": 1, "fallback_pairs": 0, "lambda_value": 0}
+        for key, value in {**smallest, "ramp": 1e-6, "descent_steps": 0, "descent_rate": 0, "fallback_threshold": 0, "topk_share": 0}.items():
+            check_at_least(f"{self.name}.{key}", getattr(self, key), value)
+        for key in ("topk_share", "fallback_threshold", *(("lambda_value",) if self.lambda_mode == "quantile" else ())):
+            if getattr(self, key) > 1:
+                raise InputError(f"{self.name}.{key} is {getattr(self, key)}; give a share between 0 and 1")
+        if self.disparity == "gaussian_mi" and self.lambda_mode == "absolute" and self.mask in ("hard", "soft"):
+            raise InputError(f"{self.name}: no information lies below 0, so none would be selected; use lambda_mode=quantile, mask=topk or mask=gd")
+        if self.order == "literal" and self.softmax == "spatial":
+            raise InputError(f"{self.name}: a spatial softmax needs crops, and order=literal softens before cropping; use order=align")
+
+    def build(self, teacher_specs: Specs, student_specs: Specs) -> Rdd:
+        check_taps(self.name, (self.tap,), teacher_specs, student_specs, kind="map")
+        return Rdd(self, student_specs[self.tap].channels, teacher_specs[self.tap].channels)
+
+
+class Rdd(DistillationMethod):
+    """One widening layer, from the student's channels to the teacher's."""
+
+    config: RddConfig
+
+    def __init__(self, config: RddConfig, student_channels: int, teacher_channels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.widening = Widening(student_channels, teacher_channels)
+        self.comparison = HeadComparison(config.name, config.boxes, config.logit_reduction, config.crop)
+        self._quiet = {"no pair": 0, "none": 0, "all": 0}  # steps in a row
+        self._warned: set[str] = set()
+
+    def no_decay(self) -> frozenset[str]:
+        return frozenset({"widening.norm_scale", "widening.norm_shift"})
+
+    def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
+        config = self.config
+        taught, learnt = self._map(teacher), self._map(student)
+        pairs, num_taught = self.pairs(teacher, student)
+        parts = ("feature", "logit") if config.logit_weight > 0 else ("feature",)
+        if len(pairs) == 0:
+            nothing = 0 * torch.stack([parameter.sum() for parameter in self.parameters()]).sum()
+            values = dict.fromkeys(parts, nothing)
+            share = disparity = nothing.detach()
+        else:
+            with full_precision(learnt.features):
+                crops = self.crops(taught, learnt, pairs)
+                distance = patch_distance(*crops)
+                disparities, mask = self.select(distance.detach(), crops)
+                values = {"feature": (mask * distance).mean()}
+                if config.logit_weight > 0:
+                    values["logit"] = (mask * pair_differences(teacher, student, pairs, num_taught, self.comparison)).mean()
+            share, disparity = mask.mean(), disparities.mean()
+        self._watch(len(pairs), float(share), float(disparity))
+        weights = {"feature": config.feature_weight, "logit": config.logit_weight}
+        terms = {f"{config.name}/{part}": (config.weight * weights[part] * values[part]).float() for part in parts}
+        logs = {"pairs": share.new_tensor(float(len(pairs))), "selected_share": share, "disparity": disparity}
+        return Losses(terms, {f"{config.name}/{name}": value.float() for name, value in logs.items()})
+
+    def pairs(self, teacher: DetectorOutput, student: DetectorOutput) -> tuple[Proposals, int]:
+        """The teacher's M proposals and the student's N, and M. An object that both see counts twice."""
+        wanted, fallback = self.config.proposals, self.config.fallback_threshold
+        lowest = replace(wanted, score_threshold=min(wanted.score_threshold, fallback))
+        found = [find_proposals(output, lowest) for output in (teacher, student)]
+        sure = [own[own.scores >= wanted.score_threshold] for own in found]
+        taught, learnt = sure if sum(map(len, sure)) >= self.config.fallback_pairs else found
+        return taught + learnt, len(taught)
+
+    def crops(self, taught: FeatureMap, learnt: FeatureMap, pairs: Proposals) -> tuple[Tensor, Tensor]:
+        """Both networks' softened crops of the same places: twice (M + N, crop * crop, C_T); the teacher's without gradient."""
+        config = self.config
+        reading = self._reading(taught, pairs)
+        of_student = reading if same_grid(taught, learnt) else self._reading(learnt, pairs)
+        teacher_rows, student_rows = reading.rows_of(taught.features.detach()), of_student.rows_of(learnt.features)
+        population = student_rows if config.align_on == "regions" else as_full(learnt.features.permute(0, 2, 3, 1).flatten(0, 2))
+        if config.order == "literal":
+            softer = [torch.softmax(rows / config.temperature, dim=1) for rows in (teacher_rows, student_rows, population)]
+            return reading.pooled(softer[0]), of_student.pooled(self.widening(softer[1], softer[2]))
+        crops = reading.pooled(teacher_rows), of_student.pooled(self.widening(student_rows, population))
+        return softened(crops[0], config.temperature, config.softmax), softened(crops[1], config.temperature, config.softmax)
+
+    @torch.no_grad()
+    def select(self, distance: Tensor, crops: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Disparity (M + N,) and mask (M + N,) of pairs at the given distances."""
+        config = self.config
+        disparity = distance if config.disparity == "norm" else -gaussian_information(*crops)
+        if config.mask == "topk":
+            return disparity, top_mask(disparity, config.topk_share)
+        above = threshold(disparity, config.lambda_value, config.lambda_mode)
+        if config.mask == "soft":
+            return disparity, soft_mask(disparity, above, config.ramp)
+        if config.mask == "gd":
+            return disparity, descended_mask(disparity, above, config.descent_steps, config.descent_rate)
+        return disparity, hard_mask(disparity, above)
+
+    def _map(self, output: DetectorOutput) -> FeatureMap:
+        tap = find_tap(output, self.config.name, self.config.tap)
+        if not isinstance(tap, FeatureMap):
+            raise InputError(f"{self.config.name}: the tap {self.config.tap!r} is no map; choose a map such as 'neck'")
+        return tap
+
+    def _reading(self, on: FeatureMap, pairs: Proposals) -> RoiReading:
+        batch, _, height, width = on.features.shape
+        regions = regions_in_cells(pairs.regions, on.origin, on.cell)
+        return roi_reading(regions, pairs.frames, (batch, height, width), (self.config.crop, self.config.crop))
+
+    def _watch(self, num_pairs: int, share: float, disparity: float) -> None:
+        """Warn, once each, when nothing can be learnt for long. Only training steps count; no value depends on it."""
+        if not (self.training and torch.is_grad_enabled()):
+            return
+        config = self.config
+        selecting = config.lambda_value > 0 if config.mask != "topk" else config.topk_share < 1  # else all are wanted
+        happened = {"no pair": num_pairs == 0}
+        if num_pairs > 0:
+            happened |= {"none": share == 0, "all": share == 1 and selecting}
+        lowest = min(config.fallback_threshold, config.proposals.score_threshold)
+        advice = {
+            "no pair": f"neither network gave a score of {lowest:g}; is the teacher's the right one? If so, lower {config.name}.fallback_threshold",
+            "none": f"no pair was different enough (mean disparity {disparity:.3g}); lower {config.name}.lambda_value, or set lambda_mode=quantile",
+            "all": f"every pair was selected (mean disparity {disparity:.3g}); raise {config.name}.lambda_value, or set lambda_mode=quantile",
+        }
+        for event, now in happened.items():
+            self._quiet[event] = self._quiet[event] + 1 if now else 0
+            if self._quiet[event] == QUIET_STEPS and event not in self._warned:
+                self._warned.add(event)
+                warnings.warn(f"{config.name}: for {QUIET_STEPS} steps in a row {advice[event]}", stacklevel=3)
+
+
+class Widening(nn.Module):
+    """1x1 convolution, batch normalisation, ReLU (psi of equation 8), on rows: (T, C_S) -> (T, C_T).
+
+    Normalisation always uses the statistics of the population at hand: the layer lives only during training, so it keeps no running ones. Mean and
+    variance of what the convolution would make of the population follow from those of its rows, so nothing but the T rows is widened.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.convolution = nn.Linear(channels_in, channels_out, bias=False)  # a bias would be normalised away
+        self.norm_scale = nn.Parameter(torch.ones(channels_out))
+        self.norm_shift = nn.Parameter(torch.zeros(channels_out))
+
+    def forward(self, rows: Tensor, population: Tensor) -> Tensor:
+        """Rows (T, C_S) normalised by the statistics of population (P, C_S)."""
+        weight = self.convolution.weight
+        mean, covariance = moments(population)
+        variance = ((weight @ covariance) * weight).sum(dim=1).clamp_min(0)
+        scale = self.norm_scale * torch.rsqrt(variance + NORM_EPSILON)
+        return F.relu(F.linear(rows, scale[:, None] * weight, self.norm_shift - scale * (weight @ mean)))
+
+
+def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (C,) and covariance (C, C), divided by N, of rows (N, C)."""
+    mean = rows.mean(dim=0)
+    # Around a fixed mean the covariance has the same gradient: what moving the mean would add sums to zero.
+    centred = rows - mean.detach()
+    return mean, centred.T @ centred / len(rows)
