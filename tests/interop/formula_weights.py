@@ -15,6 +15,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+NUSCENES_NAMES = (  # in the order of mmdetection3d's dataset, which is not that of its heads
+    "car",
+    "truck",
+    "trailer",
+    "bus",
+    "construction_vehicle",
+    "bicycle",
+    "motorcycle",
+    "pedestrian",
+    "traffic_cone",
+    "barrier",
+)
 Table = dict[str, list]  # key -> [shape, dtype, rule] or [shape, dtype, rule, number of inputs]
 
 
@@ -92,7 +104,10 @@ def write_checkpoint(path: Path, source: str, state: dict[str, np.ndarray]) -> P
     if source == "openpcdet":
         content = {"epoch": 80, "it": np.int64(37120), "model_state": {"global_step": torch.zeros(1, dtype=torch.int64), **weights}}
         torch.save({**content, "optimizer_state": None, "version": "pcdet+0.6.0"}, path)
-    else:
-        meta = {"epoch": 80, "seed": np.int64(7), "mmengine_version": "0.10.4", "dataset_meta": {"classes": ["Pedestrian", "Cyclist", "Car"]}}
+    elif source == "mmdet3d":
+        classes = list(NUSCENES_NAMES) if any(key.startswith("pts_") for key in state) else ["Pedestrian", "Cyclist", "Car"]
+        meta = {"epoch": 80, "seed": np.int64(7), "mmengine_version": "0.10.4", "dataset_meta": {"classes": classes}}
         torch.save({"meta": meta, "state_dict": weights}, path)
+    else:
+        torch.save({"meta": {"epoch": 20, "iter": 61780, "config": "type='VoxelNet'"}, "state_dict": weights, "optimizer": {}}, path)
     return path
