@@ -14,6 +14,8 @@ from lidistill.types import Batch, DetectorOutput, InputError, Losses, Settings,
 
 Specs = Mapping[str, TapSpec]
 
+NEEDS = {"boxes": "labelled boxes", "predictions": "the heads' predictions"}
+
 
 class DistillationMethod(nn.Module, ABC):
     """Adapters and the loss between a teacher's and a student's output. It holds neither network and adds no detection loss.
@@ -37,11 +39,13 @@ class DistillationMethod(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class MethodConfig(Settings, ABC):
-    """Settings of one method. `weight` multiplies all of its terms; over the first `warmup_share` of the training it grows from 0."""
+    """Settings of one method. What is said of it beside its settings is what `lidistill methods` prints."""
 
     name: ClassVar[str]
-    weight: float = 1.0
-    warmup_share: float = 0.0
+    paper: ClassVar[str] = ""  # title, venue, year, and arXiv number where there is one
+    needs: ClassVar[tuple[str, ...]] = ()  # at its defaults, beside its taps: of NEEDS
+    weight: float = 1.0  # multiplies all of its terms
+    warmup_share: float = 0.0  # share of the training over which the weight grows from 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < float("inf"):

@@ -25,6 +25,7 @@ CHANNELS_AT_ONCE = 64  # fewer save memory, more save passes over the student's 
 @dataclass(frozen=True)
 class ChannelwiseConfig(MethodConfig):
     name: ClassVar[str] = "channelwise"
+    paper: ClassVar[str] = "Channel-wise knowledge distillation for dense prediction, ICCV 2021, arXiv 2011.13256"
     weight: float = 10.0  # for feature maps of detectors, as in mmrazor's settings; 5 there for segmentation
     taps: tuple[str, ...] = ("neck",)
     temperature: float = 1.0  # mmrazor's; the paper's own sweep ends at 4

@@ -29,6 +29,8 @@ GAUSSIAN_OVERLAP, MIN_RADIUS = 0.1, 2  # of the targets of every published Cente
 @dataclass(frozen=True)
 class FineGrainedConfig(MethodConfig):
     name: ClassVar[str] = "fine_grained"
+    paper: ClassVar[str] = "Distilling object detectors with fine-grained feature imitation, CVPR 2019, arXiv 1906.03609"
+    needs: ClassVar[tuple[str, ...]] = ("boxes", "predictions")
     weight: float = 0.01
     taps: tuple[str, ...] = ("neck",)
     share: float = 0.5  # of the best anchor's overlap, or of the Gaussian's peak, that a cell must exceed

@@ -23,6 +23,7 @@ from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, InputError
 @dataclass(frozen=True)
 class FitNetsConfig(MethodConfig):
     name: ClassVar[str] = "fitnets"
+    paper: ClassVar[str] = "FitNets, ICLR 2015, arXiv 1412.6550"
     taps: tuple[str, ...] = ("neck",)
     foreground: float = 0.0  # share of the loss taken over cells inside labelled boxes, the rest over all cells
 

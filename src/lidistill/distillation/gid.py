@@ -37,6 +37,8 @@ class GidConfig(MethodConfig):
     """GID-F is `response_weight: 0`, GID-L is `feature_weight: 0` and `relation_weight: 0`."""
 
     name: ClassVar[str] = "gid"
+    paper: ClassVar[str] = "General instance distillation, CVPR 2021, arXiv 2103.02340"
+    needs: ClassVar[tuple[str, ...]] = ("predictions",)
     tap: str = "neck"
     feature_weight: float = 5e-4
     relation_weight: float = 40.0

@@ -39,6 +39,8 @@ class ItkdConfig(MethodConfig):
     """Defaults are those of the released code. A part with weight 0 is not computed and has no layers."""
 
     name: ClassVar[str] = "itkd"
+    paper: ClassVar[str] = "itKD, CVPR 2023, arXiv 2205.15531"
+    needs: ClassVar[tuple[str, ...]] = ("boxes", "predictions")
     variant: str = "released"
     tap: str = "neck"
     widths: tuple[int, ...] = (128, 64, 32)  # of the encoder's layers; the last is the code, and the decoder is its mirror

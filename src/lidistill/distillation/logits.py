@@ -32,6 +32,8 @@ class LogitsConfig(MethodConfig):
     """Defaults for a small student of an anchor detector; the reasons are in docs/methods.md."""
 
     name: ClassVar[str] = "logits"
+    paper: ClassVar[str] = "Distilling the knowledge in a neural network, 2015, arXiv 1503.02531"
+    needs: ClassVar[tuple[str, ...]] = ("predictions",)
     temperature: float = 1.0  # higher ones lift the scores of background anchors towards one half and spend the student on them
     class_weight: float = 1.0
     box_weight: float = 0.2  # SparseKD's (NeurIPS 2022); the labels' own box loss stays the main guide

@@ -23,6 +23,8 @@ from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses
 @dataclass(frozen=True)
 class MimicConfig(MethodConfig):
     name: ClassVar[str] = "mimic"
+    paper: ClassVar[str] = "Mimicking very efficient network for object detection, CVPR 2017"
+    needs: ClassVar[tuple[str, ...]] = ("boxes",)
     weight: float = 0.1  # SparseKD's
     taps: tuple[str, ...] = ("neck",)
     size: int = 7  # places read along the length and along the width of a box

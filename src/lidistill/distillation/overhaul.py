@@ -36,6 +36,7 @@ RARE = 1e-3  # shares of positive or negative cells beyond which a Gaussian is n
 @dataclass(frozen=True)
 class OverhaulConfig(MethodConfig):
     name: ClassVar[str] = "overhaul"
+    paper: ClassVar[str] = "A comprehensive overhaul of feature distillation, ICCV 2019, arXiv 1904.01866"
     taps: tuple[str, ...] = ("neck",)  # from early to late: the term of each earlier one is halved once more
     scale: str = "mean"  # over values; "published" is their sum / 1000, meant for maps of a few thousand values: 20 million here
     margin: str = "estimated"  # or "zero": a switched-off cell need only be switched off

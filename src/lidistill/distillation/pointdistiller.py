@@ -50,6 +50,7 @@ class PointDistillerConfig(MethodConfig):
     """None and 0 leave a choice to `form` and to the taps, as said beside each."""
 
     name: ClassVar[str] = "pointdistiller"
+    paper: ClassVar[str] = "PointDistiller, CVPR 2023, arXiv 2205.11098"
     taps: tuple[str, ...] = ()  # empty: the first of encoder, bev.*, neck, points that both networks offer; no sets with rows of another size
     form: str = "paper"
     num_queries: int | None = None  # graphs a frame, or a batch with scope "batch"; None: 1000 or 6000; fewer where there are fewer rows

@@ -65,6 +65,8 @@ class RddConfig(MethodConfig):
     """Defaults are the paper's values where it gives one, else see above."""
 
     name: ClassVar[str] = "rdd"
+    paper: ClassVar[str] = "Representation disparity-aware distillation, ICCV 2023, arXiv 2308.10308"
+    needs: ClassVar[tuple[str, ...]] = ("predictions",)
     tap: str = "neck"
     feature_weight: float = 0.2  # alpha 1
     logit_weight: float = 0.2  # alpha 2; 0 teaches by features alone

@@ -29,6 +29,8 @@ EXAMPLES = ("objects", "frames")
 @dataclass(frozen=True)
 class RelationalConfig(MethodConfig):
     name: ClassVar[str] = "relational"
+    paper: ClassVar[str] = "Relational knowledge distillation, CVPR 2019, arXiv 1904.05068"
+    needs: ClassVar[tuple[str, ...]] = ("boxes",)
     taps: tuple[str, ...] = ("neck",)
     over: str = "objects"
     distance_weight: float = 25.0

@@ -21,6 +21,7 @@ from lidistill.types import Batch, DetectorOutput, Losses
 @dataclass(frozen=True)
 class SimilarityConfig(MethodConfig):
     name: ClassVar[str] = "similarity"
+    paper: ClassVar[str] = "Similarity-preserving knowledge distillation, ICCV 2019, arXiv 1907.09682"
     weight: float = 3000.0  # the paper's gamma on CIFAR-10
     taps: tuple[str, ...] = ("neck",)
 
