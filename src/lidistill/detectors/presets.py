@@ -94,7 +94,7 @@ def second_kitti() -> SecondConfig:
 def second_simulated() -> SecondConfig:
     """A size for two CPU cores: a training step costs about one and a half times that of `pointpillars_simulated`.
 
-    The map has the published cells of 0.4 m, by voxels twice as large and one halving less: in these sparse scans most voxels of 0.05 m hold one point,
+    The map has the published cells of 0.4 m, by voxels twice as large and one halving less: here most voxels of 0.05 m hold one point,
     and with them, at half the published widths, a step costs 3.7 times that of PointPillars.
     """
     return SecondConfig(
