@@ -83,12 +83,16 @@ def test_the_terms_follow_their_definitions(kind):
     regions = regions_in_cells(instances.regions, neck.origin, neck.cell)
     wanted, found = (roi_align(output.taps["neck"].features, regions, instances.frames).flatten(2).transpose(1, 2) for output in (taught, learnt))
     found = found @ adapter.weight.T + adapter.bias
-    torch.testing.assert_close(losses.terms["gid/feature"], 5e-4 * (found - wanted).square().mean())
+    squared = (found - wanted).square()
+    torch.testing.assert_close(losses.terms["gid/feature"], 5e-4 * squared.sum() / 20)
+    other = forward(taught, learnt, GidConfig(feature_reduction="mean", relation_reduction="sum"))
+    torch.testing.assert_close(other.terms["gid/feature"], 5e-4 * squared.mean())
     relation = 0.0
     for rows in (slice(0, 10), slice(10, 20)):
         apart = scaled_distances(found[rows].flatten(1)) - scaled_distances(wanted[rows].flatten(1))
         relation = relation + torch.where(apart.abs() < 1, apart.square() / 2, apart.abs() - 0.5).sum()
-    torch.testing.assert_close(losses.terms["gid/relation"], 40 * relation / 2, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(other.terms["gid/relation"], 40 * relation / 2, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses.terms["gid/relation"], 40 * relation / 2 / 100, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(losses.terms["gid/response"], response_error(pairs, instances, 2))
 
 
@@ -154,5 +158,7 @@ def test_heads_that_differ_and_bad_settings_are_refused():
         forward(taught, DetectorOutput(learnt.taps, ()))
     with pytest.raises(InputError, match="gid: all of its weights are 0; leave one"):
         GidConfig(feature_weight=0.0, relation_weight=0.0, response_weight=0.0)
+    with pytest.raises(InputError, match="gid.feature_reduction is 'max'; use one of sum, mean"):
+        GidConfig(feature_reduction="max")
     with pytest.raises(InputError, match="gid.nms_threshold is 2; give a number between 0 and 1"):
         GidConfig(nms_threshold=2)

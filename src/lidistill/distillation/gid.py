@@ -6,6 +6,9 @@ distances between them ("relation"; both are GID-F) and the heads' answers at th
 
 Ours for point clouds: regions are those of proposals, so they lie along the axes; instances of centre heads are peaks of the difference instead of
 survivors of suppression; the response at an anchor is a binary divergence a class and a smooth L1 of the box codes, as in the logits method.
+
+Accounts of the paper disagree on what is summed. The default of each of the two reductions is the one under which its published weight gives a pull of
+the size of a detection loss; with the other one features would pull a ten thousandth as much, and relations hundreds of times as much.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_taps
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_choice, check_taps
 from lidistill.distillation.maps import paired_maps
 from lidistill.distillation.objects import ObjectRows, object_cells, object_vectors, positive_anchors
 from lidistill.distillation.parts import as_full, full_precision
@@ -28,6 +31,7 @@ from lidistill.ops.roi import regions_in_cells, roi_reading
 from lidistill.types import OBJECT_MAPS, Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, Losses
 
 CLASS_MAP = {"anchor": "class", "center": "heatmap"}
+REDUCTIONS = ("sum", "mean")
 CODE_SIZE = 7
 BOX_BETA = 1 / 9  # where smooth L1 of box codes turns from square to straight, as in the detection loss
 
@@ -43,6 +47,8 @@ class GidConfig(MethodConfig):
     feature_weight: float = 5e-4
     relation_weight: float = 40.0
     response_weight: float = 1.0
+    feature_reduction: str = "sum"  # or "mean": squared differences over the values of an instance; over instances always the mean
+    relation_reduction: str = "mean"  # or "sum": over the pairs of a frame
     num_instances: int = 10  # a frame
     nms_threshold: float = 0.3
     least_difference: float = 0.01  # of scores; below it the networks agree
@@ -52,6 +58,8 @@ class GidConfig(MethodConfig):
         super().__post_init__()
         for key in ("feature_weight", "relation_weight", "response_weight"):
             check_at_least(f"{self.name}.{key}", getattr(self, key), 0)
+        for key in ("feature_reduction", "relation_reduction"):
+            check_choice(f"{self.name}.{key}", getattr(self, key), REDUCTIONS)
         for key in ("num_instances", "size"):
             check_at_least(f"{self.name}.{key}", getattr(self, key), 1)
         for key in ("nms_threshold", "least_difference"):
@@ -86,9 +94,12 @@ class Gid(DistillationMethod):
                 wanted, found = (read_instances(like, instances, config.size) for like in (taught, learnt))
                 found = self.adapter(found)
                 if config.feature_weight > 0:
-                    terms["feature"] = config.feature_weight * (found - wanted).square().sum() / max(wanted.numel(), 1)
+                    divided_by = len(wanted) if config.feature_reduction == "sum" else wanted.numel()
+                    terms["feature"] = config.feature_weight * (found - wanted).square().sum() / max(divided_by, 1)
                 if config.relation_weight > 0:
-                    terms["relation"] = config.relation_weight * relation_error(wanted, found, instances.frames) / batch.size
+                    terms["relation"] = (
+                        config.relation_weight * relation_error(wanted, found, instances.frames, config.relation_reduction) / batch.size
+                    )
             if config.response_weight > 0:
                 terms["response"] = config.response_weight * response_error(pairs, instances, batch.size)
         return Losses(
@@ -119,12 +130,12 @@ def read_instances(like: FeatureMap, instances: Proposals, size: int) -> Tensor:
     return reading.pooled(reading.rows_of(like.features))
 
 
-def relation_error(taught: Tensor, learnt: Tensor, frames: Tensor) -> Tensor:
-    """Smooth L1 of the scaled distances between instances (N, P, C) of one frame (N,), summed over all pairs and frames; zero below two instances."""
+def relation_error(taught: Tensor, learnt: Tensor, frames: Tensor, reduction: str = "mean") -> Tensor:
+    """Smooth L1 of the scaled distances between instances (N, P, C) of one frame (N,), reduced over pairs, summed over frames; zero below two."""
     total = learnt.sum() * 0
     for frame in frames.unique():
         one, other = (scaled_distances(values[frames == frame].flatten(1)) for values in (taught, learnt))
-        total = total + F.smooth_l1_loss(other, one, reduction="sum")
+        total = total + F.smooth_l1_loss(other, one, reduction=reduction)
     return total
 
 
