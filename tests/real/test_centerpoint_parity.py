@@ -134,9 +134,14 @@ def test_the_total_is_that_of_the_tool(case):
 
 
 def test_gradients_have_the_norms_of_the_tool(case):
-    """A bias in front of a BatchNorm has no gradient but rounding, on either side."""
+    """In single precision the tool's norms are up to 1.3e-2 off those of double precision, and ours 6e-3.
+
+    A bias in front of a BatchNorm has no gradient but rounding, on either side.
+    """
     ours, theirs = gradient_norms(case, own_name)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5 * theirs.max())
+    np.testing.assert_allclose(ours, theirs, rtol=2e-2, atol=1e-5 * theirs.max())
+    of_weight = theirs > 1e-5 * theirs.max()
+    assert np.quantile(np.abs(ours / np.where(of_weight, theirs, 1) - 1)[of_weight], 0.8) < 3e-3
 
 
 def test_running_statistics_after_one_pass_are_those_of_the_tool(case):
