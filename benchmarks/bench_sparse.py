@@ -255,7 +255,7 @@ def main() -> None:
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         print(environment(arguments.device))
-        content[f"{threads} threads"] = bench_trunk(points, threads, arguments.repeats)
+        content[f"threads_{threads}"] = bench_trunk(points, threads, arguments.repeats)
     if arguments.out:
         record(arguments.out, "sparse", content, arguments.device)
 
