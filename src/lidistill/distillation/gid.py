@@ -7,8 +7,8 @@ distances between them ("relation"; both are GID-F) and the heads' answers at th
 Ours for point clouds: regions are those of proposals, so they lie along the axes; instances of centre heads are peaks of the difference instead of
 survivors of suppression; the response at an anchor is a binary divergence a class and a smooth L1 of the box codes, as in the logits method.
 
-Accounts of the paper disagree on what is summed. The default of each of the two reductions is the one under which its published weight gives a pull of
-the size of a detection loss; with the other one features would pull a ten thousandth as much, and relations hundreds of times as much.
+Accounts of the paper disagree on what is summed. The default of each of the two reductions is the one under which its published weight gives a pull
+of the size of a detection loss; with the other one features would pull a ten thousandth as much, and relations a hundred times as much.
 """
 
 from __future__ import annotations
