@@ -15,6 +15,7 @@ from lidistill.distillation.pointdistiller import PointDistillerConfig
 from lidistill.distillation.rdd import RddConfig
 from lidistill.distillation.relational import RelationalConfig
 from lidistill.distillation.similarity import SimilarityConfig
+from lidistill.distillation.sparsekd import SparseKDConfig
 
 METHODS: dict[str, type[MethodConfig]] = {
     "attention_transfer": AttentionTransferConfig,
@@ -30,6 +31,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "rdd": RddConfig,
     "relational": RelationalConfig,
     "similarity": SimilarityConfig,
+    "sparsekd": SparseKDConfig,
 }
 
 __all__ = ["METHODS", "Certificate", "Check", "DistillationMethod", "MethodConfig", "certify"]
