@@ -138,7 +138,7 @@ class Rdd(DistillationMethod):
             with full_precision(learnt.features):
                 crops = self.crops(taught, learnt, pairs)
                 distance = patch_distance(*crops)
-                disparities, mask = self.select(distance.detach(), crops)
+                disparities, mask = self.select(distance, crops)
                 values = {"feature": (mask * distance).mean()}
                 if config.logit_weight > 0:
                     values["logit"] = (mask * pair_differences(teacher, student, pairs, num_taught, self.comparison)).mean()
@@ -175,7 +175,7 @@ class Rdd(DistillationMethod):
     def select(self, distance: Tensor, crops: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Disparity (M + N,) and mask (M + N,) of pairs at the given distances."""
         config = self.config
-        disparity = distance if config.disparity == "norm" else -gaussian_information(*crops)
+        disparity = distance.detach() if config.disparity == "norm" else -gaussian_information(*crops)
         if config.mask == "topk":
             return disparity, top_mask(disparity, config.topk_share)
         above = threshold(disparity, config.lambda_value, config.lambda_mode)
