@@ -112,18 +112,26 @@ def margin(taught: Tensor) -> Tensor:
     After a ReLU, x ~ N(beta, gamma^2) with p = Phi(z), z = beta / gamma, shows E[max(x, 0)] = gamma (z p + phi(z)); p and that mean are known, so
     beta and gamma are, and E[x | x < 0] = beta - gamma phi(z) / (1 - p).
     """
-    over = (0, 2, 3)
-    negative = (taught < 0).sum(dim=over)
-    measured = taught.clamp(max=0).sum(dim=over) / negative.clamp_min(1)
-    share = (taught > 0).to(taught.dtype).mean(dim=over).clamp(RARE, 1 - RARE)
+    cells = taught.permute(0, 2, 3, 1).flatten(0, 2)
+    share = (cells.count_nonzero(dim=0) / max(len(cells), 1)).to(taught.dtype)
+    mean = cells.mean(dim=0)
+    negative = cells.amin(dim=0) < 0
+    measured = torch.zeros_like(mean)
+    if negative.any():
+        below = cells.clamp(max=0)
+        num_below = below.count_nonzero(dim=0)
+        share, mean = share - num_below / len(cells), mean - below.mean(dim=0)
+        measured = below.sum(dim=0) / num_below.clamp_min(1)
+    share = share.clamp(RARE, 1 - RARE)
     standard = torch.special.ndtri(share)
     density = torch.exp(-standard.square() / 2) / (2 * torch.pi) ** 0.5
-    spread = taught.clamp(min=0).mean(dim=over) / (standard * share + density)
-    return torch.where(negative > 0, measured, spread * (standard - density / (1 - share)))
+    spread = mean / (standard * share + density)
+    return torch.where(negative, measured, spread * (standard - density / (1 - share)))
 
 
 def target(taught: Tensor, margins: Tensor) -> Tensor:
     """What the student should reach or stay below: taught (B, C, H, W) where positive, else no less than the margins (C,) (section 3)."""
     margins = margins[:, None, None]
-    after_relu = (taught >= 0).all(dim=3, keepdim=True).all(dim=2, keepdim=True).all(dim=0, keepdim=True)
-    return torch.where(taught > 0, taught, torch.where(after_relu, margins, torch.maximum(taught, margins)))
+    switched_off = torch.where(taught > 0, taught, margins)
+    negative = taught.amin(dim=(0, 2, 3), keepdim=True) < 0
+    return torch.where(negative, torch.maximum(taught, margins), switched_off) if negative.any() else switched_off
