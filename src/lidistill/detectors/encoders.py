@@ -84,10 +84,31 @@ class StatedNorm(nn.BatchNorm1d):
 
 @dataclass(frozen=True)
 class SlotRows:
-    """What a layer is given: a row for each point, and one for all empty slots of a pillar."""
+    """Features of all slots: of each point, of the empty ones, and those that all slots of a pillar share."""
 
     points: Tensor  # (P, F), grouped by pillar
     empty: Tensor | None  # (M, F), or (1, F) where those of all pillars are alike; None where empty slots do not exist
+    shared: Tensor | None = None  # (M, G), behind the F features of every slot
+
+    def projected(self, weight: Tensor, voxels: Voxels) -> SlotRows:
+        """Every slot's features times `weight` (C, F + G); what a pillar shares is multiplied once."""
+        own, rest = weight[:, : self.points.shape[1]], weight[:, self.points.shape[1] :]
+        points = F.linear(self.points, own)
+        empty = None if self.empty is None else F.linear(self.empty, own)
+        if self.shared is None:
+            return SlotRows(points, empty)
+        common = F.linear(self.shared, rest)
+        return SlotRows(points + common.index_select(0, voxels.voxel_index), None if empty is None else empty + common)
+
+    def count(self, voxels: Voxels) -> int:
+        """Slots that take part."""
+        return len(self.points) if self.empty is None else len(voxels.counts) * voxels.grid.max_points_per_voxel
+
+    def times(self, voxels: Voxels) -> Tensor:
+        """How many slots each row of `empty` stands for: (M,) or (1,)."""
+        assert self.empty is not None
+        free = voxels.grid.max_points_per_voxel - voxels.counts
+        return free if len(self.empty) == len(free) else free.sum(dim=0, keepdim=True)
 
 
 class PillarLayer(nn.Module):
@@ -99,35 +120,18 @@ class PillarLayer(nn.Module):
         self.norm = StatedNorm(out_channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
 
     def forward(self, rows: SlotRows, voxels: Voxels) -> Activations:
-        scale, shift = self._normalisation(rows, voxels)
         # A channel with a negative scale has its maximum where the projection is smallest, so its sign is turned before.
-        sign = torch.where(scale.detach() < 0, -1.0, 1.0)
+        scale = self.norm.weight.detach()
+        sign = torch.where(scale < 0, -torch.ones_like(scale), torch.ones_like(scale))
         weight = self.linear.weight * sign[:, None]
-        empty = None if rows.empty is None else F.linear(rows.empty, weight)
-        return Activations(SlotRows(F.linear(rows.points, weight), empty), scale * sign, shift)
-
-    def _normalisation(self, rows: SlotRows, voxels: Voxels) -> tuple[Tensor, Tensor]:
-        """-> scale and shift (C,) of the projection."""
-        num_points, num_empty = len(rows.points), 0 if rows.empty is None else _num_slots(voxels) - len(rows.points)
-        num_rows = num_points + num_empty
+        projected = rows.projected(weight, voxels)
         if not self.norm.training:
-            return self.norm.scale_and_shift(self.norm.running_mean, self.norm.running_var, num_rows)  # type: ignore[arg-type]
-        # Double precision, since features that are nearly copies of each other make the covariance nearly singular.
-        points = rows.points.double()
-        total = points.sum(dim=0)
-        if rows.empty is not None:
-            empty, times = rows.empty.double(), _times(rows.empty, voxels)
-            total = total + times @ empty
-        feature_mean = total / max(num_rows, 1)
-        centred = points - feature_mean
-        squares = centred.T @ centred
-        if rows.empty is not None:
-            centred_empty = empty - feature_mean
-            squares = squares + centred_empty.T @ (times[:, None] * centred_empty)
-        weight = self.linear.weight.double()
-        mean = weight @ feature_mean
-        variance = torch.einsum("cf,fg,cg->c", weight, squares / max(num_rows, 1), weight).clamp(min=0)
-        return self.norm.scale_and_shift(mean.float(), variance.float(), num_rows)
+            statistics = self.norm.running_mean, self.norm.running_var
+        else:  # the first layer has few features for many channels
+            mean, variance = moments_behind(rows, weight, voxels) if rows.shared is None else moments(projected, voxels)
+            statistics = mean * sign, variance
+        scale, shift = self.norm.scale_and_shift(*statistics, rows.count(voxels))  # type: ignore[arg-type]
+        return Activations(projected, scale * sign, shift)
 
 
 @dataclass(frozen=True)
@@ -146,13 +150,10 @@ class Activations:
             peak = torch.where(partial[:, None], torch.maximum(peak, self.projected.empty), peak)
         return self._finished(peak)
 
-    def joined(self, maxima: Tensor, voxels: Voxels) -> SlotRows:
-        """Each slot's own features beside the maxima (M, C) of its pillar: rows of 2 C features."""
-        points = torch.cat([self._finished(self.projected.points), maxima[voxels.voxel_index]], dim=1)
-        if self.projected.empty is None:
-            return SlotRows(points, None)
-        empty = self._finished(self.projected.empty).expand_as(maxima)
-        return SlotRows(points, torch.cat([empty, maxima], dim=1))
+    def joined(self, maxima: Tensor) -> SlotRows:
+        """Each slot's own features, and the maxima (M, C) of its pillar."""
+        empty = self.projected.empty
+        return SlotRows(self._finished(self.projected.points), None if empty is None else self._finished(empty), maxima)
 
     def _finished(self, projected: Tensor) -> Tensor:
         return F.relu(projected * self.scale + self.shift)
@@ -179,7 +180,7 @@ class PillarEncoder(BevEncoder):
             *hidden, last = self.layers
             for layer in hidden:
                 activations = layer(rows, voxels)
-                rows = activations.joined(activations.maxima(voxels), voxels)
+                rows = activations.joined(activations.maxima(voxels))
             pillars = last(rows, voxels).maxima(voxels)
         found = FeatureSet(features=pillars, batch_index=voxels.coords[:, 0], positions=voxel_centres(voxels), occupancy=voxels.counts)
         width, height, _ = self.grid.shape
@@ -214,11 +215,27 @@ def segment_max(values: Tensor, voxels: Voxels) -> Tensor:
     return lowest.scatter_reduce(0, voxels.voxel_index[:, None].expand_as(values), values, "amax", include_self=False)
 
 
-def _num_slots(voxels: Voxels) -> int:
-    return len(voxels.counts) * voxels.grid.max_points_per_voxel
+def moments(rows: SlotRows, voxels: Voxels) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (F,) over all slots; the rows share nothing."""
+    num_slots = max(rows.count(voxels), 1)
+    total, times = rows.points.sum(dim=0), None
+    if rows.empty is not None:
+        times = rows.times(voxels).to(total.dtype)
+        total = total + times @ rows.empty
+    mean = total / num_slots
+    squares = (rows.points - mean).square().sum(dim=0)
+    if rows.empty is not None and times is not None:
+        squares = squares + times @ (rows.empty - mean).square()
+    return mean, squares / num_slots
 
 
-def _times(empty: Tensor, voxels: Voxels) -> Tensor:
-    """How many empty slots each of the rows (M, F) or (1, F) stands for, in double precision: (M,) or (1,)."""
-    free = voxels.grid.max_points_per_voxel - voxels.counts
-    return (free if len(empty) == len(free) else free.sum(dim=0, keepdim=True)).double()
+def moments_behind(rows: SlotRows, weight: Tensor, voxels: Voxels) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (C,) over all slots times `weight` (C, F), from the mean and covariance of the F features; the rows share nothing."""
+    num_slots = max(rows.count(voxels), 1)
+    # Double precision, since features that are nearly copies of each other make the covariance nearly singular.
+    points, wide = rows.points.double(), weight.double()
+    feature_mean = points.sum(dim=0) / num_slots  # empty slots of the first layer are zero
+    centred = points - feature_mean
+    covariance = (centred.T @ centred + (num_slots - len(points)) * torch.outer(feature_mean, feature_mean)) / num_slots
+    variance = torch.einsum("cf,fg,cg->c", wide, covariance, wide).clamp(min=0)
+    return (wide @ feature_mean).to(weight.dtype), variance.to(weight.dtype)
