@@ -214,6 +214,7 @@ class Voxels:
     coords: Tensor  # (M, 4) int64: batch, z, y, x; grouped by batch item, in order of first appearance within it
     grid: VoxelGrid
     batch_size: int
+    num_over_cap: int = 0  # voxels that the caps kept out, all frames together
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from lidistill.detectors.base import WidthRule, count_parameters, voxels_on
 from lidistill.types import InputError
-from tests.detectors.small import GRID, random_voxels
+from tests.detectors.small import GRID, random_voxels, small_batch, small_config
 
 
 @pytest.mark.parametrize(
@@ -71,3 +72,17 @@ def test_a_shared_parameter_is_counted_once():
     layer = torch.nn.Linear(3, 4)
     assert count_parameters(layer) == 16
     assert count_parameters(torch.nn.Sequential(layer, layer)) == 16
+
+
+def test_voxels_beyond_the_cap_are_counted_and_told_once():
+    config = small_config()
+    detector = replace(config, grid=replace(config.grid, max_voxels_train=50)).build()
+    batch = small_batch()
+    with pytest.warns(UserWarning, match=r"voxels of frames 0, 1 are beyond grid.max_voxels_train = 50 and were dropped"):
+        voxels = detector.voxelise(batch)
+    everything = config.build().voxelise(batch)
+    assert voxels.num_over_cap == len(everything.counts) - len(voxels.counts) > 0
+    assert everything.num_over_cap == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector.voxelise(batch)

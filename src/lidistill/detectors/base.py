@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ class Detector(nn.Module, ABC):
 
     config: DetectorConfig
     tap_specs: Mapping[str, TapSpec]
+    _has_warned = False  # of voxels beyond the cap
 
     @property
     def grid(self) -> VoxelGrid:
@@ -82,7 +84,16 @@ class Detector(nn.Module, ABC):
 
     def voxelise(self, batch: Batch) -> Voxels | None:
         """The batch on this detector's grid, with the caps of its mode (training or evaluation); None for detectors that read points."""
-        return voxelise(batch.points, batch.batch_index, batch.size, self.grid, self.training)
+        voxels = voxelise(batch.points, batch.batch_index, batch.size, self.grid, self.training)
+        if voxels.num_over_cap and not self._has_warned:
+            self._has_warned = True
+            cap = "max_voxels_train" if self.training else "max_voxels_eval"
+            warnings.warn(
+                f"{voxels.num_over_cap} voxels of frames {', '.join(batch.frame_ids[:3])} are beyond grid.{cap} = {getattr(self.grid, cap)} and were "
+                "dropped with their points, as the published detectors do; raise the cap to keep them (said once)",
+                stacklevel=2,
+            )
+        return voxels
 
     @abstractmethod
     def forward(self, batch: Batch, voxels: Voxels | None = None) -> DetectorOutput:

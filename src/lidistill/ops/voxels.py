@@ -39,7 +39,8 @@ def voxelise(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGr
     frame_starts = torch.searchsorted(frames, torch.arange(batch_size + 1, device=points.device))
     bounds = list(pairwise(torch.searchsorted(founders, frame_starts).tolist()))
     cap = grid.max_voxels_train if training else grid.max_voxels_eval
-    if any(last - first > cap for first, last in bounds):
+    num_over_cap = sum(max(0, last - first - cap) for first, last in bounds)
+    if num_over_cap:
         by_age = torch.cat([by_age[first : min(last, first + cap)] for first, last in bounds])
     starts, lengths = starts.index_select(0, by_age), lengths.index_select(0, by_age)
 
@@ -54,6 +55,7 @@ def voxelise(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGr
         coords=_decoded(keys.index_select(0, starts).long(), grid),
         grid=grid,
         batch_size=batch_size,
+        num_over_cap=num_over_cap,
     )
 
 
