@@ -65,13 +65,13 @@ def simulate(
 @app.command("import")
 def import_(
     checkpoint: Annotated[Path, typer.Argument(help="The other tool's checkpoint file.")],
-    source: Annotated[str, typer.Option("--from", help="openpcdet or mmdet3d.")],
-    model: Annotated[str, typer.Option(help="Which detector it is: pointpillars.")],
+    source: Annotated[str, typer.Option("--from", help="openpcdet, mmdet3d or det3d.")],
+    model: Annotated[str, typer.Option(help="Which detector it is: pointpillars, second, centerpoint-pillar or centerpoint-voxel.")],
     data: Annotated[str, typer.Option(help="The data it was trained for, for example kitti:/data/kitti.")],
     out: Out,
     overrides: Overrides = None,
 ) -> None:
-    """Turn a checkpoint of OpenPCDet or mmdetection3d into a run folder."""
+    """Turn a checkpoint of OpenPCDet, mmdetection3d or det3d into a run folder."""
     from lidistill.jobs.checkpoints import import_run as job
 
     folder = job(checkpoint, source=source, model=model, data=data, out=out, overrides=overrides or ())
@@ -148,6 +148,20 @@ def compare(
         rows = tuple(Row.of(text) for text in method or ("logits", "fitnets", "pointdistiller"))
         plan = Comparison(start, rows, tuple(range(seeds)), compression, data, tuple(overrides or ()))
     print(f"comparison: {job(plan, out, processes=processes, device=device, ray=ray, certificate=certificate)}")
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="A method, for all of its settings; leave it out for the table of all methods.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The tables of docs/methods.md.")] = False,
+) -> None:
+    """Show the distillation methods: what they teach, what they need, on which detectors they run, and their settings."""
+    from lidistill.jobs.methods import methods_as_markdown, print_methods
+
+    if markdown:
+        print(methods_as_markdown())
+    else:
+        print_methods(name)
 
 
 @app.command()

@@ -14,7 +14,8 @@ import torch
 
 from lidistill.interop import import_checkpoint
 from lidistill.types import Batch, Boxes, VoxelGrid
-from tests.interop.formula_weights import digest, formula_state, small_table, write_checkpoint
+from tests.interop.formula_weights import Table, digest, formula_state, small_table, write_checkpoint
+from tests.interop.small_networks import centerpoint_voxel_table, second_table
 
 PATH = Path(__file__).with_name("figures_pointpillars.json")
 SOURCES = ("openpcdet", "mmdet3d")
@@ -23,6 +24,15 @@ NOTE = (
     "Figures of this package, not of the tools: narrow PointPillars with weights made by formula, written as each tool writes its checkpoints, "
     "imported, and run on a frame made by formula. Recorded while the published networks, imported the same way, reproduced the outputs of both "
     "tools on a real frame (tests/real/test_checkpoint_parity.py)."
+)
+
+VOXEL_PATH = Path(__file__).with_name("figures_voxels.json")
+VOXEL_MODELS = ("second", "centerpoint-voxel")
+VOXEL_GRID = VoxelGrid((0.0, -12.8, -3.0, 25.6, 12.8, 1.0), (0.2, 0.2, 0.1), max_points_per_voxel=4)
+VOXEL_NOTE = (
+    "Figures of this package, not of the tools: narrow SECOND (as mmdetection3d writes it) and CenterPoint (as OpenPCDet does) with weights made by "
+    "formula, imported, and run on a frame made by formula. Recorded while the published networks, imported the same way, reproduced the outputs of "
+    "these tools on real frames (tests/real/test_second_parity.py, test_centerpoint_parity.py)."
 )
 
 
@@ -46,12 +56,27 @@ def frame() -> Batch:
 
 
 def observe(source: str, folder: Path) -> dict[str, Any]:
-    """Everything worth comparing of one imported network."""
-    state = formula_state(small_table(source))
-    config, weights, _ = import_checkpoint(write_checkpoint(folder / f"{source}.pth", source, state), source)
-    detector = replace(config, grid=GRID).build().to(memory_format=torch.contiguous_format).eval()
+    """Everything worth comparing of one imported PointPillars."""
+    return observed(small_table(source), source, "pointpillars", "kitti", GRID, frame(), folder)
+
+
+def observe_voxels(model: str, folder: Path) -> dict[str, Any]:
+    """The same of SECOND as mmdetection3d writes it, or of CenterPoint as OpenPCDet does, on voxels."""
+    if model == "second":
+        return observed(second_table("mmdet3d"), "mmdet3d", model, "kitti", VOXEL_GRID, frame(), folder)
+    plain = frame()
+    boxes = replace(plain.boxes[0], labels=torch.tensor([0, 2, 8, 7]), velocity=torch.tensor([[1.0, 0.5], [0.0, 0.0], [-1.0, 2.0], [3.0, -4.0]]))
+    points = torch.cat([plain.points, plain.points[:, 3:] * 0.5], dim=1)
+    batch = replace(plain, points=points, boxes=(boxes,))
+    return observed(centerpoint_voxel_table("openpcdet"), "openpcdet", model, "nuscenes", VOXEL_GRID, batch, folder)
+
+
+def observed(table: Table, source: str, model: str, dataset: str, grid: VoxelGrid, batch: Batch, folder: Path) -> dict[str, Any]:
+    """The figures of the network with formula weights, imported and run on `grid`."""
+    state = formula_state(table)
+    config, weights, _ = import_checkpoint(write_checkpoint(folder / f"{source}.pth", source, state), source, model, dataset)
+    detector = replace(config, grid=grid).build().to(memory_format=torch.contiguous_format).eval()
     detector.load_state_dict(weights)
-    batch = frame()
     voxels = detector.voxelise(batch)
     with torch.no_grad():
         output = detector(batch, voxels)
@@ -65,6 +90,7 @@ def observe(source: str, folder: Path) -> dict[str, Any]:
         "maps": {
             **{name: _sums(tap.features) for name, tap in output.taps.items()},
             **{name: _sums(values) for name, values in output.heads[0].maps.items()},
+            **{f"{name} of the last task": _sums(values) for name, values in output.heads[-1].maps.items() if len(output.heads) > 1},
         },
         "detections": {"count": len(found), "scores": found.scores[:20].double().sum().item(), "best": found.geometry[:5, :6].double().tolist()},
         "losses": {name: term.item() for name, term in losses.terms.items()},
@@ -84,7 +110,9 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         content = {"note": NOTE, **{source: observe(source, Path(folder)) for source in SOURCES}}
+        voxels = {"note": VOXEL_NOTE, **{model: observe_voxels(model, Path(folder)) for model in VOXEL_MODELS}}
     PATH.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    VOXEL_PATH.write_text(json.dumps(voxels, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -69,17 +69,17 @@ def small_table(source: str) -> Table:
         "mmdet3d": ("voxel_encoder.pfn_layers.0", "backbone.blocks", "neck.deblocks", "bbox_head", ("conv_cls", "conv_reg", "conv_dir_cls"), 0),
     }
     encoder, trunk, neck, head, outputs, shift = names[source]
-    table: Table = {f"{encoder}.linear.weight": [[8, 10], "float32", "first", 10], **_norm(f"{encoder}.norm", 8)}
+    table: Table = {f"{encoder}.linear.weight": [[8, 10], "float32", "first", 10], **norm_table(f"{encoder}.norm", 8)}
     before = 8
     for stage, (channels, layers) in enumerate(((8, 1), (12, 1), (16, 2))):
         for layer in range(layers + 1):
             place = 3 * layer + shift
             table[f"{trunk}.{stage}.{place}.weight"] = [[channels, before, 3, 3], "float32", "conv", before * 9]
-            table.update(_norm(f"{trunk}.{stage}.{place + 1}", channels))
+            table.update(norm_table(f"{trunk}.{stage}.{place + 1}", channels))
             before = channels
         enlarge = 2**stage
         table[f"{neck}.{stage}.0.weight"] = [[channels, 8, enlarge, enlarge], "float32", "convtranspose", channels]
-        table.update(_norm(f"{neck}.{stage}.1", 8))
+        table.update(norm_table(f"{neck}.{stage}.1", 8))
     for output, width in zip(outputs, (3, 7, 2), strict=True):
         table[f"{head}.{output}.weight"] = [[6 * width, 24, 1, 1], "float32", "out_weight"]
         table[f"{head}.{output}.bias"] = [[6 * width], "float32", "cls_bias" if output == "conv_cls" else "normal0.1"]
@@ -88,7 +88,7 @@ def small_table(source: str) -> Table:
     return table
 
 
-def _norm(prefix: str, channels: int) -> Table:
+def norm_table(prefix: str, channels: int) -> Table:
     rules = {"weight": "bn_weight", "bias": "normal0.1", "running_mean": "normal0.1", "running_var": "bn_var"}
     table: Table = {f"{prefix}.{name}": [[channels], "float32", rule] for name, rule in rules.items()}
     return {**table, f"{prefix}.num_batches_tracked": [[], "int64", "zero"]}

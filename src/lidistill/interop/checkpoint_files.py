@@ -20,7 +20,7 @@ SOURCES = ("openpcdet", "mmdet3d", "det3d")
 
 # The first part of a key, or the first two, tell the tool even where the file has nothing but weights.
 _MODULES = {
-    "openpcdet": {"vfe", "backbone_2d", "backbone_3d", "dense_head", "point_head", "roi_head", "map_to_bev_module", "pfe"},
+    "openpcdet": {"vfe", "backbone_2d", "backbone_3d", "dense_head", "point_head", "map_to_bev_module", "pfe"},
     "mmdet3d": {
         "voxel_encoder",
         "middle_encoder",
@@ -31,7 +31,7 @@ _MODULES = {
         "pts_bbox_head",
         "rpn_head",
     },
-    "det3d": {"reader", "backbone.conv_input", "neck.blocks", "bbox_head.tasks"},
+    "det3d": {"reader", "single_det", "backbone.conv_input", "neck.blocks", "bbox_head.tasks"},
 }
 
 

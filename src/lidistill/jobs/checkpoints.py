@@ -16,7 +16,7 @@ from lidistill.types import InputError
 
 
 def import_run(checkpoint: str | Path, *, source: str, model: str, data: str, out: str | Path, overrides: Sequence[str] = ()) -> RunFolder:
-    """Turn a checkpoint of OpenPCDet or mmdetection3d into a run folder with converted weights; every key is accounted for."""
+    """Turn a checkpoint of OpenPCDet, mmdetection3d or det3d into a run folder with converted weights; every key is accounted for."""
     folder = RunFolder(Path(out))
     if folder.experiment.is_file():
         raise InputError(f"{folder.path} already holds a run; choose another --out")
