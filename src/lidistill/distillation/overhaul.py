@@ -130,8 +130,6 @@ def margin(taught: Tensor) -> Tensor:
 
 
 def target(taught: Tensor, margins: Tensor) -> Tensor:
-    """What the student should reach or stay below: taught (B, C, H, W) where positive, else no less than the margins (C,) (section 3)."""
+    """What the student should reach or stay below: taught (B, C, H, W), but no less than the margins (C,), and the margin for the zeros of a ReLU."""
     margins = margins[:, None, None]
-    switched_off = torch.where(taught > 0, taught, margins)
-    negative = taught.amin(dim=(0, 2, 3), keepdim=True) < 0
-    return torch.where(negative, torch.maximum(taught, margins), switched_off) if negative.any() else switched_off
+    return torch.where(taught == 0, margins, torch.maximum(taught, margins))
