@@ -50,6 +50,8 @@ def settings_of(name) -> list[MethodConfig]:
         return [config(), config(taps=("bev.1", "neck"), share=0.2)]
     if name == "gid":
         return [config(), config(response_weight=0.0, num_instances=3), config(feature_weight=0.0, relation_weight=0.0)]
+    if name == "se_ssd":
+        return [config(), config(score_threshold=0.1, min_overlap=0.3, max_boxes=60, beta=0.1)]
     return [config()]
 
 
@@ -255,6 +257,12 @@ def tiny(name):
     return replace(config, grid=grid)
 
 
+UNTRAINED = {
+    "rdd": {"lambda_value": 0.0},  # features before training are too much alike to be selected
+    "se_ssd": {"score_threshold": 0.0, "min_overlap": 0.0},  # no box is sure, and few are alike
+}
+
+
 @pytest.mark.parametrize("detector", DETECTORS)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("which", ["frames", "with an empty one"])
@@ -266,8 +274,7 @@ def test_every_method_teaches_every_detector(detector, method, which, frames):
         if name.endswith("conv_class.bias"):  # an untrained anchor head gives scores of 0.01, which no method takes for objects
             torch.nn.init.zeros_(parameter)
     names = set(student.state_dict())
-    untrained = {"lambda_value": 0.0} if method == "rdd" else {}  # features before training are too much alike to be selected
-    built = METHODS[method](**untrained).build(teacher.tap_specs, student.tap_specs)
+    built = METHODS[method](**UNTRAINED.get(method, {})).build(teacher.tap_specs, student.tap_specs)
     batch = collate(frames[which])
     voxels = student.voxelise(batch)
     with torch.no_grad():

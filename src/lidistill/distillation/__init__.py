@@ -14,6 +14,7 @@ from lidistill.distillation.overhaul import OverhaulConfig
 from lidistill.distillation.pointdistiller import PointDistillerConfig
 from lidistill.distillation.rdd import RddConfig
 from lidistill.distillation.relational import RelationalConfig
+from lidistill.distillation.se_ssd import SeSsdConfig
 from lidistill.distillation.similarity import SimilarityConfig
 from lidistill.distillation.sparsekd import SparseKDConfig
 
@@ -30,6 +31,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "pointdistiller": PointDistillerConfig,
     "rdd": RddConfig,
     "relational": RelationalConfig,
+    "se_ssd": SeSsdConfig,
     "similarity": SimilarityConfig,
     "sparsekd": SparseKDConfig,
 }

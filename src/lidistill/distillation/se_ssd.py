@@ -1,0 +1,132 @@
+"""SE-SSD's consistency of what two networks find (CVPR 2021, arXiv 2104.09804), with the fixed teacher in the place of its running mean.
+
+Both networks' confident boxes are matched by their overlap, and each matched box of the student is drawn to the teacher's, and so is its score. The
+heads need not be alike: boxes and scores are compared, not codes. The paper's teacher is an average of the student itself, and beside this loss it
+augments shapes and adds a loss on orientations; none of these is part of this baseline.
+
+Where we differ: the paper has one class; here boxes match within their class only. Centre heads have the peaks of their heat maps as boxes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least
+from lidistill.distillation.objects import map_size, object_vectors
+from lidistill.distillation.parts import as_full, full_precision
+from lidistill.distillation.proposals import CENTER_CODES, Proposals, ProposalSettings, find_proposals
+from lidistill.ops.box_codes import decode_anchors, decode_centers
+from lidistill.ops.iou import overlap_bev
+from lidistill.types import OBJECT_MAPS, Batch, DetectorOutput, HeadOutput, InputError, Losses
+
+BOX_SIZE = 7
+
+
+@dataclass(frozen=True)
+class SeSsdConfig(MethodConfig):
+    """Defaults are those of the paper but for the cap on boxes, which it does not have."""
+
+    name: ClassVar[str] = "se_ssd"
+    paper: ClassVar[str] = "SE-SSD: self-ensembling single-stage object detector from point cloud, CVPR 2021, arXiv 2104.09804"
+    needs: ClassVar[tuple[str, ...]] = ("predictions",)
+    warmup_share: float = 0.25  # share of the training over which the weight grows from 0; 15 of 60 epochs
+    score_threshold: float = 0.3  # from which a box of either network counts
+    min_overlap: float = 0.7  # seen from above, above which two boxes are one object
+    box_weight: float = 1.0  # of the matched boxes' error
+    score_weight: float = 1.0  # of their scores' error
+    beta: float = 1.0  # where smooth L1 turns from square to straight, in metres, radians or scores
+    max_boxes: int = 500  # best of a frame and network
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("score_threshold", "min_overlap"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise InputError(f"{self.name}.{key} is {getattr(self, key)}; give a number between 0 and 1")
+        for key, smallest in (("box_weight", 0), ("score_weight", 0), ("beta", 1e-3), ("max_boxes", 1)):
+            check_at_least(f"{self.name}.{key}", getattr(self, key), smallest)
+
+    def build(self, teacher_specs: Specs, student_specs: Specs) -> SeSsd:
+        return SeSsd(self)
+
+
+class SeSsd(DistillationMethod):
+    """No parameter of its own. Terms `box` and `score`; logs `pairs`, matched boxes a frame, and `unmatched_share` of the student's boxes."""
+
+    def __init__(self, config: SeSsdConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
+        config, name = self.config, self.config.name
+        # No overlap is above 1, so nothing is suppressed: all confident boxes of an object are drawn to the teacher's.
+        settings = ProposalSettings(config.score_threshold, config.max_boxes, max(config.max_boxes, 1000), nms_threshold=1.0)
+        taught, learnt = find_proposals(teacher, settings), find_proposals(student, settings)
+        rows, partners = matched_pairs(learnt, taught, batch.size, config.min_overlap)
+        own, wanted = learnt[rows], taught[partners]
+        with full_precision(own.boxes):
+            boxes, scores = said_at(student, own)
+            divided_by = max(1, len(own))
+            terms = {
+                "box": config.weight * config.box_weight * box_error(wanted.boxes, boxes, config.beta) / divided_by,
+                "score": config.weight
+                * config.score_weight
+                * F.smooth_l1_loss(scores, wanted.scores, reduction="sum", beta=config.beta)
+                / divided_by,
+            }
+        unmatched = 1 - len(own) / max(1, len(learnt))
+        logs = {"pairs": scores.new_tensor(len(own) / batch.size), "unmatched_share": scores.new_tensor(unmatched)}
+        return Losses({f"{name}/{part}": term for part, term in terms.items()}, {f"{name}/{part}": value for part, value in logs.items()})
+
+
+def matched_pairs(learnt: Proposals, taught: Proposals, num_frames: int, min_overlap: float) -> tuple[Tensor, Tensor]:
+    """The student's boxes that a box of the teacher of their frame and class overlaps by more than `min_overlap`, and the best such: (P,), (P,)."""
+    rows, partners = [learnt.rows.new_zeros(0)], [learnt.rows.new_zeros(0)]
+    for frame in range(num_frames):
+        own, others = ((found.frames == frame).nonzero()[:, 0] for found in (learnt, taught))
+        if len(own) == 0 or len(others) == 0:
+            continue
+        of_class = learnt.labels[own, None] == taught.labels[others]
+        best, column = (overlap_bev(learnt.boxes[own], taught.boxes[others]) * of_class).max(dim=1)
+        near = best > min_overlap
+        rows.append(own[near])
+        partners.append(others[column[near]])
+    return torch.cat(rows), torch.cat(partners)
+
+
+def said_at(output: DetectorOutput, places: Proposals) -> tuple[Tensor, Tensor]:
+    """Boxes (P, 7) and scores (P,) of the network at `places` of its own, with their gradient; they belong to the graph even where there are none."""
+    values = torch.cat([head.maps[name].reshape(-1)[:1] for head in output.heads for name in OBJECT_MAPS[head.kind] if name in head.maps])
+    boxes = as_full(values).sum() * 0 + places.boxes.new_zeros((len(places), BOX_SIZE))
+    scores = boxes[:, 0]
+    for index, head in enumerate(output.heads):
+        chosen = (places.heads == index).nonzero()[:, 0]
+        own = places[chosen]
+        vectors = as_full(object_vectors(head, own.at()))
+        column = (own.labels[:, None] == own.labels.new_tensor(head.classes)).int().argmax(dim=1)
+        boxes = boxes.index_add(0, chosen, _decoded(head, vectors, own.rows))
+        scores = scores.index_add(0, chosen, vectors.gather(1, column[:, None])[:, 0].sigmoid())
+    return boxes, scores
+
+
+def box_error(taught: Tensor, learnt: Tensor, beta: float) -> Tensor:
+    """Smooth L1 of boxes (P, 7), mean over the seven numbers, summed over boxes. Yaws are compared by the sine of their difference."""
+    apart = torch.cat([learnt[:, :6] - taught[:, :6], torch.sin(learnt[:, 6:] - taught[:, 6:])], dim=1)
+    return F.smooth_l1_loss(apart, torch.zeros_like(apart), reduction="sum", beta=beta) / BOX_SIZE
+
+
+def _decoded(head: HeadOutput, vectors: Tensor, rows: Tensor) -> Tensor:
+    """Boxes (P, 7) of what a head says (P, object_width) at its rows (P,)."""
+    if head.kind == "anchor":
+        assert head.anchors is not None  # find_proposals
+        width = len(head.classes)
+        return decode_anchors(vectors[:, width : width + BOX_SIZE], head.anchors.boxes[rows].to(vectors.dtype))
+    names = [name for name in OBJECT_MAPS["center"] if name in head.maps]
+    parts = dict(zip(names, vectors.split([head.maps[name].shape[1] for name in names], dim=1), strict=True))
+    across = map_size(head)[1]
+    cells = torch.stack([torch.div(rows, across, rounding_mode="floor"), rows % across], dim=1)
+    return decode_centers(torch.cat([parts[name] for name in CENTER_CODES], dim=1), cells, head.origin, head.cell)
