@@ -14,7 +14,7 @@ from lidistill.types import Batch, DetectorOutput, InputError, Losses, Settings,
 
 Specs = Mapping[str, TapSpec]
 
-NEEDS = {"boxes": "labelled boxes", "predictions": "the heads' predictions"}
+NEEDS = {"boxes": "labelled boxes", "predictions": "predictions"}
 
 
 class DistillationMethod(nn.Module, ABC):

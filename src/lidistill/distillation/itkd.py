@@ -1,4 +1,4 @@
-"""itKD: interchange transfer-based knowledge distillation (CVPR 2023, arXiv 2205.15531).
+"""itKD, interchange transfer-based distillation (CVPR 2023, arXiv 2205.15531): each map must be what an autoencoder makes of the other's code.
 
 One channel-wise autoencoder compresses the maps of both networks. Their codes must agree, and each map must be what the autoencoder makes of the
 *other's* code. At labelled objects, the attention between the channels of the heads must agree too.
