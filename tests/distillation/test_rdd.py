@@ -106,6 +106,7 @@ def test_moments_are_mean_and_covariance():
     mean, covariance = moments(rows)
     torch.testing.assert_close(mean, rows.mean(dim=0))
     torch.testing.assert_close(covariance, torch.cov(rows.T, correction=0))
+    assert torch.autograd.gradcheck(moments, (torch.randn(5, 3, dtype=torch.float64, requires_grad=True),))
 
 
 def test_regions_take_their_statistics_from_the_touched_cells():

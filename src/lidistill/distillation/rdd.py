@@ -57,6 +57,7 @@ CHOICES = {
     "logit_reduction": ("mean", "sum"),
 }
 NORM_EPSILON = 1e-5  # as in PyTorch's BatchNorm
+ROWS_AT_ONCE = 1 << 14  # of the map, centred together
 QUIET_STEPS = 500  # in a row without a pair, or with all or none selected, before a warning
 
 
@@ -242,7 +243,25 @@ class Widening(nn.Module):
 
 def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (C,) and covariance (C, C), divided by N, of rows (N, C)."""
-    mean = rows.mean(dim=0)
-    # Around a fixed mean the covariance has the same gradient: what moving the mean would add sums to zero.
-    centred = rows - mean.detach()
-    return mean, centred.T @ centred / len(rows)
+    return _Moments.apply(rows)
+
+
+class _Moments(torch.autograd.Function):
+    """The gradient of both is one affine map of the rows: one matrix product, where autograd would take two and keep the centred rows."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, rows: Tensor) -> tuple[Tensor, Tensor]:
+        mean = rows.mean(dim=0)
+        covariance = rows.new_zeros(rows.shape[1], rows.shape[1])
+        for block in rows.split(ROWS_AT_ONCE):
+            centred = block - mean
+            covariance.addmm_(centred.T, centred)
+        ctx.save_for_backward(rows, mean)
+        return mean, covariance / len(rows)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: torch.autograd.function.FunctionCtx, of_mean: Tensor, of_covariance: Tensor) -> Tensor:
+        rows, mean = ctx.saved_tensors  # type: ignore[attr-defined]
+        slope = (of_covariance + of_covariance.T) / len(rows)
+        return torch.addmm(of_mean / len(rows) - mean @ slope, rows, slope)
