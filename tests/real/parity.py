@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +156,21 @@ def nearest_detection(case: Case, box: np.ndarray, label: int, score: float) -> 
     nearest = int(rows[away.argmin()])
     off = (case.detections.geometry[nearest] - torch.from_numpy(box)).abs().max()
     return nearest if off <= 2e-3 and abs(case.detections.scores[nearest] - score) <= 1e-4 else None
+
+
+def assert_runs(config: DetectorConfig, weights: dict[str, Tensor]) -> None:
+    """Forward and decoding on a few hundred points, over a piece of the network's range that keeps the trunk small."""
+    low, high, size = config.grid.point_range[2], config.grid.point_range[5], config.grid.voxel_size
+    lowest, extent = torch.tensor([0.0, 0.0, low]), torch.tensor([size[0] * 64, size[1] * 64, high - low])
+    piece = (0.0, 0.0, low, extent[0].item(), extent[1].item(), high)
+    detector = replace(config, grid=replace(config.grid, point_range=piece)).build().eval()
+    detector.load_state_dict(weights)
+    points = torch.rand(400, 3 + len(config.point_features), generator=torch.Generator().manual_seed(0))
+    points[:, :3] = points[:, :3] * extent + lowest
+    batch = Batch(("random",), points, torch.zeros(400, dtype=torch.int64), (Boxes.empty(),))
+    with torch.no_grad():
+        output = detector(batch)
+        found = detector.decode(output)[0]
+    assert all(torch.isfinite(values).all() for head in output.heads for values in head.maps.values())
+    assert torch.isfinite(found.geometry).all()
+    assert len(found) > 0

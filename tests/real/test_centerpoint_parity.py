@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from lidistill.detectors.center_targets import center_targets
 from lidistill.interop.key_names import BEV, CENTER_HEADS, RESIDUAL_ENCODERS, our_key
-from lidistill.types import Batch, Boxes
+from lidistill.types import Boxes
 from tests.real.parity import (
     Case,
     assert_running_statistics,
+    assert_runs,
     assert_same_voxels,
     assert_sparse,
     assert_stored,
@@ -150,22 +149,6 @@ def test_running_statistics_after_one_pass_are_those_of_the_tool(case):
 
 @pytest.mark.parametrize(("name", "model", "dataset", "keys"), PUBLISHED)
 def test_the_published_network_is_imported_whole_and_runs(reference, tmp_path, name, model, dataset, keys):
-    """On a few hundred points, over a piece of its range that keeps the trunk small."""
     config, weights, report = imported(reference, tmp_path, name, model, dataset)
     assert report["keys"] == len(weights) == keys
-    detector = config.build()
-    detector.load_state_dict(weights)
-    low, high, size = config.grid.point_range[:3], config.grid.point_range[3:], config.grid.voxel_size
-    piece = (0.0, 0.0, low[2], size[0] * 64, size[1] * 64, high[2])
-    small = replace(config, grid=replace(config.grid, point_range=piece)).build().eval()
-    small.load_state_dict(weights)
-    generator = torch.Generator().manual_seed(0)
-    points = torch.rand(400, 3 + len(config.point_features), generator=generator)
-    points[:, :3] = points[:, :3] * (torch.tensor(piece[3:]) - torch.tensor(piece[:3])) + torch.tensor(piece[:3])
-    batch = Batch(("random",), points, torch.zeros(400, dtype=torch.int64), (Boxes.empty(),))
-    with torch.no_grad():
-        output = small(batch)
-        found = small.decode(output)[0]
-    assert all(torch.isfinite(values).all() for head in output.heads for values in head.maps.values())
-    assert torch.isfinite(found.geometry).all()
-    assert found.scores.min() >= 0.1
+    assert_runs(config, weights)

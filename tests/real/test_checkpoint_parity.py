@@ -6,25 +6,30 @@ maps, detections, losses and gradients. Everything is compared in contiguous mem
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from lidistill.detectors.anchors import with_direction
-from lidistill.detectors.base import Detector
 from lidistill.detectors.targets import assign_anchors
-from lidistill.interop import import_checkpoint
 from lidistill.interop.anchor_heads import ANCHOR_CONVENTIONS
 from lidistill.interop.key_names import our_key
 from lidistill.interop.pointpillars import RULES
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
 from lidistill.ops.iou import overlap_bev
-from lidistill.types import Batch, Boxes, DetectorOutput, Losses, Voxels
-from tests.interop.formula_weights import digest, formula_state, read_table, write_checkpoint
+from lidistill.types import Boxes
+from tests.real.parity import (
+    Case,
+    assert_running_statistics,
+    assert_same_voxels,
+    assert_stored,
+    gradient_norms,
+    nearest_detection,
+    run_case,
+    with_centred_z,
+)
 
 NAMES = {"openpcdet": "openpcdet_pointpillar_kitti", "mmdet3d": "mmdet3d_pointpillars_kitti"}
 LOSS_PARTS = {
@@ -53,55 +58,10 @@ HEAD_MAPS = {
 }
 
 
-@dataclass(frozen=True)
-class Case:
-    """One imported network and all that it said about the frame, beside the tool's figures."""
-
-    source: str
-    figures: dict[str, np.ndarray]
-    detector: Detector  # after one training pass forward and backward
-    voxels: Voxels
-    batch: Batch
-    evaluated: DetectorOutput
-    detections: Boxes
-    losses: Losses
-
-    @property
-    def file_classes(self) -> tuple[str, ...]:
-        return ANCHOR_CONVENTIONS[self.source].classes
-
-
 @pytest.fixture(scope="module", params=sorted(NAMES))
 def case(request, reference, tmp_path_factory) -> Case:
-    name = NAMES[request.param]
-    with np.load(reference("checkpoints", f"{name}.npz"), allow_pickle=False) as stored:
-        figures = {key: stored[key] for key in stored.files}
-    state = formula_state(read_table(reference("checkpoints", f"{name}.keys.json")))
-    if digest(state) != str(figures["meta.weights_sha256"]):
-        pytest.skip("this numpy draws other numbers from a seed than the one that made the reference weights")
-    path = write_checkpoint(tmp_path_factory.mktemp("checkpoint") / f"{name}.pth", request.param, state)
-    config, weights, _ = import_checkpoint(path, request.param)
-    detector = config.build().to(memory_format=torch.contiguous_format)
-    detector.load_state_dict(weights)
-
-    points = torch.from_numpy(_points(reference("checkpoints", "inputs", f"{figures['meta.input']}.npz")))
-    truth = _truth(request.param, figures, config.classes)
-    batch = Batch(("000008",), points, torch.zeros(len(points), dtype=torch.int64), (truth,))
-    detector.eval()
-    voxels = detector.voxelise(batch)
-    assert voxels is not None
-    with torch.no_grad():
-        evaluated = detector(batch, voxels)
-        detections = detector.decode(evaluated)[0]
-    detector.train()  # with the voxels of evaluation, as the references were made
-    losses = detector.loss(detector(batch, voxels), batch)
-    losses.total.backward()
-    return Case(request.param, figures, detector, voxels, batch, evaluated, detections, losses)
-
-
-def _points(path: Path) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as stored:
-        return stored["points"]
+    folder = tmp_path_factory.mktemp("checkpoint")
+    return run_case(reference, folder, NAMES[request.param], "pointpillars", "kitti", partial(_truth, request.param))
 
 
 def _truth(source: str, figures: dict[str, np.ndarray], classes: tuple[str, ...]) -> Boxes:
@@ -109,32 +69,16 @@ def _truth(source: str, figures: dict[str, np.ndarray], classes: tuple[str, ...]
     if source == "openpcdet":
         geometry, labels = figures["gt"][:, :7].copy(), figures["gt"][:, 7].astype(int) - 1
     else:
-        geometry, labels = figures["gt.boxes"].copy(), figures["gt.labels"]
-        geometry[:, 2] += geometry[:, 5] / 2
-    return Boxes(torch.from_numpy(geometry), torch.tensor([classes.index(ANCHOR_CONVENTIONS[source].classes[label]) for label in labels]))
-
-
-def _assert_stored(figures: dict[str, np.ndarray], key: str, values: torch.Tensor) -> None:
-    """`values` against a stored array, or against its sums and its sample."""
-    ours = values.detach().contiguous().numpy()
-    if key in figures:
-        expected, sample = figures[key].reshape(-1), ours.reshape(-1)
-    else:
-        assert ours.shape == tuple(figures[f"{key}:shape"])
-        expected, sample = figures[f"{key}:flat"], ours.reshape(-1)[:: int(figures[f"{key}:stride"])]
-        total, absolute, squares = figures[f"{key}:stats"]
-        exact = ours.astype(np.float64)
-        assert abs(exact.sum() - total) <= 1e-5 * absolute
-        assert abs(np.abs(exact).sum() - absolute) <= 1e-5 * absolute
-        assert abs((exact**2).sum() - squares) <= 1e-4 * squares
-    np.testing.assert_allclose(sample, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+        geometry, labels = with_centred_z(figures["gt.boxes"]), figures["gt.labels"]
+    order = ANCHOR_CONVENTIONS[source].classes
+    return Boxes(torch.from_numpy(geometry), torch.tensor([classes.index(order[label]) for label in labels]))
 
 
 def _in_file_order(case: Case, name: str) -> torch.Tensor:
     """A head map with anchors and scores back in the order of the file: (B, C, H, W)."""
     values = case.evaluated.heads[0].maps[name]
     batch, _, height, width = values.shape
-    order = [case.detector.config.classes.index(kind) for kind in case.file_classes]
+    order = [case.detector.config.classes.index(kind) for kind in ANCHOR_CONVENTIONS[case.source].classes]
     parts = values.reshape(batch, 3, 2, -1, height, width)[:, order]
     if name == "class":
         parts = parts[:, :, :, order]
@@ -142,15 +86,12 @@ def _in_file_order(case: Case, name: str) -> torch.Tensor:
 
 
 def test_voxels_are_the_same_rows_in_the_same_order(case):
-    coords = case.voxels.coords[:, 1:].numpy()
-    np.testing.assert_array_equal(coords, case.figures["voxel.coords_zyx"])
-    np.testing.assert_array_equal(case.voxels.counts.numpy(), case.figures["voxel.num_points"])
-    assert hashlib.sha256(np.ascontiguousarray(coords, dtype=np.int32).tobytes()).hexdigest() == str(case.figures["voxel.coords_sha256"])
+    assert_same_voxels(case)
 
 
 @pytest.mark.parametrize("tap", ["encoder", "bev.0", "bev.1", "bev.2", "neck"])
 def test_taps_are_the_stages_of_the_tool(case, tap):
-    _assert_stored(case.figures, TAPS[case.source][tap], case.evaluated.taps[tap].features)
+    assert_stored(case.figures, TAPS[case.source][tap], case.evaluated.taps[tap].features)
 
 
 @pytest.mark.parametrize("name", ["class", "box", "direction"])
@@ -158,24 +99,20 @@ def test_head_maps_are_those_of_the_tool(case, name):
     values = _in_file_order(case, name)
     if case.source == "openpcdet":
         values = values.permute(0, 2, 3, 1)
-    _assert_stored(case.figures, HEAD_MAPS[case.source][name], values)
+    assert_stored(case.figures, HEAD_MAPS[case.source][name], values)
 
 
 def test_every_stable_detection_is_found(case):
     """By nearest centre and label. Cells without points share one score; a tie may fall the other way, if its winner is as good and in the way."""
     figures, ours = case.figures, case.detections
-    geometry, labels = figures["det.boxes"].copy(), figures["det.labels"].astype(int)
-    if case.source == "mmdet3d":
-        geometry[:, 2] += geometry[:, 5] / 2
-    else:
-        labels = labels - 1
+    openpcdet = case.source == "openpcdet"
+    geometry = figures["det.boxes"] if openpcdet else with_centred_z(figures["det.boxes"])
+    labels = figures["det.labels"].astype(int) - (1 if openpcdet else 0)
     lost_ties = 0
     for box, label, score, stable in zip(geometry, labels, figures["det.scores"], figures["det.stable"], strict=True):
         if not stable:
             continue
-        same = ours[ours.labels == case.detector.config.classes.index(case.file_classes[label])]
-        nearest = (same.geometry[:, :3] - torch.from_numpy(box[:3])).norm(dim=1).argmin()
-        if (same.geometry[nearest] - torch.from_numpy(box)).abs().max() <= 2e-3 and abs(same.scores[nearest] - score) <= 1e-4:
+        if nearest_detection(case, box, case.labels.index(ANCHOR_CONVENTIONS[case.source].classes[label]), score) is not None:
             continue
         in_the_way = overlap_bev(torch.from_numpy(box)[None], ours.geometry)[0] > case.detector.config.head.post.nms_threshold
         assert (ours.scores[in_the_way] - score).abs().min() <= 1e-6
@@ -220,11 +157,8 @@ def test_loss_parts_are_those_of_the_tool(case, part):
 
 
 def test_gradients_have_the_norms_of_the_tool(case):
-    parameters = dict(case.detector.named_parameters())
-    names = case.figures["gradnorm.names"].tolist()
-    assert len(names) == len(parameters)
-    ours = [parameters[our_key(name, RULES[case.source])].grad.double().norm().item() for name in names]
-    np.testing.assert_allclose(ours, case.figures["gradnorm.values"], rtol=1e-3)
+    ours, theirs = gradient_norms(case, partial(our_key, rules=RULES[case.source]))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
 
 
 def test_gradients_of_the_convolutions_agree_value_by_value(case):
@@ -243,7 +177,4 @@ def test_gradients_of_the_convolutions_agree_value_by_value(case):
 
 
 def test_running_statistics_after_one_pass_are_those_of_the_tool(case):
-    state = case.detector.state_dict()
-    names = case.figures["bn_after.names"].tolist()
-    ours = [state[our_key(name, RULES[case.source])].double().sum().item() for name in names]
-    np.testing.assert_allclose(ours, case.figures["bn_after.sums"], rtol=1e-5, atol=1e-5)
+    assert_running_statistics(case, partial(our_key, rules=RULES[case.source]))

@@ -15,6 +15,7 @@ from lidistill.types import Boxes
 from tests.real.parity import (
     Case,
     assert_running_statistics,
+    assert_runs,
     assert_same_voxels,
     assert_sparse,
     assert_stored,
@@ -174,7 +175,7 @@ def test_running_statistics_after_one_pass_are_those_of_the_tool(case):
 
 
 @pytest.mark.parametrize("name", ["mmdet3d_second_kitti", "openpcdet_second_kitti"])
-def test_the_published_network_is_imported_whole(reference, tmp_path, name):
+def test_the_published_network_is_imported_whole_and_runs(reference, tmp_path, name):
     config, weights, report = imported(reference, tmp_path, name, "second", "kitti")
     assert report["keys"] == len(weights) == 162
-    config.build().load_state_dict(weights)
+    assert_runs(config, weights)
