@@ -14,10 +14,10 @@ DECIMALS = 6  # of the range, in metres: hides the rounding of cells * size
 def with_voxel_size(config: Config, size: float, max_points_per_voxel: int | None = None) -> Config:
     """`config` with cells of `size` metres along x and y; widths, depths and heights stay as they are.
 
-    The range becomes the nearest one that the trunk's stages divide, the smaller of two equally near: 0.64 m turns Waymo's +-74.88 m into +-74.24 m, as
-    in SparseKD's settings, and 0.4 m into +-75.2 m, where those have +-73.6 m. An axis whose range is centred on the sensor stays so, another one keeps
-    its minimum. Coarser cells hold more points: the published students' caps are 28, 36 and 50 on pillars of 0.4, 0.48 and 0.64 m, against 20 on
-    0.32 m. InputError for a size that leaves the last stage no cell.
+    The range becomes the nearest one that the trunk's stages divide, the smaller of two equally near: 0.64 m turns Waymo's +-74.88 m into +-74.24 m,
+    as in SparseKD's settings, and 0.4 m into +-75.2 m, where those have +-73.6 m. An axis whose range is centred on the sensor stays so, another one
+    keeps its minimum. Coarser cells hold more points: the published students' caps are 28, 36 and 50 on pillars of 0.4, 0.48 and 0.64 m, against 20
+    on 0.32 m. InputError for a size that leaves the last stage no cell.
     """
     if not 0 < size < float("inf"):
         raise InputError(f"voxel size {size} m; give a positive number of metres")
