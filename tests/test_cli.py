@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from lidistill.cli import app, main
 from tests.journeys.conftest import TINY, journey  # noqa: F401 - the fixture
 
-COMMANDS = ("demo", "simulate", "import", "train", "distill", "evaluate", "predict", "report")
+COMMANDS = ("demo", "simulate", "import", "train", "distill", "compare", "methods", "evaluate", "predict", "report")
 
 
 def run(*words: str):

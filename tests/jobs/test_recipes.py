@@ -1,0 +1,76 @@
+"""The recipes: every one is read, planned, and built down to its methods, without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lidistill.jobs.comparison import PLAIN, Comparison, check_alike, plan_cells
+from lidistill.jobs.demonstration import LESSON_SETTINGS
+from lidistill.jobs.methods import built, tap_specs
+from lidistill.jobs.setup import supervised
+from lidistill.ops.neighbours import k_nearest
+from lidistill.run_folder import RunFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module", params=RECIPES, ids=lambda path: path.stem)
+def path(request) -> Path:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def plan(path) -> Comparison:
+    return Comparison.read(path)
+
+
+@pytest.fixture(scope="module")
+def cells(plan, tmp_path_factory):
+    """The planned students of a teacher that is described and not trained."""
+    base = tmp_path_factory.mktemp("recipe")
+    teacher = supervised(plan.start, data=plan.data, seed=plan.seeds[0], overrides=plan.overrides)
+    RunFolder(base / "teacher").write_experiment(teacher.to_dict())
+    cells = plan_cells(plan, base / "teacher", base / "out")
+    check_alike(cells, teacher)
+    return cells
+
+
+def test_there_are_recipes():
+    assert {"methods", "pointdistiller-parts", "pointdistiller-sizes", "itkd-parts", "rdd-parts"} <= {path.stem for path in RECIPES}
+
+
+def test_a_recipe_plans_every_row_and_seed_beside_the_plain_student(plan, cells):
+    names = [PLAIN, *(row.name for row in plan.rows if row.name != PLAIN)]
+    assert [(cell.row, cell.seed) for cell in cells] == [(name, seed) for name in names for seed in plan.seeds]
+    assert all((cell.experiment.distillation is None) is (cell.row == PLAIN) for cell in cells)
+
+
+def test_its_methods_can_be_built_and_no_two_rows_are_the_same(plan, cells):
+    specs = tap_specs(plan.start)
+    lessons = [cell.experiment.distillation for cell in cells if cell.seed == plan.seeds[0]]
+    for lesson in lessons:
+        for settings in () if lesson is None else lesson.methods:
+            assert built(settings, *specs).config == settings
+    assert len({repr(lesson) for lesson in lessons}) == len(lessons)
+
+
+def test_it_says_how_to_run_it_and_the_page_lists_it(path):
+    assert f"# lidistill compare recipes/{path.name} --out runs/{path.stem}\n" in path.read_text(encoding="utf-8")
+    assert f"`recipes/{path.name}`" in (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+
+
+def test_pointdistiller_is_compared_at_the_demos_settings():
+    rows = {row.name: row for row in Comparison.read(ROOT / "recipes" / "methods.yaml").rows}
+    assert rows["pointdistiller"].overrides == LESSON_SETTINGS
+    assert {"none", "logits", "fitnets", "pointdistiller", "itkd", "rdd", "sparsekd"} <= set(rows)
+
+
+def test_one_neighbour_is_the_centre_itself():
+    """What "weights" alone of PointDistiller's ablation rests on."""
+    rows = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    chosen = torch.arange(0, 40, 3)
+    assert torch.equal(k_nearest(rows[chosen], rows, 1).flatten(), chosen)
