@@ -6,12 +6,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from lidistill import distillation
+from lidistill.detectors import DETECTORS
+from lidistill.jobs.methods import method_row, tap_specs
 from tests.distillation import fakes, test_contract
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-method.md"
-NAME = "lidistill.distillation.attention_transfer"
+NAME = "lidistill.distillation.channel_statistics"
 
 
 def blocks():
@@ -24,7 +27,7 @@ def example(monkeypatch):
     module = ModuleType(NAME)
     monkeypatch.setitem(sys.modules, NAME, module)  # where dataclasses look their types up
     exec(compile(blocks()[0], f"{PAGE}:method", "exec"), module.__dict__)
-    table = {"METHODS": dict(distillation.METHODS), "AttentionTransferConfig": module.AttentionTransferConfig}
+    table = {"METHODS": dict(distillation.METHODS), "ChannelStatisticsConfig": module.ChannelStatisticsConfig}
     exec(compile(blocks()[1], f"{PAGE}:table", "exec"), table)
     return table["METHODS"]
 
@@ -34,11 +37,24 @@ def test_the_page_holds_the_three_blocks():
 
 
 def test_the_line_lists_the_method_beside_the_others(example):
-    assert set(example) == {*distillation.METHODS, "attention_transfer"}
+    assert set(example) == {*distillation.METHODS, "channel_statistics"}
+
+
+def test_it_is_a_method_that_the_project_does_not_have():
+    assert "channel_statistics" not in distillation.METHODS
+
+
+def test_the_page_of_methods_would_describe_it(example):
+    settings = example["channel_statistics"]
+    row = method_row(settings(), {name: tap_specs(name) for name in DETECTORS})
+    assert set(row.taps) == set(DETECTORS)
+    assert row.kinds == ("map",)
+    assert row.has_layers
+    assert row.idea == "Every channel should have the teacher's mean and spread over the map"
 
 
 def test_the_method_keeps_the_contract(example):
-    config = example["attention_transfer"]()
+    config = example["channel_statistics"]()
     test_contract.test_terms_are_finite_and_reach_adapters_and_student_but_never_the_teacher(config)
     test_contract.test_the_same_question_twice_has_the_same_answer(config)
     test_contract.test_nothing_that_was_given_is_changed(config)
@@ -50,10 +66,14 @@ def test_the_method_keeps_the_contract(example):
 
 
 def test_an_equal_student_has_nothing_to_learn(example):
-    config = example["attention_transfer"]()
+    config = example["channel_statistics"]()
     batch = fakes.make_batch()
     output = fakes.output(8, batch, 1)
-    assert config.build(fakes.specs(8), fakes.specs(8))(output, output, batch).total.item() == 0
+    method = config.build(fakes.specs(8), fakes.specs(8))
+    with torch.no_grad():  # widened by nothing
+        method.adapter.weight.copy_(torch.eye(24)[:, :, None, None])
+        method.adapter.bias.zero_()
+    assert method(output, output, batch).total.item() == pytest.approx(0, abs=1e-10)
 
 
 def test_the_test_of_the_page_passes(example):
