@@ -128,7 +128,10 @@ def compare(
     out: Out,
     overrides: Overrides = None,
     method: Annotated[list[str] | None, typer.Option(help="One row of the table: itkd, or several methods at once, itkd+logits.")] = None,
-    seeds: Annotated[int, typer.Option(help="How many seeds each row is trained from.")] = 3,
+    teacher: Annotated[
+        Path | None, typer.Option(help="With a recipe: a finished teacher's run folder, instead of training the recipe's own.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds each row is trained from; 3 unless a recipe says otherwise.")] = None,
     compression: Compression = 4.0,
     data: Data = None,
     processes: Annotated[int, typer.Option(help="Students trained at a time.")] = 1,
@@ -141,12 +144,10 @@ def compare(
     from lidistill.jobs.comparison import compare as job
 
     if start.endswith((".yaml", ".yml")) and not method:
-        if overrides:
-            raise InputError("a recipe holds its own overrides; edit the file, or name the rows with --method")
-        plan = Comparison.read(start)
+        plan = Comparison.read(start).changed(teacher=teacher, seeds=seeds, overrides=overrides or ())
     else:
         rows = tuple(Row.of(text) for text in method or ("logits", "fitnets", "pointdistiller"))
-        plan = Comparison(start, rows, tuple(range(seeds)), compression, data, tuple(overrides or ()))
+        plan = Comparison(start, rows, tuple(range(seeds or 3)), compression, data, tuple(overrides or ()))
     print(f"comparison: {job(plan, out, processes=processes, device=device, ray=ray, certificate=certificate)}")
 
 

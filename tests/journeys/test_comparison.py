@@ -177,3 +177,11 @@ def test_ray_missing_is_one_sentence(journey, tmp_path):
     else:
         jobs.compare(plan_for(journey, rows=(Row.of("logits"),), seeds=(0,)), tmp_path / "c", ray="local", device="cpu", certificate=False)
         assert (tmp_path / "c" / "logits-seed0" / "scores.json").is_file()
+
+
+def test_a_recipe_can_be_run_with_a_finished_teacher_and_fewer_seeds():
+    plan = Comparison("pointpillars", ROWS, (0, 1, 2), data="simulated", overrides=("training.steps=9",))
+    changed = plan.changed(teacher="runs/teacher", seeds=1, overrides=["training.batch_size=1"])
+    assert (changed.start, changed.data, changed.seeds) == ("runs/teacher", None, (0,))
+    assert changed.overrides == ("training.steps=9", "training.batch_size=1")
+    assert plan.changed(teacher=None, seeds=None, overrides=()) == plan

@@ -7,7 +7,7 @@ hoped for. Each cell is an ordinary run folder; what is finished is kept, what w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,16 @@ class Comparison(Settings):
     def read(path: str | Path) -> Comparison:
         """A recipe in YAML."""
         return settings_from(Comparison, read_yaml(Path(path)), str(path))
+
+    def changed(self, *, teacher: str | Path | None, seeds: int | None, overrides: Sequence[str]) -> Comparison:
+        """With another teacher (and its data), so many seeds, and more overrides; None and nothing keep the recipe's own."""
+        return replace(
+            self,
+            start=self.start if teacher is None else str(teacher),
+            data=self.data if teacher is None else None,
+            seeds=self.seeds if seeds is None else tuple(range(seeds)),
+            overrides=(*self.overrides, *overrides),
+        )
 
 
 def compare(plan: Comparison, out: str | Path, *, processes: int = 1, device: str = "auto", ray: str | None = None, certificate: bool = True) -> Path:
