@@ -9,6 +9,7 @@ from lidistill.detectors import DETECTORS, WidthRule, preset
 from lidistill.distillation import METHODS
 from lidistill.distillation.base import DistillationMethod, MethodConfig
 from lidistill.distillation.proposals import ProposalSettings
+from lidistill.training.objective import Distilled
 from lidistill.types import Boxes, DetectorOutput, FeatureSet, Frame, Losses, VoxelGrid, collate
 from tests.distillation import fakes
 
@@ -55,7 +56,9 @@ def settings_of(name) -> list[MethodConfig]:
     return [config()]
 
 
-CASES = [pytest.param(config, id=f"{name}-{row}") for name in METHODS for row, config in enumerate(settings_of(name))]
+ASSIGNING = [name for name, config in METHODS.items() if config().build(fakes.specs(8), fakes.specs(5)).assigns]  # may have no term of their own
+TEACHING = [name for name in METHODS if name not in ASSIGNING]
+CASES = [pytest.param(config, id=f"{name}-{row}") for name in TEACHING for row, config in enumerate(settings_of(name))]
 each_method = pytest.mark.parametrize("config", CASES)
 
 
@@ -264,7 +267,7 @@ UNTRAINED = {
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TEACHING)
 @pytest.mark.parametrize("which", ["frames", "with an empty one"])
 def test_every_method_teaches_every_detector(detector, method, which, frames):
     torch.manual_seed(0)
@@ -290,7 +293,28 @@ def test_every_method_teaches_every_detector(detector, method, which, frames):
     assert not any(isinstance(module, DistillationMethod) for module in student.modules())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("method", ASSIGNING)
+@pytest.mark.parametrize("which", ["frames", "with an empty one"])
+def test_every_assigning_method_lets_the_teacher_assign_for_every_detector(detector, method, which, frames):
+    torch.manual_seed(0)
+    config = tiny(detector)
+    teacher, student = config.build(), config.thinner(WidthRule.for_compression(4)).build().train()
+    built = METHODS[method]().build(teacher.tap_specs, student.tap_specs)
+    batch = collate(frames[which])
+    losses = Distilled(student, teacher, [built])(batch)
+    assert losses.total.isfinite()
+    losses.total.backward()
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in student.parameters())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    with torch.no_grad():
+        learnt = student.eval()(batch)
+        plain = student.loss(learnt, batch).total
+        assigned = student.loss(learnt, batch, ranked_by=teacher(batch)).total
+    assert (assigned != plain) == (which == "frames")
+
+
+@pytest.mark.parametrize("method", TEACHING)
 def test_a_few_steps_towards_the_teacher_lower_the_loss(method):
     batch = fakes.make_batch()
     taught, learnt = fakes.output(8, batch, 1), fakes.output(8, batch, 2, requires_grad=True)

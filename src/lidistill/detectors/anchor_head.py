@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from lidistill.detectors.anchors import AnchorClass, DirectionBins, anchor_grid, direction_bin, with_direction
 from lidistill.detectors.base import WidthRule
 from lidistill.detectors.bev_detector import BevHead, HeadConfig
-from lidistill.detectors.head_losses import box_loss, direction_loss, focal_loss
+from lidistill.detectors.head_losses import box_costs, box_loss, direction_loss, focal_costs, focal_loss
 from lidistill.detectors.postprocessing import PostProcessing, candidates, detections
+from lidistill.detectors.ranked_targets import AnchorCosts, cheapest_anchors, check_same_places
 from lidistill.detectors.targets import Matching, assign_anchors
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
 from lidistill.types import Anchors, Batch, Boxes, HeadOutput, InputError, Losses
@@ -98,15 +100,21 @@ class AnchorHead(BevHead):
         anchors = Anchors(boxes=self.anchors, rotations=len(self.config.rotations), matched=matched)
         return (HeadOutput("anchor", tuple(range(len(matched))), maps, self.origin, self.cell, anchors),)
 
-    def loss(self, outputs: tuple[HeadOutput, ...], batch: Batch) -> Losses:
-        """Terms `class`, `box` and `direction`, weighted; logs `positives`, the mean number of anchors with an object, a frame."""
+    def loss(self, outputs: tuple[HeadOutput, ...], batch: Batch, ranked_by: tuple[HeadOutput, ...] | None = None) -> Losses:
+        """Terms `class`, `box` and `direction`, weighted; logs `positives`, the mean number of anchors with an object, a frame.
+
+        With `ranked_by` the anchors that stand for objects are those of `cheapest_anchors`, by the losses of that head.
+        """
         config = self.config
         num_classes, rotations = len(config.anchors), len(config.rotations)
         logits, codes, directions = self._rows(outputs[0])
         anchor_boxes = self.anchors.view(-1, num_classes, rotations, CODE_SIZE)
+        costs = None if ranked_by is None else self._costs(outputs, ranked_by)
         sums, counts = [], []
         for frame, boxes in enumerate(batch.boxes):
             targets = assign_anchors(boxes, anchor_boxes, config.anchors, config.matching)
+            if costs is not None:
+                targets = cheapest_anchors(boxes, anchor_boxes, targets, costs[frame])
             positive = targets.positive
             truth = boxes.geometry[targets.truth[positive]].to(self.anchors.dtype)
             wanted = encode_anchors(truth, self.anchors[positive])
@@ -140,6 +148,21 @@ class AnchorHead(BevHead):
             yaw = with_direction(boxes[:, 6], directions[frame, rows].argmax(dim=1), self.config.direction)
             found.append(detections(torch.cat([boxes[:, :6], yaw[:, None]], dim=1), scores[frame, rows], self.config.post))
         return found
+
+    @torch.no_grad()
+    def _costs(self, outputs: tuple[HeadOutput, ...], ranked_by: tuple[HeadOutput, ...]) -> list[AnchorCosts]:
+        """For each frame, what the other head's anchors would lose by standing for an object: weighted class and box loss."""
+        check_same_places(outputs, ranked_by)
+        logits, codes, _ = self._rows(ranked_by[0])
+        return [partial(self._costs_of, frame_logits, frame_codes) for frame_logits, frame_codes in zip(logits, codes, strict=True)]
+
+    def _costs_of(self, logits: Tensor, codes: Tensor, rows: Tensor, box: Tensor, label: int) -> Tensor:
+        """Costs (P,) of the anchors `rows` (P,) as stand-ins for a box (7,) of class `label`; logits (A, K) and codes (A, 7) of a frame."""
+        config = self.config
+        wanted = encode_anchors(box.expand(len(rows), -1).to(self.anchors.dtype), self.anchors[rows])
+        by_class = focal_costs(logits[rows], torch.full_like(rows, label), config.focal_alpha, config.focal_gamma)
+        by_box = box_costs(codes[rows], wanted, config.box_beta, self.code_weights)
+        return config.class_weight * by_class + config.box_weight * by_box
 
     def _rows(self, output: HeadOutput) -> tuple[Tensor, Tensor, Tensor]:
         """The maps as rows of anchors, in single precision: (B, A, K), (B, A, 7), (B, A, 2)."""

@@ -100,8 +100,12 @@ class Detector(nn.Module, ABC):
         """Voxelises by itself where `voxels` is None. Hand the same `voxels` to two detectors on one grid and their pillar rows agree."""
 
     @abstractmethod
-    def loss(self, output: DetectorOutput, batch: Batch) -> Losses:
-        """The task loss. Nothing is stored or changed: asking twice gives the same number."""
+    def loss(self, output: DetectorOutput, batch: Batch, ranked_by: DetectorOutput | None = None) -> Losses:
+        """The task loss. Nothing is stored or changed: asking twice gives the same number.
+
+        With `ranked_by`, the output of another network on the same places decides which of them stand for the labelled objects: those where that
+        network's own loss would be lowest. An InputError where the two do not have the same places.
+        """
 
     @abstractmethod
     def decode(self, output: DetectorOutput) -> list[Boxes]:

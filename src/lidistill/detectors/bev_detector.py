@@ -61,8 +61,8 @@ class BevHead(nn.Module, ABC):
         """One output a task."""
 
     @abstractmethod
-    def loss(self, outputs: tuple[HeadOutput, ...], batch: Batch) -> Losses:
-        """Weighted terms."""
+    def loss(self, outputs: tuple[HeadOutput, ...], batch: Batch, ranked_by: tuple[HeadOutput, ...] | None = None) -> Losses:
+        """Weighted terms; `ranked_by` as in Detector.loss."""
 
     @abstractmethod
     def decode(self, outputs: tuple[HeadOutput, ...]) -> list[Boxes]:
@@ -150,8 +150,8 @@ class BevDetector(Detector):
         taps["neck"] = self._map(joined, self.neck_stride)
         return DetectorOutput(taps=taps, heads=self.head(joined))
 
-    def loss(self, output: DetectorOutput, batch: Batch) -> Losses:
-        return self.head.loss(output.heads, batch)
+    def loss(self, output: DetectorOutput, batch: Batch, ranked_by: DetectorOutput | None = None) -> Losses:
+        return self.head.loss(output.heads, batch, None if ranked_by is None else ranked_by.heads)
 
     def decode(self, output: DetectorOutput) -> list[Boxes]:
         return self.head.decode(output.heads)

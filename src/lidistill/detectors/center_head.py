@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 
 from lidistill.detectors.base import WidthRule
 from lidistill.detectors.bev_detector import BevHead, HeadConfig
-from lidistill.detectors.center_losses import code_loss, heatmap_loss
+from lidistill.detectors.center_losses import code_loss, heatmap_loss, peak_costs
 from lidistill.detectors.center_postprocessing import CenterPostProcessing, find_candidates, score_with_overlap, suppress, within_range
 from lidistill.detectors.center_targets import CenterTargets, CenterTargetSettings, center_targets
+from lidistill.detectors.ranked_targets import cheapest_cells, check_same_places
 from lidistill.ops.box_codes import decode_centers
 from lidistill.ops.iou import overlap_pairs_3d
 from lidistill.types import Batch, Boxes, HeadOutput, InputError, Losses
@@ -126,11 +128,17 @@ class CenterHead(BevHead):
             outputs.append(HeadOutput("center", classes, maps, self.origin, self.cell))
         return tuple(outputs)
 
-    def loss(self, outputs: tuple[HeadOutput, ...], batch: Batch) -> Losses:
-        """Terms `heatmap`, `box` and, where predicted, `overlap`, summed over tasks; logs `positives`, the mean number of objects a frame."""
+    def loss(self, outputs: tuple[HeadOutput, ...], batch: Batch, ranked_by: tuple[HeadOutput, ...] | None = None) -> Losses:
+        """Terms `heatmap`, `box` and, where predicted, `overlap`, summed over tasks; logs `positives`, the mean number of objects a frame.
+
+        With `ranked_by` an object's peak is the cell of `cheapest_cells`, by the losses of that head.
+        """
         terms, positives = [], 0
-        for output in self._checked(outputs):
-            targets = center_targets(batch.boxes, output.classes, self.size, self.origin, self.cell, self.config.targets)
+        if ranked_by is not None:
+            check_same_places(outputs, ranked_by)
+        for task, output in enumerate(self._checked(outputs)):
+            move = None if ranked_by is None else partial(cheapest_cells, partial(self._costs_of, ranked_by[task]), self.size)
+            targets = center_targets(batch.boxes, output.classes, self.size, self.origin, self.cell, self.config.targets, move)
             terms.append(self.task_terms(output, targets))
             positives += len(targets.codes)
         sums = {name: torch.stack([of_task[name] for of_task in terms]).sum() for name in terms[0]}
@@ -175,6 +183,14 @@ class CenterHead(BevHead):
             boxes = Boxes(geometry, labels, scores, velocity)[within_range(geometry, post) & torch.isfinite(scores)]
             found.append(boxes[suppress(boxes.geometry, _scores(boxes), task, post)])
         return found
+
+    @torch.no_grad()
+    def _costs_of(self, output: HeadOutput, frames: Tensor, channels: Tensor, cells: Tensor, codes: Tensor) -> Tensor:
+        """What a head would lose (N,) by having the peak of objects with codes (N, 8) in cells (N, 2); velocities are left out."""
+        config = self.config
+        logits = _at(output.maps["heatmap"], frames, cells).gather(1, channels[:, None])[:, 0]
+        errors = (self._codes(output, frames, cells)[:, :CODE_SIZE] - codes).abs() * self.code_weights[:CODE_SIZE]
+        return config.heatmap_weight * peak_costs(logits) + config.box_weight * errors.sum(dim=1)
 
     def _codes(self, output: HeadOutput, frames: Tensor, cells: Tensor) -> Tensor:
         """The codes, and velocities where predicted, at cells (N, 2) of frames (N,): (N, 8) or (N, 10)."""

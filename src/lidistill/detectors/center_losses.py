@@ -21,6 +21,12 @@ def heatmap_loss(logits: Tensor, target: Tensor, alpha: float = 2.0, beta: float
     return -torch.where(peak, at_peak, elsewhere).sum() / peak.sum().clamp(min=1)
 
 
+def peak_costs(logits: Tensor, alpha: float = 2.0) -> Tensor:
+    """What each of logits (P,) would add to `heatmap_loss` at a peak: (P,)."""
+    score = torch.sigmoid(logits).clamp(SCORE_FLOOR, 1 - SCORE_FLOOR)
+    return -torch.log(score) * (1 - score) ** alpha
+
+
 def code_loss(codes: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """Absolute error of codes (N, C) with weights (C,), summed, over the number of objects N; targets that are NaN or infinite do not count."""
     known = torch.isfinite(target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,11 +51,13 @@ def center_targets(
     origin: tuple[float, float],
     cell: tuple[float, float],
     settings: CenterTargetSettings,
+    move: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
 ) -> CenterTargets:
     """Targets of the task that predicts `classes` on a map of `size` (width, height) cells, one entry of `boxes` a frame.
 
     Boxes of other classes, boxes with a NaN or an infinity and boxes without volume are skipped. Two objects of one cell share its peak, and each
-    wants its own codes there. Matches `CenterHead.assign_targets` of OpenPCDet and `get_targets` of mmdetection3d.
+    wants its own codes there. `move` may put the peaks elsewhere: given frames (N,), channels (N,), cells (N, 2) and codes (N, 8), it returns other
+    cells (N, 2) of the map that stand for the objects. Matches `CenterHead.assign_targets` of OpenPCDet and `get_targets` of mmdetection3d.
     """
     width, height = size
     geometry = torch.cat([frame.geometry for frame in boxes]).float()
@@ -84,8 +86,12 @@ def center_targets(
 
     radius = gaussian_radius(geometry[:, 3] / cell[0], geometry[:, 4] / cell[1], settings.gaussian_overlap)
     radii = radius.clamp(max=LARGEST_RADIUS).long().clamp(min=settings.min_radius)
-    channels = frames * len(classes) + of_class[rows].int().argmax(dim=1)
-    heatmap = draw_gaussians(geometry.new_zeros((len(boxes) * len(classes), height, width)), channels, cells, radii)
+    channels = of_class[rows].int().argmax(dim=1)
+    if move is not None:
+        moved = move(frames, channels, cells, codes)
+        codes = torch.cat([codes[:, :2] + (cells - moved).flip(1), codes[:, 2:]], dim=1)
+        cells = moved
+    heatmap = draw_gaussians(geometry.new_zeros((len(boxes) * len(classes), height, width)), frames * len(classes) + channels, cells, radii)
     return CenterTargets(heatmap.view(len(boxes), len(classes), height, width), frames, cells, codes, geometry, velocity[rows])
 
 

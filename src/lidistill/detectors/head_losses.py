@@ -21,6 +21,14 @@ def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Te
     return (against.sum(dim=1) * keep).sum() + (in_favour - against[objects, own]).sum()
 
 
+def focal_costs(logits: Tensor, kinds: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Sigmoid focal loss of logits (P, K) as objects of the classes (P,), one by one: (P,)."""
+    against = (1 - alpha) * _focal(logits, gamma)
+    own = kinds[:, None]
+    in_favour = alpha * _focal(-logits.gather(1, own), gamma)
+    return (against.sum(dim=1, keepdim=True) - against.gather(1, own) + in_favour)[:, 0]
+
+
 def _focal(logits: Tensor, gamma: float) -> Tensor:
     """p^gamma * -log(1 - p) of the probability p that a logit states."""
     return torch.sigmoid(logits).pow(gamma) * F.softplus(logits)
@@ -28,9 +36,14 @@ def _focal(logits: Tensor, gamma: float) -> Tensor:
 
 def box_loss(codes: Tensor, targets: Tensor, beta: float, code_weights: Tensor) -> Tensor:
     """Smooth L1 of codes (P, 7), summed. Yaws are compared by the sine of their difference, blind to half a turn (SECOND, section 3.2.2)."""
+    return box_costs(codes, targets, beta, code_weights).sum()
+
+
+def box_costs(codes: Tensor, targets: Tensor, beta: float, code_weights: Tensor) -> Tensor:
+    """As `box_loss`, one by one: (P,)."""
     difference = torch.cat([codes[:, :6] - targets[:, :6], torch.sin(codes[:, 6:] - targets[:, 6:])], dim=1) * code_weights
     size = difference.abs()
-    return torch.where(size < beta, 0.5 * size**2 / beta, size - 0.5 * beta).sum()
+    return torch.where(size < beta, 0.5 * size**2 / beta, size - 0.5 * beta).sum(dim=1)
 
 
 def direction_loss(logits: Tensor, bins: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from lidistill.distillation.fine_grained import FineGrainedConfig
 from lidistill.distillation.fitnets import FitNetsConfig
 from lidistill.distillation.gid import GidConfig
 from lidistill.distillation.itkd import ItkdConfig
+from lidistill.distillation.lad import LadConfig
 from lidistill.distillation.logits import LogitsConfig
 from lidistill.distillation.mimic import MimicConfig
 from lidistill.distillation.overhaul import OverhaulConfig
@@ -25,6 +26,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "fitnets": FitNetsConfig,
     "gid": GidConfig,
     "itkd": ItkdConfig,
+    "lad": LadConfig,
     "logits": LogitsConfig,
     "mimic": MimicConfig,
     "overhaul": OverhaulConfig,

@@ -24,6 +24,7 @@ class DistillationMethod(nn.Module, ABC):
     """
 
     config: Any  # the MethodConfig that built it
+    assigns: ClassVar[bool] = False  # whether the teacher decides which places stand for objects in the student's own loss; it may have no term then
 
     @abstractmethod
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:

@@ -1,8 +1,8 @@
-"""SE-SSD's consistency of what two networks find (CVPR 2021, arXiv 2104.09804), with the fixed teacher in the place of its running mean.
+"""Each box of the student is drawn to the teacher's box that overlaps it most, and so is its score (SE-SSD, CVPR 2021, arXiv 2104.09804).
 
-Both networks' confident boxes are matched by their overlap, and each matched box of the student is drawn to the teacher's, and so is its score. The
-heads need not be alike: boxes and scores are compared, not codes. The paper's teacher is an average of the student itself, and beside this loss it
-augments shapes and adds a loss on orientations; none of these is part of this baseline.
+This is SE-SSD's consistency of what two networks find: both networks' confident boxes are matched by their overlap. The heads need not be alike, as
+boxes and scores are compared, not codes. The paper's teacher is an average of the student itself, and beside this loss it augments shapes and adds a
+loss on orientations; none of these is part of this baseline, whose teacher is the fixed one.
 
 Where we differ: the paper has one class; here boxes match within their class only. Centre heads have the peaks of their heat maps as boxes.
 """

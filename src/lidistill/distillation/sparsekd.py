@@ -1,8 +1,8 @@
-"""SparseKD's logit distillation at pivotal positions (NeurIPS 2022, arXiv 2205.15156).
+"""Scores and boxes are pulled towards the teacher's where it and the labels see an object (SparseKD, NeurIPS 2022, arXiv 2205.15156).
 
-Nearly all of a head's map is background. Only the positions that the teacher and the labels hold for objects teach: a cell of a centre head counts
-with the teacher's score there times the Gaussian that stands for a labelled object, an anchor of an anchor head that stands for one counts in full.
-There the student's scores, and at the objects its boxes, are pulled towards the teacher's.
+Nearly all of a head's map is background. Only pivotal positions teach: a cell of a centre head counts with the teacher's score there times the
+Gaussian that stands for a labelled object, an anchor of an anchor head that stands for one counts in full. There the student's scores, and at the
+objects its boxes, are pulled towards the teacher's.
 
 Scores of a student on another grid are read at the teacher's cells in metres, where the released code stretches one array onto the other; boxes are
 not compared then, as there. The two other parts of SparseKD are settings of any distillation: label distillation (`distillation.teacher_labels=0.6`)

@@ -81,7 +81,8 @@ class Distilled(nn.Module):
             batch = with_teacher_labels(batch, self.teacher.decode(taught), self.teacher_labels)
             losses = Losses({}, {"teacher_labels": torch.tensor(sum(map(len, batch.boxes)) / batch.size)})
         if batch.labelled is None or all(batch.labelled):
-            losses = losses + self.student.loss(learnt, batch)
+            assigned = {"ranked_by": taught} if any(method.assigns for method in self.methods) else {}
+            losses = losses + self.student.loss(learnt, batch, **assigned)
         elif any(batch.labelled):
             missing = batch.frame_ids[batch.labelled.index(False)]
             raise InputError(
@@ -92,6 +93,11 @@ class Distilled(nn.Module):
             own = method(taught, learnt, batch)
             grown = method.config.share_of_weight(progress)
             losses = losses + (own if grown == 1 else Losses({name: grown * term for name, term in own.terms.items()}, own.logs))
+        if not losses.terms:
+            raise InputError(
+                "there is nothing to learn from: no frame has labels, and the methods have no loss of their own; "
+                "use labels (distillation.labelled_share=1), or add a method such as logits"
+            )
         return losses
 
     def _apply(self, fn: Any, recurse: bool = True) -> Distilled:

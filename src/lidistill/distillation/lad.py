@@ -1,0 +1,52 @@
+"""The teacher decides which anchors or cells stand for the labelled objects (LAD, WACV 2022, arXiv 2108.10520).
+
+They are those where its own loss would be lowest. There the student learns the labels, by its own loss; it is taught neither features nor scores. So
+this method has no term: it only says that the teacher shall assign, and the losses of the detectors do the rest (`Detector.loss`, `ranked_by`).
+
+Where we differ: the paper fits two Gaussians to the costs of an image's candidates; here the 9 cheapest anchors of an object stand for it. Of a
+centre head it is the cheapest of the 3 x 3 cells around the object's centre, and the peak of the heat map moves there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs
+from lidistill.types import Batch, DetectorOutput, InputError, Losses
+
+
+@dataclass(frozen=True)
+class LadConfig(MethodConfig):
+    """Nothing to set: the costs are the teacher's loss with the weights of the student's head."""
+
+    name: ClassVar[str] = "lad"
+    paper: ClassVar[str] = "Improving object detection by label assignment distillation, WACV 2022, arXiv 2108.10520"
+    needs: ClassVar[tuple[str, ...]] = ("boxes", "predictions")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weight != 1 or self.warmup_share != 0:
+            raise InputError("lad adds no loss that could be weighed; leave lad.weight at 1 and lad.warmup_share at 0")
+
+    def build(self, teacher_specs: Specs, student_specs: Specs) -> Lad:
+        heads = [tuple(name for name, spec in specs.items() if spec.kind == "head") for specs in (teacher_specs, student_specs)]
+        if not heads[0] or heads[0] != heads[1]:
+            raise InputError(
+                f"lad: the teacher has the heads {', '.join(heads[0]) or 'none'} and the student {', '.join(heads[1]) or 'none'}, "
+                "so it cannot assign the student's labels; build both for one dataset with one kind of head"
+            )
+        return Lad(self)
+
+
+class Lad(DistillationMethod):
+    """No parameter and no term of its own."""
+
+    assigns: ClassVar[bool] = True
+
+    def __init__(self, config: LadConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
+        return Losses({})
