@@ -159,6 +159,11 @@ def test_one_method_shows_every_setting_with_its_default(name):
     assert ROWS[name].paper in " ".join(result.output.split())
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_has_a_comment_beside_it(name):
+    assert not [setting.key for setting in settings_of(METHODS[name]) if not setting.comment]
+
+
 def test_nested_settings_are_written_as_overrides_write_them():
     keys = [setting.key for setting in settings_of(METHODS["rdd"])]
     assert "proposals.score_threshold" in keys

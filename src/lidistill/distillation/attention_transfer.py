@@ -26,8 +26,8 @@ class AttentionTransferConfig(MethodConfig):
     name: ClassVar[str] = "attention_transfer"
     paper: ClassVar[str] = "Paying more attention to attention, ICLR 2017, arXiv 1612.03928"
     weight: float = 1000.0  # times the mean over cells, as in the released code; the paper divides its beta of 1000 by their number
-    taps: tuple[str, ...] = ("neck",)
-    form: str = "paper"
+    taps: tuple[str, ...] = ("neck",)  # any maps that both networks have
+    form: str = "paper"  # or "absolute", which is not scaled
 
     def __post_init__(self) -> None:
         super().__post_init__()

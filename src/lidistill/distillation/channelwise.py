@@ -27,7 +27,7 @@ class ChannelwiseConfig(MethodConfig):
     name: ClassVar[str] = "channelwise"
     paper: ClassVar[str] = "Channel-wise knowledge distillation for dense prediction, ICCV 2021, arXiv 2011.13256"
     weight: float = 10.0  # for feature maps of detectors, as in mmrazor's settings; 5 there for segmentation
-    taps: tuple[str, ...] = ("neck",)
+    taps: tuple[str, ...] = ("neck",)  # any maps that both networks have
     temperature: float = 1.0  # mmrazor's; the paper's own sweep ends at 4
 
     def __post_init__(self) -> None:

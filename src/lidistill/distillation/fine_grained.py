@@ -32,7 +32,7 @@ class FineGrainedConfig(MethodConfig):
     paper: ClassVar[str] = "Distilling object detectors with fine-grained feature imitation, CVPR 2019, arXiv 1906.03609"
     needs: ClassVar[tuple[str, ...]] = ("boxes", "predictions")
     weight: float = 0.01
-    taps: tuple[str, ...] = ("neck",)
+    taps: tuple[str, ...] = ("neck",)  # any maps that both networks have
     share: float = 0.5  # of the best anchor's overlap, or of the Gaussian's peak, that a cell must exceed
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, InputError
 class FitNetsConfig(MethodConfig):
     name: ClassVar[str] = "fitnets"
     paper: ClassVar[str] = "FitNets, ICLR 2015, arXiv 1412.6550"
-    taps: tuple[str, ...] = ("neck",)
+    taps: tuple[str, ...] = ("neck",)  # any maps that both networks have
     foreground: float = 0.0  # share of the loss taken over cells inside labelled boxes, the rest over all cells
 
     def __post_init__(self) -> None:

@@ -43,14 +43,14 @@ class GidConfig(MethodConfig):
     name: ClassVar[str] = "gid"
     paper: ClassVar[str] = "General instance distillation, CVPR 2021, arXiv 2103.02340"
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
-    tap: str = "neck"
-    feature_weight: float = 5e-4
-    relation_weight: float = 40.0
-    response_weight: float = 1.0
+    tap: str = "neck"  # any map that both networks have
+    feature_weight: float = 5e-4  # of the features at instances
+    relation_weight: float = 40.0  # of the distances between instances
+    response_weight: float = 1.0  # of the heads' answers at the instances
     feature_reduction: str = "sum"  # or "mean": squared differences over the values of an instance; over instances always the mean
     relation_reduction: str = "mean"  # or "sum": over the pairs of a frame
     num_instances: int = 10  # a frame
-    nms_threshold: float = 0.3
+    nms_threshold: float = 0.3  # overlap of instances above which the lesser difference goes
     least_difference: float = 0.01  # of scores; below it the networks agree
     size: int = 7  # places a side at which an instance is read
 

@@ -41,12 +41,12 @@ class ItkdConfig(MethodConfig):
     name: ClassVar[str] = "itkd"
     paper: ClassVar[str] = "itKD, CVPR 2023, arXiv 2205.15531"
     needs: ClassVar[tuple[str, ...]] = ("boxes", "predictions")
-    variant: str = "released"
-    tap: str = "neck"
+    variant: str = "released"  # or "paper"
+    tap: str = "neck"  # any map that both networks have
     widths: tuple[int, ...] = (128, 64, 32)  # of the encoder's layers; the last is the code, and the decoder is its mirror
-    interchange_weight: float = 1.0
-    compressed_weight: float = 1.0
-    attention_weight: float = 1.0
+    interchange_weight: float = 1.0  # each map against what the other's code becomes; 0 leaves the part out, with its layers
+    compressed_weight: float = 1.0  # of the codes' difference; 0 leaves it out
+    attention_weight: float = 1.0  # of the heads' attention at objects; 0 leaves it out, with its layers
     detach_target: bool = False  # True: the student's map is not drawn towards what the decoder makes of the teacher's code
     heatmap: str = "sigmoid"  # class scores in the attention: squashed in both networks, or "logits" in both
     max_objects: int = 500  # a frame; also the number of places that means over objects are divided by, and the M of the attention's scale

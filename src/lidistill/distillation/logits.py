@@ -35,7 +35,7 @@ class LogitsConfig(MethodConfig):
     paper: ClassVar[str] = "Distilling the knowledge in a neural network, 2015, arXiv 1503.02531"
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
     temperature: float = 1.0  # higher ones lift the scores of background anchors towards one half and spend the student on them
-    class_weight: float = 1.0
+    class_weight: float = 1.0  # of the scores' divergence
     box_weight: float = 0.2  # SparseKD's (NeurIPS 2022); the labels' own box loss stays the main guide
     direction_weight: float = 0.2  # as in the detection loss of anchor heads
     confident: float = 0.1  # teacher score from which an anchor counts as an object: the threshold with which these detectors report boxes

@@ -26,7 +26,7 @@ class MimicConfig(MethodConfig):
     paper: ClassVar[str] = "Mimicking very efficient network for object detection, CVPR 2017"
     needs: ClassVar[tuple[str, ...]] = ("boxes",)
     weight: float = 0.1  # SparseKD's
-    taps: tuple[str, ...] = ("neck",)
+    taps: tuple[str, ...] = ("neck",)  # any maps that both networks have
     size: int = 7  # places read along the length and along the width of a box
 
     def __post_init__(self) -> None:

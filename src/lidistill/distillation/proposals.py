@@ -23,7 +23,7 @@ CENTER_CODES = ("offset", "height", "size", "rotation")  # the maps that make th
 class ProposalSettings(Settings):
     """Which places count, and how much around them belongs to them."""
 
-    score_threshold: float = 0.3
+    score_threshold: float = 0.3  # lowest score of a proposal
     max_proposals: int = 100  # best of a frame, all heads together
     max_before: int = 1000  # best anchors of a frame before suppression
     nms_threshold: float = 0.1  # overlap of anchor heads' boxes, turned to the nearest axis, above which the lower score goes, whatever its class

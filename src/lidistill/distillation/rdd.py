@@ -68,25 +68,25 @@ class RddConfig(MethodConfig):
     name: ClassVar[str] = "rdd"
     paper: ClassVar[str] = "Representation disparity-aware distillation, ICCV 2023, arXiv 2308.10308"
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
-    tap: str = "neck"
+    tap: str = "neck"  # any map that both networks have
     feature_weight: float = 0.2  # alpha 1
     logit_weight: float = 0.2  # alpha 2; 0 teaches by features alone
     temperature: float = 4.0  # tau
     crop: int = 7  # cells a side
     proposals: ProposalSettings = field(default_factory=ProposalSettings)
     fallback_threshold: float = 0.1  # score from which proposals count where there are fewer pairs than fallback_pairs
-    fallback_pairs: int = 10
-    order: str = "align"
-    align_on: str = "map"
-    softmax: str = "channel"
-    disparity: str = "norm"
-    mask: str = "hard"
+    fallback_pairs: int = 10  # of a batch
+    order: str = "align"  # widen, crop, soften; or "literal", as printed: soften, then widen
+    align_on: str = "map"  # where the widening takes its statistics; or "regions", the touched cells
+    softmax: str = "channel"  # over channels; or "spatial", over the cells of a crop
+    disparity: str = "norm"  # distance of two crops; or "gaussian_mi", the information of Gaussian patches
+    mask: str = "hard"  # which pairs teach: those above lambda; or "soft", "topk", "gd"
     lambda_value: float = 0.1  # disparity that a pair must exceed; with lambda_mode "quantile" the share of the pairs left out
-    lambda_mode: str = "absolute"
+    lambda_mode: str = "absolute"  # or "quantile"
     ramp: float = 0.1  # of the soft mask, in units of disparity
     topk_share: float = 0.6  # IDa-Det's (ECCV 2022)
     descent_steps: int = 5  # of "gd"; the paper names neither steps nor rate
-    descent_rate: float = 1.0
+    descent_rate: float = 1.0  # of "gd"
     boxes: str = "deltas"  # compared as codes or as decoded boxes, yaw by the sine of the difference
     logit_reduction: str = "mean"  # over the places of a window; "sum" makes large objects weigh more
 

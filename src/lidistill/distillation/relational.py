@@ -31,10 +31,10 @@ class RelationalConfig(MethodConfig):
     name: ClassVar[str] = "relational"
     paper: ClassVar[str] = "Relational knowledge distillation, CVPR 2019, arXiv 1904.05068"
     needs: ClassVar[tuple[str, ...]] = ("boxes",)
-    taps: tuple[str, ...] = ("neck",)
-    over: str = "objects"
-    distance_weight: float = 25.0
-    angle_weight: float = 50.0
+    taps: tuple[str, ...] = ("neck",)  # any maps that both networks have
+    over: str = "objects"  # or "frames": what an example is
+    distance_weight: float = 25.0  # of the distances between examples
+    angle_weight: float = 50.0  # of the angles between triples of examples
     most_objects: int = 32  # a frame; angles take the cube of the objects of a batch
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ class SimilarityConfig(MethodConfig):
     name: ClassVar[str] = "similarity"
     paper: ClassVar[str] = "Similarity-preserving knowledge distillation, ICCV 2019, arXiv 1907.09682"
     weight: float = 3000.0  # the paper's gamma on CIFAR-10
-    taps: tuple[str, ...] = ("neck",)
+    taps: tuple[str, ...] = ("neck",)  # any maps that both networks have
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Similarity:
         check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")
