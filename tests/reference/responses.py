@@ -124,3 +124,9 @@ def cheapest_cell(maps, frame: int, channel: int, box, size, origin, cell) -> tu
             error = sum(abs(a - b) for a, b in zip(center_codes_at(maps, frame, row, column), wanted, strict=True))
             costs.append((-((1 - p) ** 2) * math.log(p) + 0.25 * error, row, column))
     return min(costs)[1:]
+
+
+def dropped_channels(kept: int, available: int, worth: list[float] | None = None) -> list[int]:
+    """Channels that a thinner layer leaves out: the last ones, or those of least worth."""
+    order = sorted(range(available), key=lambda channel: 0.0 if worth is None else -worth[channel])
+    return sorted(order[kept:])

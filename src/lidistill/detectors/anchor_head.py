@@ -19,6 +19,7 @@ from lidistill.detectors.postprocessing import PostProcessing, candidates, detec
 from lidistill.detectors.ranked_targets import AnchorCosts, cheapest_anchors, check_same_places
 from lidistill.detectors.targets import Matching, assign_anchors
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
+from lidistill.ops.wiring import Block, Layer
 from lidistill.types import Anchors, Batch, Boxes, HeadOutput, InputError, Losses
 
 CODE_SIZE = 7
@@ -148,6 +149,9 @@ class AnchorHead(BevHead):
             yaw = with_direction(boxes[:, 6], directions[frame, rows].argmax(dim=1), self.config.direction)
             found.append(detections(torch.cat([boxes[:, :6], yaw[:, None]], dim=1), scores[frame, rows], self.config.post))
         return found
+
+    def wiring(self, joined: tuple[Block, ...]) -> list[Layer]:
+        return [Layer(name, None, joined, None) for name in ("conv_class", "conv_box", "conv_direction")]
 
     @torch.no_grad()
     def _costs(self, outputs: tuple[HeadOutput, ...], ranked_by: tuple[HeadOutput, ...]) -> list[AnchorCosts]:

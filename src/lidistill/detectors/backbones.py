@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lidistill.detectors.base import NORM_EPS, NORM_MOMENTUM, WidthRule
+from lidistill.ops.wiring import Block, Layer
 from lidistill.types import InputError, Settings, VoxelGrid
 
 
@@ -99,6 +100,20 @@ class BevTrunk(nn.Module):
             maps.append(canvas)
         return maps
 
+    def wiring(self, canvas: tuple[Block, ...]) -> tuple[list[Layer], tuple[Block, ...]]:
+        """Its layers, and the channels of each stage."""
+        layers: list[Layer] = []
+        ends: list[Block] = []
+        blocks = canvas
+        for index, stage in enumerate(self.stages):
+            assert isinstance(stage, nn.Sequential)
+            for place in range(0, len(stage), 3):  # convolution, norm, ReLU
+                output = f"bev.{index}.{place}"
+                layers.append(Layer(f"stages.{index}.{place}", f"stages.{index}.{place + 1}", blocks, output))
+                blocks = (Block(output),)
+            ends += blocks
+        return layers, tuple(ends)
+
 
 class BevNeck(nn.Module):
     """Enlarges every stage to one resolution and joins them: -> (B, sum of neck channels, H, W)."""
@@ -112,6 +127,15 @@ class BevNeck(nn.Module):
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
         return torch.cat([branch(stage) for branch, stage in zip(self.branches, stages, strict=True)], dim=1)
+
+    def wiring(self, stages: tuple[Block, ...]) -> tuple[list[Layer], tuple[Block, ...]]:
+        """Its layers, and the channels of the joined map."""
+        layers = []
+        for index, (branch, stage) in enumerate(zip(self.branches, stages, strict=True)):
+            assert isinstance(branch, nn.Sequential)
+            axes = (1, 0) if isinstance(branch[0], nn.ConvTranspose2d) else (0, 1)
+            layers.append(Layer(f"branches.{index}.0", f"branches.{index}.1", (stage,), f"neck.{index}", axes))
+        return layers, tuple(Block(f"neck.{index}") for index in range(len(layers)))
 
 
 def scatter_to_map(features: Tensor, coords: Tensor, batch_size: int, height: int, width: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import ClassVar
 from torch import nn
 
 from lidistill.ops.voxels import voxelise
+from lidistill.ops.wiring import Layer
 from lidistill.types import Batch, Boxes, DetectorOutput, InputError, Losses, Settings, TapSpec, VoxelGrid, Voxels
 
 NORM_EPS = 1e-3  # of every BatchNorm in the published detectors
@@ -110,6 +111,10 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def decode(self, output: DetectorOutput) -> list[Boxes]:
         """Detections with scores, one entry a frame, best first."""
+
+    def wiring(self) -> tuple[Layer, ...]:
+        """All layers with weights in the order in which they work, by which a thinner detector can start from this; () where that is not known."""
+        return ()
 
 
 def voxels_on(grid: VoxelGrid, voxels: Voxels | None) -> Voxels:

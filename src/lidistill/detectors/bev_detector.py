@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk
 from lidistill.detectors.base import Detector, DetectorConfig, WidthRule, voxels_on
+from lidistill.ops.wiring import Block, Layer
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, Losses, Settings, TapSpec, VoxelGrid, Voxels
 
 
@@ -24,6 +25,10 @@ class BevEncoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, voxels: Voxels) -> tuple[FeatureSet, Tensor]:
         """The rows for the tap `encoder`, and the trunk's input."""
+
+    @abstractmethod
+    def wiring(self) -> tuple[list[Layer], tuple[Block, ...]]:
+        """Its layers, and the channels of the map."""
 
 
 class EncoderConfig(Settings, ABC):
@@ -67,6 +72,10 @@ class BevHead(nn.Module, ABC):
     @abstractmethod
     def decode(self, outputs: tuple[HeadOutput, ...]) -> list[Boxes]:
         """Detections of each frame, best first."""
+
+    @abstractmethod
+    def wiring(self, joined: tuple[Block, ...]) -> list[Layer]:
+        """Its layers, given the channels of the joined map."""
 
 
 class HeadConfig(Settings, ABC):
@@ -155,6 +164,13 @@ class BevDetector(Detector):
 
     def decode(self, output: DetectorOutput) -> list[Boxes]:
         return self.head.decode(output.heads)
+
+    def wiring(self) -> tuple[Layer, ...]:
+        encoder, canvas = self.encoder.wiring()
+        trunk, stages = self.trunk.wiring(canvas)
+        neck, joined = self.neck.wiring(stages)
+        parts = {"encoder": encoder, "trunk": trunk, "neck": neck, "head": self.head.wiring(joined)}
+        return tuple(layer.within(name) for name, layers in parts.items() for layer in layers)
 
     def _map(self, features: Tensor, stride: int) -> FeatureMap:
         low, size = self.grid.point_range, self.grid.voxel_size

@@ -22,6 +22,7 @@ from lidistill.detectors.center_targets import CenterTargets, CenterTargetSettin
 from lidistill.detectors.ranked_targets import cheapest_cells, check_same_places
 from lidistill.ops.box_codes import decode_centers
 from lidistill.ops.iou import overlap_pairs_3d
+from lidistill.ops.wiring import Block, Layer
 from lidistill.types import Batch, Boxes, HeadOutput, InputError, Losses
 
 CODES = {"offset": 2, "height": 1, "size": 3, "rotation": 2}  # maps in the order of ops.box_codes.encode_centers
@@ -165,6 +166,19 @@ class CenterHead(BevHead):
         """Detections of each frame, best first; the score of a box is its heat map's, with its predicted overlap where there is one."""
         by_task = [self._decode_task(task, output) for task, output in enumerate(self._checked(outputs))]
         return [_best_first(parts) for parts in zip(*by_task, strict=True)]
+
+    def wiring(self, joined: tuple[Block, ...]) -> list[Layer]:
+        layers = [Layer("shared.conv", "shared.norm", joined, "head.shared")]
+        for task, branches in enumerate(self.tasks):
+            assert isinstance(branches, nn.ModuleDict)
+            for branch in branches:
+                name, blocks = f"tasks.{task}.{branch}", (Block("head.shared"),)
+                for index in range(self.config.hidden_layers):
+                    output = f"head.{task}.{branch}.{index}"
+                    layers.append(Layer(f"{name}.hidden.{index}.conv", f"{name}.hidden.{index}.norm", blocks, output))
+                    blocks = (Block(output),)
+                layers.append(Layer(f"{name}.output", None, blocks, None))
+        return layers
 
     def _decode_task(self, task: int, output: HeadOutput) -> list[Boxes]:
         """Detections of one task in each frame."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from lidistill.detectors.backbones import scatter_to_map
 from lidistill.detectors.base import NORM_EPS, NORM_MOMENTUM, WidthRule
 from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
+from lidistill.ops.wiring import INPUT, Block, Layer
 from lidistill.types import FeatureSet, InputError, VoxelGrid, Voxels
 
 CHANNELS_FROM_GEOMETRY = 6  # offsets to the mean of the pillar's points, and to the pillar's centre
@@ -185,6 +186,15 @@ class PillarEncoder(BevEncoder):
         found = FeatureSet(features=pillars, batch_index=voxels.coords[:, 0], positions=voxel_centres(voxels), occupancy=voxels.counts)
         width, height, _ = self.grid.shape
         return found, scatter_to_map(pillars, voxels.coords, voxels.batch_size, height, width)
+
+    def wiring(self) -> tuple[list[Layer], tuple[Block, ...]]:
+        layers: list[Layer] = []
+        blocks: tuple[Block, ...] = (Block(INPUT),)
+        for index in range(len(self.layers)):
+            output = f"encoder.{index}"
+            layers.append(Layer(f"layers.{index}.linear", f"layers.{index}.norm", blocks, output))
+            blocks = (Block(output), Block(output))  # a slot's own features, and its pillar's maxima
+        return layers, blocks[:1]
 
 
 def decorated_points(voxels: Voxels, legacy_features: bool) -> Tensor:

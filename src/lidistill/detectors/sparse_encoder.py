@@ -18,6 +18,7 @@ from lidistill.detectors.base import WidthRule
 from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
 from lidistill.detectors.sparse_blocks import ResidualBlock, SparseBlock
 from lidistill.ops.sparse import KernelMap, Sites, strided_map, submanifold_map
+from lidistill.ops.wiring import INPUT, Block, Layer
 from lidistill.types import FeatureSet, InputError, VoxelGrid, Voxels
 
 Triple = tuple[int, int, int]  # z, y, x
@@ -159,6 +160,19 @@ class SparseEncoder(BevEncoder):
             places.append(coords[:, 1 + axis].to(torch.float32) * (step * size) + (low + first * size))
         return torch.stack(places, dim=1)
 
+    def wiring(self) -> tuple[list[Layer], tuple[Block, ...]]:
+        layers, blocks = [], (Block(INPUT),)
+        for index, stage in enumerate(self.stages):
+            for place, block in enumerate(stage.children()):
+                name, output = f"stages.{index}.{place}", f"encoder.{index}.{place}"
+                if isinstance(block, ResidualBlock):  # the last layer's channels are added to those that came in
+                    layers += [_layer(f"{name}.first", blocks, output), _layer(f"{name}.second", (Block(output),), blocks[0].source)]
+                else:
+                    layers.append(_layer(name, blocks, output))
+                    blocks = (Block(output),)
+        layers.append(_layer("output", blocks, "encoder.output"))
+        return layers, (Block("encoder.output", copies=self.config.depth(self.grid.shape[2])),)
+
 
 def voxel_means(voxels: Voxels) -> Tensor:
     """Mean over the points of each voxel, every column: (M, 3 + F)."""
@@ -195,6 +209,11 @@ def points_under(voxels: Voxels, sites: Sites, stride: int) -> Tensor:
     blocks = cells(batch, (z // (2 * stride)).clamp(max=depth - 1), y // stride, x // stride)
     totals = voxels.counts.new_zeros(voxels.batch_size * depth * height * width).index_add(0, blocks, voxels.counts)
     return totals[cells(*sites.coords.unbind(dim=1))]
+
+
+def _layer(name: str, inputs: tuple[Block, ...], output: str) -> Layer:
+    """Of a SparseBlock."""
+    return Layer(f"{name}.conv", f"{name}.norm", inputs, output, axes=(2, 1))
 
 
 def _block(config: SparseEncoderConfig, channels: int) -> nn.Module:
