@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lidistill.training.guard import check_finite, check_gradients
+from lidistill.training.pull import pulls
 from lidistill.training.schedule import build_optimizer, build_schedule
 from lidistill.training.settings import TrainingSettings
 from lidistill.types import Batch
@@ -41,6 +42,8 @@ class TrainingModule(LightningModule):
         self.last = {"loss": total.detach()}
         self.last |= {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
         self.last |= {name: value.detach() for name, value in losses.logs.items()}
+        if self.settings.pull_every and (self.global_step + 1) % self.settings.pull_every == 0:
+            self.last |= pulls(losses, self.objective.student.parameters())  # type: ignore[union-attr]
         return total
 
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None) -> None:

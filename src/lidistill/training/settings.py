@@ -32,6 +32,7 @@ class TrainingSettings(Settings):
     validation_frames: int = 64  # frames of a validation while training; 0: all
     save_every: int = 100  # steps between two points a run can be resumed from
     log_every: int = 10
+    pull_every: int = 100  # steps between two looks at how strongly each method pulls beside the detection loss (needs a logged step); 0: never
     workers: int = 0  # loader processes a device
     devices: int = 1
     nodes: int = 1
