@@ -73,6 +73,9 @@ def test_simulate_writes_a_kitti_folder(tmp_path):
         (("evaluate", "--predictions", "x"), "--predictions needs --data"),
         (("predict", "nowhere", "scan.bin"), "not a run folder"),
         (("import", "nowhere.pth", "--from", "openpcdet", "--model", "pointpillars", "--data", "kitti:/x", "--out", "y"), "nowhere.pth"),
+        (("methods", "itdk"), "did you mean 'itkd'"),
+        (("methods", "itkd", "--markdown"), "leave out itkd"),
+        (("compare", "nowhere.yaml", "--out", "x"), "nowhere.yaml: cannot be read"),
         (("simulate", "x", "--preset", "velodyne"), "kitti"),
     ],
 )

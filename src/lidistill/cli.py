@@ -159,6 +159,8 @@ def methods(
     """Show the distillation methods: what they teach, what they need, on which detectors they run, and their settings."""
     from lidistill.jobs.methods import methods_as_markdown, print_methods
 
+    if markdown and name is not None:
+        raise InputError(f"--markdown prints the tables of all methods; leave out {name}, or --markdown")
     if markdown:
         print(methods_as_markdown())
     else:

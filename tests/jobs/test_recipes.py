@@ -13,6 +13,7 @@ from lidistill.jobs.methods import built, tap_specs
 from lidistill.jobs.setup import supervised
 from lidistill.ops.neighbours import k_nearest
 from lidistill.run_folder import RunFolder
+from tests.distillation import fakes
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -56,6 +57,17 @@ def test_its_methods_can_be_built_and_no_two_rows_are_the_same(plan, cells):
         for settings in () if lesson is None else lesson.methods:
             assert built(settings, *specs).config == settings
     assert len({repr(lesson) for lesson in lessons}) == len(lessons)
+
+
+def test_its_lessons_are_finite_on_outputs_of_nobody(plan, cells):
+    batch = fakes.make_batch()
+    taught = fakes.output(8, batch, 1)
+    for cell in cells:
+        if cell.seed == plan.seeds[0] and cell.experiment.distillation is not None:
+            for settings in cell.experiment.distillation.methods:
+                method = settings.build(fakes.specs(8), fakes.specs(4))
+                total = method(taught, fakes.output(4, batch, 2, requires_grad=True), batch).total
+                assert total.isfinite() and total.requires_grad, cell.row
 
 
 def test_it_says_how_to_run_it_and_the_page_lists_it(path):
