@@ -18,6 +18,7 @@ from lidistill.detectors import DETECTORS
 from lidistill.detectors.base import DetectorConfig
 from lidistill.distillation import METHODS
 from lidistill.distillation.base import MethodConfig
+from lidistill.distillation.initialisation import CHOICES, RANDOM
 from lidistill.training.settings import TrainingSettings
 from lidistill.types import InputError, Settings
 
@@ -34,6 +35,7 @@ class Distillation(Settings):
     minimum_score: float = 5.0  # percent on the headline metric below which a teacher is refused
     labelled_share: float = 1.0  # of the training frames whose labels are used; the others are as if nobody had labelled them
     teacher_labels: float | None = None  # lowest score of the teacher's detections that join the labels; None: none do
+    initialise: str = RANDOM  # which of the teacher's channels the student starts from: the "first", or the best by "bn_scale" or "l1"
 
     def __post_init__(self) -> None:
         if not 0 <= self.labelled_share <= 1:
@@ -42,10 +44,17 @@ class Distillation(Settings):
             raise InputError(f"distillation.teacher_labels is {self.teacher_labels}; give the lowest score of the teacher's boxes, such as 0.3")
         if 0 < self.labelled_share < 1 and self.teacher_labels is None:
             raise InputError("distillation.labelled_share leaves frames without labels; let the teacher label them (distillation.teacher_labels=0.3)")
+        if self.initialise not in (RANDOM, *CHOICES):
+            raise InputError(f"distillation.initialise is {self.initialise!r}; use one of {', '.join((RANDOM, *CHOICES))}")
         names = [method.name for method in self.methods]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InputError(f"methods: {', '.join(twice)} is listed twice; list each method once and set its weight")
+
+    @property
+    def is_start_alone(self) -> bool:
+        """Whether the teacher gives the student its first weights and nothing else."""
+        return not self.methods and self.teacher_labels is None and self.initialise != RANDOM
 
 
 @dataclass(frozen=True)

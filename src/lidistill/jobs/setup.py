@@ -68,8 +68,9 @@ def distilled(
     lessons = Distillation(teacher=str(teacher), methods=tuple(method_settings(name) for name in methods if name != "none"))
     student = plain_student(teacher, compression=compression, data=data, seed=seed)
     experiment = replace(student, role="distilled", distillation=lessons).overridden(overrides)
-    assert experiment.distillation is not None
-    if not experiment.distillation.methods and experiment.distillation.teacher_labels is None:
+    settled = experiment.distillation
+    assert settled is not None
+    if not settled.methods and settled.teacher_labels is None and not settled.is_start_alone:
         raise InputError("neither a method nor the teacher's labels are used; name a method, or set distillation.teacher_labels=0.3")
     return experiment
 

@@ -12,6 +12,7 @@ from lidistill.data.loading import FrameSource, TrainingFrames
 from lidistill.data.objects import object_database
 from lidistill.detectors.base import Detector
 from lidistill.distillation.certificate import certify
+from lidistill.distillation.initialisation import RANDOM, initialised
 from lidistill.evaluation.predict import predict
 from lidistill.evaluation.scores import Scores
 from lidistill.experiment import Distillation, Experiment
@@ -89,11 +90,16 @@ def _claim(folder: RunFolder, experiment: Experiment, resume: bool) -> None:
 
 
 def build_objective(experiment: Experiment, student: Detector) -> Supervised | Distilled:
-    """What the student minimises: its own loss, or with the teacher that the experiment names."""
+    """What the student minimises: its own loss, or with the teacher that the experiment names. `student` may be given a start from that teacher."""
     lessons = experiment.distillation
     if lessons is None:
         return Supervised(student)
     teacher = load_run(lessons.teacher).detector
+    if lessons.initialise != RANDOM:  # a run that is resumed overwrites this with its checkpoint
+        states = student.state_dict(), teacher.state_dict()
+        student.load_state_dict(initialised(*states, student.wiring(), teacher.wiring(), lessons.initialise))
+        if lessons.is_start_alone:
+            return Supervised(student)
     torch.manual_seed(experiment.seed)  # adapters start the same whatever was built before them
     methods = [method.build(teacher.tap_specs, student.tap_specs) for method in lessons.methods]
     return Distilled(student, teacher, methods, lessons.teacher_bn, lessons.teacher_labels)
