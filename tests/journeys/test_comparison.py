@@ -113,10 +113,11 @@ if __name__ == "__main__":
 """
 
 
-def test_a_cell_that_fails_is_named_and_the_others_are_finished(journey, tmp_path):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_cell_that_fails_is_named_and_the_others_are_finished(journey, tmp_path, processes):
     broken = (Row("bad", ("fitnets",), ("methods.fitnets.taps=[nowhere]",)), Row.of("logits"))
     with pytest.raises(InputError, match="1 students could not be trained.*bad, seed 0: .*nowhere"):
-        jobs.compare(plan_for(journey, rows=broken, seeds=(0,)), tmp_path / "c", processes=2, device="cpu", certificate=False)
+        jobs.compare(plan_for(journey, rows=broken, seeds=(0,)), tmp_path / "c", processes=processes, device="cpu", certificate=False)
     assert (tmp_path / "c" / "logits-seed0" / "scores.json").is_file()
 
 
@@ -168,7 +169,7 @@ def test_a_recipe_is_read_from_yaml_and_a_wrong_key_is_named(tmp_path):
         Comparison.read(path)
 
 
-def test_ray_missing_is_one_sentence(journey, tmp_path):
+def test_a_cluster_trains_the_cells_or_its_absence_is_one_sentence(journey, tmp_path):
     try:
         import ray  # noqa: F401
     except ImportError:

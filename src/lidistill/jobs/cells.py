@@ -49,11 +49,20 @@ def run_cells(cells: Sequence[Cell], *, processes: int = 1, device: str = "auto"
     if ray is not None:
         _on_cluster(todo, ray, device)
     elif processes == 1:
-        for number, cell in enumerate(todo, start=1):
-            Console(stderr=True).print(f"[bold]{number}/{len(todo)}[/bold] {cell.row}, seed {cell.seed}")
-            train(cell.experiment, cell.folder, resume=True, device=device, certificate=cell.certificate)
+        _one_by_one(todo, device)
     else:
         _side_by_side(todo, processes, device)
+
+
+def _one_by_one(cells: Sequence[Cell], device: str) -> None:
+    failed: list[tuple[Cell, BaseException]] = []
+    for number, cell in enumerate(cells, start=1):
+        Console(stderr=True).print(f"[bold]{number}/{len(cells)}[/bold] {cell.row}, seed {cell.seed}")
+        try:
+            train(cell.experiment, cell.folder, resume=True, device=device, certificate=cell.certificate)
+        except InputError as error:
+            failed.append((cell, error))
+    _raise_failed(failed)
 
 
 def _side_by_side(cells: Sequence[Cell], processes: int, device: str) -> None:
