@@ -8,6 +8,8 @@ from typing import ClassVar
 import pytest
 import torch
 
+from lidistill.detectors import WidthRule
+from lidistill.distillation import METHODS
 from lidistill.distillation.base import DistillationMethod, MethodConfig
 from lidistill.training.objective import Distilled, Supervised, with_teacher_labels
 from lidistill.types import Boxes, InputError, Losses
@@ -132,3 +134,24 @@ def test_a_student_with_nothing_to_learn_from_the_teacher_is_refused():
     with pytest.raises(InputError, match="needs a method or the teacher's labels"):
         Distilled(student, teacher, [])
     assert Distilled(student, teacher, [], teacher_labels=0.5)(small_batch()).total.isfinite()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_leaves_the_teacher_alone_and_nothing_of_itself_in_the_student(name):
+    torch.manual_seed(0)
+    teacher, student = small_config().build(), small_config().thinner(WidthRule.for_compression(4)).build()
+    teacher.head.conv_class.bias.data.zero_()  # scores at which methods that look at detections find some
+    method = METHODS[name]().build(teacher.tap_specs, student.tap_specs)
+    objective = Distilled(student, teacher, [method]).train()
+    before = {key: value.clone() for key, value in teacher.state_dict().items()}
+    kept = {id(tensor) for tensor in teacher.parameters()}
+    assert not any(id(parameter) in kept for parameter in objective.parameters())
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-3, weight_decay=0.1)
+    for seed in range(2):
+        objective(small_batch(seed)).total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    plain = small_config().thinner(WidthRule.for_compression(4)).build().state_dict()
+    assert {key: value.shape for key, value in objective.student.state_dict().items()} == {key: value.shape for key, value in plain.items()}
