@@ -29,8 +29,8 @@ def test_channels_without_any_contrast_have_finite_margins(value):
 
 
 def test_hand_counted_targets():
-    values = torch.tensor([[[[0.0, 2.0, 0.0]], [[-1.0, 2.0, -5.0]]]])
-    assert target(values, torch.tensor([-0.5, -3.0])).tolist() == [[[[-0.5, 2.0, -0.5]], [[-1.0, 2.0, -3.0]]]]
+    values = torch.tensor([[0.0, -1.0], [2.0, 2.0], [0.0, -5.0]])
+    assert target(values, torch.tensor([-0.5, -3.0])).tolist() == [[-0.5, -1.0], [2.0, 2.0], [-0.5, -3.0]]
 
 
 def test_the_adapter_is_a_convolution_and_a_batch_norm():

@@ -21,9 +21,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lidistill.distillation.adapters import adapted_squared_error
+from lidistill.distillation.adapters import adapted_squared_error, cell_rows, row_blocks
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_choice, check_taps
 from lidistill.distillation.maps import paired_maps
+from lidistill.distillation.moments import moments
 from lidistill.distillation.parts import full_precision, resampled
 from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses
 
@@ -78,7 +79,7 @@ class Overhaul(DistillationMethod):
         if self.config.margin == "zero":
             margins = torch.zeros_like(margins)
         weight, bias = adapter(learnt)
-        error = adapted_squared_error(learnt, weight, bias, target(taught.features, margins), partial=True)
+        error = adapted_squared_error(learnt, weight, bias, taught.features, partial=True, prepare=lambda rows: target(rows, margins))
         return error if self.config.scale == "mean" else error * (taught.features[0].numel() / PUBLISHED_DIVISOR)
 
 
@@ -96,10 +97,7 @@ class NormalisedAdapter(nn.Module):
         self.shift = nn.Parameter(torch.zeros(channels_out))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        rows = features.permute(0, 2, 3, 1).flatten(0, 2)
-        mean = rows.mean(dim=0)
-        centred = rows - mean
-        covariance = centred.T @ centred / len(rows)
+        mean, covariance = moments(features.permute(0, 2, 3, 1).flatten(0, 2))
         weight = self.convolution.weight
         variance = ((weight @ covariance) * weight).sum(dim=1).clamp_min(0)
         weight = weight * (self.scale * torch.rsqrt(variance + NORM_EPSILON))[:, None]
@@ -112,24 +110,26 @@ def margin(taught: Tensor) -> Tensor:
     After a ReLU, x ~ N(beta, gamma^2) with p = Phi(z), z = beta / gamma, shows E[max(x, 0)] = gamma (z p + phi(z)); p and that mean are known, so
     beta and gamma are, and E[x | x < 0] = beta - gamma phi(z) / (1 - p).
     """
-    cells = taught.permute(0, 2, 3, 1).flatten(0, 2)
-    share = (cells.count_nonzero(dim=0) / max(len(cells), 1)).to(taught.dtype)
-    mean = cells.mean(dim=0)
-    negative = cells.amin(dim=0) < 0
-    measured = torch.zeros_like(mean)
-    if negative.any():
-        below = cells.clamp(max=0)
-        num_below = below.count_nonzero(dim=0)
-        share, mean = share - num_below / len(cells), mean - below.mean(dim=0)
-        measured = below.sum(dim=0) / num_below.clamp_min(1)
-    share = share.clamp(RARE, 1 - RARE)
+    num_cells = max(taught.numel() // taught.shape[1], 1)
+    num_above, above, num_below, below = (taught.new_zeros(taught.shape[1], dtype=torch.float64) for _ in range(4))
+    blocks = (cell_rows(frame)[block] for frame in taught for block in row_blocks(frame[0].numel(), len(frame), frame.device))
+    for rows in blocks:
+        positive = rows.clamp_min(0)
+        num_above += positive.sign().sum(dim=0)
+        above += positive.sum(dim=0)
+        if rows.min() < 0:
+            negative = rows.clamp_max(0)
+            num_below -= negative.sign().sum(dim=0)
+            below += negative.sum(dim=0)
+    share = (num_above / num_cells).clamp(RARE, 1 - RARE)
     standard = torch.special.ndtri(share)
     density = torch.exp(-standard.square() / 2) / (2 * torch.pi) ** 0.5
-    spread = mean / (standard * share + density)
-    return torch.where(negative, measured, spread * (standard - density / (1 - share)))
+    spread = above / num_cells / (standard * share + density)
+    estimated = spread * (standard - density / (1 - share))
+    return torch.where(num_below > 0, below / num_below.clamp_min(1), estimated).to(taught.dtype)
 
 
 def target(taught: Tensor, margins: Tensor) -> Tensor:
-    """What the student should reach or stay below: taught (B, C, H, W), but no less than the margins (C,), and the margin for the zeros of a ReLU."""
-    margins = margins[:, None, None]
-    return torch.where(taught == 0, margins, torch.maximum(taught, margins))
+    """What the student should reach or stay below: taught (n, C), but no less than the margins (C,), and the margin for the zeros of a ReLU."""
+    is_zero = 1 - taught.sign().abs_()  # as numbers: choosing by a mask takes ten times as long
+    return torch.maximum(taught, margins).addcmul_(is_zero, margins)

@@ -13,9 +13,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from lidistill.distillation.products import product, summed_products
 
 Layer = tuple[Tensor, Tensor]  # weight (out, in) and bias (out,)
 
@@ -166,17 +167,17 @@ def _through(rows: Tensor, layers: Sequence[Layer]) -> list[Tensor]:
     """The rows, what each layer but the last makes of them, after its ReLU, and what the last makes."""
     steps = [rows]
     for weight, bias in layers[:-1]:
-        steps.append(F.linear(steps[-1], weight, bias).relu_())
-    return [*steps, F.linear(steps[-1], *layers[-1])]
+        steps.append(product(steps[-1], weight, bias).relu_())
+    return [*steps, product(steps[-1], *layers[-1])]
 
 
 def _pulled(gradient: Tensor, inputs: Sequence[Tensor], layers: Sequence[Layer], into: Sequence[Layer], to_input: bool = True) -> Tensor:
     """Gradient of the layers' output -> of their input, if wanted; those of the weights are added to `into`. `inputs` went into each layer."""
     for index in reversed(range(len(layers))):
-        into[index][0].addmm_(gradient.T, inputs[index])
+        into[index][0].add_(summed_products(gradient, inputs[index]))
         into[index][1].add_(gradient.sum(dim=0))
         if index > 0 or to_input:
-            gradient = gradient @ layers[index][0]
+            gradient = product(gradient, layers[index][0].T)
         if index > 0:
             gradient = torch.ops.aten.threshold_backward(gradient, inputs[index], 0)
     return gradient
