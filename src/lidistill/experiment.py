@@ -20,6 +20,7 @@ from lidistill.distillation import METHODS
 from lidistill.distillation.base import MethodConfig
 from lidistill.distillation.initialisation import CHOICES, RANDOM
 from lidistill.training.settings import TrainingSettings
+from lidistill.training.teacher_cache import PRECISIONS, check_batch_free, count_views
 from lidistill.types import InputError, Settings
 
 FORMAT = 1
@@ -36,6 +37,8 @@ class Distillation(Settings):
     labelled_share: float = 1.0  # of the training frames whose labels are used; the others are as if nobody had labelled them
     teacher_labels: float | None = None  # lowest score of the teacher's detections that join the labels; None: none do
     initialise: str = RANDOM  # which of the teacher's channels the student starts from: the "first", or the best by "bn_scale" or "l1"
+    cache_teacher: bool = False  # keep the teacher's outputs on disk and replay them; without augmentation, or with flips alone
+    cache_precision: str = "float32"  # of kept maps: exact, or "float16" to halve the space
 
     def __post_init__(self) -> None:
         if not 0 <= self.labelled_share <= 1:
@@ -46,6 +49,10 @@ class Distillation(Settings):
             raise InputError("distillation.labelled_share leaves frames without labels; let the teacher label them (distillation.teacher_labels=0.3)")
         if self.initialise not in (RANDOM, *CHOICES):
             raise InputError(f"distillation.initialise is {self.initialise!r}; use one of {', '.join((RANDOM, *CHOICES))}")
+        if self.cache_teacher:
+            check_batch_free(self.teacher_bn)
+        if self.cache_precision not in PRECISIONS:
+            raise InputError(f"distillation.cache_precision is {self.cache_precision!r}; use one of {', '.join(PRECISIONS)}")
         names = [method.name for method in self.methods]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -68,6 +75,10 @@ class Experiment(Settings):
     augmentation: Augmentation = field(default_factory=Augmentation)
     distillation: Distillation | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.distillation is not None and self.distillation.cache_teacher:
+            count_views(self.augmentation)  # refuses what cannot be replayed
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, as `experiment.yaml` holds them."""

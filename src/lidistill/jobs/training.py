@@ -23,6 +23,7 @@ from lidistill.training.checkpoint import save_weights
 from lidistill.training.fit import fit
 from lidistill.training.objective import Distilled, Supervised
 from lidistill.training.ranks import is_first_process
+from lidistill.training.teacher_cache import CachedTeacher, count_views, default_folder
 from lidistill.types import Frame, InputError
 
 
@@ -44,7 +45,7 @@ def train(experiment: Experiment, out: str | Path, *, resume: bool = False, devi
     lessons = experiment.distillation
     if lessons is not None and certificate and first:
         examine_teacher(load_run(lessons.teacher), experiment, lessons, folder, validation, device)
-    objective = build_objective(experiment, detector)
+    objective = build_objective(experiment, detector, len(frames))
     if first:
         folder.write_experiment({**experiment.to_dict(), "provenance": provenance(where)})
     training = experiment.training
@@ -89,8 +90,11 @@ def _claim(folder: RunFolder, experiment: Experiment, resume: bool) -> None:
         )
 
 
-def build_objective(experiment: Experiment, student: Detector) -> Supervised | Distilled:
-    """What the student minimises: its own loss, or with the teacher that the experiment names. `student` may be given a start from that teacher."""
+def build_objective(experiment: Experiment, student: Detector, num_frames: int | None = None) -> Supervised | Distilled:
+    """What the student minimises: its own loss, or with the teacher that the experiment names. `student` may be given a start from that teacher.
+
+    With `num_frames`, those of the training split, the teacher's outputs are kept and replayed where the experiment wants it; else the teacher runs.
+    """
     lessons = experiment.distillation
     if lessons is None:
         return Supervised(student)
@@ -102,7 +106,10 @@ def build_objective(experiment: Experiment, student: Detector) -> Supervised | D
             return Supervised(student)
     torch.manual_seed(experiment.seed)  # adapters start the same whatever was built before them
     methods = [method.build(teacher.tap_specs, student.tap_specs) for method in lessons.methods]
-    return Distilled(student, teacher, methods, lessons.teacher_bn, lessons.teacher_labels)
+    cache = None
+    if lessons.cache_teacher and num_frames is not None:
+        cache = CachedTeacher(teacher, default_folder(), num_frames, count_views(experiment.augmentation), lessons.cache_precision)
+    return Distilled(student, teacher, methods, lessons.teacher_bn, lessons.teacher_labels, cache)
 
 
 def examine_teacher(teacher: Run, experiment: Experiment, lessons: Distillation, folder: RunFolder, validation: FrameSource, device: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lidistill.detectors.base import Detector
 from lidistill.distillation.base import DistillationMethod
+from lidistill.training.teacher_cache import CachedTeacher, check_batch_free
 from lidistill.types import Batch, Boxes, InputError, Losses
 
 TEACHER_BN = ("eval", "train-frozen")
@@ -42,6 +43,8 @@ class Distilled(nn.Module):
     With `teacher_labels` the teacher's detections of at least that score join the labels, before them (label distillation of SparseKD, NeurIPS 2022,
     section 3.3; there without suppression of overlapping boxes, here as the teacher reports them). A frame without labels then has the
     teacher's alone. Without `teacher_labels`, frames without labels teach through the methods only.
+
+    A `cache` of this teacher answers in its place, with the same outputs.
     """
 
     def __init__(
@@ -51,16 +54,22 @@ class Distilled(nn.Module):
         methods: Sequence[DistillationMethod],
         teacher_bn: str = "eval",
         teacher_labels: float | None = None,
+        cache: CachedTeacher | None = None,
     ) -> None:
         super().__init__()
         if teacher_bn not in TEACHER_BN:
             raise InputError(f"distillation.teacher_bn is {teacher_bn!r}; use one of {', '.join(TEACHER_BN)}")
         if not methods and teacher_labels is None:
             raise InputError("a distilled student needs a method or the teacher's labels; name a method, for example --method pointdistiller")
+        if cache is not None:
+            check_batch_free(teacher_bn)
+            if cache.teacher is not teacher:
+                raise ValueError("the cache stands in for another teacher")
         self.student = student
         self.methods: Sequence[DistillationMethod] = nn.ModuleList(methods)  # type: ignore[assignment]
         self.teacher_bn = teacher_bn
         self.teacher_labels = teacher_labels
+        self.cache = cache
         object.__setattr__(self, "teacher", teacher.requires_grad_(False).eval())
 
     teacher: Detector
@@ -74,11 +83,12 @@ class Distilled(nn.Module):
         voxels = self.student.voxelise(batch)
         shared = voxels if self.teacher.grid == self.student.grid else None
         with torch.no_grad(), _batch_norm_mode(self.teacher, self.teacher_bn):
-            taught = self.teacher(batch, shared)
+            taught = self.teacher(batch, shared) if self.cache is None else self.cache(batch, shared)
         learnt = self.student(batch, voxels)
         losses = Losses({})
         if self.teacher_labels is not None:
-            batch = with_teacher_labels(batch, self.teacher.decode(taught), self.teacher_labels)
+            detections = self.teacher.decode(taught) if self.cache is None else self.cache.decode(taught)
+            batch = with_teacher_labels(batch, detections, self.teacher_labels)
             losses = Losses({}, {"teacher_labels": torch.tensor(sum(map(len, batch.boxes)) / batch.size)})
         if batch.labelled is None or all(batch.labelled):
             assigned = {"ranked_by": taught} if any(method.assigns for method in self.methods) else {}

@@ -1,0 +1,140 @@
+"""A detector's output in files: one file a frame and part, where a part is a tap, the maps of all heads, or the boxes.
+
+Files hold plain arrays and a description, each with a checksum (npz). They appear whole or not at all; one that cannot be read counts as missing.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lidistill.files import written_aside
+from lidistill.types import Anchors, Boxes, FeatureMap, FeatureSet, HeadOutput
+
+Part = FeatureMap | FeatureSet | tuple[HeadOutput, ...] | list[Boxes]
+
+_BOX_COLUMNS = ("geometry", "labels", "scores", "velocity", "point_counts", "difficulty")
+_LARGEST_HALF = torch.finfo(torch.float16).max
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """One frame's share of a part. `tensors` lie on the CPU as they are stored: maps without the batch axis, in the order of their memory."""
+
+    about: dict[str, Any]  # what the part is made of beside its tensors
+    tensors: dict[str, Tensor]
+    layouts: dict[str, str]  # of each tensor: "rows", "map" (C, H, W) or "map, channels last" (H, W, C)
+    dtypes: dict[str, str]  # of each tensor, before any rounding
+
+    def halved(self) -> FrameRecord:
+        """The maps in float16, rounded to 11 significant bits; one with a larger value than float16 can hold stays as it is."""
+        return replace(self, tensors={name: _half(t) if self.layouts[name] != "rows" else t for name, t in self.tensors.items()})
+
+
+def record_of(part: Part) -> FrameRecord:
+    """What is kept of a part of the output on one frame, that is on a batch of one."""
+    if isinstance(part, FeatureMap):
+        return _record({"kind": "map", "origin": part.origin, "cell": part.cell}, {"features": part.features})
+    if isinstance(part, FeatureSet):
+        columns = {"features": part.features, "positions": part.positions, "occupancy": part.occupancy}
+        return _record({"kind": "set"}, columns, are_rows=True)
+    if isinstance(part, tuple):
+        heads = [{"kind": h.kind, "classes": h.classes, "origin": h.origin, "cell": h.cell, "maps": list(h.maps)} for h in part]
+        return _record({"kind": "heads", "heads": heads}, {f"{row}.{name}": values for row, h in enumerate(part) for name, values in h.maps.items()})
+    (boxes,) = part
+    return _record({"kind": "boxes"}, {name: getattr(boxes, name) for name in _BOX_COLUMNS}, are_rows=True)
+
+
+def join(records: Sequence[FrameRecord], device: torch.device, anchors: Sequence[Anchors | None] = ()) -> Part:
+    """The part on the frames of `records` side by side, bit for bit but for what `halved` rounded. Heads need their `anchors`."""
+    about, kind = records[0].about, records[0].about["kind"]
+    if kind == "boxes":
+        return [Boxes(**{name: _joined([record], name, device) for name in record.tensors}) for record in records]
+    tensors = {name: _joined(records, name, device) for name in records[0].tensors}
+    if kind == "map":
+        return FeatureMap(tensors["features"], _pair(about["origin"]), _pair(about["cell"]))
+    if kind == "set":
+        counts = torch.tensor([len(record.tensors["positions"]) for record in records])
+        batch_index = torch.repeat_interleave(torch.arange(len(records)), counts).to(device)
+        return FeatureSet(batch_index=batch_index, **tensors)
+    return tuple(
+        HeadOutput(
+            kind=head["kind"],
+            classes=tuple(head["classes"]),
+            maps={name: tensors[f"{index}.{name}"] for name in head["maps"]},
+            origin=_pair(head["origin"]),
+            cell=_pair(head["cell"]),
+            anchors=own,
+        )
+        for index, (head, own) in enumerate(zip(about["heads"], anchors, strict=True))
+    )
+
+
+def write_record(path: Path, record: FrameRecord) -> None:
+    """Whole or not at all; an InputError where it cannot be written."""
+    about = json.dumps({"about": record.about, "layouts": record.layouts, "dtypes": record.dtypes})
+    arrays = {f"tensor {name}": _as_array(tensor) for name, tensor in record.tensors.items()}
+    with written_aside(path) as aside, aside.open("wb") as file:
+        np.savez(file, description=np.array(about), **arrays)  # type: ignore[arg-type]
+
+
+def read_record(path: Path) -> FrameRecord | None:
+    """None where there is no file, or one that is damaged or not ours."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            described = json.loads(str(content["description"]))
+            dtypes: dict[str, str] = described["dtypes"]
+            tensors = {name: _as_tensor(content[f"tensor {name}"], dtype) for name, dtype in dtypes.items()}
+        return FrameRecord(described["about"], tensors, described["layouts"], dtypes)
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def _record(about: dict[str, Any], tensors: Mapping[str, Tensor | None], are_rows: bool = False) -> FrameRecord:
+    """The record of maps (1, C, H, W), or of rows; a None is left out."""
+    stored, layouts = {}, {}
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        kept, layouts[name] = tensor.detach(), "rows"
+        if not are_rows:
+            last = kept.stride(1) < kept.stride(3)  # a slice of the channels of a channels_last map counts too
+            layouts[name] = "map, channels last" if last else "map"
+            kept = kept[0].permute(1, 2, 0) if last else kept[0]
+        stored[name] = kept.cpu().contiguous()
+    return FrameRecord(about, stored, layouts, {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in stored.items()})
+
+
+def _joined(records: Sequence[FrameRecord], name: str, device: torch.device) -> Tensor:
+    layout, dtype = records[0].layouts[name], getattr(torch, records[0].dtypes[name])
+    parts = [record.tensors[name].to(dtype) for record in records]
+    joined = (torch.cat(parts) if layout == "rows" else torch.stack(parts)).to(device)
+    return joined.permute(0, 3, 1, 2) if layout == "map, channels last" else joined
+
+
+def _half(tensor: Tensor) -> Tensor:
+    fits = tensor.dtype == torch.float32 and not bool((tensor.abs() > _LARGEST_HALF).any())
+    return tensor.half() if fits else tensor
+
+
+def _as_array(tensor: Tensor) -> np.ndarray:
+    """NumPy has no bfloat16; its bits are kept as integers."""
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _as_tensor(array: np.ndarray, dtype: str) -> Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
+
+
+def _pair(values: Sequence[float]) -> tuple[float, float]:
+    return float(values[0]), float(values[1])

@@ -1,0 +1,315 @@
+"""The cached teacher: its outputs are computed once, kept on disk, and replayed when the same input comes back.
+
+A frozen teacher in evaluation mode is a function of its input, so an output is kept under a digest of just that: the points of the frame as the
+student sees it, the voxels it was given, the precision. A frame that was changed in any way is another input; nothing stale can be replayed. What
+makes a cache worth its space is that inputs come back, which `count_views` demands: no augmentation, or flips alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from rich.console import Console
+
+import lidistill
+from lidistill.data.augment import Augmentation
+from lidistill.detectors.base import Detector
+from lidistill.files import write_text
+from lidistill.training.ranks import is_first_process
+from lidistill.training.stored_outputs import FrameRecord, Part, join, read_record, record_of, write_record
+from lidistill.types import Anchors, Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, InputError, Voxels
+
+FORMAT = 1
+PRECISIONS = ("float32", "float16")
+HEADS, BOXES = "heads", "boxes"  # the parts of an output beside its taps
+
+
+def count_views(augmentation: Augmentation) -> int:
+    """How many versions of a frame training can see: 1, 2 or 4. An InputError where every step sees a new one, and nothing could be replayed."""
+    changes = {
+        "paste={}": any(augmentation.paste.values()),
+        "object_noise=null": augmentation.object_noise is not None,
+        "rotation=0": augmentation.rotation != 0,
+        "scale=[1,1]": augmentation.scale != (1, 1),
+        "translation_std=[0,0,0]": any(augmentation.translation_std),
+        "shuffle=false": augmentation.shuffle,  # moves the last bits even below the voxel caps: points of a pillar are summed in their order
+    }
+    remedies = [f"augmentation.{remedy}" for remedy, changed in changes.items() if changed]
+    if remedies:
+        raise InputError(
+            "distillation.cache_teacher replays the teacher's outputs, and this augmentation makes every input a new one; "
+            f"set {' '.join(remedies)}, or distillation.cache_teacher=false"
+        )
+    return 2 ** sum(0 < chance < 1 for chance in (augmentation.flip_y, augmentation.flip_x))
+
+
+def check_batch_free(teacher_bn: str) -> None:
+    """An InputError unless the teacher's output on a frame is the same whatever stands beside it in the batch."""
+    if teacher_bn != "eval":
+        raise InputError(
+            f"distillation.cache_teacher cannot be used with distillation.teacher_bn={teacher_bn}, by which an output depends on the whole batch; "
+            "set distillation.teacher_bn=eval, or distillation.cache_teacher=false"
+        )
+
+
+def default_folder() -> Path:
+    """`teachers` in LIDISTILL_CACHE, or in ~/.cache/lidistill."""
+    return Path(os.environ.get("LIDISTILL_CACHE") or Path.home() / ".cache" / "lidistill") / "teachers"
+
+
+class CachedTeacher:
+    """Stands in for a frozen teacher with its verbs forward and decode. Parts of its output are loaded, or computed and kept, when first read.
+
+    So nothing is stored that no method reads, and methods that read the same parts share them, as do all students of one teacher. The folder of a
+    teacher is named after its weights, its settings, `precision` and the versions of this package and of torch.
+
+    Where a frame's part is missing, the teacher runs on that frame alone: matrix products round the rows of a frame in another way where other frames
+    stand beside them, and a stored output would then depend on the batch in which it was made. A training therefore ends with the same weights
+    whatever is stored. From one with the running teacher it differs by that rounding (about 1e-6 of a feature), with a batch of one not at all.
+
+    With `precision` "float16" maps are rounded to 11 significant bits (relative error up to 4.9e-4, from 6e-5 on) before they are used, whether they
+    come from disk or from the teacher. Sets and boxes are never rounded.
+    """
+
+    def __init__(self, teacher: Detector, folder: Path, num_frames: int, num_views: int = 1, precision: str = "float32") -> None:
+        """`folder` holds the caches of all teachers; frames and views say how many outputs there will be."""
+        if precision not in PRECISIONS:
+            raise InputError(f"distillation.cache_precision is {precision!r}; use one of {', '.join(PRECISIONS)}")
+        self.teacher = teacher
+        self.num_frames, self.num_views = num_frames, num_views
+        self.half = precision == "float16"
+        described = _description(teacher, precision)
+        self.folder = folder / _digest(json.dumps(described, sort_keys=True).encode())
+        self.anchors: tuple[Anchors | None, ...] | None = None  # they are no part of a frame: known once the teacher has run
+        self.sizes: dict[str, list[int]] = {}  # part -> bytes of each file of the first batch
+        self.has_announced = False
+        self.writes = True
+        try:
+            write_text(self.folder / "teacher.json", json.dumps(described, indent=2, sort_keys=True) + "\n")
+        except InputError as error:
+            self._stop(error)
+
+    def __call__(self, batch: Batch, voxels: Voxels | None = None) -> DetectorOutput:
+        """The teacher's output, its parts still to be read. An InputError once it is clear that the disk cannot hold what will be stored."""
+        if self.sizes and not self.has_announced:
+            self._announce()
+        return _Recalled(_Lesson(self, batch, voxels))
+
+    def decode(self, output: DetectorOutput) -> list[Boxes]:
+        """The teacher's detections, one entry a frame."""
+        assert isinstance(output, _Recalled)
+        return output.lesson.part(BOXES)
+
+    def load(self, key: str, part: str) -> FrameRecord | None:
+        """What is stored, or None."""
+        record = read_record(self._path(key, part))
+        if record is not None:
+            self._note_size(key, part)
+        return record
+
+    def store(self, key: str, part: str, record: FrameRecord) -> None:
+        """A folder that cannot be written costs a warning and the saving, not the training."""
+        if not self.writes:
+            return
+        try:
+            write_record(self._path(key, part), record)
+        except InputError as error:
+            self._stop(error)
+        else:
+            self._note_size(key, part)
+
+    def _path(self, key: str, part: str) -> Path:
+        return self.folder / key[:2] / f"{key}.{part}.npz"
+
+    def _stop(self, error: InputError) -> None:
+        self.writes = False
+        warnings.warn(f"the teacher's outputs are not stored, so it runs where they are missing: {error}", stacklevel=3)
+
+    def _note_size(self, key: str, part: str) -> None:
+        if not self.has_announced:
+            self.sizes.setdefault(part, []).append(self._path(key, part).stat().st_size)
+
+    def _announce(self) -> None:
+        """After the first batch, which shows what the methods read: the space that all of it will take."""
+        self.has_announced = True
+        if not self.writes or not is_first_process():
+            return
+        whole = sum(mean(sizes) for sizes in self.sizes.values()) * self.num_frames * self.num_views
+        present = sum(path.stat().st_size for part in self.sizes for path in self.folder.glob(f"??/*.{part}.npz"))
+        free = shutil.disk_usage(self.folder).free
+        views = f"{self.num_frames} frames x {self.num_views} view{'s' if self.num_views > 1 else ''}"
+        space = f"{_readable(whole)} for {views}, {_readable(present)} of it there; free {_readable(free)}"
+        Console(stderr=True).print(f"teacher's outputs in {self.folder}: {space}", highlight=False, markup=False, soft_wrap=True)
+        if whole - present > free:
+            raise InputError(
+                f"{self.folder}: the teacher's outputs do not fit ({space}); set LIDISTILL_CACHE to a larger disk, "
+                "distillation.cache_precision=float16 to halve them, or distillation.cache_teacher=false"
+            )
+
+
+class _Lesson:
+    """The teacher's output on one batch, as far as it was asked for."""
+
+    def __init__(self, cache: CachedTeacher, batch: Batch, voxels: Voxels | None) -> None:
+        self.cache = cache
+        self.device = batch.points.device
+        self.precision = _Precision.now(self.device.type)
+        self.frames = _single_frames(batch, voxels)
+        self.keys = [_frame_key(*frame, f"{self.device.type} {self.precision.name}") for frame in self.frames]
+        self.parts: dict[str, Any] = {}
+        self.live: dict[int, DetectorOutput] = {}
+
+    def part(self, name: str) -> Any:
+        """A tap, the heads or the boxes, of all frames side by side."""
+        if name not in self.parts:
+            self.parts[name] = self._joined([self._record(name, row) for row in range(len(self.frames))])
+        return self.parts[name]
+
+    def _record(self, name: str, row: int) -> FrameRecord:
+        record = self.cache.load(self.keys[row], name)
+        if record is None:
+            record = record_of(self._made(name, row))
+            if self.cache.half:
+                record = record.halved()
+            self.cache.store(self.keys[row], name, record)
+        return record
+
+    def _made(self, name: str, row: int) -> Part:
+        if name == BOXES:
+            heads = self._joined([self._record(HEADS, row)])
+            with self.precision.restored():
+                return self.cache.teacher.decode(DetectorOutput({}, heads))
+        return self._run(row).heads if name == HEADS else self._run(row).taps[name]
+
+    def _joined(self, records: list[FrameRecord]) -> Any:
+        if records[0].about["kind"] == "heads" and self.cache.anchors is None:
+            self._run(0)
+        return join(records, self.device, self.cache.anchors or ())
+
+    def _run(self, row: int) -> DetectorOutput:
+        """The running teacher's output on one frame, under the precision in which the lesson began, wherever it is asked for."""
+        if row not in self.live:
+            with self.precision.restored():
+                self.live[row] = self.cache.teacher(*self.frames[row])
+            self.cache.anchors = tuple(head.anchors for head in self.live[row].heads)
+        return self.live[row]
+
+
+class _Recalled(DetectorOutput):
+    """A DetectorOutput whose parts come into being when they are read."""
+
+    def __init__(self, lesson: _Lesson) -> None:
+        object.__setattr__(self, "lesson", lesson)
+        object.__setattr__(self, "taps", _Taps(lesson))
+
+    lesson: _Lesson
+
+    @property
+    def heads(self) -> tuple[HeadOutput, ...]:
+        return self.lesson.part(HEADS)
+
+
+class _Taps(Mapping[str, FeatureMap | FeatureSet]):
+    def __init__(self, lesson: _Lesson) -> None:
+        self.lesson = lesson
+        self.names = tuple(name for name, spec in lesson.cache.teacher.tap_specs.items() if spec.kind != "head")
+
+    def __getitem__(self, name: str) -> FeatureMap | FeatureSet:
+        if name not in self.names:
+            raise KeyError(name)
+        return self.lesson.part(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names  # without reading the tap
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class _Precision:
+    """Autocast as it was when the lesson began. A method may ask for a part where it has switched autocast off."""
+
+    def __init__(self, device_type: str, enabled: bool, dtype: torch.dtype) -> None:
+        self.device_type, self.enabled, self.dtype = device_type, enabled, dtype
+
+    @staticmethod
+    def now(device_type: str) -> _Precision:
+        return _Precision(device_type, torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type))
+
+    @property
+    def name(self) -> str:
+        return str(self.dtype) if self.enabled else "full"
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        with torch.no_grad(), torch.autocast(self.device_type, self.dtype, self.enabled):
+            yield
+
+
+def _single_frames(batch: Batch, voxels: Voxels | None) -> list[tuple[Batch, Voxels | None]]:
+    """Each frame as a batch of one, with its voxels."""
+    points = batch.points.split(torch.bincount(batch.batch_index, minlength=batch.size).tolist())
+    alone = [
+        Batch((frame_id,), rows, torch.zeros(len(rows), dtype=torch.int64, device=rows.device), (boxes,))
+        for frame_id, rows, boxes in zip(batch.frame_ids, points, batch.boxes, strict=True)
+    ]
+    return [(frame, None if voxels is None else _voxels_of(voxels, row)) for row, frame in enumerate(alone)]
+
+
+def _voxels_of(voxels: Voxels, row: int) -> Voxels:
+    """Those of one frame, as voxelising it alone gives them but for `num_over_cap`."""
+    own = voxels.coords[:, 0] == row
+    of_own = own[voxels.voxel_index]
+    coords, counts = voxels.coords[own].clone(), voxels.counts[own]
+    coords[:, 0] = 0
+    voxel_index = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    return Voxels(voxels.points[of_own], voxel_index, counts, coords, voxels.grid, batch_size=1)
+
+
+def _frame_key(frame: Batch, voxels: Voxels | None, circumstances: str) -> str:
+    """A digest of all that the teacher's output on one frame depends on.
+
+    With the points and the grid, the number of voxels says which of them the cap kept.
+    """
+    points = frame.points.detach().cpu().contiguous()
+    given = "own voxels" if voxels is None else f"{len(voxels.counts)} voxels of {voxels.grid}"
+    return _digest(points.numpy().tobytes(), f"{tuple(points.shape)} {points.dtype} {given} {circumstances}".encode())
+
+
+def _description(teacher: Detector, precision: str) -> dict[str, Any]:
+    """What a teacher's outputs depend on beside its input."""
+    weights = [_digest(name.encode(), repr((value.shape, value.stride(), value.dtype)).encode(), _bytes(value)) for name, value in _state(teacher)]
+    versions = {"lidistill": lidistill.__version__, "torch": str(torch.__version__)}
+    return {"format": FORMAT, "settings": repr(teacher.config), "weights": _digest(*map(str.encode, weights)), "precision": precision, **versions}
+
+
+def _state(teacher: Detector) -> list[tuple[str, torch.Tensor]]:
+    return sorted(teacher.state_dict().items())
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def _digest(*contents: bytes) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for content in contents:
+        found.update(len(content).to_bytes(8, "little") + content)
+    return found.hexdigest()
+
+
+def _readable(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
