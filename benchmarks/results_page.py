@@ -19,7 +19,7 @@ Every figure was written by a script under `benchmarks/` and carries device, thr
 
 
 def main() -> None:
-    parts = [HEAD, demo(), real_frames(), numbers()]
+    parts = [HEAD, demo(), detectors(), comparisons(), real_frames(), numbers()]
     (RESULTS / "README.md").write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -59,6 +59,52 @@ def demo() -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def detectors() -> str:
+    results, where = read("detectors")
+    lines = [
+        "## Every detector: a short training on simulated streets",
+        "",
+        "`python benchmarks/bench_detectors.py`. **Simulated data**, KITTI metric, AP R40 at the strict overlaps on 240 validation frames, one seed, teacher and "
+        f"students on the same short schedule. {where}.",
+        "",
+        "| detector | run | steps | Car 3D moderate | Pedestrian | Cyclist | mean 3D moderate | mean BEV moderate | parameters | MACs |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in results.items():
+        for kind, values in found["scores"].items():
+            cells = [f"{values[f'strict/3d/{label}/R40/moderate']:.1f}" for label in ("Car", "Pedestrian", "Cyclist")]
+            mean, bev = (values[f"strict/{metric}/mean/R40/moderate"] for metric in ("3d", "bev"))
+            size, macs = found["parameters"][kind], found["macs"][kind]
+            lines.append(f"| {name} | {kind} | {found['steps']} | {' | '.join(cells)} | **{mean:.1f}** | {bev:.1f} | {size:,} | {macs / 1e6:.0f} M |")
+    lines.append("")
+    for name, found in results.items():
+        low, high = found["interval_over_frames"]
+        lines.append(
+            f"* {name}: distilled over plain **{found['gain']:+.1f} AP**, 95 % paired interval over frames {low:+.1f} to {high:+.1f}; "
+            f"one seed, trained at commit {found['conditions']['commit']}."
+        )
+    lines += ["", "![Scores while training](detectors.svg)", "", "Points before the last are on 64 of the validation frames.", ""]
+    return "\n".join(lines)
+
+
+def comparisons() -> str:
+    """The tables of `lidistill compare`, as it wrote them."""
+    parts = [
+        "## Methods side by side",
+        "",
+        "Made by `lidistill compare` from the recipes of the same names, through `python benchmarks/bench_comparisons.py`.",
+        "",
+    ]
+    for path in sorted(RESULTS.glob("comparison_*.md"), key=lambda path: (path.stem != "comparison_methods", path.stem)):
+        title = path.stem.removeprefix("comparison_").replace("_", "-")
+        text = path.read_text(encoding="utf-8").partition("\n")[2].strip()
+        parts += [f"### {title}", "", text, ""]
+        notes = path.with_suffix(".notes.txt")
+        if notes.is_file():
+            parts += [notes.read_text(encoding="utf-8").strip(), ""]
+    return "\n".join(parts)
 
 
 def real_frames() -> str:
@@ -103,11 +149,34 @@ def numbers() -> str:
         f"{overlap['times']['shapely, tree and vectorised']['median_s'] / overlap['times']['overlap_bev']['median_s']:.0f} times as fast as shapely | `ops.json` |",
         f"| rotated suppression of 9,000 boxes | ≤ 1 s | {min(suppression):.0f} to {max(suppression):.0f} ms | `ops.json` |",
     ]
+    sparse, sparse_where = read("sparse")
+    step, step_where = read("second_step")
+    coder, coder_where = read("itkd")
+    for threads in (1, 2):
+        if found := sparse.get(f"threads_{threads}"):
+            ratios = found["ratio_to_spconv"]
+            lines.append(
+                f"| SECOND's sparse trunk, {found['voxels']:,} voxels, forward and backward, {threads} thread{'s' if threads > 1 else ''}, over spconv's CPU build | "
+                f"{'≤ 1.2, goal 1.0' if threads == 1 else 'faster than one thread'} | {ratios['sum']:.2f} (forward {ratios['forward']:.2f}); "
+                f"{found['step']['lidistill']['min_s'] * 1e3:.0f} ms | `sparse.json` |"
+            )
+    memory = sparse["threads_1"]["peak_bytes"]
+    share = memory["lidistill"] / memory["spconv"]
+    lines.append(f"| its memory over spconv's | ≤ 1.5 | {share:.2f} | |")
+    stages = ", ".join(f"{name} {times['min_s'] * 1e3:.0f} ms" for name, times in step["stages"].items())
+    lines.append(
+        f"| SECOND's training step at KITTI size, batch 1, over its dense part alone | | {step['times_the_dense_part']['min_s']:.2f}: {stages} | `second_step.json` |"
+    )
+    lines.append(
+        f"| itKD's autoencoder branch at 234 × 234, 384 and 96 channels, over the straightforward form | ≤ 0.5 | {coder['batch 1']['ratio']:.2f}, "
+        f"batch of two {coder['batch 2']['ratio']:.2f} | `itkd.json` |"
+    )
     lines += [
-        f"| distilled step ÷ (plain step + teacher forward), KITTI size, batch {steps['simulated frames']}: {name} | ≤ 1.4 | {steps[name]['ratio_median']:.2f} by the median, "
-        f"{steps[name]['ratio_min']:.2f} by the minimum | `distilled_step.json` |"
-        for name in ("pointdistiller", "logits", "fitnets")
+        f"| distilled step ÷ (plain step + teacher forward), KITTI size, batch 2: {name} | ≤ 1.4, goal 1.25 | {found['ratio_min']:.2f} | `distilled_step.json` |"
+        for name, found in sorted(steps.items())
+        if isinstance(found, dict) and "ratio_min" in found
     ]
+    lines += ["", f"Sparse: {sparse_where}. SECOND: {step_where}. itKD: {coder_where}."]
     lines += ["", f"Metric, operators, simulator: {kitti_where}. PointDistiller: {graphs_where}. Steps: {steps_where}.", ""]
     return "\n".join(lines)
 
