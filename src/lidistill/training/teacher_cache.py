@@ -13,7 +13,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -136,20 +136,23 @@ class CachedTeacher:
         warnings.warn(f"the teacher's outputs are not stored, so it runs where they are missing: {error}", stacklevel=3)
 
     def _note_size(self, key: str, part: str) -> None:
-        if not self.has_announced:
+        if self.has_announced:
+            return
+        with suppress(OSError):  # removed by somebody in the meantime
             self.sizes.setdefault(part, []).append(self._path(key, part).stat().st_size)
 
     def _announce(self) -> None:
         """After the first batch, which shows what the methods read: the space that all of it will take."""
         self.has_announced = True
-        if not self.writes or not is_first_process():
+        if not self.writes:
             return
         whole = sum(mean(sizes) for sizes in self.sizes.values()) * self.num_frames * self.num_views
         present = sum(path.stat().st_size for part in self.sizes for path in self.folder.glob(f"??/*.{part}.npz"))
         free = shutil.disk_usage(self.folder).free
         views = f"{self.num_frames} frames x {self.num_views} view{'s' if self.num_views > 1 else ''}"
         space = f"{_readable(whole)} for {views}, {_readable(present)} of it there; free {_readable(free)}"
-        Console(stderr=True).print(f"teacher's outputs in {self.folder}: {space}", highlight=False, markup=False, soft_wrap=True)
+        if is_first_process():
+            Console(stderr=True).print(f"teacher's outputs in {self.folder}: {space}", highlight=False, markup=False, soft_wrap=True)
         if whole - present > free:
             raise InputError(
                 f"{self.folder}: the teacher's outputs do not fit ({space}); set LIDISTILL_CACHE to a larger disk, "
