@@ -52,6 +52,16 @@ def test_hand_counted_error():
     assert adapted_squared_error(features, weight, bias, target, partial=True).item() == pytest.approx(5 / 4)
 
 
+def test_a_target_is_prepared_block_by_block(monkeypatch):
+    monkeypatch.setattr(adapters, "BLOCK_ELEMENTS_CPU", 5 * 8)
+    inputs, target, _ = problem()
+    floor = torch.tensor([-0.5, -0.1, 0.0, -2.0, 0.3])
+    expected = with_gradients(baselines.adapted_squared_error, inputs, torch.maximum(target, floor[:, None, None]), None, True)
+    found = with_gradients(adapted_squared_error, inputs, target, None, True, lambda rows: torch.maximum(rows, floor))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_an_equal_map_behind_the_identity_has_no_error_and_no_gradient():
     (features, _, _), _, _ = problem(narrow=4)
     inputs = (features, torch.eye(4, requires_grad=True), torch.zeros(4, requires_grad=True))

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lidistill.distillation import channelwise
+from lidistill.distillation import adapters, channelwise
 from lidistill.distillation.channelwise import ChannelwiseConfig, channel_divergence
 from lidistill.types import InputError
 from tests.distillation import fakes
@@ -19,8 +19,10 @@ def test_hand_counted_divergence_of_two_cells():
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 @pytest.mark.parametrize("adapted", [False, True])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_value_and_gradients_are_those_of_the_slow_twin(temperature, adapted, memory_format, monkeypatch):
+@pytest.mark.parametrize("block", [1, 5 * 7, 2**18], ids=["a cell at a time", "ragged blocks", "one block"])
+def test_value_and_gradients_are_those_of_the_slow_twin(temperature, adapted, memory_format, block, monkeypatch):
     monkeypatch.setattr(channelwise, "CHANNELS_AT_ONCE", 2)
+    monkeypatch.setattr(adapters, "BLOCK_ELEMENTS_CPU", block)
     target = torch.randn(2, 5, 4, 6).to(memory_format=memory_format)
     features = torch.randn(2, 3 if adapted else 5, 4, 6).to(memory_format=memory_format).requires_grad_()
     weight = torch.randn(5, 3, requires_grad=True) if adapted else None
@@ -46,6 +48,23 @@ def test_huge_features_stay_finite():
     loss.backward()
     assert loss.isfinite()
     assert features.grad.isfinite().all()
+
+
+def test_exponentials_of_far_apart_blocks_join(monkeypatch):
+    monkeypatch.setattr(adapters, "BLOCK_ELEMENTS_CPU", 1)
+    target, features = torch.tensor([[[[200.0, 0.0, 199.0]]]]), torch.tensor([[[[-200.0, 0.0, -1.0]]]])
+    found = channel_divergence(features, None, target, 1.0)
+    wanted, other = target.flatten().double().log_softmax(dim=0), features.flatten().double().log_softmax(dim=0)
+    torch.testing.assert_close(found.double(), (wanted.exp() * (wanted - other)).sum(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 2, 2), (1, 3, 0, 2)])
+def test_an_empty_map_has_no_divergence_and_zero_gradients(shape):
+    features = torch.zeros(shape, requires_grad=True)
+    loss = channel_divergence(features, None, torch.zeros(shape), 1.0)
+    loss.backward()
+    assert loss == 0
+    assert features.grad.shape == shape
 
 
 def test_an_equal_student_has_nothing_to_learn():

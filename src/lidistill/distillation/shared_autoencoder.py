@@ -20,7 +20,8 @@ from lidistill.distillation.products import product, summed_products
 
 Layer = tuple[Tensor, Tensor]  # weight (out, in) and bias (out,)
 
-ROWS_AT_ONCE = {"cpu": 1 << 10, "cuda": 1 << 16}
+ROWS_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 16}
+SUMMED_AT_ONCE = 1 << 17  # elements: what stays in the second-level cache of a CPU core
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class _Sweep(torch.autograd.Function):
         shares: Shares = ctx.shares
         used = [value for value, share in zip(wanted, (shares.interchange, shares.codes), strict=True) if share > 0]
         if all(torch.equal(value, used[0]) for value in used):
-            gradients = [gradient * used[0].to(gradient.dtype) for gradient in gradients]
+            if used[0] != 1:  # as it is at a weight of 1; a pass over the map is worth sparing
+                gradients = [gradient * used[0].to(gradient.dtype) for gradient in gradients]
         else:
             asked = Shares(float(wanted[0]) * shares.interchange, float(wanted[1]) * shares.codes, shares.fixed_target)
             gradients = _sweep(taught, learnt, asked, _paths(weights, ctx.depth), with_gradient=True)[1]
@@ -136,13 +138,13 @@ def _sweep(
         encoded_wide, encoded_narrow = _through(wide, teacher.encoder), _through(narrow, student.encoder)
         code, other_code = encoded_narrow.pop(), encoded_wide.pop()
         apart = code - other_code
-        sums[1] += of_codes * apart.abs().sum()
+        sums[1] += of_codes * _absolute_sum(apart)
         pull = apart.sign_().mul_(of_codes)  # gradient of the student's code; what is called other is the teacher's
         other_pull, target_pull = -pull, None
         if shares.interchange != 0:
             decoded, other_decoded = _through(code, student.decoder), _through(other_code, teacher.decoder)
             apart, other_apart = decoded.pop().sub_(wide), other_decoded.pop().sub_(narrow)
-            sums[0] += of_wide * apart.abs().sum() + of_narrow * other_apart.abs().sum()
+            sums[0] += of_wide * _absolute_sum(apart) + of_narrow * _absolute_sum(other_apart)
             if with_gradient:
                 target_pull = other_apart.sign_().mul_(of_narrow)
                 pull += _pulled(apart.sign_().mul_(of_wide), decoded, student.decoder, into[1].decoder)
@@ -150,7 +152,10 @@ def _sweep(
         if with_gradient:
             _pulled(other_pull, encoded_wide, teacher.encoder, into[0].encoder, to_input=False)
             change = _pulled(pull, encoded_narrow, student.encoder, into[1].encoder)
-            narrow_gradient.copy_(change if target_pull is None or shares.fixed_target else change - target_pull)
+            if target_pull is None or shares.fixed_target:
+                narrow_gradient.copy_(change)
+            else:
+                torch.sub(change, target_pull, out=narrow_gradient)
     values = sums.to(like.dtype)
     return (values[0], values[1]), [learnt_gradient, *gradients] if with_gradient else []
 
@@ -181,6 +186,13 @@ def _pulled(gradient: Tensor, inputs: Sequence[Tensor], layers: Sequence[Layer],
         if index > 0:
             gradient = torch.ops.aten.threshold_backward(gradient, inputs[index], 0)
     return gradient
+
+
+def _absolute_sum(values: Tensor) -> Tensor:
+    """Sum of |values| (N, C), contiguous, without a temporary that leaves the cache."""
+    if values.device.type != "cpu":
+        return values.abs().sum()
+    return torch.stack([part.abs().sum() for part in values.view(-1).split(SUMMED_AT_ONCE)]).sum()
 
 
 def _paths(tensors: Sequence[Tensor], depth: int) -> tuple[Path, Path]:
