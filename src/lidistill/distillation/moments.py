@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lidistill.distillation.products import product, summed_products
 
-ROWS_AT_ONCE = {"cpu": 1 << 11, "cuda": 1 << 17}
+ROWS_AT_ONCE = {"cpu": 1 << 10, "cuda": 1 << 17}
 
 
 def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
