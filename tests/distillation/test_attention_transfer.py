@@ -53,3 +53,22 @@ def test_an_unknown_form_and_a_set_are_refused():
         AttentionTransferConfig(form="mean")
     with pytest.raises(InputError, match="attention_transfer works on a map and 'points' is a set"):
         AttentionTransferConfig(taps=("points",)).build(fakes.specs(4), fakes.specs(2))
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-20, 1e-7, 1e-5, 1e-4])
+def test_a_dead_frame_among_live_ones_has_no_gradient_and_changes_no_other(size):
+    taught, learnt = torch.randn(3, 4, 5, 6), torch.randn(3, 4, 5, 6)
+    live = learnt.clone().requires_grad_()
+    compare(AttentionTransferConfig(), grid(taught), grid(live)).total.backward()
+    learnt[1] *= size
+    learnt.requires_grad_()
+    compare(AttentionTransferConfig(), grid(taught), grid(learnt)).total.backward()
+    assert learnt.grad[1].abs().sum() == 0
+    torch.testing.assert_close(learnt.grad[[0, 2]], live.grad[[0, 2]])
+
+
+def test_gradients_are_bounded_however_small_the_map():
+    for size in (1e-8, 1e-5, 3e-4, 1e-3, 1e-2):
+        learnt = (size * torch.randn(1, 4, 5, 6)).requires_grad_()
+        compare(AttentionTransferConfig(), grid(torch.randn(1, 4, 5, 6)), grid(learnt)).total.backward()
+        assert learnt.grad.abs().max() < 2e4

@@ -99,3 +99,22 @@ def test_bad_settings_are_refused():
         RelationalConfig(over="points")
     with pytest.raises(InputError, match="relational.most_objects is 0; give a finite number of at least 1"):
         RelationalConfig(most_objects=0)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-20, 1e-7, 1e-5, 1e-4])
+def test_two_equal_examples_whose_teachers_differ_have_bounded_gradients(apart):
+    taught, learnt = torch.randn(6, 4), torch.randn(6, 3)
+    live = learnt.clone().requires_grad_()
+    (25 * distance_error(taught, live) + 50 * angle_error(taught, live)).backward()
+    learnt[1] = learnt[0] + apart * learnt[1]
+    learnt.requires_grad_()
+    (25 * distance_error(taught, learnt) + 50 * angle_error(taught, learnt)).backward()
+    assert learnt.grad.abs().max() < 10 * live.grad.abs().max()
+    assert learnt.grad[1].abs().sum() > 0  # the distances draw it away
+
+
+def test_examples_that_nearly_coincide_have_bounded_gradients():
+    for apart in (1e-8, 1e-6, 1e-4, 1e-3):
+        learnt = (1 + apart * torch.randn(6, 3)).requires_grad_()
+        (distance_error(torch.randn(6, 4), learnt) + angle_error(torch.randn(6, 4), learnt)).backward()
+        assert learnt.grad.abs().max() < 1e4

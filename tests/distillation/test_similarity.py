@@ -42,3 +42,29 @@ def test_gradients_are_the_slopes_and_dead_maps_have_finite_ones():
     dead = torch.zeros(2, 3, 2, 2, requires_grad=True)
     similarities(dead).sum().backward()
     assert dead.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-20, 1e-7, 1e-5, 1e-4])
+def test_a_dead_frame_among_live_ones_has_bounded_gradients_and_is_still_compared_with_the_others(size):
+    taught, learnt = torch.randn(3, 4, 5, 6), torch.randn(3, 2, 5, 6)
+    live = learnt.clone().requires_grad_()
+    compare(SimilarityConfig(), grid(taught), grid(live)).total.backward()
+    learnt[1] *= size
+    learnt.requires_grad_()
+    compare(SimilarityConfig(), grid(taught), grid(learnt)).total.backward()
+    assert learnt.grad.abs().max() < 3 * live.grad.abs().max()
+    assert learnt.grad[1].abs().sum() > 0  # it may come alive
+    assert similarities(learnt)[1].abs().sum() == 0
+
+
+def test_all_gradients_are_bounded_however_small_the_maps():
+    for size in (1e-8, 1e-5, 1e-3, 1e-2):
+        learnt = (size * torch.randn(3, 2, 5, 6)).requires_grad_()
+        compare(SimilarityConfig(), grid(torch.randn(3, 4, 5, 6)), grid(learnt)).total.backward()
+        assert learnt.grad.abs().max() < 1e5
+
+
+def test_what_is_no_number_stays_none():
+    broken = torch.randn(2, 3, 2, 2)
+    broken[0, 0, 0, 0] = float("nan")
+    assert similarities(broken).isnan().any()

@@ -11,11 +11,10 @@ from typing import ClassVar
 
 from torch import Tensor
 from torch.linalg import vector_norm
-from torch.nn.functional import normalize
 
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_choice, check_taps
 from lidistill.distillation.maps import paired_maps
-from lidistill.distillation.parts import full_precision, resampled
+from lidistill.distillation.parts import FAINT, full_precision, resampled, unit_rows
 from lidistill.types import Batch, DetectorOutput, Losses
 
 FORMS = ("paper", "absolute")
@@ -57,9 +56,9 @@ class AttentionTransfer(DistillationMethod):
 
 
 def attention(features: Tensor) -> Tensor:
-    """Mean square over the channels of (B, C, H, W), as a unit vector over the cells: (B, H*W) (section 3.1)."""
+    """Mean square over the channels of (B, C, H, W), as a unit vector over the cells: (B, H*W) (section 3.1); zero for a dead map."""
     # The norm reads the map once and keeps no squares; the mean differs by a factor that the unit length removes.
-    return normalize(vector_norm(features, dim=1).square().flatten(1), dim=1)
+    return unit_rows(vector_norm(features, dim=1).square().flatten(1), FAINT**2)
 
 
 def level(features: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.maps import paired_maps
-from lidistill.distillation.parts import full_precision
+from lidistill.distillation.parts import FAINT, full_precision, unit_rows
 from lidistill.types import Batch, DetectorOutput, Losses
+
+FAINT_SHARE = 1e-3  # of all inner products, as one vector, that a frame's must exceed to count
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,12 @@ class Similarity(DistillationMethod):
 
 
 def similarities(features: Tensor) -> Tensor:
-    """Inner products between the maps (B, C, H, W) of a batch, each row scaled to unit length: (B, B)."""
+    """Inner products between the maps (B, C, H, W) of a batch, each row scaled to unit length: (B, B).
+
+    The row of a frame whose map is dead, or next to nothing beside the others, is zero; in the other frames' rows it still counts.
+    """
     # The order of a map's elements is irrelevant; this one is a view of a channels-last map.
     maps = features.permute(0, 2, 3, 1).flatten(1)
-    return normalize(maps @ maps.T, dim=1)
+    products = maps @ maps.T
+    floor = (FAINT_SHARE * products.detach().norm()).clamp_min(FAINT**2 * maps.shape[1])
+    return unit_rows(products, floor)
