@@ -132,7 +132,7 @@ def compare(
         Path | None, typer.Option(help="With a recipe: a finished teacher's run folder, instead of training the recipe's own.")
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds each row is trained from; 3 unless a recipe says otherwise.")] = None,
-    compression: Compression = 4.0,
+    compression: Annotated[float | None, typer.Option(help="By how much to divide the parameters; 4 unless a recipe says otherwise.")] = None,
     data: Data = None,
     processes: Annotated[int, typer.Option(help="Students trained at a time.")] = 1,
     ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster that trains them, or local.")] = None,
@@ -144,10 +144,14 @@ def compare(
     from lidistill.jobs.comparison import compare as job
 
     if start.endswith((".yaml", ".yml")) and not method:
+        if compression is not None or data is not None:
+            raise InputError("a recipe says itself which --compression and --data; change them in the file")
         plan = Comparison.read(start).changed(teacher=teacher, seeds=seeds, overrides=overrides or ())
     else:
+        if teacher is not None:
+            raise InputError("--teacher goes with a recipe; give the teacher's run folder as the first word instead")
         rows = tuple(Row.of(text) for text in method or ("logits", "fitnets", "pointdistiller"))
-        plan = Comparison(start, rows, tuple(range(seeds or 3)), compression, data, tuple(overrides or ()))
+        plan = Comparison(start, rows, tuple(range(3 if seeds is None else seeds)), compression or 4.0, data, tuple(overrides or ()))
     print(f"comparison: {job(plan, out, processes=processes, device=device, ray=ray, certificate=certificate)}")
 
 

@@ -33,3 +33,21 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all."""
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def claimed(folder: str | Path) -> Iterator[None]:
+    """Keep other processes out of `folder` while the block runs; InputError where one is in it. Held by the process, so a kill gives it free."""
+    try:
+        import fcntl
+    except ImportError:  # a system without such locks: nothing is kept out
+        yield
+        return
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{folder}: another process is writing here; wait until it is done, or choose another --out") from error
+        yield

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lidistill.jobs.comparison import PLAIN, Comparison, check_alike, plan_cells
 from lidistill.jobs.demonstration import LESSON_SETTINGS
 from lidistill.jobs.methods import built, tap_specs
+from lidistill.jobs.plan import PLAIN, Comparison, check_alike, plan_cells
 from lidistill.jobs.setup import supervised
 from lidistill.ops.neighbours import k_nearest
 from lidistill.run_folder import RunFolder
@@ -35,7 +35,7 @@ def cells(plan, tmp_path_factory):
     base = tmp_path_factory.mktemp("recipe")
     teacher = supervised(plan.start, data=plan.data, seed=plan.seeds[0], overrides=plan.overrides)
     RunFolder(base / "teacher").write_experiment(teacher.to_dict())
-    cells = plan_cells(plan, base / "teacher", base / "out")
+    cells = plan_cells(plan, teacher, base / "teacher", base / "out")
     check_alike(cells, teacher)
     return cells
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from lidistill import jobs
-from lidistill.jobs.comparison import Comparison, Row, check_alike, plan_cells
+from lidistill.evaluation.kitti_matches import FrameMatches
+from lidistill.files import claimed
+from lidistill.jobs.comparison import Comparison, Row
+from lidistill.jobs.plan import check_alike, plan_cells
 from lidistill.jobs.runs import read_experiment
 from lidistill.run_folder import RunFolder, read_json
 from lidistill.training.checkpoint import read_weights
+from lidistill.training.module import TrainingModule
 from lidistill.types import InputError
 
 ROWS = (Row.of("logits"), Row("fitnets-half", ("fitnets",), ("methods.fitnets.weight=0.5",)))
@@ -65,11 +71,51 @@ def test_the_table_carries_its_conditions_and_one_score_a_seed(compared):
     assert fitnets["step"]["memory_bytes"] > plain["step"]["memory_bytes"] > 0
 
 
-def test_seeds_differ_and_students_of_one_seed_see_the_same_data(compared):
+def test_seeds_differ(compared):
     first, second = (weights(compared / f"none-seed{seed}") for seed in SEEDS)
     assert any(not torch.equal(first[key], second[key]) for key in first)
-    orders = [RunFolder(compared / f"{row}-seed0").read_experiment()["data"] for row in ("none", "logits")]
-    assert orders[0] == orders[1]
+
+
+def test_gains_and_intervals_are_those_computed_by_hand(compared):
+    content = read_json(compared / "comparison.json")
+    main = content["main"]
+    row = content["rows"][1]
+    scores = {name: [read_json(compared / f"{name}-seed{seed}" / "scores.json")["values"][main] for seed in SEEDS] for name in ("none", row["name"])}
+    gains = [taught - alone for taught, alone in zip(scores[row["name"]], scores["none"], strict=True)]
+    assert row["gain"] == pytest.approx(sum(gains) / 2, abs=1e-6)
+    # two seeds: the standard error of the mean is half of their difference, times Student's 12.706 for one degree of freedom
+    half = 12.706 * abs(gains[0] - gains[1]) / 2
+    assert row["interval_over_seeds"] == pytest.approx([row["gain"] - half, row["gain"] + half], rel=1e-3, abs=1e-3)
+    matches = {(name, seed): FrameMatches.load(compared / f"{name}-seed{seed}" / "matches.npz") for name in scores for seed in SEEDS}
+    generator = np.random.default_rng(0)
+    frames = len(matches["none", 0].frame_ids)
+    draws = []
+    for _ in range(1000):
+        times = np.bincount(generator.integers(frames, size=frames), minlength=frames)
+        drawn = {key: found.estimator(main)(times) or 0.0 for key, found in matches.items()}
+        draws.append(np.mean([drawn[row["name"], seed] - drawn["none", seed] for seed in SEEDS]))
+    assert row["interval_over_frames"] == pytest.approx(list(np.quantile(draws, [0.025, 0.975])), abs=1e-9)
+
+
+def test_every_row_starts_from_the_same_weights_and_sees_the_same_frames(compared, journey, tmp_path, monkeypatch):
+    seen = {}
+
+    def first_step(module, batch, _index):
+        student = {key: value.clone() for key, value in module.objective.student.state_dict().items()}
+        seen[row] = batch, student, [layer.momentum for layer in module.objective.student.modules() if hasattr(layer, "momentum")]
+        raise InputError("enough")
+
+    monkeypatch.setattr(TrainingModule, "training_step", first_step)
+    for row in ("none", "logits", "fitnets-half"):
+        experiment = read_experiment(RunFolder(compared / f"{row}-seed1"))
+        with pytest.raises(InputError, match="enough"):
+            jobs.train(experiment, tmp_path / row, device="cpu", certificate=False)
+    batch, student, momenta = seen["none"]
+    for other_batch, other_student, other_momenta in (seen["logits"], seen["fitnets-half"]):
+        assert other_batch.frame_ids == batch.frame_ids
+        assert torch.equal(other_batch.points, batch.points)
+        assert all(torch.equal(other_student[key], student[key]) for key in student)
+        assert other_momenta == momenta
 
 
 def test_a_finished_comparison_is_not_trained_again(compared, journey):
@@ -113,24 +159,69 @@ if __name__ == "__main__":
 """
 
 
+def test_a_row_that_cannot_work_is_refused_before_anything_is_written(journey, tmp_path):
+    for row, sentence in (
+        (Row("bad", ("fitnets",), ("methods.fitnets.taps=[nowhere]",)), "row bad: fitnets needs the tap 'nowhere'"),
+        (Row("idle", (), ()), "row idle teaches nothing"),
+        (Row.of("itdk"), "did you mean 'itkd'"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            jobs.compare(plan_for(journey, rows=(row,)), tmp_path / "c", device="cpu")
+    assert not (tmp_path / "c").exists()
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_cell_that_fails_is_named_and_the_others_are_finished(journey, tmp_path, processes):
-    broken = (Row("bad", ("fitnets",), ("methods.fitnets.taps=[nowhere]",)), Row.of("logits"))
-    with pytest.raises(InputError, match="1 students could not be trained.*bad, seed 0: .*nowhere"):
+    broken = (Row("bad", ("lad",), ("distillation.labelled_share=0",)), Row.of("logits"))
+    with pytest.raises(InputError, match="1 students could not be trained.*bad, seed 0: .*nothing to learn from"):
         jobs.compare(plan_for(journey, rows=broken, seeds=(0,)), tmp_path / "c", processes=processes, device="cpu", certificate=False)
     assert (tmp_path / "c" / "logits-seed0" / "scores.json").is_file()
 
 
+def cells_for(journey, out, **changes):
+    return plan_cells(plan_for(journey, **changes), read_experiment(RunFolder(journey.teacher)), journey.teacher, out)
+
+
 def test_rows_under_other_terms_are_refused(journey, tmp_path):
     teacher = read_experiment(RunFolder(journey.teacher))
-    cells = plan_cells(plan_for(journey), journey.teacher, tmp_path)
+    cells = cells_for(journey, tmp_path)
     check_alike(cells, teacher)
-    longer = [*cells[:-1], plan_cells(plan_for(journey, overrides=("training.steps=13",)), journey.teacher, tmp_path)[-1]]
+    longer = [*cells[:-1], cells_for(journey, tmp_path, overrides=("training.steps=13",))[-1]]
     with pytest.raises(InputError, match="none and fitnets-half would be compared under other terms: their training settings differ"):
         check_alike(longer, teacher)
-    stricter = plan_cells(plan_for(journey, overrides=("detector.head.post.score_threshold=0.2",)), journey.teacher, tmp_path)
+    stricter = cells_for(journey, tmp_path, overrides=("detector.head.post.score_threshold=0.2",))
     with pytest.raises(InputError, match="teacher's boxes are post-processed otherwise"):
         check_alike(stricter, teacher)
+
+
+def test_an_override_of_widths_does_not_undo_the_compression(journey, tmp_path):
+    wide = cells_for(journey, tmp_path, overrides=("detector.bev.channels=[32,32,32]",))
+    assert {cell.experiment.detector.bev.channels for cell in wide} == {(16, 16, 16)}
+
+
+def test_students_of_other_settings_or_of_another_teacher_are_not_mixed_in(compared, journey, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(compared, out)
+    (out / "teacher.sha256").write_text("0" * 64)
+    with pytest.raises(InputError, match="the teacher's weights have changed"):
+        jobs.compare(plan_for(journey), out, device="cpu", certificate=False)
+    shutil.copy(compared / "teacher.sha256", out)
+    settings = out / "logits-seed1" / "experiment.yaml"
+    settings.write_text(settings.read_text().replace("temperature: 1.0", "temperature: 3.0"))
+    with pytest.raises(InputError, match="logits-seed1 was trained with other settings"):
+        jobs.compare(plan_for(journey), out, device="cpu", certificate=False)
+
+
+def test_two_processes_do_not_share_a_folder(journey, tmp_path):
+    with claimed(tmp_path / "c"), pytest.raises(InputError, match="another process is writing here"):
+        jobs.compare(plan_for(journey), tmp_path / "c", device="cpu", certificate=False)
+
+
+def test_a_teacher_without_scores_is_refused(journey, tmp_path):
+    shutil.copytree(journey.teacher, tmp_path / "teacher")
+    (tmp_path / "teacher" / "scores.json").unlink()
+    with pytest.raises(InputError, match="the teacher has no scores to compare with"):
+        jobs.compare(plan_for(journey, start=str(tmp_path / "teacher")), tmp_path / "c", device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -154,6 +245,10 @@ def test_a_row_changes_the_lesson_and_nothing_else():
         Row.of("logits+logits")
     with pytest.raises(InputError, match="would change more than the lesson"):
         Row("longer", ("logits",), ("training.steps=5",))
+    with pytest.raises(InputError, match="would change more than the lesson"):
+        Row("elsewhere", ("logits",), ("distillation.teacher=runs/other",))
+    with pytest.raises(InputError, match="takes no lesson"):
+        Row("none", ("logits",))
     with pytest.raises(InputError, match="names a folder"):
         Row("a/b", ("logits",))
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from lidistill.evaluation.kitti_keys import MAIN
 from lidistill.evaluation.kitti_matches import Estimator, FrameMatches
@@ -91,6 +92,15 @@ def bootstrap(matches: FrameMatches, key: str = MAIN, resamples: int = 1000, see
     values = np.array([score(weights) or 0.0 for weights in _draws(len(whole), resamples, seed, level)])
     low, high = _percentiles(values, level)
     return Spread(value, low, high, resamples, level)
+
+
+def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """Student's interval of the mean of independent `values`, such as one gain a seed; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    half = float(student_t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    mean = float(np.mean(values))
+    return mean - half, mean + half
 
 
 def _value(score: Estimator, weights: np.ndarray, key: str, run: str) -> float:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,6 @@ class Cell:
     seed: int
     experiment: Experiment
     folder: Path
-    certificate: bool = True  # whether to examine the teacher first
 
     @property
     def done(self) -> bool:
@@ -42,7 +42,10 @@ class Cell:
 
 
 def run_cells(cells: Sequence[Cell], *, processes: int = 1, device: str = "auto", ray: str | None = None) -> None:
-    """Train and score every cell that is not done. One that fails does not stop the others; all failures are named at the end."""
+    """Train and score every cell that is not done. One that fails does not stop the others; all failures are named at the end.
+
+    The teacher is not examined here, since it is the same for all.
+    """
     if processes < 1:
         raise InputError(f"processes is {processes}; give 1 or more")
     todo = [cell for cell in cells if not cell.done]
@@ -59,8 +62,8 @@ def _one_by_one(cells: Sequence[Cell], device: str) -> None:
     for number, cell in enumerate(cells, start=1):
         Console(stderr=True).print(f"[bold]{number}/{len(cells)}[/bold] {cell.row}, seed {cell.seed}")
         try:
-            train(cell.experiment, cell.folder, resume=True, device=device, certificate=cell.certificate)
-        except InputError as error:
+            train(cell.experiment, cell.folder, resume=True, device=device, certificate=False)
+        except Exception as error:
             failed.append((cell, error))
     _raise_failed(failed)
 
@@ -70,7 +73,7 @@ def _side_by_side(cells: Sequence[Cell], processes: int, device: str) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_with, initargs=(os.getpid(),)) as pool:
         futures: dict[Future[None], Cell] = {
-            pool.submit(train_cell, cell.experiment.to_dict(), str(cell.folder), device, threads, cell.certificate): cell for cell in cells
+            pool.submit(train_cell, cell.experiment.to_dict(), str(cell.folder), device, threads): cell for cell in cells
         }
         failed: list[tuple[Cell, BaseException]] = []
         with progress("students", len(cells)) as advance:
@@ -92,7 +95,7 @@ def _on_cluster(cells: Sequence[Cell], address: str, device: str) -> None:
     ray.init(address=None if address == "local" else address, ignore_reinit_error=True, log_to_driver=False)
     gpus = 1 if ray.cluster_resources().get("GPU") and device != "cpu" else 0
     task = ray.remote(num_gpus=gpus, max_retries=0)(train_cell)
-    waiting = {task.remote(cell.experiment.to_dict(), str(cell.folder.resolve()), device, 1, cell.certificate): cell for cell in cells}
+    waiting = {task.remote(cell.experiment.to_dict(), str(cell.folder.resolve()), device, 1): cell for cell in cells}
     failed: list[tuple[Cell, BaseException]] = []
     total = len(waiting)
     with progress("students", total) as advance:
@@ -102,17 +105,17 @@ def _on_cluster(cells: Sequence[Cell], address: str, device: str) -> None:
             before = len(failed)
             try:
                 ray.get(reference)
-            except ray.exceptions.RayTaskError as error:
-                failed.append((cell, error.cause))
+            except ray.exceptions.RayError as error:
+                failed.append((cell, getattr(error, "cause", None) or error))
             advance(total - len(waiting), f"{cell.row}, seed {cell.seed}" + (" failed" if len(failed) > before else ""))
     _raise_failed(failed)
 
 
-def train_cell(content: dict[str, Any], folder: str, device: str, threads: int, certificate: bool) -> None:
+def train_cell(content: dict[str, Any], folder: str, device: str, threads: int) -> None:
     """Train one cell in a process of its own, silently."""
     torch.set_num_threads(threads)
     with _quiet():
-        train(Experiment.from_dict(content, folder), folder, resume=True, device=device, certificate=certificate)
+        train(Experiment.from_dict(content, folder), folder, resume=True, device=device, certificate=False)
 
 
 @contextlib.contextmanager
@@ -134,9 +137,17 @@ def _leave_with(parent: int) -> None:
 
 
 def _raise_failed(failed: Sequence[tuple[Cell, BaseException]]) -> None:
-    unexpected = [error for _, error in failed if not isinstance(error, InputError)]
-    if unexpected:
-        raise unexpected[0]
-    if failed:
-        sentences = "; ".join(f"{cell.row}, seed {cell.seed}: {error}" for cell, error in failed)
-        raise InputError(f"{len(failed)} students could not be trained, the others are done: {sentences}")
+    """One sentence about all of them; what was no bad input is chained, so that its traceback is shown to whoever asks."""
+    if not failed:
+        return
+    sentences = "; ".join(f"{cell.row}, seed {cell.seed}: {_in_words(error)}" for cell, error in failed)
+    unexpected = next((error for _, error in failed if not isinstance(error, InputError)), None)
+    raise InputError(f"{len(failed)} students could not be trained, the others are done: {sentences}") from unexpected
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, BrokenProcessPool):
+        return "its process was ended from outside, perhaps for want of memory; use fewer --processes"
+    return f"{type(error).__name__}: {error}"

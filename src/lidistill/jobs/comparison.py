@@ -6,90 +6,29 @@ hoped for. Each cell is an ordinary run folder; what is finished is kept, what w
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
 
-from lidistill.configuration import plain, read_yaml, settings_from
+from lidistill.configuration import plain, read_yaml
 from lidistill.experiment import Experiment
-from lidistill.files import write_text
+from lidistill.files import claimed, write_text
 from lidistill.jobs.cells import Cell, run_cells
-from lidistill.jobs.runs import read_experiment
-from lidistill.jobs.setup import distilled, plain_student, supervised
+from lidistill.jobs.plan import Comparison, Row, check_alike, check_lessons, plan_cells
+from lidistill.jobs.runs import load_run, read_experiment
+from lidistill.jobs.setup import supervised
 from lidistill.jobs.step_cost import measure_step
-from lidistill.jobs.training import train
+from lidistill.jobs.training import examine_teacher, train
 from lidistill.report.comparison import ComparedRow, write_comparison
 from lidistill.report.page import write_report
-from lidistill.run_folder import RunFolder
-from lidistill.types import InputError, Settings
+from lidistill.run_folder import RunFolder, read_json
+from lidistill.types import InputError
 
-PLAIN = "none"
-
-
-@dataclass(frozen=True)
-class Row(Settings):
-    """One kind of student."""
-
-    name: str
-    methods: tuple[str, ...] = ()  # none: the plain student, or the teacher's labels alone
-    overrides: tuple[str, ...] = ()  # of the lessons only, for example methods.pointdistiller.reweight=false
-
-    def __post_init__(self) -> None:
-        if not self.name or set(self.name) & set("/\\ "):
-            raise InputError(f"row name {self.name!r}: it names a folder, so leave out spaces and slashes")
-        for override in self.overrides:
-            if not override.startswith(("methods.", "distillation.")):
-                raise InputError(f"row {self.name}: {override!r} would change more than the lesson; set it for all rows instead")
-
-    @staticmethod
-    def of(text: str) -> Row:
-        """ "itkd" or "itkd+logits"; "none" is the plain student."""
-        names = tuple(part for part in text.split("+") if part)
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"row {text!r} lists {', '.join(twice)} twice; list each method once and set its weight")
-        return Row(text, () if names == (PLAIN,) else names)
-
-
-@dataclass(frozen=True)
-class Comparison(Settings):
-    """What to compare, and under which budget."""
-
-    start: str  # the teacher's run folder; or a detector's name or a YAML file, from which a teacher is trained first
-    rows: tuple[Row, ...]
-    seeds: tuple[int, ...] = (0, 1, 2)
-    compression: float = 4.0
-    data: str | None = None
-    overrides: tuple[str, ...] = ()  # of every run, the teacher's own training included
-
-    def __post_init__(self) -> None:
-        names = [row.name for row in self.rows]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"rows {', '.join(twice)} are listed twice; name each row once")
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise InputError(f"seeds are {list(self.seeds)}; give at least one, each once")
-        if not [row for row in self.rows if row.name != PLAIN]:
-            raise InputError("nothing to compare with the plain student; name at least one method")
-
-    @staticmethod
-    def read(path: str | Path) -> Comparison:
-        """A recipe in YAML."""
-        return settings_from(Comparison, read_yaml(Path(path)), str(path))
-
-    def changed(self, *, teacher: str | Path | None, seeds: int | None, overrides: Sequence[str]) -> Comparison:
-        """With another teacher (and its data), so many seeds, and more overrides; None and nothing keep the recipe's own."""
-        return replace(
-            self,
-            start=self.start if teacher is None else str(teacher),
-            data=self.data if teacher is None else None,
-            seeds=self.seeds if seeds is None else tuple(range(seeds)),
-            overrides=(*self.overrides, *overrides),
-        )
+__all__ = ["Comparison", "Row", "compare"]
 
 
 def compare(plan: Comparison, out: str | Path, *, processes: int = 1, device: str = "auto", ray: str | None = None, certificate: bool = True) -> Path:
@@ -99,64 +38,36 @@ def compare(plan: Comparison, out: str | Path, *, processes: int = 1, device: st
     instead, on a file system that all of its machines share. `certificate=False` skips the examination of the teacher.
     """
     out = Path(out)
-    _claim(out, plan)
-    console = Console(stderr=True)
-    teacher = _teacher(plan, out, device, console)
-    cells = plan_cells(plan, teacher, out, certificate)
-    check_alike(cells, read_experiment(RunFolder(teacher)))
-    console.print(f"[bold]{len(cells)} students[/bold]: {len(plan.rows)} rows of {len(plan.seeds)} seeds, and the plain ones")
-    run_cells(cells, processes=processes, device=device, ray=ray)
-    for cell in cells:
-        if cell.seed == plan.seeds[0]:
+    finished = Path(plan.start).is_dir()
+    teacher = Path(plan.start) if finished else out / "teacher"
+    taught = supervised(plan.start, data=plan.data, seed=None if finished else plan.seeds[0], overrides=() if finished else plan.overrides)
+    cells = plan_cells(plan, taught, teacher, out)
+    check_alike(cells, taught)
+    check_lessons(cells, taught)
+    if finished and not RunFolder(teacher).scores.is_file():
+        raise InputError(f"{teacher}: the teacher has no scores to compare with; run `lidistill evaluate {teacher}` first")
+    with claimed(out):
+        _keep_plan(out, plan)
+        console = Console(stderr=True)
+        if not RunFolder(teacher).scores.is_file():
+            console.print("[bold]the teacher[/bold]")
+            train(taught, teacher, resume=True, device=device)
+        _keep_teacher(out, teacher)
+        if certificate:
+            _examine(cells, teacher, out, device)
+        _check_finished(cells)
+        rows = list(dict.fromkeys(cell.row for cell in cells))
+        console.print(f"[bold]{len(cells)} students[/bold]: {len(rows)} rows, the plain student among them, from {len(plan.seeds)} seeds each")
+        run_cells(cells, processes=processes, device=device, ray=ray)
+        first = [cell for cell in cells if cell.seed == plan.seeds[0]]
+        for cell in first:
             measure_step(cell.experiment, cell.folder, device)
-    rows = [ComparedRow(name, tuple(cell.folder for cell in cells if cell.row == name)) for name in dict.fromkeys(cell.row for cell in cells)]
-    write_report([teacher, *(cell.folder for cell in cells if cell.seed == plan.seeds[0])], out / "report")
-    return write_comparison(rows, teacher, out)
+        write_report([teacher, *(cell.folder for cell in first)], out / "report")
+        compared = [ComparedRow(name, tuple(cell.folder for cell in cells if cell.row == name)) for name in rows]
+        return write_comparison(compared, teacher, out)
 
 
-def plan_cells(plan: Comparison, teacher: Path, out: Path, certificate: bool = True) -> list[Cell]:
-    """Every student to train, the plain ones first."""
-    rows = [Row(PLAIN), *(row for row in plan.rows if row.name != PLAIN)]
-    cells = []
-    for row in rows:
-        for seed in plan.seeds:
-            experiment: Experiment
-            if row.name == PLAIN:
-                experiment = plain_student(str(teacher), compression=plan.compression, data=plan.data, seed=seed, overrides=plan.overrides)
-            else:
-                experiment = distilled(
-                    str(teacher),
-                    compression=plan.compression,
-                    methods=row.methods or (PLAIN,),
-                    data=plan.data,
-                    seed=seed,
-                    overrides=(*plan.overrides, *row.overrides),
-                )
-            # The teacher is the same for all: one examination for each row is enough.
-            cells.append(Cell(row.name, seed, experiment, out / f"{row.name}-seed{seed}", certificate and seed == plan.seeds[0]))
-    return cells
-
-
-def check_alike(cells: Sequence[Cell], teacher: Experiment) -> None:
-    """An InputError unless the students differ in seed and lesson alone, and the teacher's boxes are taken from its maps as theirs are."""
-    first = _terms(cells[0].experiment)
-    for cell in cells[1:]:
-        for key, value in _terms(cell.experiment).items():
-            if value != first[key]:
-                raise InputError(
-                    f"{cells[0].row} and {cell.row} would be compared under other terms: their {key} settings differ; set them for all rows"
-                )
-    own, others = (experiment.to_dict()["detector"]["head"].get("post") for experiment in (teacher, cells[0].experiment))
-    if own != others:
-        raise InputError("the teacher's boxes are post-processed otherwise than the students' (detector.head.post); use the same settings for both")
-
-
-def _terms(experiment: Experiment) -> dict[str, Any]:
-    content = experiment.to_dict()
-    return {key: content[key] for key in ("data", "detector", "training", "augmentation")}
-
-
-def _claim(out: Path, plan: Comparison) -> None:
+def _keep_plan(out: Path, plan: Comparison) -> None:
     """Write the plan beside the runs, or make sure that it is the one the runs there were made for."""
     path = out / "comparison.yaml"
     content = plain(asdict(plan))
@@ -165,12 +76,30 @@ def _claim(out: Path, plan: Comparison) -> None:
     write_text(path, yaml.safe_dump(content, sort_keys=False))
 
 
-def _teacher(plan: Comparison, out: Path, device: str, console: Console) -> Path:
-    if Path(plan.start).is_dir():
-        return Path(plan.start)
-    folder = out / "teacher"
-    if not RunFolder(folder).scores.is_file():
-        console.print("[bold]the teacher[/bold]")
-        experiment = supervised(plan.start, data=plan.data, seed=plan.seeds[0], overrides=plan.overrides)
-        train(experiment, folder, resume=True, device=device)
-    return folder
+def _keep_teacher(out: Path, teacher: Path) -> None:
+    """Students of two teachers never stand in one table: the teacher's weights are remembered by their hash."""
+    path = out / "teacher.sha256"
+    digest = hashlib.sha256(RunFolder(teacher).checkpoint.read_bytes()).hexdigest()
+    if path.is_file() and path.read_text(encoding="utf-8").strip() != digest:
+        raise InputError(f"{teacher}: the teacher's weights have changed since the first students here were trained; choose another --out")
+    write_text(path, digest + "\n")
+
+
+def _examine(cells: Sequence[Cell], teacher: Path, out: Path, device: str) -> None:
+    """Refuse a sick teacher once, before the first student."""
+    folder = RunFolder(out)
+    experiment = next(cell.experiment for cell in cells if cell.experiment.distillation is not None)
+    lessons = experiment.distillation
+    assert lessons is not None
+    if not (folder.certificate.is_file() and read_json(folder.certificate).get("passed") is True):
+        examine_teacher(load_run(teacher), experiment, lessons, folder, experiment.data.open("val"), device)
+
+
+def _check_finished(cells: Sequence[Cell]) -> None:
+    """What lies there already must be what the plan asks for, defaults of this version included."""
+    for cell in cells:
+        folder = RunFolder(cell.folder)
+        if folder.experiment.is_file():
+            before: Experiment = read_experiment(folder)
+            if before != cell.experiment:
+                raise InputError(f"{cell.folder} was trained with other settings than the plan now asks for; remove it, or choose another --out")

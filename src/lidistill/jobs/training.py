@@ -16,6 +16,7 @@ from lidistill.distillation.initialisation import RANDOM, initialised
 from lidistill.evaluation.predict import predict
 from lidistill.evaluation.scores import Scores
 from lidistill.experiment import Distillation, Experiment
+from lidistill.files import claimed
 from lidistill.jobs.evaluation import evaluate, score_frames, spread
 from lidistill.jobs.runs import Run, load_run, pick_device, provenance, read_experiment
 from lidistill.run_folder import RunFolder, write_json
@@ -34,6 +35,13 @@ def train(experiment: Experiment, out: str | Path, *, resume: bool = False, devi
     `certificate=False` skips the examination of the teacher. In a distributed run the other processes only train, and get None.
     """
     folder = RunFolder(Path(out))
+    if not is_first_process():
+        return _train(experiment, folder, resume, device, certificate=False)
+    with claimed(folder.path):
+        return _train(experiment, folder, resume, device, certificate)
+
+
+def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str, certificate: bool) -> Scores | None:
     first = is_first_process()
     if first:
         _claim(folder, experiment, resume)
@@ -43,7 +51,7 @@ def train(experiment: Experiment, out: str | Path, *, resume: bool = False, devi
     torch.manual_seed(experiment.seed)
     detector = experiment.detector.build()
     lessons = experiment.distillation
-    if lessons is not None and certificate and first:
+    if lessons is not None and certificate:
         examine_teacher(load_run(lessons.teacher), experiment, lessons, folder, validation, device)
     objective = build_objective(experiment, detector, len(frames))
     if first:
@@ -56,8 +64,8 @@ def train(experiment: Experiment, out: str | Path, *, resume: bool = False, devi
         folder,
         seed=experiment.seed,
         name=folder.name,
-        device=where.type,
-        validate=_Validation(experiment, validation, where.type) if training.validate_every else None,
+        device=str(where),
+        validate=_Validation(experiment, validation, str(where)) if training.validate_every else None,
         undecayed=objective.undecayed() if isinstance(objective, Distilled) else (),
         resume=resume,
     )

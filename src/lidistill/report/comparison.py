@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student_t
 
-from lidistill.evaluation.intervals import mean_gain
+from lidistill.evaluation.intervals import mean_gain, t_interval
 from lidistill.evaluation.kitti_keys import DIFFICULTIES, MEAN
 from lidistill.evaluation.kitti_matches import FrameMatches
 from lidistill.files import write_text
@@ -64,15 +63,12 @@ def write_comparison(rows: Sequence[ComparedRow], teacher: str | Path, out: str 
     main = main_key(plain)
     measured = [_measured(name, own, plain, main) for name, own in by_row.items()]
     everyone = [taught_by, *(run for own in by_row.values() for run in own)]
-    conditions = {key: taught_by.conditions.get(key) for key in ("dataset", "simulated", "split", "frames", "protocol", "main", "overlap")}
-    provenance = plain[0].setting("provenance") or {}
+    conditions = {key: plain[0].conditions.get(key) for key in ("dataset", "simulated", "split", "frames", "protocol", "main", "overlap")}
     write_json(
         out / "comparison.json",
         {
             **conditions,
-            "device": provenance.get("device"),
-            "commit": provenance.get("commit"),
-            "versions": provenance.get("versions"),
+            **{key: _provenance(everyone, key) for key in ("device", "commit", "versions")},
             "training": plain[0].setting("training"),
             "detector": plain[0].setting("detector", "name"),
             "teacher": {key: taught_by.value(key) for key in _shown_keys(everyone)},
@@ -80,7 +76,7 @@ def write_comparison(rows: Sequence[ComparedRow], teacher: str | Path, out: str 
         },
     )
     tables = [_gains_table(measured, taught_by, everyone), _full_table(measured, taught_by, everyone), _cost_table(measured)]
-    text = "\n\n".join(["# Comparison", _conditions_in_words(taught_by, plain, measured), *(table_as_markdown(table) for table in tables if table)])
+    text = "\n\n".join(["# Comparison", _conditions_in_words(everyone, measured), *(table_as_markdown(table) for table in tables if table)])
     write_text(out / "comparison.md", text + "\n")
     return out / "comparison.md"
 
@@ -98,15 +94,6 @@ def _measured(name: str, own: Sequence[Run], plain: Sequence[Run], main: str) ->
         over_seeds = t_interval([(b.value(main) or 0.0) - (a.value(main) or 0.0) for a, b in zip(plain, own, strict=True)])
     step = own[0].folder.step
     return Measured(name, seeds, scores, gain, over_frames, over_seeds, read_json(step) if step.is_file() else None)
-
-
-def t_interval(gains: Sequence[float]) -> tuple[float, float] | None:
-    """Student's 95 % interval of the mean of `gains`; None for fewer than two."""
-    if len(gains) < 2:
-        return None
-    half = float(student_t.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / np.sqrt(len(gains)))
-    mean = float(np.mean(gains))
-    return mean - half, mean + half
 
 
 def _gains_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run]) -> Table:
@@ -156,22 +143,48 @@ def _cost_table(rows: Sequence[Measured]) -> Table | None:
         for row in timed
         if row.step is not None
     )
-    first = timed[0].step or {}
-    where = f"{first['device']}, {first['threads']} CPU threads"
-    caption = f"One training step (forward and backward, batch {first['batch_size']}) on {where}; memory: {first['memory']}"
+    steps = [row.step for row in timed if row.step is not None]
+    where = _listed(sorted({f"{step['device']}, {step['threads']} CPU threads" for step in steps}))
+    caption = f"One training step (forward and backward, batch {steps[0]['batch_size']}) on {where}; memory: {steps[0]['memory']}"
     return Table(("Student", "Step", "Memory", "Extra parameters"), lines, caption)
 
 
-def _conditions_in_words(teacher: Run, plain: Sequence[Run], rows: Sequence[Measured]) -> str:
-    simulated = " **Simulated data.**" if is_simulated([teacher]) else ""
-    provenance = plain[0].setting("provenance") or {}
-    frames, split, dataset = (teacher.conditions.get(key) for key in ("frames", "split", "dataset"))
+def _conditions_in_words(runs: Sequence[Run], rows: Sequence[Measured]) -> str:
+    plain = next(run for run in runs if run.role == "plain")
+    simulated = " **Simulated data.**" if is_simulated(runs) else ""
+    frames, split, dataset = (plain.conditions.get(key) for key in ("frames", "split", "dataset"))
+    trained = "; ".join(f"{key} {_listed(_provenance(runs, key))}" for key in ("device", "commit"))
     return (
         f"{frames} frames of the {split} split of {dataset}.{simulated} "
-        f"Every student: {plain[0].setting('training', 'steps')} steps of batch {plain[0].setting('training', 'batch_size')}, "
-        f"seeds {', '.join(map(str, rows[0].seeds))}, the same data order, schedule and post-processing. "
-        f"Trained on {provenance.get('device')}, commit {provenance.get('commit')}."
+        f"Every student: {plain.setting('training', 'steps')} steps of batch {plain.setting('training', 'batch_size')}, "
+        f"seeds {', '.join(map(str, rows[0].seeds))}, the same data order, schedule and post-processing. Trained on {trained}."
+        + "".join(f" {note}" for note in _labels_in_words(runs))
     )
+
+
+def _labels_in_words(runs: Sequence[Run]) -> list[str]:
+    """Rows that do not see the labels as the plain student does."""
+    said = {}
+    for run in runs:
+        lessons = run.setting("distillation") or {}
+        share, score_of, start = lessons.get("labelled_share", 1.0), lessons.get("teacher_labels"), lessons.get("initialise", "random")
+        parts = [f"labels of {share:.0%} of the frames"] if share != 1 else []
+        parts += [f"the teacher's boxes from a score of {score_of:g} as labels"] if score_of is not None else []
+        parts += [f"first weights from the teacher ({start})"] if start != "random" else []
+        if parts:
+            said[run.folder.name.rpartition("-seed")[0]] = f"{run.folder.name.rpartition('-seed')[0]}: {', '.join(parts)}."
+    return list(said.values())
+
+
+def _provenance(runs: Sequence[Run], key: str) -> Any:
+    """What the runs' provenance says under `key`: one value, or a list where they differ."""
+    found = [(run.setting("provenance") or {}).get(key) for run in runs]
+    values = [value for row, value in enumerate(found) if value not in found[:row]]
+    return values[0] if len(values) == 1 else values
+
+
+def _listed(value: Any) -> str:
+    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _as_json(row: Measured) -> dict[str, Any]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from scipy.stats import t as student_t
-
+from lidistill.evaluation.intervals import t_interval
 from lidistill.report.gains import LEVEL, Pair
 from lidistill.report.numbers import change, score, span
 
@@ -59,6 +57,6 @@ def _setting(pair: Pair) -> str:
 
 
 def _spread(pairs: Sequence[Pair]) -> SeedSpread:
-    gains = np.array([pair.headline.value for pair in pairs], dtype=np.float64)
-    half = float(student_t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / np.sqrt(len(gains)))
-    return SeedSpread(tuple(pairs), tuple(gains.tolist()), float(gains.mean()), float(gains.mean()) - half, float(gains.mean()) + half)
+    gains = tuple(float(pair.headline.value) for pair in pairs if pair.headline.value is not None)
+    low, high = t_interval(gains) or (gains[0], gains[0])
+    return SeedSpread(tuple(pairs), gains, sum(gains) / len(gains), low, high)

@@ -62,14 +62,15 @@ def fit(
     if settings.ema_decay:
         callbacks.insert(0, EMAWeightAveraging(decay=settings.ema_decay))
     _quiet_lightning()
+    kind, _, index = device.partition(":")  # "cuda:1" is that device alone
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
         watch.stack = stack
         trainer = Trainer(
-            accelerator={"auto": "auto", "cuda": "gpu", "cpu": "cpu"}.get(device, "auto"),
-            devices=settings.devices,
+            accelerator={"auto": "auto", "cuda": "gpu", "cpu": "cpu"}.get(kind, "auto"),
+            devices=[int(index)] if index else settings.devices,
             num_nodes=settings.nodes,
             strategy=settings.strategy,
             precision=_PRECISION[settings.precision],  # type: ignore[arg-type]

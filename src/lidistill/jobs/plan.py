@@ -1,0 +1,129 @@
+"""What a comparison trains: its rows, its seeds, and the experiment behind every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lidistill.configuration import read_yaml, settings_from
+from lidistill.detectors.base import WidthRule
+from lidistill.experiment import Distillation, Experiment, method_settings
+from lidistill.jobs.cells import Cell
+from lidistill.jobs.methods import built
+from lidistill.types import InputError, Settings
+
+PLAIN = "none"
+
+
+@dataclass(frozen=True)
+class Row(Settings):
+    """One kind of student."""
+
+    name: str
+    methods: tuple[str, ...] = ()  # none: the plain student, or the teacher's labels alone
+    overrides: tuple[str, ...] = ()  # of the lessons only, for example methods.pointdistiller.reweight=false
+
+    def __post_init__(self) -> None:
+        if not self.name or set(self.name) & set("/\\ "):
+            raise InputError(f"row name {self.name!r}: it names a folder, so leave out spaces and slashes")
+        for override in self.overrides:
+            if not override.startswith(("methods.", "distillation.")) or override.startswith("distillation.teacher="):
+                raise InputError(f"row {self.name}: {override!r} would change more than the lesson; set it for all rows instead")
+        if self.name == PLAIN and (self.methods or self.overrides):
+            raise InputError(f"row {PLAIN} is the plain student, which takes no lesson; give the row another name")
+
+    @staticmethod
+    def of(text: str) -> Row:
+        """ "itkd" or "itkd+logits"; "none" is the plain student."""
+        names = tuple(part for part in text.split("+") if part)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"row {text!r} lists {', '.join(twice)} twice; list each method once and set its weight")
+        return Row(text, () if names == (PLAIN,) else names)
+
+
+@dataclass(frozen=True)
+class Comparison(Settings):
+    """What to compare, and under which budget."""
+
+    start: str  # the teacher's run folder; or a detector's name or a YAML file, from which a teacher is trained first
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    compression: float = 4.0
+    data: str | None = None
+    overrides: tuple[str, ...] = ()  # of every run, the teacher's own training included
+
+    def __post_init__(self) -> None:
+        names = [row.name for row in self.rows]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"rows {', '.join(twice)} are listed twice; name each row once")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise InputError(f"seeds are {list(self.seeds)}; give at least one, each once")
+        if not [row for row in self.rows if row.name != PLAIN]:
+            raise InputError("nothing to compare with the plain student; name at least one method")
+
+    @staticmethod
+    def read(path: str | Path) -> Comparison:
+        """A recipe in YAML."""
+        return settings_from(Comparison, read_yaml(Path(path)), str(path))
+
+    def changed(self, *, teacher: str | Path | None, seeds: int | None, overrides: Sequence[str]) -> Comparison:
+        """With another teacher (and its data), so many seeds, and more overrides; None and nothing keep the recipe's own."""
+        return replace(
+            self,
+            start=self.start if teacher is None else str(teacher),
+            data=self.data if teacher is None else None,
+            seeds=self.seeds if seeds is None else tuple(range(seeds)),
+            overrides=(*self.overrides, *overrides),
+        )
+
+
+def plan_cells(plan: Comparison, taught: Experiment, teacher: Path, out: Path) -> list[Cell]:
+    """Every student to train, the plain ones first; `taught` is the teacher's experiment and `teacher` the folder of its run.
+
+    Overrides of the detector are made to the teacher's settings before they are thinned, so that every student is as thin as was asked.
+    """
+    base = taught.overridden(plan.overrides)
+    rule = WidthRule.for_compression(plan.compression)
+    student = replace(base, role="plain", distillation=None, detector=base.detector.thinner(rule))
+    cells = []
+    for row in (Row(PLAIN), *(row for row in plan.rows if row.name != PLAIN)):
+        experiment = student
+        if row.name != PLAIN:
+            lessons = Distillation(teacher=str(teacher), methods=tuple(method_settings(name) for name in row.methods))
+            experiment = replace(student, role="distilled", distillation=lessons).overridden(row.overrides)
+        cells += [Cell(row.name, seed, replace(experiment, seed=seed), out / f"{row.name}-seed{seed}") for seed in plan.seeds]
+    return cells
+
+
+def check_alike(cells: Sequence[Cell], teacher: Experiment) -> None:
+    """An InputError unless the students differ in seed and lesson alone, and the teacher's boxes are taken from its maps as theirs are."""
+    first = cells[0].experiment
+    for cell in cells[1:]:
+        for key in ("data", "detector", "training", "augmentation"):
+            if getattr(cell.experiment, key) != getattr(first, key):
+                raise InputError(
+                    f"{cells[0].row} and {cell.row} would be compared under other terms: their {key} settings differ; set them for all rows"
+                )
+    own, others = (experiment.to_dict()["detector"].get("head", {}).get("post") for experiment in (teacher, first))
+    if own != others:
+        raise InputError("the teacher's boxes are post-processed otherwise than the students' (detector.head.post); use the same settings for both")
+
+
+def check_lessons(cells: Sequence[Cell], teacher: Experiment) -> None:
+    """An InputError where a row's methods cannot work between these two networks: said before anything is trained."""
+    taught = teacher.detector.build().tap_specs
+    learnt = cells[0].experiment.detector.build().tap_specs
+    for cell in cells:
+        lessons = cell.experiment.distillation
+        if lessons is None:
+            continue
+        if not lessons.methods and lessons.teacher_labels is None and not lessons.is_start_alone:
+            raise InputError(f"row {cell.row} teaches nothing: name a method, or set distillation.teacher_labels=0.3")
+        for method in lessons.methods:
+            try:
+                built(method, taught, learnt)
+            except InputError as error:
+                raise InputError(f"row {cell.row}: {error}") from error
