@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--publish", action="store_true", help="copy the tables to docs/results")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     names = [text for text in arguments.recipes if "=" not in text]
     overrides = [text for text in arguments.recipes if "=" in text]
     if arguments.processes > 1:
