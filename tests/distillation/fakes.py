@@ -9,6 +9,8 @@ from lidistill.types import Anchors, Batch, Boxes, DetectorOutput, FeatureMap, F
 ORIGIN, CELL, CELLS = (0.0, -4.0), (0.5, 0.5), (16, 12)  # rows along y, columns along x
 CLASSES = (0, 1, 2)
 ANCHORS = 6
+CENTER_MAPS = {"offset": 2, "height": 1, "size": 3, "rotation": 2}
+HEADS = {"anchor": (CLASSES,), "center": (CLASSES,), "centers": ((0,), (1, 2))}  # classes of each head; "centers" are two centre heads
 
 
 def specs(width: int, kind: str = "anchor") -> dict[str, TapSpec]:
@@ -18,7 +20,7 @@ def specs(width: int, kind: str = "anchor") -> dict[str, TapSpec]:
         "bev.1": TapSpec("map", 2 * width, 2),
         "neck": TapSpec("map", 3 * width, 1),
         "points": TapSpec("set", width),
-        "head.0": TapSpec("head", {"anchor": 3 + 7 + 2, "center": 3 + 2 + 1 + 3 + 2}[kind]),
+        **{f"head.{index}": TapSpec("head", len(classes) + (9 if kind == "anchor" else 8)) for index, classes in enumerate(HEADS[kind])},
     }
 
 
@@ -36,12 +38,15 @@ def make_batch(rows=(40, 30), objects=2) -> Batch:
     return Batch(tuple(f"frame-{i}" for i in range(len(rows))), points, index, tuple(boxes))
 
 
-def output(width: int, batch: Batch, seed: int, *, requires_grad=False, kind="anchor") -> DetectorOutput:
-    """Features depend on `seed`, places on the batch alone."""
+def output(width: int, batch: Batch, seed: int, *, requires_grad=False, kind="anchor", coarser=1) -> DetectorOutput:
+    """Features depend on `seed`, places on the batch alone; maps have cells `coarser` times as large as CELL along both axes."""
     draw = torch.Generator().manual_seed(seed)
 
     def random(*shape):
         return (torch.randn(shape, generator=draw) + 0.2).requires_grad_(requires_grad)
+
+    def grid(stride):
+        return tuple(cells // stride for cells in CELLS), (CELL[0] * stride, CELL[1] * stride)
 
     taps = {}
     for name, spec in specs(width).items():
@@ -51,26 +56,26 @@ def output(width: int, batch: Batch, seed: int, *, requires_grad=False, kind="an
             counts = (batch.points[:, 0] * 32).long() + 1 if name == "encoder" else None
             taps[name] = FeatureSet(random(len(batch.points), spec.channels), batch.batch_index, batch.points[:, :3], counts)
         else:
-            height, across = (cells // spec.stride for cells in CELLS)
-            cell = (CELL[0] * spec.stride, CELL[1] * spec.stride)
-            taps[name] = FeatureMap(random(batch.size, spec.channels, height, across), ORIGIN, cell)
-    anchors = None
-    if kind == "anchor":
-        anchors = anchor_boxes()
-        maps = {"class": random(batch.size, ANCHORS * 3, *CELLS), "box": random(batch.size, ANCHORS * 7, *CELLS)}
-        maps["direction"] = random(batch.size, ANCHORS * 2, *CELLS)
-    else:
-        widths = {"heatmap": 3, "offset": 2, "height": 1, "size": 3, "rotation": 2}
-        maps = {name: random(batch.size, channels, *CELLS) for name, channels in widths.items()}
-    return DetectorOutput(taps, (HeadOutput(kind, CLASSES, maps, ORIGIN, CELL, anchors),))
+            size, cell = grid(spec.stride * coarser)
+            taps[name] = FeatureMap(random(batch.size, spec.channels, *size), ORIGIN, cell)
+    size, cell = grid(coarser)
+    heads = []
+    for classes in HEADS[kind]:
+        if kind == "anchor":
+            widths, anchors = {"class": ANCHORS * 3, "box": ANCHORS * 7, "direction": ANCHORS * 2}, anchor_boxes(size, cell)
+        else:
+            widths, anchors = {"heatmap": len(classes), **CENTER_MAPS}, None
+        maps = {name: random(batch.size, channels, *size) for name, channels in widths.items()}
+        heads.append(HeadOutput("anchor" if kind == "anchor" else "center", classes, maps, ORIGIN, cell, anchors))
+    return DetectorOutput(taps, tuple(heads))
 
 
-def anchor_boxes() -> Anchors:
+def anchor_boxes(size=CELLS, cell=CELL) -> Anchors:
     """Two anchors of each class on the centre of every cell."""
-    rows, columns = torch.meshgrid(torch.arange(CELLS[0]), torch.arange(CELLS[1]), indexing="ij")
-    boxes = torch.zeros(*CELLS, len(CLASSES), 2, 7)
-    boxes[..., 0] = (ORIGIN[0] + (columns + 0.5) * CELL[0])[..., None, None]
-    boxes[..., 1] = (ORIGIN[1] + (rows + 0.5) * CELL[1])[..., None, None]
+    rows, columns = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
+    boxes = torch.zeros(*size, len(CLASSES), 2, 7)
+    boxes[..., 0] = (ORIGIN[0] + (columns + 0.5) * cell[0])[..., None, None]
+    boxes[..., 1] = (ORIGIN[1] + (rows + 0.5) * cell[1])[..., None, None]
     boxes[..., 2:6] = torch.tensor([-1.0, 1.6, 0.9, 1.5])
     boxes[..., 1, 6] = 1.57
     return Anchors(boxes.reshape(-1, 7), rotations=2, matched=(0.5, 0.4, 0.4))
@@ -79,4 +84,4 @@ def anchor_boxes() -> Anchors:
 def tensors(result: DetectorOutput) -> dict[str, torch.Tensor]:
     """Every tensor of taps and heads by name."""
     values = {f"tap {name}": tap.features for name, tap in result.taps.items()}
-    return values | {f"head {name}": value for head in result.heads for name, value in head.maps.items()}
+    return values | {f"head {index} {name}": value for index, head in enumerate(result.heads) for name, value in head.maps.items()}

@@ -9,8 +9,9 @@ from lidistill.detectors import DETECTORS, WidthRule, preset
 from lidistill.distillation import METHODS
 from lidistill.distillation.base import DistillationMethod, MethodConfig
 from lidistill.distillation.proposals import ProposalSettings
+from lidistill.jobs.methods import taps_of
 from lidistill.training.objective import Distilled
-from lidistill.types import Boxes, DetectorOutput, FeatureSet, Frame, Losses, VoxelGrid, collate
+from lidistill.types import Boxes, DetectorOutput, FeatureSet, Frame, InputError, Losses, VoxelGrid, collate
 from tests.distillation import fakes
 
 SMALL = {"num_queries": 12, "num_neighbours": 8}  # of PointDistiller: more rows than graphs, so that the choice matters
@@ -60,15 +61,41 @@ ASSIGNING = [name for name, config in METHODS.items() if config().build(fakes.sp
 TEACHING = [name for name in METHODS if name not in ASSIGNING]
 CASES = [pytest.param(config, id=f"{name}-{row}") for name in TEACHING for row, config in enumerate(settings_of(name))]
 each_method = pytest.mark.parametrize("config", CASES)
+# Of methods that read no head, one kind of head says all.
+each_method_and_kind = pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        pytest.param(case.values[0], kind, id=f"{case.id}-{kind}")
+        for case in CASES
+        for kind in (fakes.HEADS if "predictions" in case.values[0].needs else ["anchor"])
+    ],
+)
 
 
-def build(config) -> DistillationMethod:
+def build(config, kind="anchor") -> DistillationMethod:
     torch.manual_seed(0)
-    return config.build(fakes.specs(8), fakes.specs(5))
+    return config.build(fakes.specs(8, kind), fakes.specs(5, kind))
 
 
-def pair(batch, **options) -> tuple[DetectorOutput, DetectorOutput]:
-    return fakes.output(8, batch, 1, requires_grad=True), fakes.output(5, batch, 2, requires_grad=True, **options)
+def pair(batch, kind="anchor", coarser=1) -> tuple[DetectorOutput, DetectorOutput]:
+    """A teacher and a student, both with heads of `kind`; the student's cells are `coarser` times as large."""
+    return fakes.output(8, batch, 1, kind=kind, requires_grad=True), fakes.output(5, batch, 2, kind=kind, coarser=coarser, requires_grad=True)
+
+
+def set_taps_of(config) -> list[str]:
+    return [tap for tap in taps_of(build(config)) if fakes.specs(8)[tap].kind == "set"]
+
+
+def reached_by(losses: Losses, taught: DetectorOutput, learnt: DetectorOutput, method: DistillationMethod) -> set[str]:
+    """Tensors of the student that a step would change; all others, and the teacher's, have no or finite gradients."""
+    losses.total.backward()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+    assert all(tensor.grad is None for tensor in fakes.tensors(taught).values())
+    gradients = {name: tensor.grad for name, tensor in fakes.tensors(learnt).items() if tensor.grad is not None}
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    return {name for name, gradient in gradients.items() if gradient.any()}
 
 
 def values(losses: Losses) -> dict[str, float]:
@@ -90,23 +117,42 @@ def assert_sound(losses: Losses, name: str) -> None:
         assert not value.requires_grad
 
 
-@each_method
-def test_terms_are_finite_and_reach_adapters_and_student_but_never_the_teacher(config):
+def assert_teaches(config, kind, coarser=1) -> None:
+    if config.name == "se_ssd":
+        config = replace(config, min_overlap=0.0)  # random boxes hardly overlap
     batch = fakes.make_batch()
-    taught, learnt = pair(batch)
-    method = build(config)
+    taught, learnt = pair(batch, kind, coarser)
+    method = build(config, kind)
     losses = method(taught, learnt, batch)
     assert_sound(losses, config.name)
     assert losses.total > 0
-    losses.total.backward()
-    for name, parameter in method.named_parameters():
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().sum() > 0, name
-    reached = {name for name, tensor in fakes.tensors(learnt).items() if tensor.grad is not None and tensor.grad.abs().sum() > 0}
-    assert reached
-    assert all(tensor.grad is None for tensor in fakes.tensors(taught).values())
-    taps = getattr(method, "taps", None) or getattr(config, "taps", ())
-    assert {f"tap {tap}" for tap in taps} <= reached
+    reached = reached_by(losses, taught, learnt, method)
+    used = [f"tap {tap}" for tap in taps_of(method)]
+    if config.name == "gid" and method.adapter is None:  # it is asked for the heads' answers alone
+        used = []
+    assert set(used) <= reached
+    for head in range(0 if used else len(learnt.heads)):
+        assert any(name.startswith(f"head {head} ") for name in reached)
+
+
+@each_method_and_kind
+def test_terms_are_finite_and_reach_adapters_and_student_but_never_the_teacher(config, kind):
+    assert_teaches(config, kind)
+
+
+def needs_one_grid(config, kind) -> bool:
+    """Whether what a method compares has no counterpart in a student of other cells."""
+    return config.name in ("logits", "gid") or (config.name == "itkd" and config.attention_weight > 0 and kind == "anchor")
+
+
+@each_method_and_kind
+def test_a_student_with_larger_cells_is_taught_or_refused(config, kind):
+    if not needs_one_grid(config, kind):
+        assert_teaches(config, kind, coarser=2)
+        return
+    batch = fakes.make_batch()
+    with pytest.raises(InputError, match=f"^{config.name}: .* grid"):
+        build(config, kind)(*pair(batch, kind, coarser=2), batch)
 
 
 @each_method
@@ -119,12 +165,12 @@ def test_the_same_question_twice_has_the_same_answer(config):
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
 
 
-@each_method
-def test_nothing_that_was_given_is_changed(config):
+@each_method_and_kind
+def test_nothing_that_was_given_is_changed(config, kind):
     batch = fakes.make_batch()
-    taught, learnt = pair(batch)
+    taught, learnt = pair(batch, kind)
     before = [{name: tensor.detach().clone() for name, tensor in fakes.tensors(given).items()} for given in (taught, learnt)]
-    build(config)(taught, learnt, batch).total.backward()
+    build(config, kind)(taught, learnt, batch).total.backward()
     for kept, given in zip(before, (taught, learnt), strict=True):
         assert all(torch.equal(kept[name], tensor.detach()) for name, tensor in fakes.tensors(given).items())
 
@@ -137,16 +183,16 @@ def test_weight_scales_every_term(config):
     assert double == pytest.approx({name: 2 * value for name, value in single.items()}, rel=1e-6)
 
 
-@each_method
+@each_method_and_kind
 @pytest.mark.parametrize(
     ("rows", "objects"),
     [((40, 30), 0), ((0, 25), 2), ((25, 0, 20), 1), ((0, 0), 2), ((30,), 2), ((1,), 1), ((1, 1), 0), ((1, 30), 1)],
     ids=["no object", "first frame empty", "middle frame empty", "all empty", "batch of one", "one row", "one row a frame", "one row in one frame"],
 )
-def test_sparse_batches_give_finite_losses_and_gradients(config, rows, objects):
+def test_sparse_batches_give_finite_losses_and_gradients(config, kind, rows, objects):
     batch = fakes.make_batch(rows, objects)
-    taught, learnt = pair(batch)
-    method = build(config)
+    taught, learnt = pair(batch, kind)
+    method = build(config, kind)
     losses = method(taught, learnt, batch)
     assert_sound(losses, config.name)
     losses.total.backward()
@@ -155,12 +201,11 @@ def test_sparse_batches_give_finite_losses_and_gradients(config, rows, objects):
     assert all(parameter.grad is not None for parameter in method.parameters())
 
 
-@each_method
+@pytest.mark.parametrize("config", [case for case in CASES if set_taps_of(case.values[0])])
 def test_no_frame_with_rows_gives_exactly_zero_on_set_taps(config):
     batch = fakes.make_batch((0, 0))
     losses = build(config)(*pair(batch), batch)
-    on_sets = [name for name in losses.terms if name.endswith(("/encoder", "/points"))]
-    assert all(losses.terms[name].item() == 0 for name in on_sets)
+    assert all(losses.terms[f"{config.name}/{tap}"].item() == 0 for tap in set_taps_of(config))
 
 
 def shuffled(result: DetectorOutput, orders) -> DetectorOutput:
@@ -187,17 +232,17 @@ def test_the_order_of_rows_within_a_frame_is_irrelevant(config):
     assert values(method(shuffled(taught, orders), shuffled(learnt, orders), batch)) == pytest.approx(expected, rel=1e-4)
 
 
-@each_method
-def test_autocast_changes_nothing_but_the_rounding_of_the_features(config):
+@each_method_and_kind
+def test_autocast_changes_nothing_but_the_rounding_of_the_features(config, kind):
     batch = fakes.make_batch()
-    taught, learnt = pair(batch)
+    taught, learnt = pair(batch, kind)
 
     def rounded(given, dtype):
         taps = {name: replace(tap, features=tap.features.to(torch.bfloat16).to(dtype)) for name, tap in given.taps.items()}
-        maps = {name: value.to(torch.bfloat16).to(dtype) for name, value in given.heads[0].maps.items()}
-        return DetectorOutput(taps, (replace(given.heads[0], maps=maps),))
+        heads = [replace(head, maps={name: value.to(torch.bfloat16).to(dtype) for name, value in head.maps.items()}) for head in given.heads]
+        return DetectorOutput(taps, tuple(heads))
 
-    method = build(config)
+    method = build(config, kind)
     expected = method(rounded(taught, torch.float32), rounded(learnt, torch.float32), batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = method(rounded(taught, torch.bfloat16), rounded(learnt, torch.bfloat16), batch)
