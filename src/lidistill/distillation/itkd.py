@@ -6,6 +6,10 @@ One channel-wise autoencoder compresses the maps of both networks. Their codes m
 The paper and the released code put the mask of objects, and the change from the teacher's to the student's width, in other places; `variant` chooses.
 The default is "released": only its parts are completely defined, and its numbers are those that this file is tested against.
 
+In the paper both codes are masked by the objects and S, an absolute difference averaged over a map, compares them; it does not say whether the masked
+cells count in that average. Here ("paper") they do not: it is the mean over the objects' cells. Objects are in about one of a thousand cells, so an
+average over all of them would be a thousandth of the unmasked loss, and would change with the size of the map and the number of objects.
+
 The released total is 0.5 * (detection loss) + 0.5 * (the three terms). Methods here do not touch the detection loss, so the same total, up to a
 factor of two, is the detection loss + 1.0 * (the three terms): the default `weight` of 1. A balance of lambda is a weight of lambda / (1 - lambda).
 
