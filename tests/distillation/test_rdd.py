@@ -9,7 +9,7 @@ from lidistill.distillation import rdd as module
 from lidistill.distillation.objects import ObjectRows, object_vectors
 from lidistill.distillation.paired_heads import HeadComparison, pair_differences, same_anchor
 from lidistill.distillation.proposals import ProposalSettings, find_proposals
-from lidistill.distillation.rdd import RddConfig, Widening, moments
+from lidistill.distillation.rdd import RddConfig, Widening
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
 from lidistill.ops.roi import regions_in_cells
 from lidistill.types import Anchors, DetectorOutput, FeatureMap, HeadOutput, InputError
@@ -99,14 +99,6 @@ def test_widening_normalises_as_if_the_whole_population_were_widened():
     torch.testing.assert_close(layer(population[chosen], population), everything[chosen])
     small = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda rows: layer(rows[:4], rows), (small,))
-
-
-def test_moments_are_mean_and_covariance():
-    rows = torch.randn(50, 4, dtype=torch.float64) + 100
-    mean, covariance = moments(rows)
-    torch.testing.assert_close(mean, rows.mean(dim=0))
-    torch.testing.assert_close(covariance, torch.cov(rows.T, correction=0))
-    assert torch.autograd.gradcheck(moments, (torch.randn(5, 3, dtype=torch.float64, requires_grad=True),))
 
 
 def test_regions_take_their_statistics_from_the_touched_cells():

@@ -28,8 +28,9 @@ from torch import Tensor
 
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_choice, check_taps
 from lidistill.distillation.head_attention import HeadAttention
+from lidistill.distillation.maps import paired_maps
 from lidistill.distillation.objects import ObjectRows, object_cells
-from lidistill.distillation.parts import as_full, find_tap, full_precision, resampled
+from lidistill.distillation.parts import full_precision, resampled
 from lidistill.distillation.shared_autoencoder import Path, SharedAutoencoder, Shares, interchanged_difference
 from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses
 
@@ -94,9 +95,7 @@ class Itkd(DistillationMethod):
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         config = self.config
         terms: dict[str, Tensor] = {}
-        taught, learnt = find_tap(teacher, config.name, config.tap), find_tap(student, config.name, config.tap)
-        if not (isinstance(taught, FeatureMap) and isinstance(learnt, FeatureMap)):
-            raise InputError(f"{config.name}: the tap {config.tap!r} is no map; choose a map such as 'neck'")
+        taught, learnt = paired_maps(config.name, config.tap, teacher, student)
         with full_precision(learnt.features):
             places = object_cells(taught, batch.boxes, config.max_objects)
             logs = {"objects": len(places) / taught.features.new_tensor(batch.size, dtype=torch.float32)}
@@ -118,9 +117,8 @@ class Itkd(DistillationMethod):
     def _compare_maps(self, taught: FeatureMap, learnt: FeatureMap, places: ObjectRows, paths: tuple[Path, Path]) -> dict[str, Tensor]:
         """Weighted terms of the autoencoder."""
         config = self.config
-        own = FeatureMap(as_full(learnt.features), learnt.origin, learnt.cell)
-        student_map = resampled(own, taught).features
-        wide, narrow = _at(taught.features.detach(), places), _at(student_map, places)
+        student_map = resampled(learnt, taught).features
+        wide, narrow = _at(taught.features, places), _at(student_map, places)
         released = config.variant == "released"
         shares = Shares(config.interchange_weight, config.compressed_weight if released else 0.0, config.detach_target)
         terms: dict[str, Tensor] = {}
@@ -148,6 +146,6 @@ def mean_or_zero(values: Tensor) -> Tensor:
 
 
 def _at(features: Tensor, places: ObjectRows) -> Tensor:
-    """Rows (P, C) of a map (B, C, H, W), in full precision."""
+    """Rows (P, C) of a map (B, C, H, W)."""
     width = features.shape[3]
-    return as_full(features[places.frames, :, places.rows // width, places.rows % width])
+    return features[places.frames, :, places.rows // width, places.rows % width]

@@ -40,8 +40,10 @@ from lidistill.distillation.disparity import (
     threshold,
     top_mask,
 )
+from lidistill.distillation.maps import paired_maps
+from lidistill.distillation.moments import moments
 from lidistill.distillation.paired_heads import HeadComparison, pair_differences
-from lidistill.distillation.parts import as_full, find_tap, full_precision, same_grid
+from lidistill.distillation.parts import full_precision, same_grid
 from lidistill.distillation.proposals import Proposals, ProposalSettings, find_proposals
 from lidistill.ops.roi import RoiReading, regions_in_cells, roi_reading
 from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses
@@ -57,7 +59,6 @@ CHOICES = {
     "logit_reduction": ("mean", "sum"),
 }
 NORM_EPSILON = 1e-5  # as in PyTorch's BatchNorm
-ROWS_AT_ONCE = 1 << 14  # of the map, centred together
 QUIET_STEPS = 500  # in a row without a pair, or with all or none selected, before a warning
 
 
@@ -128,7 +129,7 @@ class Rdd(DistillationMethod):
 
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         config = self.config
-        taught, learnt = self._map(teacher), self._map(student)
+        taught, learnt = paired_maps(config.name, config.tap, teacher, student)
         pairs, num_taught = self.pairs(teacher, student)
         parts = ("feature", "logit") if config.logit_weight > 0 else ("feature",)
         if len(pairs) == 0:
@@ -164,8 +165,8 @@ class Rdd(DistillationMethod):
         config = self.config
         reading = self._reading(taught, pairs)
         of_student = reading if same_grid(taught, learnt) else self._reading(learnt, pairs)
-        teacher_rows, student_rows = reading.rows_of(taught.features.detach()), of_student.rows_of(learnt.features)
-        population = student_rows if config.align_on == "regions" else as_full(learnt.features.permute(0, 2, 3, 1).flatten(0, 2))
+        teacher_rows, student_rows = reading.rows_of(taught.features), of_student.rows_of(learnt.features)
+        population = student_rows if config.align_on == "regions" else learnt.features.permute(0, 2, 3, 1).flatten(0, 2)
         if config.order == "literal":
             softer = [torch.softmax(rows / config.temperature, dim=1) for rows in (teacher_rows, student_rows, population)]
             return reading.pooled(softer[0]), of_student.pooled(self.widening(softer[1], softer[2]))
@@ -185,12 +186,6 @@ class Rdd(DistillationMethod):
         if config.mask == "gd":
             return disparity, descended_mask(disparity, above, config.descent_steps, config.descent_rate)
         return disparity, hard_mask(disparity, above)
-
-    def _map(self, output: DetectorOutput) -> FeatureMap:
-        tap = find_tap(output, self.config.name, self.config.tap)
-        if not isinstance(tap, FeatureMap):
-            raise InputError(f"{self.config.name}: the tap {self.config.tap!r} is no map; choose a map such as 'neck'")
-        return tap
 
     def _reading(self, on: FeatureMap, pairs: Proposals) -> RoiReading:
         batch, _, height, width = on.features.shape
@@ -239,29 +234,3 @@ class Widening(nn.Module):
         variance = ((weight @ covariance) * weight).sum(dim=1).clamp_min(0)
         scale = self.norm_scale * torch.rsqrt(variance + NORM_EPSILON)
         return F.relu(F.linear(rows, scale[:, None] * weight, self.norm_shift - scale * (weight @ mean)))
-
-
-def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (C,) and covariance (C, C), divided by N, of rows (N, C)."""
-    return _Moments.apply(rows)
-
-
-class _Moments(torch.autograd.Function):
-    """The gradient of both is one affine map of the rows: one matrix product, where autograd would take two and keep the centred rows."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, rows: Tensor) -> tuple[Tensor, Tensor]:
-        mean = rows.mean(dim=0)
-        covariance = rows.new_zeros(rows.shape[1], rows.shape[1])
-        for block in rows.split(ROWS_AT_ONCE):
-            centred = block - mean
-            covariance.addmm_(centred.T, centred)
-        ctx.save_for_backward(rows, mean)
-        return mean, covariance / len(rows)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, of_mean: Tensor, of_covariance: Tensor) -> Tensor:
-        rows, mean = ctx.saved_tensors  # type: ignore[attr-defined]
-        slope = (of_covariance + of_covariance.T) / len(rows)
-        return torch.addmm(of_mean / len(rows) - mean @ slope, rows, slope)
