@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.maps import paired_maps
-from lidistill.distillation.objects import map_size, object_cells
+from lidistill.distillation.objects import cells_near, map_size, object_cells
 from lidistill.distillation.parts import full_precision, resampled
 from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
 from lidistill.ops.iou import overlap_nearest_bev
@@ -101,9 +101,7 @@ def _anchor_places(head: HeadOutput, labelled: Boxes, share: float) -> Tensor:
     found = [anchors.new_zeros((0, 2))]
     for index, label in enumerate(head.classes):
         objects = labelled.geometry[labelled.labels == label].to(anchors.dtype)
-        one = anchors[:, index, 0]
-        reach = (torch.linalg.vector_norm(one[:1, 3:5], dim=1) + torch.linalg.vector_norm(objects[:, 3:5], dim=1)) / 2
-        near = anchors[((one[:, None, :2] - objects[None, :, :2]).abs() <= reach[:, None]).all(dim=2).any(dim=1), index].reshape(-1, 7)
+        near = anchors[cells_near(anchors[:, index, 0], objects), index].reshape(-1, 7)
         overlap = overlap_nearest_bev(near, objects)
         if overlap.numel():
             found.append(near[(overlap > share * overlap.amax(dim=0)).any(dim=1), :2])

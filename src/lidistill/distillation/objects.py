@@ -66,7 +66,7 @@ def positive_anchors(head: HeadOutput, boxes: Sequence[Boxes], most: int | None 
         parts = []
         for index, (label, matched) in enumerate(zip(head.classes, head.anchors.matched, strict=True)):
             objects = (labelled.labels == label).nonzero()[:, 0]
-            near = _cells_near(anchors[:, index, 0], labelled.geometry[objects].to(anchors.dtype))
+            near = cells_near(anchors[:, index, 0], labelled.geometry[objects].to(anchors.dtype))
             overlap = overlap_nearest_bev(anchors[near, index].reshape(-1, 7), labelled.geometry[objects].to(anchors.dtype))
             if overlap.numel() == 0:
                 continue
@@ -95,7 +95,7 @@ def map_size(like: FeatureMap | HeadOutput) -> tuple[int, int]:
     return values.shape[2], values.shape[3]
 
 
-def _cells_near(anchors: Tensor, boxes: Tensor) -> Tensor:
+def cells_near(anchors: Tensor, boxes: Tensor) -> Tensor:
     """Rows of one anchor a cell (cells, 7) that could touch any of the boxes (N, 7), however turned: (C,)."""
     reach = (torch.linalg.vector_norm(anchors[:1, 3:5], dim=1) + torch.linalg.vector_norm(boxes[:, 3:5], dim=1)) / 2
     near = ((anchors[:, None, :2] - boxes[None, :, :2]).abs() <= reach[:, None]).all(dim=2)
