@@ -18,6 +18,8 @@ from lidistill.types import OBJECT_MAPS, DetectorOutput, HeadOutput, InputError,
 
 CENTER_CODES = ("offset", "height", "size", "rotation")  # the maps that make the code of a box, in the order of ops.box_codes.encode_centers
 
+BOX_SIZE = 7
+
 
 @dataclass(frozen=True)
 class ProposalSettings(Settings):
@@ -121,6 +123,20 @@ def window_radius(lengths: Tensor, widths: Tensor, settings: ProposalSettings) -
     return gaussian_radius(lengths, widths, settings.gaussian_overlap).floor().clamp(min=settings.min_radius)
 
 
+def boxes_said(head: HeadOutput, vectors: Tensor, rows: Tensor) -> Tensor:
+    """Boxes (N, 7) in what a head says (N, object_width) at its anchors or cells (N,), decoded; with gradient."""
+    if head.kind == "anchor":
+        if head.anchors is None:
+            raise InputError("the head says nothing of its anchors; let the detector fill HeadOutput.anchors")
+        num_classes = len(head.classes)
+        return decode_anchors(vectors[:, num_classes : num_classes + BOX_SIZE], head.anchors.boxes[rows].to(vectors.dtype))
+    names = [name for name in OBJECT_MAPS["center"] if name in head.maps]
+    parts = dict(zip(names, vectors.split([head.maps[name].shape[1] for name in names], dim=1), strict=True))
+    width = map_size(head)[1]
+    cells = torch.stack([torch.div(rows, width, rounding_mode="floor"), rows % width], dim=1)
+    return decode_centers(torch.cat([parts[name] for name in CENTER_CODES], dim=1), cells, head.origin, head.cell)
+
+
 def _anchor_scores(head: HeadOutput) -> tuple[Tensor, Tensor, Tensor]:
     """Best score and its class of each anchor (B, A), and the anchors' rows (A,)."""
     num_classes = len(head.classes)
@@ -144,10 +160,7 @@ def _labels(head: HeadOutput, columns: Tensor) -> Tensor:
 
 def _anchor_boxes(head: HeadOutput, vectors: Tensor, rows: Tensor, settings: ProposalSettings) -> tuple[Tensor, Tensor]:
     """Boxes (N, 7) and regions (N, 4) of what the head says at its anchors (N,)."""
-    if head.anchors is None:
-        raise InputError("the head says nothing of its anchors; let the detector fill HeadOutput.anchors")
-    num_classes = len(head.classes)
-    boxes = decode_anchors(vectors[:, num_classes : num_classes + 7], head.anchors.boxes[rows].float())
+    boxes = boxes_said(head, vectors, rows)
     lower, upper = (corner[:, :2] for corner in envelopes(boxes))
     low, high = _extent(head, lower)
     lower, upper = torch.minimum(torch.maximum(lower, low), high), torch.minimum(torch.maximum(upper, low), high)
@@ -158,21 +171,13 @@ def _anchor_boxes(head: HeadOutput, vectors: Tensor, rows: Tensor, settings: Pro
 def _center_boxes(head: HeadOutput, vectors: Tensor, rows: Tensor, settings: ProposalSettings) -> tuple[Tensor, Tensor]:
     """Boxes (N, 7) and regions (N, 4) of what the head says at its cells (N,)."""
     height, width = map_size(head)
-    cells = torch.stack([torch.div(rows, width, rounding_mode="floor"), rows % width], dim=1)
-    boxes = decode_centers(_center_codes(head, vectors), cells, head.origin, head.cell)
+    boxes = boxes_said(head, vectors, rows)
     sizes = boxes[:, 3:5].double() / boxes.new_tensor(head.cell, dtype=torch.float64)
     # A window larger than the map would show no more of it.
     radius = window_radius(sizes[:, 0], sizes[:, 1], settings).clamp(max=max(height, width))[:, None]
-    peak = cells.flip(1)
+    peak = torch.stack([rows % width, torch.div(rows, width, rounding_mode="floor")], dim=1)
     cell, corner = sizes.new_tensor([*head.cell, *head.cell]), sizes.new_tensor([*head.origin, *head.origin])
     return boxes, torch.cat([peak - radius, peak + radius + 1], dim=1) * cell + corner
-
-
-def _center_codes(head: HeadOutput, vectors: Tensor) -> Tensor:
-    """The codes (N, 8) among what a centre head says (N, object_width)."""
-    names = [name for name in OBJECT_MAPS["center"] if name in head.maps]
-    parts = dict(zip(names, vectors.split([head.maps[name].shape[1] for name in names], dim=1), strict=True))
-    return torch.cat([parts[name] for name in CENTER_CODES], dim=1)
 
 
 def _extent(head: HeadOutput, like: Tensor) -> tuple[Tensor, Tensor]:

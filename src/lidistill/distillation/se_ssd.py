@@ -17,14 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least
-from lidistill.distillation.objects import map_size, object_vectors
+from lidistill.distillation.objects import object_vectors
 from lidistill.distillation.parts import as_full, full_precision
-from lidistill.distillation.proposals import CENTER_CODES, Proposals, ProposalSettings, find_proposals
-from lidistill.ops.box_codes import decode_anchors, decode_centers
+from lidistill.distillation.proposals import BOX_SIZE, Proposals, ProposalSettings, boxes_said, find_proposals
 from lidistill.ops.iou import overlap_bev
-from lidistill.types import OBJECT_MAPS, Batch, DetectorOutput, HeadOutput, InputError, Losses
-
-BOX_SIZE = 7
+from lidistill.types import OBJECT_MAPS, Batch, DetectorOutput, InputError, Losses
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ def said_at(output: DetectorOutput, places: Proposals) -> tuple[Tensor, Tensor]:
         own = places[chosen]
         vectors = as_full(object_vectors(head, own.at()))
         column = (own.labels[:, None] == own.labels.new_tensor(head.classes)).int().argmax(dim=1)
-        boxes = boxes.index_add(0, chosen, _decoded(head, vectors, own.rows))
+        boxes = boxes.index_add(0, chosen, boxes_said(head, vectors, own.rows))
         scores = scores.index_add(0, chosen, vectors.gather(1, column[:, None])[:, 0].sigmoid())
     return boxes, scores
 
@@ -117,16 +114,3 @@ def box_error(taught: Tensor, learnt: Tensor, beta: float) -> Tensor:
     """Smooth L1 of boxes (P, 7), mean over the seven numbers, summed over boxes. Yaws are compared by the sine of their difference."""
     apart = torch.cat([learnt[:, :6] - taught[:, :6], torch.sin(learnt[:, 6:] - taught[:, 6:])], dim=1)
     return F.smooth_l1_loss(apart, torch.zeros_like(apart), reduction="sum", beta=beta) / BOX_SIZE
-
-
-def _decoded(head: HeadOutput, vectors: Tensor, rows: Tensor) -> Tensor:
-    """Boxes (P, 7) of what a head says (P, object_width) at its rows (P,)."""
-    if head.kind == "anchor":
-        assert head.anchors is not None  # find_proposals
-        width = len(head.classes)
-        return decode_anchors(vectors[:, width : width + BOX_SIZE], head.anchors.boxes[rows].to(vectors.dtype))
-    names = [name for name in OBJECT_MAPS["center"] if name in head.maps]
-    parts = dict(zip(names, vectors.split([head.maps[name].shape[1] for name in names], dim=1), strict=True))
-    across = map_size(head)[1]
-    cells = torch.stack([torch.div(rows, across, rounding_mode="floor"), rows % across], dim=1)
-    return decode_centers(torch.cat([parts[name] for name in CENTER_CODES], dim=1), cells, head.origin, head.cell)
