@@ -55,14 +55,15 @@ def test_the_page_of_methods_would_describe_it(example):
 
 def test_the_method_keeps_the_contract(example):
     config = example["channel_statistics"]()
-    test_contract.test_terms_are_finite_and_reach_adapters_and_student_but_never_the_teacher(config)
+    test_contract.test_terms_are_finite_and_reach_adapters_and_student_but_never_the_teacher(config, "anchor")
     test_contract.test_the_same_question_twice_has_the_same_answer(config)
-    test_contract.test_nothing_that_was_given_is_changed(config)
+    test_contract.test_nothing_that_was_given_is_changed(config, "anchor")
+    test_contract.test_a_student_with_larger_cells_is_taught_or_refused(config, "anchor")
     test_contract.test_weight_scales_every_term(config)
-    test_contract.test_autocast_changes_nothing_but_the_rounding_of_the_features(config)
+    test_contract.test_autocast_changes_nothing_but_the_rounding_of_the_features(config, "anchor")
     test_contract.test_without_gradient_the_values_are_the_same(config)
     for rows, objects in (((40, 30), 0), ((0, 25), 2), ((0, 0), 2), ((1,), 1)):
-        test_contract.test_sparse_batches_give_finite_losses_and_gradients(config, rows, objects)
+        test_contract.test_sparse_batches_give_finite_losses_and_gradients(config, "anchor", rows, objects)
 
 
 def test_an_equal_student_has_nothing_to_learn(example):
