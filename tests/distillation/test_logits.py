@@ -6,7 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from lidistill.distillation.gid import GidConfig
 from lidistill.distillation.logits import LogitsConfig, binary_divergence, categorical_divergence, code_error
+from lidistill.distillation.se_ssd import SeSsdConfig
+from lidistill.distillation.sparsekd import SparseKDConfig
 from lidistill.types import DetectorOutput, InputError
 from tests.distillation import fakes
 from tests.reference import logits as slow
@@ -20,7 +23,7 @@ def with_maps(output, **maps):
 
 
 def run(config, taught, learnt):
-    return config.build({}, {})(taught, learnt, BATCH)
+    return config.build(fakes.specs(8), fakes.specs(4))(taught, learnt, BATCH)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
@@ -143,12 +146,22 @@ def test_other_grids_classes_or_kinds_are_refused():
         run(LogitsConfig(), taught, coarse)
     with pytest.raises(InputError, match=r"the classes \(0, 1, 2\) and the student's \(0, 1\); build both for one dataset"):
         run(LogitsConfig(), taught, DetectorOutput({}, (replace(learnt.heads[0], classes=(0, 1)),)))
-    with pytest.raises(InputError, match="a head of kind 'anchor' cannot teach one of kind 'center'"):
+    with pytest.raises(InputError, match="a head of kind 'anchor' cannot be compared with one of kind 'center'"):
         run(LogitsConfig(), taught, fakes.output(4, BATCH, 2, kind="center"))
     with pytest.raises(InputError, match="the teacher has 1 heads and the student 2"):
         run(LogitsConfig(), taught, DetectorOutput({}, learnt.heads * 2))
-    with pytest.raises(InputError, match="a network has none"):
+    with pytest.raises(InputError, match="the teacher has 1 heads and the student 0"):
         run(LogitsConfig(), taught, DetectorOutput({}, ()))
+
+
+@pytest.mark.parametrize("config", [LogitsConfig(), SparseKDConfig(), SeSsdConfig(), GidConfig()], ids=lambda config: config.name)
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_networks_without_a_head_are_refused_before_training(config, role):
+    whole = fakes.specs(4)
+    headless = {name: spec for name, spec in whole.items() if spec.kind != "head"}
+    specs = (headless, whole) if role == "teacher" else (whole, headless)
+    with pytest.raises(InputError, match=f"^{config.name} compares predictions, and the {role} has no detection head; choose a method on features"):
+        config.build(*specs)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def grads(maps, requires_grad):
 
 
 def run(taught, learnt, **settings):
-    return SeSsdConfig(**settings).build({}, {})(taught, learnt, BATCH)
+    return SeSsdConfig(**settings).build(fakes.specs(4), fakes.specs(4))(taught, learnt, BATCH)
 
 
 @pytest.mark.parametrize("student", [centre, anchors], ids=["centre", "anchor"])

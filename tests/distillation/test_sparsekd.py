@@ -21,7 +21,7 @@ def logit(*scores):
 
 
 def run(taught, learnt, config=PLAIN, batch=BATCH):
-    return config.build({}, {})(taught, learnt, batch)
+    return config.build(fakes.specs(4), fakes.specs(4))(taught, learnt, batch)
 
 
 def centre(seed, requires_grad=False):
@@ -202,11 +202,11 @@ def test_boxes_that_are_none_change_nothing_else(broken, column):
 
 def test_heads_that_do_not_fit_are_refused():
     taught = fakes.output(4, BATCH, 1)
-    with pytest.raises(InputError, match="the teacher has a 'anchor' head for the classes .* and the student a 'center' head"):
+    with pytest.raises(InputError, match="sparsekd: a head of kind 'anchor' cannot be compared with one of kind 'center'"):
         run(taught, centre(2))
-    with pytest.raises(InputError, match="and the student none; build both for one dataset"):
+    with pytest.raises(InputError, match="the teacher has 1 heads and the student 0; build both for one dataset"):
         run(taught, DetectorOutput({}, ()))
-    with pytest.raises(InputError, match="the teacher has 2 anchors a class in a cell and the student 1; give both the same"):
+    with pytest.raises(InputError, match="the teacher has 2 anchors a class in a cell and the student 1; build both for one dataset"):
         run(taught, with_head(taught, anchors=replace(taught.heads[0].anchors, rotations=1)))
 
 

@@ -13,7 +13,6 @@ of the size of a detection loss; with the other one features would pull a ten th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -22,17 +21,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_choice, check_taps
+from lidistill.distillation.logits import CLASS_MAP, CODE_SIZE, binary_divergence, code_error
 from lidistill.distillation.maps import paired_maps
 from lidistill.distillation.objects import ObjectRows, object_cells, object_vectors, positive_anchors
+from lidistill.distillation.paired_heads import check_heads, check_same_maps, object_maps, paired_heads
 from lidistill.distillation.parts import as_full, full_precision
 from lidistill.distillation.proposals import Proposals, ProposalSettings, find_proposals
 from lidistill.distillation.relations import scaled_distances
 from lidistill.ops.roi import regions_in_cells, roi_reading
-from lidistill.types import OBJECT_MAPS, Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, Losses
+from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, Losses
 
-CLASS_MAP = {"anchor": "class", "center": "heatmap"}
 REDUCTIONS = ("sum", "mean")
-CODE_SIZE = 7
 BOX_BETA = 1 / 9  # where smooth L1 of box codes turns from square to straight, as in the detection loss
 
 
@@ -70,6 +69,7 @@ class GidConfig(MethodConfig):
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Gid:
         check_taps(self.name, [self.tap], teacher_specs, student_specs, kind="map")
+        check_heads(self.name, teacher_specs, student_specs)
         return Gid(self, teacher_specs, student_specs)
 
 
@@ -84,7 +84,10 @@ class Gid(DistillationMethod):
 
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         config, name = self.config, self.config.name
-        pairs = list(paired_heads(teacher, student))
+        instead = "choose a method on taps"
+        pairs = paired_heads(teacher, student, name, instead)
+        for pair in pairs:
+            check_same_maps(*pair, object_maps(*pair), name, instead)
         settings = ProposalSettings(config.least_difference, config.num_instances, nms_threshold=config.nms_threshold)
         instances = find_proposals(DetectorOutput({}, tuple(disagreement(*pair) for pair in pairs)), settings)
         terms = {}
@@ -151,28 +154,12 @@ def response_error(pairs: list[tuple[HeadOutput, HeadOutput]], instances: Propos
     return total / max(count, 1)
 
 
-def paired_heads(teacher: DetectorOutput, student: DetectorOutput) -> Iterator[tuple[HeadOutput, HeadOutput]]:
-    """Heads in order, or an InputError where they do not speak of the same anchors or cells."""
-    if not teacher.heads or len(teacher.heads) != len(student.heads):
-        raise InputError(
-            f"gid compares detection heads, and the teacher has {len(teacher.heads)} and the student {len(student.heads)}; build both for one dataset"
-        )
-    for taught, learnt in zip(teacher.heads, student.heads, strict=True):
-        shapes = [{part: head.maps[part].shape[1:] for part in OBJECT_MAPS[head.kind] if part in head.maps} for head in (taught, learnt)]
-        if taught.kind != learnt.kind or taught.classes != learnt.classes or shapes[0] != shapes[1]:
-            raise InputError(
-                "gid: the heads of teacher and student differ in kind, classes or size; give both one dataset, grid, strides and anchors"
-            )
-        yield taught, learnt
-
-
 def _answers(taught: HeadOutput, learnt: HeadOutput, places: ObjectRows) -> Tensor:
     """Sum over places of the divergence of scores and the smooth L1 of boxes: ()."""
     one, other = as_full(object_vectors(taught, places).detach()), as_full(object_vectors(learnt, places))
     width = len(taught.classes)
-    logits, own = one[:, :width], other[:, :width]
-    divergence = logits.sigmoid() * (F.logsigmoid(logits) - F.logsigmoid(own)) + (-logits).sigmoid() * (F.logsigmoid(-logits) - F.logsigmoid(-own))
-    apart = other[:, width:] - one[:, width:]
+    divergence = binary_divergence(one[:, :width], other[:, :width]).sum()
     if taught.kind == "anchor":
-        apart = torch.cat([apart[:, : CODE_SIZE - 1], apart[:, CODE_SIZE - 1 : CODE_SIZE].sin()], dim=1)
-    return divergence.sum() + F.smooth_l1_loss(apart, torch.zeros_like(apart), reduction="sum", beta=BOX_BETA)
+        codes = slice(width, width + CODE_SIZE)
+        return divergence + code_error(one[:, codes], other[:, codes], BOX_BETA).sum()
+    return divergence + F.smooth_l1_loss(other[:, width:], one[:, width:], reduction="sum", beta=BOX_BETA)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from lidistill.distillation.objects import ObjectRows, object_cells, object_vectors, positive_anchors
+from lidistill.distillation.paired_heads import check_same_maps, object_maps, paired_heads
 from lidistill.distillation.parts import as_full
-from lidistill.types import OBJECT_MAPS, Boxes, DetectorOutput, HeadOutput, InputError
+from lidistill.types import Boxes, DetectorOutput, HeadOutput
 
 BOX_PARTS = (3, 3, 1)  # position, size and yaw within the codes of an anchor
 FEW = 1e-4  # keeps the mean over no object finite; the released code's
@@ -30,7 +31,11 @@ class HeadAttention(nn.Module):
 
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, boxes: Sequence[Boxes]) -> Tensor:
         """Mean over the heads of the absolute differences at an object, summed over channels. No gradient reaches the teacher."""
-        return torch.stack([self._compare(taught, learnt, boxes) for taught, learnt in paired_heads(teacher, student)]).mean()
+        instead = "set itkd.attention_weight=0"
+        pairs = paired_heads(teacher, student, "itkd", instead)
+        for pair in pairs:
+            check_same_maps(*pair, object_maps(*pair), "itkd", instead, any_grid=pair[0].kind == "center")
+        return torch.stack([self._compare(taught, learnt, boxes) for taught, learnt in pairs]).mean()
 
     def fusion_norm(self) -> Tensor:
         """Norm of the fusion weights. At zero all outputs agree: a perfect match that says nothing."""
@@ -81,30 +86,7 @@ def head_parts(head: HeadOutput) -> list[int]:
     """Channels of the parts within which a head attends: class scores, then position, size, yaw, direction, or the maps of a centre head."""
     if head.kind == "anchor":
         return [len(head.classes), *BOX_PARTS, *([2] if "direction" in head.maps else [])]
-    return [head.maps[name].shape[1] for name in OBJECT_MAPS[head.kind] if name in head.maps]
-
-
-def paired_heads(teacher: DetectorOutput, student: DetectorOutput) -> list[tuple[HeadOutput, HeadOutput]]:
-    """Heads in order, or an InputError where they do not describe objects alike."""
-    if len(teacher.heads) != len(student.heads) or not teacher.heads:
-        raise InputError(
-            f"itkd: the teacher has {len(teacher.heads)} heads and the student {len(student.heads)}; build both for one dataset, "
-            "or set itkd.attention_weight=0"
-        )
-    pairs = list(zip(teacher.heads, student.heads, strict=True))
-    for taught, learnt in pairs:
-        if (taught.kind, taught.classes, head_parts(taught)) != (learnt.kind, learnt.classes, head_parts(learnt)):
-            raise InputError(
-                f"itkd: a {taught.kind!r} head of the classes {taught.classes} with {head_parts(taught)} channels cannot be compared with a "
-                f"{learnt.kind!r} head of {learnt.classes} with {head_parts(learnt)}; build both for one dataset, or set itkd.attention_weight=0"
-            )
-        sizes = ["x".join(map(str, head.maps["box"].shape[1:])) for head in (taught, learnt) if head.kind == "anchor"]
-        if len(set(sizes)) > 1:
-            raise InputError(
-                f"itkd: the head map 'box' is {sizes[0]} in the teacher and {sizes[1]} in the student; give the student the teacher's grid, strides "
-                "and anchors, or set itkd.attention_weight=0"
-            )
-    return pairs
+    return [head.maps[name].shape[1] for name in object_maps(head)]
 
 
 def _common_cells(taught: HeadOutput, learnt: HeadOutput, boxes: Sequence[Boxes], most: int) -> tuple[ObjectRows, ObjectRows]:

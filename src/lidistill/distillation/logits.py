@@ -10,7 +10,6 @@ only, weighted by the confidence: elsewhere a teacher's box is noise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least
+from lidistill.distillation.paired_heads import check_heads, check_same_maps, paired_heads
 from lidistill.distillation.parts import as_full, full_precision
 from lidistill.types import Batch, DetectorOutput, HeadOutput, InputError, Losses
 
@@ -51,6 +51,7 @@ class LogitsConfig(MethodConfig):
             raise InputError(f"{self.name}.confident is {self.confident}; give a score between 0 and 1")
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Logits:
+        check_heads(self.name, teacher_specs, student_specs)
         return Logits(self)
 
 
@@ -65,7 +66,9 @@ class Logits(DistillationMethod):
         name = self.config.name
         sums: dict[str, list[Tensor]] = {"class": [], "box": [], "direction": []}
         counts = []
-        for taught, learnt in _paired_heads(teacher, student):
+        instead = "use fitnets, which resamples"
+        for taught, learnt in paired_heads(teacher, student, name, instead):
+            check_same_maps(taught, learnt, taught.maps, name, instead)
             with full_precision(next(iter(learnt.maps.values()))):
                 head_terms, count = self._compare(taught, learnt)
             for part, value in head_terms.items():
@@ -134,29 +137,3 @@ def _map_error(taught: Tensor, learnt: Tensor, beta: float) -> Tensor:
 def _rows(values: Tensor, width: int) -> Tensor:
     """A map (B, A * width, H, W) as one row an anchor: (B*H*W*A, width)."""
     return as_full(values).permute(0, 2, 3, 1).reshape(-1, width)
-
-
-def _paired_heads(teacher: DetectorOutput, student: DetectorOutput) -> Iterator[tuple[HeadOutput, HeadOutput]]:
-    """Heads in order, or an InputError where they do not speak of the same anchors."""
-    if not teacher.heads or not student.heads:
-        raise InputError("logits needs detection heads with maps, and a network has none; choose a method on taps")
-    if len(teacher.heads) != len(student.heads):
-        raise InputError(f"logits: the teacher has {len(teacher.heads)} heads and the student {len(student.heads)}; build both for one dataset")
-    for taught, learnt in zip(teacher.heads, student.heads, strict=True):
-        if taught.kind not in CLASS_MAP or taught.kind != learnt.kind:
-            raise InputError(
-                f"logits: a head of kind {taught.kind!r} cannot teach one of kind {learnt.kind!r}; both must be one of {', '.join(CLASS_MAP)}"
-            )
-        if taught.classes != learnt.classes:
-            raise InputError(
-                f"logits: the teacher's head predicts the classes {taught.classes} and the student's {learnt.classes}; build both for one dataset"
-            )
-        for name, values in taught.maps.items():
-            own = learnt.maps.get(name)
-            if own is None or own.shape != values.shape:
-                size = "none" if own is None else "x".join(map(str, own.shape[1:]))
-                raise InputError(
-                    f"logits: the head map {name!r} is {'x'.join(map(str, values.shape[1:]))} in the teacher and {size} in the student; "
-                    "give the student the teacher's grid, strides and anchors, or use fitnets, which resamples"
-                )
-        yield taught, learnt

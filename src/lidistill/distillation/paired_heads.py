@@ -1,18 +1,63 @@
-"""What two networks' heads say at the same places: L1 distances of scores and boxes, proposal by proposal (RDD, ICCV 2023, equation 9)."""
+"""Heads of two networks, paired, and what they say at the same places: L1 distances of scores and boxes, proposal by proposal (RDD, equation 9)."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lidistill.distillation.base import Specs
 from lidistill.distillation.objects import ObjectRows, map_size, object_vectors
 from lidistill.distillation.parts import as_full, same_grid
 from lidistill.distillation.proposals import Proposals
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
 from lidistill.ops.roi import regions_in_cells, roi_reading
-from lidistill.types import DetectorOutput, FeatureMap, HeadOutput, InputError
+from lidistill.types import OBJECT_MAPS, DetectorOutput, FeatureMap, HeadOutput, InputError
+
+
+def check_heads(method: str, teacher_specs: Specs, student_specs: Specs) -> None:
+    """An InputError unless both networks have a detection head."""
+    for role, specs in (("teacher", teacher_specs), ("student", student_specs)):
+        if not any(spec.kind == "head" for spec in specs.values()):
+            raise InputError(f"{method} compares predictions, and the {role} has no detection head; choose a method on features")
+
+
+def paired_heads(teacher: DetectorOutput, student: DetectorOutput, method: str, instead: str) -> list[tuple[HeadOutput, HeadOutput]]:
+    """Heads in order, or an InputError where they do not speak of the same objects, whatever their grids; `instead` is what else a user can do."""
+    otherwise = f"build both for one dataset, or {instead}"
+    if len(teacher.heads) != len(student.heads) or not teacher.heads:
+        raise InputError(f"{method}: the teacher has {len(teacher.heads)} heads and the student {len(student.heads)}; {otherwise}")
+    pairs = list(zip(teacher.heads, student.heads, strict=True))
+    for taught, learnt in pairs:
+        if taught.kind != learnt.kind or taught.kind not in OBJECT_MAPS:
+            raise InputError(f"{method}: a head of kind {taught.kind!r} cannot be compared with one of kind {learnt.kind!r}; {otherwise}")
+        if taught.classes != learnt.classes:
+            raise InputError(f"{method}: the teacher's head predicts the classes {taught.classes} and the student's {learnt.classes}; {otherwise}")
+        if taught.kind == "anchor":
+            rotations = [head.anchors.rotations if head.anchors is not None else None for head in (taught, learnt)]
+            if None in rotations:
+                raise InputError(f"{method}: a head says nothing of its anchors; let the detector fill HeadOutput.anchors")
+            if rotations[0] != rotations[1]:
+                raise InputError(f"{method}: the teacher has {rotations[0]} anchors a class in a cell and the student {rotations[1]}; {otherwise}")
+    return pairs
+
+
+def check_same_maps(taught: HeadOutput, learnt: HeadOutput, names: Collection[str], method: str, instead: str, any_grid: bool = False) -> None:
+    """An InputError unless both heads have the maps `names` in one size, channels x height x width, or with `any_grid` one number of channels."""
+    for name in names:
+        sizes = ["x".join(map(str, head.maps[name].shape[1 : 2 if any_grid else 4])) if name in head.maps else "none" for head in (taught, learnt)]
+        if sizes[0] != sizes[1]:
+            raise InputError(
+                f"{method}: the head map {name!r} is {sizes[0]} in the teacher and {sizes[1]} in the student; "
+                f"give the student the teacher's grid, strides and anchors, or {instead}"
+            )
+
+
+def object_maps(*heads: HeadOutput) -> list[str]:
+    """Names of the OBJECT_MAPS that any of the heads, of one kind, has."""
+    return [name for name in OBJECT_MAPS[heads[0].kind] if any(name in head.maps for head in heads)]
 
 
 @dataclass(frozen=True)
@@ -31,10 +76,10 @@ def pair_differences(teacher: DetectorOutput, student: DetectorOutput, pairs: Pr
     Anchor heads: |scores| summed over classes plus |boxes| summed over seven numbers, at the anchor that was proposed. Centre heads: |scores| summed
     over the classes of the head that proposed, mean over the window. Heads that cannot be compared are an InputError.
     """
-    check_pairable(teacher, student, how.method)
+    heads = paired_heads(teacher, student, how.method, f"teach by features alone with {how.method}.logit_weight=0")
     by_teacher = torch.arange(len(pairs), device=pairs.rows.device) < num_taught
     total = torch.zeros(len(pairs), dtype=torch.float32, device=pairs.rows.device)
-    for index, (taught, learnt) in enumerate(zip(teacher.heads, student.heads, strict=True)):
+    for index, (taught, learnt) in enumerate(heads):
         chosen = (pairs.heads == index).nonzero()[:, 0]
         if taught.kind == "anchor":
             found = anchor_differences(taught, learnt, pairs[chosen], by_teacher[chosen], how.boxes)
@@ -44,27 +89,9 @@ def pair_differences(teacher: DetectorOutput, student: DetectorOutput, pairs: Pr
     return total
 
 
-def check_pairable(teacher: DetectorOutput, student: DetectorOutput, method: str) -> None:
-    """An InputError unless both networks have the same heads, whatever their grids."""
-    otherwise = f"build both for one dataset, or teach by features alone with {method}.logit_weight=0"
-    if len(teacher.heads) != len(student.heads):
-        raise InputError(f"{method}: the teacher has {len(teacher.heads)} heads and the student {len(student.heads)}; {otherwise}")
-    for taught, learnt in zip(teacher.heads, student.heads, strict=True):
-        if taught.kind != learnt.kind:
-            raise InputError(f"{method}: a head of kind {taught.kind!r} cannot be compared with one of kind {learnt.kind!r}; {otherwise}")
-        if taught.classes != learnt.classes:
-            raise InputError(f"{method}: the teacher's head predicts the classes {taught.classes} and the student's {learnt.classes}; {otherwise}")
-        if taught.kind == "anchor":
-            rotations = [head.anchors.rotations if head.anchors is not None else None for head in (taught, learnt)]
-            if None in rotations:
-                raise InputError(f"{method}: a head says nothing of its anchors; let the detector fill HeadOutput.anchors")
-            if rotations[0] != rotations[1]:
-                raise InputError(f"{method}: the teacher has {rotations[0]} anchors a class in a cell and the student {rotations[1]}; {otherwise}")
-
-
 def anchor_differences(taught: HeadOutput, learnt: HeadOutput, pairs: Proposals, by_teacher: Tensor, boxes: str) -> Tensor:
     """Differences (P,) of scores and boxes at the anchors (P,) of whichever network proposed; `by_teacher` (P,) bool says which."""
-    assert taught.anchors is not None and learnt.anchors is not None  # check_pairable
+    assert taught.anchors is not None and learnt.anchors is not None  # paired_heads
     teacher_rows = torch.where(by_teacher, pairs.rows, same_anchor(pairs.rows, learnt, taught))
     student_rows = torch.where(by_teacher, same_anchor(pairs.rows, taught, learnt), pairs.rows)
     nobody = torch.zeros_like(pairs.rows)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least
 from lidistill.distillation.objects import object_vectors
+from lidistill.distillation.paired_heads import check_heads
 from lidistill.distillation.parts import as_full, full_precision
 from lidistill.distillation.proposals import BOX_SIZE, Proposals, ProposalSettings, boxes_said, find_proposals
 from lidistill.ops.iou import overlap_bev
@@ -48,6 +49,7 @@ class SeSsdConfig(MethodConfig):
             check_at_least(f"{self.name}.{key}", getattr(self, key), smallest)
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> SeSsd:
+        check_heads(self.name, teacher_specs, student_specs)
         return SeSsd(self)
 
 

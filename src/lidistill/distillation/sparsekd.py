@@ -11,7 +11,6 @@ and a start from the teacher's weights (`distillation.initialise=first`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,9 +18,9 @@ import torch
 from torch import Tensor
 
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least
-from lidistill.distillation.logits import code_error
+from lidistill.distillation.logits import CODE_SIZE, code_error
 from lidistill.distillation.objects import ObjectRows, map_size, object_cells, object_vectors, positive_anchors
-from lidistill.distillation.paired_heads import same_anchor
+from lidistill.distillation.paired_heads import check_heads, paired_heads, same_anchor
 from lidistill.distillation.parts import as_full, full_precision, resampled, same_grid
 from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
 from lidistill.types import OBJECT_MAPS, Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, Losses
@@ -29,7 +28,6 @@ from lidistill.types import OBJECT_MAPS, Batch, Boxes, DetectorOutput, FeatureMa
 SCORE_FLOOR = 1e-4  # scores are kept this far from 0 and 1, as in the detection loss
 MASK_FLOOR = 1e-6  # added to the sum of the mask
 VELOCITY_WEIGHT = 0.2  # of a velocity's error beside the other codes', as in CenterPoint's own loss
-CODE_SIZE = 7
 LARGEST_RADIUS = 1 << 30  # cells: wider than any map
 
 
@@ -56,6 +54,7 @@ class SparseKDConfig(MethodConfig):
             raise InputError(f"{self.name}.gaussian_overlap is {self.gaussian_overlap}; give an overlap between 0 and 1")
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> SparseKD:
+        check_heads(self.name, teacher_specs, student_specs)
         return SparseKD(self)
 
 
@@ -77,7 +76,7 @@ class SparseKD(DistillationMethod):
 
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         name, terms, pivotal = self.config.name, [], []
-        for taught, learnt in _paired_heads(teacher, student):
+        for taught, learnt in paired_heads(teacher, student, name, "choose a method on taps"):
             with full_precision(next(iter(learnt.maps.values()))):
                 compare = self._compare_anchors if taught.kind == "anchor" else self._compare_centers
                 scores, boxes, count = compare(taught, learnt, batch.boxes)
@@ -149,24 +148,3 @@ def center_box_error(taught: HeadOutput, learnt: HeadOutput, places: ObjectRows)
 
 def _clamped(logits: Tensor) -> Tensor:
     return as_full(logits).sigmoid().clamp(SCORE_FLOOR, 1 - SCORE_FLOOR)
-
-
-def _paired_heads(teacher: DetectorOutput, student: DetectorOutput) -> Iterator[tuple[HeadOutput, HeadOutput]]:
-    """Heads in order, or an InputError where they do not speak of the same objects."""
-    kinds = [[(head.kind, head.classes) for head in output.heads] for output in (teacher, student)]
-    if not kinds[0] or kinds[0] != kinds[1]:
-        raise InputError(
-            f"sparsekd compares head with head, and the teacher has {_named(kinds[0])} and the student {_named(kinds[1])}; "
-            "build both for one dataset with one kind of head, or choose a method on taps"
-        )
-    for taught, learnt in zip(teacher.heads, student.heads, strict=True):
-        anchors = [None if head.anchors is None else head.anchors.rotations for head in (taught, learnt)]
-        if anchors[0] != anchors[1]:
-            raise InputError(
-                f"sparsekd: the teacher has {anchors[0]} anchors a class in a cell and the student {anchors[1]}; give both the same anchors"
-            )
-        yield taught, learnt
-
-
-def _named(heads: list[tuple[str, tuple[int, ...]]]) -> str:
-    return ", ".join(f"a {kind!r} head for the classes {classes}" for kind, classes in heads) or "none"
