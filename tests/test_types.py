@@ -60,3 +60,18 @@ def test_losses_add_up_and_refuse_a_name_twice():
 
 def test_an_unknown_name_comes_with_the_nearest_known_one():
     assert str(unknown_name("method", "itdk", ["itkd", "fitnets"])) == "unknown method 'itdk'; did you mean 'itkd'? Known: fitnets, itkd"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"max_points_per_voxel": 0}, "max_points_per_voxel is 0; give 1 or more"),
+        ({"max_voxels_train": -3}, "max_voxels_train is -3; give 1 or more"),
+        ({"max_voxels_eval": 0}, "max_voxels_eval is 0; give 1 or more"),
+        ({"point_range": (0.0, 0.0, 0.0, float("inf"), 1.0, 1.0)}, "must be finite numbers"),
+        ({"voxel_size": (float("nan"), 1.0, 1.0)}, "must be finite numbers"),
+    ],
+)
+def test_a_grid_without_room_or_end_is_refused(change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        VoxelGrid(**{"point_range": (0.0, 0.0, 0.0, 2.0, 2.0, 2.0), "voxel_size": (1.0, 1.0, 1.0), **change})

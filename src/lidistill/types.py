@@ -7,13 +7,17 @@ counter-clockwise; `z` is the centre of the box.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from lidistill.camera import CameraCalibration as CameraCalibration
+from lidistill.camera import CameraObjects as CameraObjects
+from lidistill.camera import FrameMeta as FrameMeta
 
 
 class InputError(ValueError):
@@ -82,54 +86,6 @@ class Boxes:
 
 
 @dataclass(frozen=True)
-class CameraCalibration:
-    """One pinhole camera beside the LiDAR, as KITTI describes it."""
-
-    image_from_camera: np.ndarray  # (3, 4) projection of rectified camera coordinates, pixels
-    camera_from_lidar: np.ndarray  # (4, 4)
-    image_size: tuple[int, int]  # width, height in pixels
-
-
-@dataclass(frozen=True)
-class CameraObjects:
-    """The rows of a KITTI label or result file: camera axes (x right, y down, z forward), bottom centre."""
-
-    names: np.ndarray  # (N,) str
-    truncation: np.ndarray  # (N,) 0..1, -1 where unknown
-    occlusion: np.ndarray  # (N,) int 0 visible, 1 partly, 2 largely, 3 unknown, -1 DontCare
-    alpha: np.ndarray  # (N,) observation angle, -10 where unknown
-    boxes_2d: np.ndarray  # (N, 4) left top right bottom, pixels
-    sizes: np.ndarray  # (N, 3) height width length, metres (the order of the file)
-    locations: np.ndarray  # (N, 3) bottom centre, camera axes, metres
-    rotation_y: np.ndarray  # (N,) radians
-    scores: np.ndarray | None = None  # (N,)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, rows: np.ndarray | slice) -> CameraObjects:
-        return CameraObjects(
-            names=self.names[rows],
-            truncation=self.truncation[rows],
-            occlusion=self.occlusion[rows],
-            alpha=self.alpha[rows],
-            boxes_2d=self.boxes_2d[rows],
-            sizes=self.sizes[rows],
-            locations=self.locations[rows],
-            rotation_y=self.rotation_y[rows],
-            scores=None if self.scores is None else self.scores[rows],
-        )
-
-
-@dataclass(frozen=True)
-class FrameMeta:
-    """What evaluation needs beside the boxes; absent where the dataset has none."""
-
-    calibration: CameraCalibration | None = None
-    objects: CameraObjects | None = None  # every labelled row, DontCare and neighbour classes included
-
-
-@dataclass(frozen=True)
 class Frame:
     """One LiDAR scan with its labels."""
 
@@ -185,6 +141,11 @@ class VoxelGrid(Settings):
     max_voxels_eval: int = 40000  # a frame
 
     def __post_init__(self) -> None:
+        if not all(math.isfinite(number) for number in (*self.point_range, *self.voxel_size)):
+            raise InputError(f"grid: range {self.point_range} and voxel size {self.voxel_size} must be finite numbers of metres")
+        for cap in ("max_points_per_voxel", "max_voxels_train", "max_voxels_eval"):
+            if getattr(self, cap) < 1:
+                raise InputError(f"grid: {cap} is {getattr(self, cap)}; give 1 or more")
         for axis, low, high, size in zip("xyz", self.point_range[:3], self.point_range[3:], self.voxel_size, strict=True):
             if not (high > low and size > 0):
                 raise InputError(f"grid: the {axis} range {low}..{high} m with voxels of {size} m is empty; give max > min and a positive size")

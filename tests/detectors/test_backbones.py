@@ -85,10 +85,25 @@ def test_a_network_that_does_not_fit_together_is_refused(wrong, sentence):
 
 
 def test_a_grid_that_does_not_divide_is_refused_with_the_nearest_ranges():
-    with pytest.raises(InputError, match=r"250 cells along x .* stride 8; set the maximum of x to 39.68 m \(248 cells\) or 40.96 m \(256 cells\)"):
+    with pytest.raises(
+        InputError, match=r"250 cells along x .* stride 8 of trunk and neck; set the maximum of x to 39.68 m \(248 cells\) or 40.96 m \(256 cells\)"
+    ):
         BevConfig().check_grid(VoxelGrid((0, -40, -3, 40, 40, 1), (0.16, 0.16, 4)))
 
 
 def test_a_last_stage_of_one_cell_is_refused():
     with pytest.raises(InputError, match="single cell"):
         BevConfig().check_grid(VoxelGrid((0, 0, -3, 8, 8, 1), (1, 1, 4)))
+
+
+def test_a_grid_that_only_the_trunk_divides_is_refused():
+    shrinking = BevConfig(channels=(4,), layers=(0,), strides=(2,), neck_channels=(4,), neck_strides=(0.5,))
+    with pytest.raises(InputError, match="6 cells along x do not divide by the stride 4"):
+        shrinking.check_grid(VoxelGrid((0, 0, -3, 6, 8, 1), (1, 1, 4)))
+    shrinking.check_grid(VoxelGrid((0, 0, -3, 8, 8, 1), (1, 1, 4)))
+
+
+def test_a_joined_map_of_one_cell_is_refused():
+    shrinking = BevConfig(channels=(4, 4), layers=(0, 0), strides=(2, 2), neck_channels=(4, 4), neck_strides=(0.25, 0.5))
+    with pytest.raises(InputError, match="single cell"):
+        shrinking.check_grid(VoxelGrid((0, 0, -3, 8, 8, 1), (1, 1, 4)))

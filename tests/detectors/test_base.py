@@ -78,7 +78,7 @@ def test_voxels_beyond_the_cap_are_counted_and_told_once():
     config = small_config()
     detector = replace(config, grid=replace(config.grid, max_voxels_train=50)).build()
     batch = small_batch()
-    with pytest.warns(UserWarning, match=r"voxels of frames 0, 1 are beyond grid.max_voxels_train = 50 and were dropped"):
+    with pytest.warns(UserWarning, match=r"voxels in a batch with frames 0, 1 are beyond grid.max_voxels_train = 50 and were dropped"):
         voxels = detector.voxelise(batch)
     everything = replace(config, grid=replace(config.grid, max_voxels_train=10_000)).build().voxelise(batch)
     assert voxels.num_over_cap == len(everything.counts) - len(voxels.counts) > 0

@@ -450,3 +450,10 @@ def test_the_output_of_another_head_is_refused():
 def test_objects_beyond_the_cap_are_left_out_of_the_count():
     head = head_of(replace(CONFIG, targets=CenterTargetSettings(max_objects=1)))
     assert head.loss(random_output(head, 1), batch_with(truth())).logs["positives"].item() == 2
+
+
+def test_misspelt_choices_are_refused():
+    with pytest.raises(InputError, match="suppression is 'soft'; use rotated, circle or none"):
+        CenterPostProcessing(suppression="soft")
+    with pytest.raises(InputError, match="outside is 'edge'; use skip or border"):
+        CenterTargetSettings(outside="edge")

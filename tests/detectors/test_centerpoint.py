@@ -12,9 +12,10 @@ from lidistill.detectors.backbones import BevConfig
 from lidistill.detectors.center_head import CenterHeadConfig
 from lidistill.detectors.centerpoint import CenterPointPillarConfig, CenterPointVoxelConfig
 from lidistill.detectors.encoders import NO_CAP, PillarEncoderConfig
-from lidistill.detectors.presets import CLASSES
+from lidistill.detectors.presets import CLASSES, preset
 from lidistill.detectors.sparse_encoder import SparseEncoderConfig
 from lidistill.distillation import METHODS
+from lidistill.ops.voxels import voxelise
 from lidistill.types import Boxes, FeatureMap, FeatureSet, InputError, VoxelGrid
 from tests.detectors.small import GRID, batch_of, scene, small_batch
 
@@ -219,7 +220,9 @@ def test_a_grid_that_the_strides_do_not_divide_is_refused_with_the_nearest(form,
     size = config.grid.voxel_size
     cells = config.grid.shape[0] + 1
     grid = replace(config.grid, point_range=(0.0, -3.84, -3.0, cells * size[0], 3.84, 1.0))
-    with pytest.raises(InputError, match=rf"{cells} cells along x do not divide by the trunk's stride {stride}; set the maximum of x to 10\.24 m"):
+    with pytest.raises(
+        InputError, match=rf"{cells} cells along x do not divide by the stride {stride} of trunk and neck; set the maximum of x to 10\.24 m"
+    ):
         replace(config, grid=grid)
 
 
@@ -252,3 +255,13 @@ def test_tasks_must_cover_the_classes(config, tasks, message):
 def test_the_table_lists_both_under_their_names(name, config):
     assert DETECTORS[name] is config
     assert config.name == name
+
+
+def test_openpcdets_dynamic_pillars_take_points_of_every_height():
+    config = preset("centerpoint-pillar", "nuscenes")
+    encoder = config.encoder.build(config.grid, 2).eval()
+    place = torch.tensor([[3.0, 4.0, -1.0, 0.5, 0.0], [3.0, 4.0, 4.5, 0.5, 0.0], [3.0, 4.0, -6.0, 0.5, 0.0]])
+    voxels = voxelise(place, torch.zeros(3, dtype=torch.int64), 1, config.grid, training=False)
+    assert voxels.counts.tolist() == [3]
+    rows, _ = encoder(voxels)
+    assert rows.positions[0, 2].item() == pytest.approx(-1.0, abs=1e-4)  # the centre that the published weights know

@@ -210,7 +210,7 @@ def test_a_saved_state_restores_the_network():
 
 def test_a_grid_that_the_strides_do_not_divide_is_refused_with_the_nearest():
     grid = VoxelGrid((0.0, -3.84, -3.0, 10.64, 3.84, 1.0), (0.08, 0.08, 0.1))
-    with pytest.raises(InputError, match=r"133 cells along x do not divide by the trunk's stride 16; set the maximum of x to 10\.24 m"):
+    with pytest.raises(InputError, match=r"133 cells along x do not divide by the stride 16 of trunk and neck; set the maximum of x to 10\.24 m"):
         replace(small_config(), grid=grid)
 
 
@@ -222,3 +222,9 @@ def test_a_grid_of_pillars_is_refused():
 def test_the_table_lists_it_under_its_name():
     assert DETECTORS["second"] is SecondConfig
     assert SecondConfig.name == "second"
+
+
+def test_the_crowded_frame_is_beyond_the_cap():
+    points, boxes = FRAMES["more voxels than the cap"]
+    detector = KINDS["plain"].build()
+    assert detector.voxelise(batch_of((points, boxes))).num_over_cap > 0

@@ -205,3 +205,14 @@ def test_a_missing_branch_is_named(tmp_path, source):
 def test_files_of_det3d_are_recognised_with_voxels_and_with_pillars(tmp_path):
     for table in (centerpoint_voxel_table("det3d"), centerpoint_pillar_table("det3d")):
         assert read_checkpoint(write_checkpoint(tmp_path / "a.pth", "det3d", formula_state(table))).source == "det3d"
+
+
+def test_a_dataset_that_does_not_fit_is_named_with_the_file(tmp_path):
+    with pytest.raises(InputError, match=r"weights.pth.*check the (model and the )?dataset"):
+        imported(tmp_path, "det3d", model="pillar", dataset="waymo")
+
+
+def test_an_empty_kernel_is_a_damaged_file(tmp_path):
+    key = "backbone_3d.conv_input.0.weight"
+    with pytest.raises(InputError, match="weights.pth: .* is empty .*the file is damaged"):
+        imported(tmp_path, "openpcdet", **{key: np.zeros((0, 3, 3, 3, 4), np.float32)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -60,7 +61,7 @@ class BevConfig(Settings):
 
     def check_grid(self, grid: VoxelGrid, encoder_stride: int = 1) -> None:
         """Raise InputError, with the nearest valid range, unless every stage has whole cells; the encoder shrinks the grid by its stride first."""
-        coarsest = self.stage_strides[-1] * encoder_stride
+        coarsest = math.lcm(self.stage_strides[-1], self.neck_stride) * encoder_stride
         shape = grid.shape
         for axis in range(2):
             if shape[axis] % coarsest:
@@ -68,12 +69,12 @@ class BevConfig(Settings):
                 fewer, more = shape[axis] // coarsest * coarsest, -(-shape[axis] // coarsest) * coarsest
                 valid = [f"{low + cells * step:.6g} m ({cells} cells)" for cells in (fewer, more) if cells > 0]
                 raise InputError(
-                    f"grid: {shape[axis]} cells along {'xy'[axis]} do not divide by the trunk's stride {coarsest}; "
+                    f"grid: {shape[axis]} cells along {'xy'[axis]} do not divide by the stride {coarsest} of trunk and neck; "
                     f"set the maximum of {'xy'[axis]} to {' or '.join(valid)}, or the voxel size to "
                     f"{(grid.point_range[axis + 3] - low) / more:.6g} m"
                 )
-        if shape[0] * shape[1] == coarsest**2:
-            raise InputError("grid: the last stage has a single cell, which BatchNorm cannot train on; enlarge the range or use smaller voxels")
+        if shape[0] * shape[1] == (max(self.stage_strides[-1], self.neck_stride) * encoder_stride) ** 2:
+            raise InputError("grid: the coarsest map has a single cell, which BatchNorm cannot train on; enlarge the range or use smaller voxels")
 
 
 class BevTrunk(nn.Module):

@@ -15,7 +15,7 @@ from lidistill.ops.voxels import voxelise
 from lidistill.ops.wiring import Layer
 from lidistill.types import Batch, Boxes, DetectorOutput, InputError, Losses, Settings, TapSpec, VoxelGrid, Voxels
 
-NORM_EPS = 1e-3  # of every BatchNorm in the published detectors
+NORM_EPS = 1e-3  # of the BatchNorms in the published encoders, trunks and necks
 NORM_MOMENTUM = 0.01
 
 
@@ -90,8 +90,8 @@ class Detector(nn.Module, ABC):
             self._has_warned = True
             cap = "max_voxels_train" if self.training else "max_voxels_eval"
             warnings.warn(
-                f"{voxels.num_over_cap} voxels of frames {', '.join(batch.frame_ids[:3])} are beyond grid.{cap} = {getattr(self.grid, cap)} and were "
-                "dropped with their points, as the published detectors do; raise the cap to keep them (said once)",
+                f"{voxels.num_over_cap} voxels in a batch with frames {', '.join(batch.frame_ids[:3])} are beyond grid.{cap} = "
+                f"{getattr(self.grid, cap)} and were dropped with their points, as published; raise the cap to keep them (said once)",
                 stacklevel=2,
             )
         return voxels

@@ -28,8 +28,8 @@ from lidistill.types import Batch, Boxes, HeadOutput, InputError, Losses
 CODES = {"offset": 2, "height": 1, "size": 3, "rotation": 2}  # maps in the order of ops.box_codes.encode_centers
 CODE_SIZE = sum(CODES.values())
 HEATMAP_BIAS = -2.19  # a score of 0.1 everywhere before training (CenterNet, 2019)
-NORM_EPS = 1e-5  # PyTorch's defaults, which the published centre heads keep, unlike their backbones
-NORM_MOMENTUM = 0.1
+HEAD_NORM_EPS = 1e-5  # PyTorch's defaults, which the published centre heads keep, unlike their backbones
+HEAD_NORM_MOMENTUM = 0.1
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ class ConvolutionBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
-        self.norm = nn.BatchNorm2d(out_channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
+        self.norm = nn.BatchNorm2d(out_channels, eps=HEAD_NORM_EPS, momentum=HEAD_NORM_MOMENTUM)
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.relu_(self.norm(self.conv(features)))

@@ -32,6 +32,8 @@ class CenterPostProcessing(Settings):
     def __post_init__(self) -> None:
         if not (0 <= self.score_threshold <= 1 and 0 <= self.nms_threshold <= 1):
             raise InputError("head.post: score_threshold and nms_threshold must lie between 0 and 1")
+        if self.suppression not in ("rotated", "circle", "none"):
+            raise InputError(f"head.post: suppression is {self.suppression!r}; use rotated, circle or none")
         if self.max_candidates < 1 or self.max_after < 1:
             raise InputError("head.post: max_candidates and max_after must be 1 or more")
         if self.center_range is not None and not all(low < high for low, high in zip(self.center_range[:3], self.center_range[3:], strict=True)):

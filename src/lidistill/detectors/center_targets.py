@@ -28,6 +28,8 @@ class CenterTargetSettings(Settings):
     def __post_init__(self) -> None:
         if not 0 < self.gaussian_overlap < 1:
             raise InputError(f"head.targets: gaussian_overlap is {self.gaussian_overlap}; give an overlap between 0 and 1")
+        if self.outside not in ("skip", "border"):
+            raise InputError(f"head.targets: outside is {self.outside!r}; use skip or border")
         if self.min_radius < 0 or self.max_objects < 1:
             raise InputError("head.targets: min_radius must be 0 or more and max_objects 1 or more")
 

@@ -21,7 +21,8 @@ def with_voxel_size(config: Config, size: float, max_points_per_voxel: int | Non
     """
     if not 0 < size < float("inf"):
         raise InputError(f"voxel size {size} m; give a positive number of metres")
-    coarsest = config.encoder.stride * config.bev.stage_strides[-1]  # cells of the grid per cell of the trunk's last stage
+    # cells of the grid per cell of the coarsest map
+    coarsest = config.encoder.stride * math.lcm(config.bev.stage_strides[-1], config.bev.neck_stride)
     low, high = list(config.grid.point_range[:3]), list(config.grid.point_range[3:])
     for axis in range(2):
         extent = high[axis] - low[axis]
@@ -39,6 +40,6 @@ def with_voxel_size(config: Config, size: float, max_points_per_voxel: int | Non
         config.grid,
         point_range=(low[0], low[1], low[2], high[0], high[1], high[2]),
         voxel_size=(size, size, config.grid.voxel_size[2]),
-        max_points_per_voxel=max_points_per_voxel or config.grid.max_points_per_voxel,
+        max_points_per_voxel=config.grid.max_points_per_voxel if max_points_per_voxel is None else max_points_per_voxel,
     )
     return replace(config, grid=grid)

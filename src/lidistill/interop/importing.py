@@ -57,7 +57,10 @@ def import_checkpoint(
             f"{path}: written by mmdetection3d {checkpoint.version}, whose boxes are turned and sized otherwise; "
             "use a checkpoint of version 1.0 or later"
         )
-    converted = converter(checkpoint, dataset, classes)
+    try:
+        converted = converter(checkpoint, dataset, classes)
+    except InputError as error:  # settings that do not fit together know nothing of the file they were read from
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}; check the model and the dataset") from error
     check_shapes(checkpoint, converted)
     report = {
         "source": checkpoint.source,

@@ -25,10 +25,10 @@ def convert_sparse_encoder(
     """Settings, and the weights with their kernels as (K, C_in, C_out). `columns` are those of the dataset's points."""
     turned = kernels_as_ours(checkpoint, weights)
     stages = indices(turned, r"encoder\.stages\.(\d+)\.0\.conv\.weight")
+    if not stages:
+        raise InputError(f"{checkpoint.path}: not the weights of a {model} (it has no sparse convolutions); import it as the model it is")
     openings = [read(turned, f"encoder.stages.{stage}.0.conv.weight", checkpoint, model, 3) for stage in stages]
     channels = read(turned, "encoder.output.conv.weight", checkpoint, model, 3)[2]
-    if not openings:
-        raise InputError(f"{checkpoint.path}: not the weights of a {model} (it has no sparse convolutions); import it as the model it is")
     if openings[0][1] != columns:
         raise InputError(f"{checkpoint.path}: the first layer takes {openings[0][1]} columns, but points have {columns} here; check the dataset")
     config = SparseEncoderConfig(
@@ -48,6 +48,9 @@ def kernels_as_ours(checkpoint: ForeignCheckpoint, weights: Mapping[str, Tensor]
     file decide together; the last one, of 3 x 1 x 1 cells, fits one of them only.
     """
     kernels = {key: value for key, value in weights.items() if value.dim() == 5}
+    for key, value in kernels.items():
+        if value.numel() == 0:
+            raise InputError(f"{checkpoint.path}: {key} is empty ({'x'.join(map(str, value.shape))}); the file is damaged")
     fitting = []
     for first in (1, 0):  # of the kernel's sizes
         sizes = {key: tuple(value.shape[first : first + 3]) for key, value in kernels.items()}

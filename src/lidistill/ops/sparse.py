@@ -1,8 +1,8 @@
 """Sparse 3D convolution: the products of a kernel at the occupied cells only, equal to the dense convolution there, in values and gradients.
 
 For each cell of the kernel the rows that meet under it are gathered, multiplied by the cell's matrix and added to the outputs; the gradient goes the
-same way back. Under one cell every row occurs at most once, so the additions have one order and the result is the same on every run, on CUDA too, and
-does not hang on the number of threads.
+same way back. Under one cell every row occurs at most once, so the additions have one order and the result is the same on every run, on CUDA too.
+Another number of threads may round the gradient of a weight otherwise, since the library splits long sums.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from lidistill.types import InputError
 
 Triple = tuple[int, int, int]  # along z, y, x
 
-SLOTS_PER_SITE = 16  # one site in 32 then shares its slot
+SLOTS_PER_SITE = 16  # to 32, as the table's size is a power of two: one site in 15 to 33 then shares its slot
 GOLDEN = -7046029254386353131  # 2**64 divided by the golden ratio, as a signed number: multiplicative hashing (Knuth, TAOCP 3, 6.4)
 FREE, SHARED = -1, -2  # what a slot holds that is not one site's row
 
