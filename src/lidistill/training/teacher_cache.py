@@ -7,7 +7,6 @@ makes a cache worth its space is that inputs come back, which `count_views` dema
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,15 +20,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
-import lidistill
 from lidistill.data.augment import Augmentation
 from lidistill.detectors.base import Detector
 from lidistill.files import write_text
+from lidistill.training.digests import digest, frame_key, teacher_description
 from lidistill.training.ranks import is_first_process
 from lidistill.training.stored_outputs import FrameRecord, Part, join, read_record, record_of, write_record
 from lidistill.types import Anchors, Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, InputError, Voxels
 
-FORMAT = 1
 PRECISIONS = ("float32", "float16")
 HEADS, BOXES = "heads", "boxes"  # the parts of an output beside its taps
 
@@ -88,8 +86,8 @@ class CachedTeacher:
         self.teacher = teacher
         self.num_frames, self.num_views = num_frames, num_views
         self.half = precision == "float16"
-        described = _description(teacher, precision)
-        self.folder = folder / _digest(json.dumps(described, sort_keys=True).encode())
+        described = teacher_description(teacher, precision)
+        self.folder = folder / digest(json.dumps(described, sort_keys=True).encode())
         self.anchors: tuple[Anchors | None, ...] | None = None  # they are no part of a frame: known once the teacher has run
         self.sizes: dict[str, list[int]] = {}  # part -> bytes of each file of the first batch
         self.has_announced = False
@@ -168,7 +166,7 @@ class _Lesson:
         self.device = batch.points.device
         self.precision = _Precision.now(self.device.type)
         self.frames = _single_frames(batch, voxels)
-        self.keys = [_frame_key(*frame, f"{self.device.type} {self.precision.name}") for frame in self.frames]
+        self.keys = [frame_key(*frame, f"{self.device.type} {self.precision.name}") for frame in self.frames]
         self.parts: dict[str, Any] = {}
         self.live: dict[int, DetectorOutput] = {}
 
@@ -280,38 +278,6 @@ def _voxels_of(voxels: Voxels, row: int) -> Voxels:
     coords[:, 0] = 0
     voxel_index = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     return Voxels(voxels.points[of_own], voxel_index, counts, coords, voxels.grid, batch_size=1)
-
-
-def _frame_key(frame: Batch, voxels: Voxels | None, circumstances: str) -> str:
-    """A digest of all that the teacher's output on one frame depends on.
-
-    With the points and the grid, the number of voxels says which of them the cap kept.
-    """
-    points = frame.points.detach().cpu().contiguous()
-    given = "own voxels" if voxels is None else f"{len(voxels.counts)} voxels of {voxels.grid}"
-    return _digest(points.numpy().tobytes(), f"{tuple(points.shape)} {points.dtype} {given} {circumstances}".encode())
-
-
-def _description(teacher: Detector, precision: str) -> dict[str, Any]:
-    """What a teacher's outputs depend on beside its input."""
-    weights = [_digest(name.encode(), repr((value.shape, value.stride(), value.dtype)).encode(), _bytes(value)) for name, value in _state(teacher)]
-    versions = {"lidistill": lidistill.__version__, "torch": str(torch.__version__)}
-    return {"format": FORMAT, "settings": repr(teacher.config), "weights": _digest(*map(str.encode, weights)), "precision": precision, **versions}
-
-
-def _state(teacher: Detector) -> list[tuple[str, torch.Tensor]]:
-    return sorted(teacher.state_dict().items())
-
-
-def _bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
-def _digest(*contents: bytes) -> str:
-    found = hashlib.blake2b(digest_size=16)
-    for content in contents:
-        found.update(len(content).to_bytes(8, "little") + content)
-    return found.hexdigest()
 
 
 def _readable(size: float) -> str:
