@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from lidistill.files import write_text, written_aside
+from lidistill.files import claimed, write_text, written_aside
 from lidistill.run_folder import RunFolder, read_json, write_json
 from lidistill.types import InputError
 
@@ -84,3 +88,23 @@ def test_a_log_line_cut_off_by_a_kill_is_left_out(tmp_path):
     folder = RunFolder(tmp_path)
     folder.log.write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert [row["step"] for row in folder.read_log()] == [1, 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_outlives_a_killed_process_does_not_keep_its_folder(tmp_path):
+    script = """
+import os, sys, time
+from lidistill.files import claimed
+with claimed(sys.argv[1]):
+    child = os.fork()
+    if child == 0:
+        os.close(1); time.sleep(30); os._exit(0)
+    print(child, flush=True)
+    os._exit(1)  # as a kill would end it, without leaving the block
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    try:
+        with claimed(tmp_path):
+            pass
+    finally:
+        os.kill(int(done.stdout), signal.SIGKILL)

@@ -37,7 +37,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 @contextmanager
 def claimed(folder: str | Path) -> Iterator[None]:
-    """Keep other processes out of `folder` while the block runs; InputError where one is in it. Held by the process, so a kill gives it free."""
+    """Keep other processes out of `folder` while the block runs; InputError where one is in it. Held by this process alone: a kill gives it free."""
     try:
         import fcntl
     except ImportError:  # a system without such locks: nothing is kept out
@@ -47,7 +47,8 @@ def claimed(folder: str | Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Unlike flock, not inherited by loader processes, which may outlive a killed run by seconds.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(f"{folder}: another process is writing here; wait until it is done, or choose another --out") from error
         yield

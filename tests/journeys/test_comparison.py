@@ -213,8 +213,17 @@ def test_students_of_other_settings_or_of_another_teacher_are_not_mixed_in(compa
 
 
 def test_two_processes_do_not_share_a_folder(journey, tmp_path):
-    with claimed(tmp_path / "c"), pytest.raises(InputError, match="another process is writing here"):
-        jobs.compare(plan_for(journey), tmp_path / "c", device="cpu", certificate=False)
+    holding = "import sys, time; from lidistill.files import claimed\nwith claimed(sys.argv[1]):\n    print('in', flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", holding, str(tmp_path / "c")], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "in\n"
+        with pytest.raises(InputError, match="another process is writing here"):
+            jobs.compare(plan_for(journey), tmp_path / "c", device="cpu", certificate=False)
+    finally:
+        process.kill()
+        process.communicate()
+    with claimed(tmp_path / "c"):  # a killed process leaves nothing behind
+        pass
 
 
 def test_a_teacher_without_scores_is_refused(journey, tmp_path):
