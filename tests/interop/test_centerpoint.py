@@ -16,7 +16,6 @@ from tests.interop.formula_weights import formula_state, write_checkpoint
 from tests.interop.small_networks import centerpoint_pillar_table, centerpoint_voxel_table
 
 SOURCES = ("openpcdet", "mmdet3d", "det3d")
-PILLAR_GRID = VoxelGrid((0.0, -6.4, -5.0, 12.8, 6.4, 3.0), (0.2, 0.2, 8.0), max_points_per_voxel=8)
 VOXEL_GRID = VoxelGrid((0.0, -6.4, -5.0, 12.8, 6.4, 3.0), (0.2, 0.2, 0.2), max_points_per_voxel=8)
 HEADS = {"openpcdet": "dense_head.heads_list", "mmdet3d": "pts_bbox_head.task_heads", "det3d": "bbox_head.tasks"}
 LAST = {"openpcdet": "1", "mmdet3d": "1", "det3d": "3"}
@@ -35,22 +34,49 @@ def imported(tmp_path, source, model="voxel", table=None, dataset="nuscenes", cl
     return state, *import_checkpoint(path, source, f"centerpoint-{model}", dataset, classes)
 
 
+def on_few_cells(grid):
+    """64 x 64 pillars of the same size, heights and caps."""
+    _, _, low, _, _, high = grid.point_range
+    return replace(grid, point_range=(0.0, -6.4, low, 12.8, 6.4, high))
+
+
+def random_points():
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(300, 5, generator=generator) * torch.tensor([12.8, 12.8, 8.0, 1.0, 0.5]) - torch.tensor([0.0, 6.4, 5.0, 0.0, 0.0])
+
+
+def batch_of(points):
+    return Batch(("a",), points, torch.zeros(len(points), dtype=torch.int64), (Boxes.empty(),))
+
+
 @pytest.mark.parametrize("model", ["voxel", "pillar"])
 def test_every_key_is_accounted_for_and_the_network_runs(tmp_path, source, model):
     state, config, weights, report = imported(tmp_path, source, model)
     assert report["keys"] == len(weights) == len(state)
     assert report["source"] == source
-    detector = replace(config, grid=VOXEL_GRID if model == "voxel" else PILLAR_GRID)
-    if model == "pillar":
-        detector = replace(detector, encoder=replace(config.encoder, empty_slots="counted"))
-    detector = detector.build().eval()
+    detector = replace(config, grid=VOXEL_GRID if model == "voxel" else on_few_cells(config.grid)).build().eval()
     detector.load_state_dict(weights)
-    points = torch.rand(300, 5) * torch.tensor([12.8, 12.8, 8.0, 1.0, 0.5]) - torch.tensor([0.0, 6.4, 5.0, 0.0, 0.0])
     with torch.no_grad():
-        output = detector(Batch(("a",), points, torch.zeros(300, dtype=torch.int64), (Boxes.empty(),)))
+        output = detector(batch_of(random_points()))
         found = detector.decode(output)[0]
     assert len(output.heads) == 6
     assert torch.isfinite(found.geometry).all()
+
+
+def test_points_above_three_metres_reach_dynamic_pillars_alone(tmp_path, source):
+    """OpenPCDet compares only x and y with the range; the others drop what is outside -5..3 m."""
+    _, config, weights, report = imported(tmp_path, source, "pillar")
+    detector = replace(config, grid=on_few_cells(config.grid)).build().eval()
+    detector.load_state_dict(weights)
+    points = random_points()
+    above = torch.cat([points, points[:1] + torch.tensor([0.0, 0.0, 8.0, 0.0, 0.0])])
+    with torch.no_grad():
+        maps = [detector(batch_of(given)).heads[0].maps["heatmap"] for given in (points, above)]
+    assert torch.equal(*maps) == (source != "openpcdet")
+    assert int(detector.voxelise(batch_of(above)).counts.sum()) == len(points) + (source == "openpcdet")
+    assert sum(config.grid.point_range[2::3]) / 2 == -1.0  # the pillars' centre, which the weights know
+    assert any("every height" in note for note in report["conventions"]) == (source == "openpcdet")
+    assert any("-5..3 m alone" in note for note in report["conventions"]) == (source != "openpcdet")
 
 
 def test_sizes_and_settings_are_read_from_the_weights(tmp_path, source):

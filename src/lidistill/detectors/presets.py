@@ -109,8 +109,8 @@ def second_simulated() -> SecondConfig:
 def centerpoint_pillar_nuscenes() -> CenterPointPillarConfig:
     """OpenPCDet's network on dynamic pillars of 0.2 m: 5,989,030 parameters, six tasks, ten sweeps with the time since each.
 
-    Its dynamic pillars take the points of every height, not those of its range of -5..3 m alone; so do these, which are as tall as can be around the
-    same centre of -1 m.
+    Its dynamic pillars take the points of every height: only x and y are compared with its range, whose heights of -5..3 m merely give the pillars
+    their centre. These here are 200 m tall around the same centre of -1 m.
     """
     return CenterPointPillarConfig(
         classes=NUSCENES_CLASSES,

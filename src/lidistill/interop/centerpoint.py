@@ -14,12 +14,15 @@ from lidistill.interop.conversion import Converted, renamed
 from lidistill.interop.key_names import BEV, CENTER_HEADS, PILLARS, Rules
 from lidistill.interop.pillar_encoders import convert_pillar_encoder
 from lidistill.interop.sparse_encoders import convert_sparse_encoder, encoder_rules
+from lidistill.types import VoxelGrid
 
 PILLAR_MODEL, VOXEL_MODEL = "CenterPoint on pillars", "CenterPoint on voxels"
 
-# Points a pillar, pillars in training and in evaluation, where OpenPCDet's network has no limits.
+# Points a pillar, pillars in training and in evaluation, and heights of the points, where OpenPCDet's network has no limits.
 NUSCENES_CAPS = {"mmdet3d": (20, 30000, 40000), "det3d": (20, 30000, 60000)}
-HARD_PILLARS = "at most 20 points a pillar, and empty slots take part in statistics and maxima"
+NUSCENES_HEIGHTS = (-5.0, 3.0)
+HARD_PILLARS = "at most 20 points a pillar, points of -5..3 m alone, and empty slots take part in statistics and maxima"
+DYNAMIC_PILLARS = "pillars without caps take the points of every height, here -101..99 m: the tool asks for x and y alone"
 
 
 def pillar_rules(source: str) -> Rules:
@@ -38,9 +41,10 @@ def convert_centerpoint_pillar(checkpoint: ForeignCheckpoint, dataset: str, clas
     weights = renamed(checkpoint, pillar_rules(checkpoint.source), PILLAR_MODEL)
     encoder, weights = convert_pillar_encoder(checkpoint, weights, base.encoder, len(base.point_features), PILLAR_MODEL, dataset)
     if encoder.empty_slots == "absent" and checkpoint.source in NUSCENES_CAPS:
-        points, train, evaluation = NUSCENES_CAPS[checkpoint.source]
-        base = replace(base, grid=replace(base.grid, max_points_per_voxel=points, max_voxels_train=train, max_voxels_eval=evaluation))
+        base = replace(base, grid=_hard_pillars(base.grid, checkpoint.source))
         encoder, notes = replace(encoder, empty_slots="counted"), (HARD_PILLARS, *notes)
+    elif encoder.empty_slots == "absent":
+        notes = (DYNAMIC_PILLARS, *notes)
     bev, weights = convert_bev(checkpoint, weights, base.bev, PILLAR_MODEL, checkpoint.source != "openpcdet")
     head, order, weights = convert_center_head(checkpoint, weights, base.head, base.classes, dataset, PILLAR_MODEL, classes)
     kept = tuple(name for name in base.classes if name in order)
@@ -58,3 +62,12 @@ def convert_centerpoint_voxel(checkpoint: ForeignCheckpoint, dataset: str, class
     kept = tuple(name for name in base.classes if name in order)
     config = replace(base, classes=kept, encoder=encoder, bev=bev, head=head)
     return Converted(config, weights, order, CENTER_CONVENTIONS[checkpoint.source].notes)
+
+
+def _hard_pillars(grid: VoxelGrid, source: str) -> VoxelGrid:
+    """The dynamic pillars of nuScenes with the limits of a tool that voxelises hard."""
+    points, train, evaluation = NUSCENES_CAPS[source]
+    low, high = NUSCENES_HEIGHTS
+    x_min, y_min, _, x_max, y_max, _ = grid.point_range
+    size = (grid.voxel_size[0], grid.voxel_size[1], high - low)
+    return VoxelGrid((x_min, y_min, low, x_max, y_max, high), size, points, train, evaluation)
