@@ -7,6 +7,7 @@ mmdetection3d, whose grid has one layer of cells more along z than the range hol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,11 +18,10 @@ from torch import Tensor, nn
 from lidistill.detectors.base import WidthRule
 from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
 from lidistill.detectors.sparse_blocks import ResidualBlock, SparseBlock
+from lidistill.ops.grid_cells import Triple, cell_numbers
 from lidistill.ops.sparse import KernelMap, Sites, strided_map, submanifold_map
 from lidistill.ops.wiring import INPUT, Block, Layer
 from lidistill.types import FeatureSet, InputError, VoxelGrid, Voxels
-
-Triple = tuple[int, int, int]  # z, y, x
 
 KERNEL: Triple = (3, 3, 3)
 DOWN: Triple = (2, 2, 2)
@@ -200,15 +200,11 @@ def points_under(voxels: Voxels, sites: Sites, stride: int) -> Tensor:
     Blocks are `stride` voxels wide along x and y and twice as many along z, where the topmost layer of sites takes what is left above. They do not
     overlap, so a point counts once; a site that sees points of other blocks alone has none.
     """
-    depth, height, width = sites.shape
-
-    def cells(batch: Tensor, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        return ((batch * depth + z) * height + y) * width + x
-
     batch, z, y, x = voxels.coords.unbind(dim=1)
-    blocks = cells(batch, (z // (2 * stride)).clamp(max=depth - 1), y // stride, x // stride)
-    totals = voxels.counts.new_zeros(voxels.batch_size * depth * height * width).index_add(0, blocks, voxels.counts)
-    return totals[cells(*sites.coords.unbind(dim=1))]
+    blocks = torch.stack([batch, (z // (2 * stride)).clamp(max=sites.shape[0] - 1), y // stride, x // stride], dim=1)
+    totals = voxels.counts.new_zeros(voxels.batch_size * math.prod(sites.shape))
+    totals = totals.index_add(0, cell_numbers(blocks, sites.shape), voxels.counts)
+    return totals[cell_numbers(sites.coords, sites.shape)]
 
 
 def _layer(name: str, inputs: tuple[Block, ...], output: str) -> Layer:

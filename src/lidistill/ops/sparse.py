@@ -1,8 +1,8 @@
 """Sparse 3D convolution: the products of a kernel at the occupied cells only, equal to the dense convolution there, in values and gradients.
 
 For each cell of the kernel the rows that meet under it are gathered, multiplied by the cell's matrix and added to the outputs; the gradient goes the
-same way back. Under one cell every row occurs at most once, so the additions have one order and the result is the same on every run, on CUDA too.
-Another number of threads may round the gradient of a weight otherwise, since the library splits long sums.
+same way back. Under one cell every row occurs at most once, so the additions have one order and the result is the same on every run with the same
+number of threads, on CUDA too. Another number of threads may round the gradient of a weight otherwise, since the library splits long sums.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lidistill.ops.sparse_maps import KernelMap, Sites, cell_numbers, strided_map, submanifold_map
+from lidistill.ops.grid_cells import cell_numbers
+from lidistill.ops.sparse_maps import KernelMap, Sites, strided_map, submanifold_map
 from lidistill.types import InputError
 
 __all__ = ["KernelMap", "Sites", "densified", "multiply_accumulates", "sparse_convolution", "strided_map", "submanifold_map"]

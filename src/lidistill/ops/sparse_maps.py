@@ -13,10 +13,9 @@ from math import prod
 import torch
 from torch import Tensor
 
+from lidistill.ops.grid_cells import Triple, cell_numbers, numbered_cells
 from lidistill.ops.selection import true_rows
 from lidistill.types import InputError
-
-Triple = tuple[int, int, int]  # along z, y, x
 
 SLOTS_PER_SITE = 16  # to 32, as the table's size is a power of two: one site in 15 to 33 then shares its slot
 GOLDEN = -7046029254386353131  # 2**64 divided by the golden ratio, as a signed number: multiplicative hashing (Knuth, TAOCP 3, 6.4)
@@ -126,23 +125,7 @@ def strided_map(sites: Sites, kernel_size: Triple, stride: Triple, padding: Trip
     # half the digits to sort where the numbers are small enough
     occupied, outputs = torch.unique(keys.int() if num_cells <= torch.iinfo(torch.int32).max else keys, return_inverse=True)
     counts = tuple(torch.bincount(under, minlength=prod(kernel_size)).tolist())
-    return Sites(_cells(occupied.long(), shape), shape, sites.batch_size), KernelMap(inputs, outputs, counts, len(sites), len(occupied))
-
-
-def cell_numbers(coords: Tensor, shape: Triple) -> Tensor:
-    """Cells (N, 4) of a grid as numbers that ascend with batch, z, y, x: (N,) int64."""
-    batch, z, y, x = coords.unbind(dim=1)
-    return ((batch * shape[0] + z) * shape[1] + y) * shape[2] + x
-
-
-def _cells(numbers: Tensor, shape: Triple) -> Tensor:
-    """The cells (N, 4) of such numbers (N,)."""
-    parts = []
-    for size in reversed(shape):
-        above = torch.div(numbers, size, rounding_mode="floor")
-        parts.append(numbers - above * size)
-        numbers = above
-    return torch.stack([numbers, *reversed(parts)], dim=1)
+    return Sites(numbered_cells(occupied.long(), shape), shape, sites.batch_size), KernelMap(inputs, outputs, counts, len(sites), len(occupied))
 
 
 def _matches(wanted: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from lidistill.ops.grid_cells import numbered_cells
 from lidistill.ops.selection import true_rows
 from lidistill.types import VoxelGrid, Voxels
 
@@ -44,6 +45,7 @@ def voxelise(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGr
         by_age = torch.cat([by_age[first : min(last, first + cap)] for first, last in bounds])
     starts, lengths = starts.index_select(0, by_age), lengths.index_select(0, by_age)
 
+    nx, ny, nz = grid.shape
     counts = lengths.clamp(max=grid.max_points_per_voxel)
     voxel_index = torch.repeat_interleave(torch.arange(len(counts), device=points.device), counts)
     shift = starts - (counts.cumsum(0) - counts)
@@ -52,7 +54,7 @@ def voxelise(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGr
         points=points.index_select(0, rows.index_select(0, order.index_select(0, source))),
         voxel_index=voxel_index,
         counts=counts,
-        coords=_decoded(keys.index_select(0, starts).long(), grid),
+        coords=numbered_cells(keys.index_select(0, starts).long(), (nz, ny, nx)),
         grid=grid,
         batch_size=batch_size,
         num_over_cap=num_over_cap,
@@ -92,15 +94,4 @@ def _cells(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGrid
     narrow = max(1, batch_size) * nx * ny * nz <= torch.iinfo(torch.int32).max
     number = torch.int32 if narrow else torch.int64
     x, y, z = (cell.index_select(0, rows).to(number) for cell in cells)
-    return rows, frames, ((frames.to(number) * nz + z) * ny + y) * nx + x
-
-
-def _decoded(keys: Tensor, grid: VoxelGrid) -> Tensor:
-    """Numbers of cells (M,) as batch, z, y, x: (M, 4) int64."""
-    nx, ny, nz = grid.shape
-    parts = []
-    for size in (nx, ny, nz):
-        above = torch.div(keys, size, rounding_mode="floor")
-        parts.append(keys - above * size)
-        keys = above
-    return torch.stack([keys, *reversed(parts)], dim=1)
+    return rows, frames, ((frames.to(number) * nz + z) * ny + y) * nx + x  # as cell_numbers; the columns need not be joined
