@@ -1,6 +1,7 @@
 # Two commands do everything on a bare machine with Python and make:
 #   make demo   sets up what is missing, then the main job on the simulator
 #   make test   sets up what is missing, then all tests
+# `make setup` sets up alone; `. .venv/bin/activate` then puts `lidistill` on a shell's path.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,12 +11,14 @@ STAMP := $(VENV)/.stamp
 # to another process on a busy machine. Sleeping at once made steps half as slow again, spinning on slowed everything beside them.
 export GOMP_SPINCOUNT ?= 20000
 
-.PHONY: demo test check format clean
+.PHONY: setup demo test check format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,dev]'
 	touch $@
+
+setup: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/lidistill demo --out runs/demo

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from lidistill.detectors import preset
 from lidistill.types import Boxes, FeatureMap, Frame, InputError, Losses, VoxelGrid, collate, unknown_name
 
 
@@ -26,6 +28,26 @@ def test_collate_keeps_frames_apart_and_gives_unlabelled_ones_no_box():
     assert batch.batch_index.tolist() == [0, 0, 2, 2, 2]
     assert [len(boxes) for boxes in batch.boxes] == [0, 0, 1]
     assert batch.size == 3
+
+
+POINTS = np.zeros((5, 4), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda: Frame("a", POINTS), r"frame a: the points are a numpy array; .* torch.from_numpy"),
+        (lambda: Boxes(np.zeros((1, 7)), torch.zeros(1).long()), "boxes: geometry is a numpy array"),
+        (lambda: collate([POINTS]), r"collate joins frames, and was given a numpy array; .*Frame\(id"),
+        (lambda: collate([torch.zeros(5, 4)]), "was given a Tensor"),
+        (lambda: preset("pointpillars", "simulated").build()(POINTS), r"a detector reads a batch, and was given a numpy array; .*collate"),
+        (lambda: preset("pointpillars", "simulated").build()(Frame("a", torch.zeros(5, 4))), "was given a Frame; make one of frames"),
+    ],
+    ids=["Frame", "Boxes", "collate", "collate tensors", "detector", "detector frame"],
+)
+def test_what_is_no_tensor_or_no_frame_gets_a_sentence(use, message):
+    with pytest.raises(InputError, match=message):
+        use()
 
 
 @pytest.mark.parametrize(

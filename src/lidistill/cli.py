@@ -105,7 +105,10 @@ def distill(
     teacher: Annotated[str, typer.Argument(help="The teacher's run folder.")],
     out: Out,
     overrides: Overrides = None,
-    method: Annotated[list[str] | None, typer.Option(help="Distillation method; give it again to combine several.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="What teaches: one of `lidistill methods`, or several at once, itkd+logits. [default: pointdistiller]"),
+    ] = None,
     compression: Compression = 4.0,
     data: Data = None,
     seed: Seed = None,
@@ -114,10 +117,11 @@ def distill(
     device: Device = "auto",
 ) -> None:
     """Train a thinner student with a teacher's lessons."""
+    from lidistill.jobs.lessons import one_lesson
     from lidistill.jobs.setup import distilled
     from lidistill.jobs.training import train as job
 
-    methods = method or ["pointdistiller"]
+    methods = one_lesson(method or ["pointdistiller"])
     experiment = distilled(teacher, compression=compression, methods=methods, data=data, seed=seed, overrides=overrides or ())
     _show(job(experiment, out, resume=resume, device=device, certificate=certificate))
 
@@ -127,7 +131,9 @@ def compare(
     start: Annotated[str, typer.Argument(help="A teacher's run folder; a detector to train a teacher of; or a recipe (YAML).")],
     out: Out,
     overrides: Overrides = None,
-    method: Annotated[list[str] | None, typer.Option(help="One row of the table: itkd, or several methods at once, itkd+logits.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="One row of the table: itkd, or several methods at once, itkd+logits; give it again for more rows.")
+    ] = None,
     teacher: Annotated[
         Path | None, typer.Option(help="With a recipe: a finished teacher's run folder, instead of training the recipe's own.")
     ] = None,

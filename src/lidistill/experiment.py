@@ -140,4 +140,7 @@ def _distillation(content: Mapping[str, Any], where: str) -> Distillation:
 
 def method_settings(name: str) -> MethodConfig:
     """A method by its name, at its defaults."""
+    if {"+", ","} & set(name):
+        names = ", ".join(part.strip() for part in name.replace("+", ",").split(",") if part.strip())
+        raise InputError(f"{name!r} is not one method; list them one by one: [{names}]")
     return from_named({"name": name}, "method", METHODS, "method")

@@ -70,6 +70,11 @@ class Boxes:
             scores=torch.zeros((0,), device=device) if with_scores else None,
         )
 
+    def __post_init__(self) -> None:
+        for name in ("geometry", "labels"):
+            if not isinstance(getattr(self, name), Tensor):
+                raise InputError(f"boxes: {name} is {_kind(getattr(self, name))}; give a tensor, for example torch.from_numpy({name})")
+
     def __len__(self) -> int:
         return self.geometry.shape[0]
 
@@ -93,6 +98,13 @@ class Frame:
     points: Tensor  # (P, 3 + F) float32: x y z, then the dataset's point features
     boxes: Boxes | None = None  # None where there are no labels; no row where nothing was labelled
     meta: FrameMeta = field(default_factory=FrameMeta)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.points, Tensor):
+            raise InputError(
+                f"frame {self.id}: the points are {_kind(self.points)}; give a tensor of x, y, z and the point features, "
+                "for example torch.from_numpy(points)"
+            )
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,9 @@ class Batch:
 
 def collate(frames: Sequence[Frame]) -> Batch:
     """Join frames into one batch; a frame without labels contributes no box and is marked so."""
+    for frame in frames:
+        if not isinstance(frame, Frame):
+            raise InputError(f"collate joins frames, and was given {_kind(frame)}; wrap points in a frame: Frame(id, torch.from_numpy(points))")
     counts = torch.tensor([frame.points.shape[0] for frame in frames])
     return Batch(
         frame_ids=tuple(frame.id for frame in frames),
@@ -128,6 +143,19 @@ def collate(frames: Sequence[Frame]) -> Batch:
         boxes=tuple(Boxes.empty() if frame.boxes is None else frame.boxes for frame in frames),
         labelled=tuple(frame.boxes is not None for frame in frames),
     )
+
+
+def as_batch(given: object) -> Batch:
+    """`given` itself where it is a batch, which is all that a detector reads; an InputError that says how to make one where it is not."""
+    if isinstance(given, Batch):
+        return given
+    raise InputError(f"a detector reads a batch, and was given {_kind(given)}; make one of frames: collate([Frame(id, torch.from_numpy(points))])")
+
+
+def _kind(value: object) -> str:
+    """What a thing is, for an error."""
+    name = type(value).__name__
+    return "a numpy array" if name == "ndarray" else f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 @dataclass(frozen=True)

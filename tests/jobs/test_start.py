@@ -67,3 +67,8 @@ def test_the_start_may_be_all_that_the_teacher_gives(teacher):
 def test_an_unknown_start_is_named(teacher):
     with pytest.raises(InputError, match="distillation.initialise is 'last'; use one of random, first, bn_scale, l1"):
         objective_of(teacher[0], "distillation.initialise=last")
+
+
+def test_the_jobs_are_listed_for_whoever_looks():
+    assert {"train", "distilled", "compare", "load_run"} <= set(dir(jobs))
+    assert all(callable(getattr(jobs, name)) for name in jobs.__all__)

@@ -13,7 +13,7 @@ from torch import nn
 
 from lidistill.ops.voxels import voxelise
 from lidistill.ops.wiring import Layer
-from lidistill.types import Batch, Boxes, DetectorOutput, InputError, Losses, Settings, TapSpec, VoxelGrid, Voxels
+from lidistill.types import Batch, Boxes, DetectorOutput, InputError, Losses, Settings, TapSpec, VoxelGrid, Voxels, as_batch
 
 NORM_EPS = 1e-3  # of the BatchNorms in the published encoders, trunks and necks
 NORM_MOMENTUM = 0.01
@@ -85,6 +85,7 @@ class Detector(nn.Module, ABC):
 
     def voxelise(self, batch: Batch) -> Voxels | None:
         """The batch on this detector's grid, with the caps of its mode (training or evaluation); None for detectors that read points."""
+        batch = as_batch(batch)
         voxels = voxelise(batch.points, batch.batch_index, batch.size, self.grid, self.training)
         if voxels.num_over_cap and not self._has_warned:
             self._has_warned = True

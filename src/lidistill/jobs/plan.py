@@ -10,10 +10,11 @@ from lidistill.configuration import read_yaml, settings_from
 from lidistill.detectors.base import WidthRule
 from lidistill.experiment import Distillation, Experiment, method_settings
 from lidistill.jobs.cells import Cell
+from lidistill.jobs.lessons import NO_METHOD, method_names
 from lidistill.jobs.methods import built
 from lidistill.types import InputError, Settings
 
-PLAIN = "none"
+PLAIN = NO_METHOD
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,7 @@ class Row(Settings):
     @staticmethod
     def of(text: str) -> Row:
         """ "itkd" or "itkd+logits"; "none" is the plain student."""
-        names = tuple(part for part in text.split("+") if part)
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"row {text!r} lists {', '.join(twice)} twice; list each method once and set its weight")
-        return Row(text, () if names == (PLAIN,) else names)
+        return Row(text, method_names(text))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from lidistill.detectors import DETECTORS
 from lidistill.detectors.base import WidthRule
 from lidistill.detectors.presets import preset
 from lidistill.experiment import Distillation, Experiment, method_settings
+from lidistill.jobs.lessons import NO_METHOD
 from lidistill.jobs.runs import read_experiment
 from lidistill.run_folder import RunFolder
 from lidistill.training.settings import TrainingSettings
@@ -60,12 +61,10 @@ def distilled(
     seed: int | None = None,
     overrides: Sequence[str] = (),
 ) -> Experiment:
-    """The same student with the teacher's lessons. `teacher` is a run folder; the method "none" stands for no method."""
+    """The same student with the teacher's lessons. `teacher` is a run folder; `methods` may be empty where its labels or its start teach alone."""
     if not Path(teacher).is_dir():
         raise InputError(f"{teacher}: no run folder to learn from; train a teacher first, or import one with `lidistill import`")
-    if not methods:
-        raise InputError("no distillation method given; name one with --method, for example --method pointdistiller")
-    lessons = Distillation(teacher=str(teacher), methods=tuple(method_settings(name) for name in methods if name != "none"))
+    lessons = Distillation(teacher=str(teacher), methods=tuple(method_settings(name) for name in methods if name != NO_METHOD))
     student = plain_student(teacher, compression=compression, data=data, seed=seed)
     experiment = replace(student, role="distilled", distillation=lessons).overridden(overrides)
     settled = experiment.distillation
