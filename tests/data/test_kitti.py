@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from lidistill.data.kitti import KittiData, KittiFrames, difficulty, every_id, image_size, in_camera_view, read_calibration
-from lidistill.ops.camera import in_view, to_camera
+from lidistill.data.kitti import KittiData, KittiFrames, difficulty, every_id, image_size, read_calibration
+from lidistill.ops.camera import to_camera
 from lidistill.types import CameraObjects, InputError
-from tests.data.conftest import CALIBRATION, CAMERA_FROM_LIDAR, CAR, IMAGE_FROM_CAMERA, SPEC, WALKER, calibration_text, numbers, points_around
+from tests.data.conftest import CAMERA_FROM_LIDAR, CAR, IMAGE_FROM_CAMERA, SPEC, WALKER, calibration_text, numbers, points_around
 
 LABEL = "Car 0.00 0 -1.58 587.01 173.33 614.12 200.12 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n"
 
@@ -92,15 +92,6 @@ def test_points_outside_the_image_are_left_out(kitti):
     kitti.add("000009", np.zeros((0, 7)), [], points)
     assert frames(kitti, ["000009"])[0].points[:, 3].tolist() == [1.0]
     assert frames(kitti, ["000009"], camera_view_only=False)[0].points[:, 3].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
-
-
-@pytest.mark.parametrize("scale", [1.0, 100.0, 1e4])
-def test_the_sieve_before_the_projection_loses_no_point(scale):
-    rng = np.random.default_rng(0)
-    points = (rng.normal(size=(20000, 4)) * scale).astype(np.float32)
-    edge = np.column_stack([np.ones(500), np.full(500, 621 / 700), rng.uniform(-0.2, 0.2, 500), np.zeros(500)]) * scale
-    points = np.concatenate([points, edge.astype(np.float32)])
-    np.testing.assert_array_equal(in_camera_view(CALIBRATION, points), in_view(CALIBRATION, points[:, :3]))
 
 
 def test_test_frames_have_no_boxes_and_need_no_label(kitti):

@@ -53,6 +53,11 @@ def test_nonfinite_points_can_be_left_out(tmp_path):
     np.testing.assert_array_equal(read_bin(written(tmp_path, points), drop_nonfinite=True), points[[0, 1, 3, 4, 5]])
 
 
+def test_finite_values_whose_sum_overflows_are_points(tmp_path):
+    points = np.full((6, 4), 3e38, dtype=np.float32)
+    np.testing.assert_array_equal(read_bin(written(tmp_path, points)), points)
+
+
 def test_missing_file_is_an_input_error_with_its_name(tmp_path):
     with pytest.raises(InputError, match=r"absent\.bin: the points file is missing"):
         read_bin(tmp_path / "absent.bin")

@@ -17,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from lidistill.data.camera_view import rows_in_view
 from lidistill.data.loading import DataSettings, FrameSource, parse_list
 from lidistill.data.points import read_bin
 from lidistill.ops import camera
@@ -28,8 +29,6 @@ ASSUMED_IMAGE_SIZE = (1242, 375)  # width and height of most recordings; taken w
 
 POINT_RANGE = (0.0, -39.68, -3.0, 69.12, 39.68, 1.0)  # metres; of the public toolboxes' three-class PointPillars
 TYPICAL_SIZES = {"Car": (3.9, 1.6, 1.56), "Pedestrian": (0.8, 0.6, 1.73), "Cyclist": (1.76, 0.6, 1.73)}  # metres; anchors of the same
-
-SIEVE_MARGIN = 1.0  # pixels times metres; float32 sums of this size err by about 1e-2 at 100 m
 
 # Limits of the object development kit for easy, moderate and hard; beyond the last a box has difficulty -1.
 MIN_HEIGHT_PX = (40, 25, 25)
@@ -139,7 +138,7 @@ class KittiFrames(FrameSource):
         calibration = read_calibration(self._path("calib", frame_id), image_size(self._path("image_2", frame_id)))
         points = read_bin(self._path("velodyne", frame_id), 3 + len(self.spec.point_features), self.drop_nonfinite)
         if self.camera_view_only:
-            points = points[in_camera_view(calibration, points)]
+            points = points.take(rows_in_view(calibration, points), axis=0)
         if not self.labelled:
             return Frame(frame_id, torch.from_numpy(points), None, FrameMeta(calibration))
         path = self._path("label_2", frame_id)
@@ -216,18 +215,6 @@ def difficulty(objects: CameraObjects) -> np.ndarray:
         inside = (height > MIN_HEIGHT_PX[rank]) & (objects.occlusion <= MAX_OCCLUSION[rank]) & (objects.truncation <= MAX_TRUNCATION[rank])
         level[inside] = rank
     return level
-
-
-def in_camera_view(calibration: CameraCalibration, points: np.ndarray) -> np.ndarray:
-    """Which points (P, 3 + F) fall into the image: (P,) bool. As ops.camera.in_view, which decides on what a float32 sieve lets pass."""
-    image_from_lidar = (calibration.image_from_camera @ calibration.camera_from_lidar).astype(np.float32)
-    right, down, depth = image_from_lidar[:, :3] @ points[:, :3].T + image_from_lidar[:, 3:]
-    width, height = calibration.image_size
-    near = (depth > -SIEVE_MARGIN) & (right >= -depth - SIEVE_MARGIN) & (right <= (width + 1) * depth + SIEVE_MARGIN)
-    near = np.flatnonzero(near & (down >= -depth - SIEVE_MARGIN) & (down <= (height + 1) * depth + SIEVE_MARGIN))
-    kept = np.zeros(len(points), dtype=bool)
-    kept[near] = camera.in_view(calibration, points[near, :3])
-    return kept
 
 
 def read_calibration(path: str | Path, size: tuple[int, int]) -> CameraCalibration:
