@@ -100,10 +100,10 @@ def paste_objects(frame: Frame, settings: Augmentation, database: ObjectDatabase
     if len(chosen) == 0:
         return frame
     points = frame.points.numpy()
-    hidden = np.concatenate([rows_inside(points, box) for box in database.boxes[chosen]])
     seen = np.ones(len(points), dtype=bool)
-    seen[hidden] = False
-    points = np.concatenate([points[seen], *(database.points_of(row) for row in chosen)])
+    for hidden in rows_inside(points, database.boxes[chosen]):
+        seen[hidden] = False
+    points = np.concatenate([points.take(np.flatnonzero(seen), axis=0), *(database.points_of(row) for row in chosen)])
     return replace(frame, points=torch.from_numpy(points), boxes=_joined(frame.boxes, database, chosen))
 
 
@@ -140,34 +140,40 @@ def move_objects(frame: Frame, noise: ObjectNoise, rng: np.random.Generator) -> 
     """The frame with each object turned and shifted a little, with its points, to the first drawn place that collides with no other object."""
     assert frame.boxes is not None
     points, boxes = frame.points.numpy().copy(), frame.boxes.geometry.numpy().copy()
-    inside = [rows_inside(points, box) for box in boxes]
+    inside = rows_inside(points, boxes)
     taken = np.zeros(len(points), dtype=bool)
     for row, members in enumerate(inside):
         shifts = rng.normal(0.0, noise.translation_std, size=(noise.tries, 3))
         angles = rng.uniform(-noise.rotation, noise.rotation, size=noise.tries)
-        tried = np.repeat(boxes[row : row + 1], noise.tries, axis=0)
-        tried[:, :3] += shifts.astype(np.float32)
-        tried[:, 6] = camera.wrap_angle(tried[:, 6] + angles)
-        others = np.delete(boxes, row, axis=0)
-        place = _first_free(tried, others)
+        place = _first_free(boxes, row, shifts, angles)
         if place is None:
             continue
         own = members[~taken[members]]  # a point in two boxes moves once, with the first
         taken[own] = True
-        offset = points[own, :3] - boxes[row, :3]
+        moved = _moved(boxes[row], shifts[place : place + 1], angles[place : place + 1])[0]
+        offset = points.take(own, axis=0)[:, :3] - boxes[row, :3]
         offset[:, :2] = offset[:, :2] @ _turn(angles[place]).T
-        points[own, :3] = offset + tried[place, :3]
-        boxes[row] = tried[place]
+        points[own, :3] = offset + moved[:3]
+        boxes[row] = moved
     return replace(frame, points=torch.from_numpy(points), boxes=replace(frame.boxes, geometry=torch.from_numpy(boxes)))
 
 
-def _first_free(tried: np.ndarray, others: np.ndarray) -> int | None:
-    """The first of the boxes (T, 7) that collides with none of the others; None where there is none. Most often it is the first."""
-    for start, stop in ((0, 1), (1, len(tried))):
-        free = np.flatnonzero(~collide(tried[start:stop], others).any(axis=1))
+def _first_free(boxes: np.ndarray, row: int, shifts: np.ndarray, angles: np.ndarray) -> int | None:
+    """The first of the shifts (T, 3) and angles (T,) after which the box `row` of (N, 7) collides with no other; None where there is none."""
+    others = boxes[np.arange(len(boxes)) != row]
+    for part in (slice(0, 1), slice(1, None)):  # most often it is the very first
+        free = np.flatnonzero(~collide(_moved(boxes[row], shifts[part], angles[part]), others).any(axis=1))
         if len(free):
-            return start + int(free[0])
+            return part.start + int(free[0])
     return None
+
+
+def _moved(box: np.ndarray, shifts: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """The box (7,) after each of the shifts (T, 3) and turns (T,): (T, 7) float32."""
+    moved = np.repeat(box[None], len(shifts), axis=0)
+    moved[:, :3] += shifts.astype(np.float32)
+    moved[:, 6] = camera.wrap_angle(moved[:, 6] + angles)
+    return moved
 
 
 def transform(
@@ -186,7 +192,7 @@ def transform(
     matrix = torch.from_numpy((scale * linear).astype(np.float32))
     offset = torch.from_numpy(np.asarray(shift, dtype=np.float32))
     points = frame.points.clone()
-    points[:, :3] = frame.points[:, :3] @ matrix.T + offset
+    points[:, :3] = (frame.points[:, :3] @ matrix.T).add_(offset)
     if frame.boxes is None:
         return replace(frame, points=points)
     geometry = frame.boxes.geometry
@@ -207,7 +213,11 @@ def _turn(angle: float) -> np.ndarray:
 def within_range(frame: Frame, point_range: Range) -> Frame:
     """The frame without the points outside the range and without the boxes whose centre lies outside it seen from above (as mmdetection3d)."""
     low, high = torch.tensor(point_range[:3]), torch.tensor(point_range[3:])
-    points = frame.points[((frame.points[:, :3] >= low) & (frame.points[:, :3] < high)).all(dim=1)]
+    values = frame.points.numpy()
+    inside = np.ones(len(values), dtype=bool)
+    for axis, (least, beyond) in enumerate(zip(low.numpy(), high.numpy(), strict=True)):
+        inside &= (values[:, axis] >= least) & (values[:, axis] < beyond)
+    points = torch.from_numpy(values.take(np.flatnonzero(inside), axis=0))
     if frame.boxes is None:
         return replace(frame, points=points)
     centre = frame.boxes.geometry[:, :2]
@@ -216,4 +226,4 @@ def within_range(frame: Frame, point_range: Range) -> Frame:
 
 def shuffled(frame: Frame, rng: np.random.Generator) -> Frame:
     """The frame with its points in another order."""
-    return replace(frame, points=frame.points[torch.from_numpy(rng.permutation(len(frame.points)))])
+    return replace(frame, points=torch.from_numpy(frame.points.numpy().take(rng.permutation(len(frame.points)), axis=0)))

@@ -104,7 +104,7 @@ def _objects_of(frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[
         return np.zeros((0, 7), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64), []
     points, boxes, labels = frame.points.numpy(), frame.boxes.geometry.numpy(), frame.boxes.labels.numpy()
     difficulty = np.zeros_like(labels) if frame.boxes.difficulty is None else frame.boxes.difficulty.numpy()
-    inside = [rows_inside(points, box) for box in boxes]
+    inside = rows_inside(points, boxes)
     held = np.array([len(rows) > 0 for rows in inside], dtype=bool)
     cut = []
     for box, rows in zip(boxes, inside, strict=True):
