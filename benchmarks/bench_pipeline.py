@@ -1,0 +1,124 @@
+"""A training frame from file to tensor: read, cut to the image, objects pasted and moved, turned, cut to the range, shuffled.
+
+    python benchmarks/bench_pipeline.py WHOLE_SCANS [--objects FOLDER] [--before COMMIT] [--out docs/results/pipeline.json]
+
+Both folders hold velodyne/, calib/ and label_2/ as KITTI's training/ does; the objects to paste come from the second. With --before the package of
+an earlier commit makes every frame right after ours, in the same process, and the frames are compared value by value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import math
+import re
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import environment, record
+
+from lidistill.data.augment import Augmentation
+from lidistill.types import Frame
+
+SEED = 0
+BEFORE = "package_before"
+RANGES = {"PointPillars": (0.0, -39.68, -3.0, 69.12, 39.68, 1.0), "SECOND with object noise": (0.0, -40.0, -3.0, 70.4, 40.0, 1.0)}
+
+
+def unpack(commit: str, folder: Path) -> None:
+    """The package as it was at `commit`, under another name, to be imported beside the present one."""
+    root = Path(__file__).resolve().parents[1]
+    archive = subprocess.run(["git", "archive", commit, "src/lidistill"], cwd=root, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(folder, filter="data")
+    (folder / "src" / "lidistill").rename(folder / BEFORE)
+    for path in (folder / BEFORE).rglob("*.py"):
+        path.write_text(re.sub(r"\blidistill\b", BEFORE, path.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.path.append(str(folder))
+
+
+def loaders(package: str, scans: Path, objects: Path) -> dict[str, Callable[[int, int], Frame]]:
+    """For each network (epoch, row) -> augmented frame, by the named package."""
+    kitti, database, augment, loading = (importlib.import_module(f"{package}.data.{name}") for name in ("kitti", "objects", "augment", "loading"))
+    spec = kitti.KittiData(root="").spec
+    frames = kitti.KittiFrames(scans, kitti.every_id(scans), spec)
+    pool = database.build_database(kitti.KittiFrames(objects, kitti.every_id(objects), spec))
+    settings: dict[str, Augmentation] = {
+        "PointPillars": augment.Augmentation(),
+        "SECOND with object noise": augment.Augmentation(
+            paste={"Car": 12, "Pedestrian": 6, "Cyclist": 6},
+            paste_min_points={"Car": 5, "Pedestrian": 10, "Cyclist": 10},
+            object_noise=augment.ObjectNoise((1.0, 1.0, 0.5), math.pi / 4),
+        ),
+    }
+    found = {name: loading.TrainingFrames(frames, each, pool, RANGES[name], SEED) for name, each in settings.items()}
+    return {name: lambda epoch, row, each=each: each[epoch, row] for name, each in found.items()}
+
+
+def compare_frames(parties: dict[str, Callable[[int, int], Frame]], num_frames: int, epochs: int) -> dict[str, Any]:
+    """Processor time of a frame, party by party; they take turns frame by frame, after an epoch that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in parties}
+    same = True
+    for epoch in range(epochs + 1):
+        for row in range(num_frames):
+            made = {}
+            for name, load in parties.items():
+                start = time.process_time()
+                made[name] = load(epoch, row)
+                if epoch:
+                    seconds[name].append(time.process_time() - start)
+            first, *others = made.values()
+            same &= all(torch.equal(first.points, each.points) and torch.equal(first.boxes.geometry, each.boxes.geometry) for each in others)
+    times = {}
+    for name, values in seconds.items():
+        low, middle, high = statistics.quantiles(values, n=4)
+        times[name] = {"median_s": statistics.median(values), "quarter_s": low, "three_quarters_s": high, "mean_s": statistics.mean(values)}
+        print(f"  {name:10s} median {middle * 1e3:6.2f} ms, half of the frames {low * 1e3:.2f} to {high * 1e3:.2f} ms")
+    found: dict[str, Any] = {"times": times}
+    if "before" in parties:
+        ratios = sorted(new / old for new, old in zip(seconds["now"], seconds["before"], strict=True))
+        quarters = statistics.quantiles(ratios, n=4)
+        found |= {"same_frames": same, "ratio_median": quarters[1], "ratio_quarters": [quarters[0], quarters[2]]}
+        print(
+            f"  now over before, frame by frame: median {quarters[1]:.2f}, half between {quarters[0]:.2f} and {quarters[2]:.2f}; same frames: {same}"
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scans", type=Path)
+    parser.add_argument("--objects", type=Path, help="where the objects to paste come from; left out, the scans themselves")
+    parser.add_argument("--before", help="a commit of this repository to compare with")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--out", help="JSON file for the figures")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print(environment())
+    objects = arguments.objects or arguments.scans
+    num_frames = len(list((arguments.scans / "velodyne").glob("*.bin")))
+    with tempfile.TemporaryDirectory() as folder:
+        packages = {"now": "lidistill"}
+        if arguments.before:
+            unpack(arguments.before, Path(folder))
+            packages["before"] = BEFORE
+        made = {name: loaders(package, arguments.scans, objects) for name, package in packages.items()}
+        results: dict[str, Any] = {"seed": SEED, "frames": num_frames, "epochs": arguments.epochs, "before": arguments.before}
+        for title in RANGES:
+            print(f"\n{title}, a frame:")
+            results[title] = compare_frames({name: each[title] for name, each in made.items()}, num_frames, arguments.epochs)
+    if arguments.out:
+        record(arguments.out, "pipeline", results)
+
+
+if __name__ == "__main__":
+    main()
