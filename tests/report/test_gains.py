@@ -3,11 +3,12 @@ import shutil
 
 import pytest
 
+from lidistill.evaluation.estimates import Estimate
 from lidistill.evaluation.intervals import paired_bootstrap
 from lidistill.evaluation.kitti_matches import FrameMatches
 from lidistill.evaluation.scores import Scores
 from lidistill.report import gains
-from lidistill.report.gains import Gain, Pair, class_names, gain_sentence, pair_runs, recovered_sentence
+from lidistill.report.gains import Pair, class_names, gain_sentence, pair_runs, recovered_sentence
 from lidistill.report.runs import read_runs
 from lidistill.types import InputError
 from tests.report.fake_runs import make_frames, write_run
@@ -25,8 +26,8 @@ def pair_of(runs, teacher, plain, distilled, low=None, high=None):
     """A pair with given headline scores."""
     teacher, plain, distilled = (with_score(run, value) for run, value in zip(runs, (teacher, plain, distilled), strict=True))
     value = None if plain.scores is None or distilled.scores is None else distilled.value(MAIN) - plain.value(MAIN)
-    lead = Gain(None if plain.scores is None or teacher.scores is None else teacher.value(MAIN) - plain.value(MAIN))
-    return Pair(plain, distilled, teacher, {MAIN: Gain(value, low, high)}, MAIN, lead)
+    lead = Estimate(None if plain.scores is None or teacher.scores is None else teacher.value(MAIN) - plain.value(MAIN))
+    return Pair(plain, distilled, teacher, {MAIN: Estimate(value, low, high)}, MAIN, lead)
 
 
 def test_gain_is_distilled_minus_plain_with_the_bootstrap_interval(runs, pair):
@@ -62,8 +63,8 @@ def test_a_teacher_that_is_not_ahead_has_no_lead_to_recover(runs, teacher):
 @pytest.mark.parametrize(
     ("interval", "verdict", "words"),
     [
-        ((1.2, 5.4), "gain", "lifts the student by 3.4 AP (95% interval +1.2 to +5.4)."),
-        ((-0.9, 5.0), "unproven", "No gain is shown: +3.4 AP, and the 95% interval −0.9 to +5.0 includes zero."),
+        ((1.2, 5.4), "gain", "From one seed distillation lifts the student by 3.4 AP (95% interval over frames +1.2 to +5.4)."),
+        ((-0.9, 5.0), "unproven", "From one seed no gain is shown: +3.4 AP, and the 95% interval over frames −0.9 to +5.0 includes zero."),
         ((0.0, 5.0), "unproven", "includes zero"),
         ((0.04, 5.0), "unproven", "0.0 to +5.0 includes zero"),
         ((0.06, 5.0), "gain", "+0.1 to +5.0"),
@@ -73,14 +74,14 @@ def test_a_teacher_that_is_not_ahead_has_no_lead_to_recover(runs, teacher):
 def test_the_sentence_follows_the_interval(runs, interval, verdict, words):
     pair = pair_of(runs, 60, 40, 43.4, *interval)
     assert pair.headline.verdict == verdict
-    assert words in gain_sentence(pair)
+    assert words in gain_sentence(pair.headline)
 
 
 def test_a_lead_that_is_not_shown_is_not_divided_by(runs):
-    pair = dataclasses.replace(pair_of(runs, 42, 40, 43), lead=Gain(2.0, -1.0, 5.0))
+    pair = dataclasses.replace(pair_of(runs, 42, 40, 43), lead=Estimate(2.0, -1.0, 5.0))
     assert pair.recovered is None
     assert recovered_sentence(pair) == "The teacher's own lead of 2.0 AP is not shown (95% interval −1.0 to +5.0), so no share of it is stated."
-    ahead = dataclasses.replace(pair, lead=Gain(2.0, 1.0, 5.0))
+    ahead = dataclasses.replace(pair, lead=Estimate(2.0, 1.0, 5.0))
     assert ahead.recovered == 1.5
     assert recovered_sentence(ahead).startswith("The distilled student passes the teacher here: its gain is 150%")
 
@@ -93,14 +94,14 @@ def test_the_lead_is_teacher_minus_plain_with_its_own_interval(runs, pair):
 def test_a_loss_is_called_a_loss(runs):
     pair = pair_of(runs, 60, 40, 38.8, -2.0, -0.4)
     assert pair.headline.verdict == "loss"
-    assert gain_sentence(pair) == "Distillation lowers the student by 1.2 AP (95% interval −2.0 to −0.4)."
+    assert gain_sentence(pair.headline) == "From one seed distillation lowers the student by 1.2 AP (95% interval over frames −2.0 to −0.4)."
     assert recovered_sentence(pair).startswith("None of the teacher's lead of 20.0 AP")
 
 
 def test_a_missing_score_is_no_gain(runs):
     pair = pair_of(runs, 60, None, 40)
     assert pair.headline.verdict == "none"
-    assert "No gain can be stated" in gain_sentence(pair)
+    assert "No gain can be stated" in gain_sentence(pair.headline)
     assert pair.recovered is None
 
 

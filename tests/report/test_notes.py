@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from lidistill.evaluation.estimates import Estimate
 from lidistill.report.notes import commands, differences, notes
 from lidistill.report.seeds import SeedSpread
 
@@ -43,7 +44,7 @@ def test_few_frames_are_called_few(runs, frames, warned):
 
 def test_one_seed_is_not_enough_and_many_are_listed(runs, pair):
     assert "Trained from another seed" in said(runs, [pair])
-    spread = SeedSpread((pair,), (1.0, 2.0), 1.5, -4.9, 7.9)
+    spread = SeedSpread((pair,), (1.0, 2.0), Estimate(1.5, -4.9, 7.9))
     assert "Trained from another seed" not in said(runs, [pair], [spread])
     assert "Single seeds: +1.0, +2.0." in said(runs, [pair], [spread])
 

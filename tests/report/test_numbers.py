@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lidistill.evaluation.estimates import Estimate
 from lidistill.report import numbers
 
 MISSING = [None, math.nan, math.inf, -math.inf, "12", True, [1]]
@@ -11,7 +12,7 @@ MISSING = [None, math.nan, math.inf, -math.inf, "12", True, [1]]
 
 @pytest.mark.parametrize("value", MISSING)
 @pytest.mark.parametrize(
-    "write", [numbers.score, numbers.change, numbers.amount, numbers.milliseconds, numbers.bytes_size, numbers.times, numbers.percent]
+    "write", [numbers.score, numbers.change, numbers.amount, numbers.milliseconds, numbers.bytes_size, numbers.times, numbers.percent, numbers.factor]
 )
 def test_what_is_no_finite_number_is_not_available(write, value):
     assert write(value) == "n/a"
@@ -23,7 +24,25 @@ def test_scores_have_one_decimal():
 
 def test_changes_have_a_sign_and_zero_has_none():
     assert [numbers.change(value) for value in (3.44, -1.25, 0.04, -0.04, 0)] == ["+3.4", "−1.2", "0.0", "0.0", "0.0"]
-    assert numbers.span(-0.44, 3.1) == "−0.4 to +3.1"
+    assert numbers.span(Estimate(1.0, -0.44, 3.1)) == "−0.4 to +3.1"
+
+
+def test_an_interval_is_written_with_its_level_and_what_it_is_over():
+    assert numbers.interval(Estimate(1.0, 0.5, 1.5, level=0.9)) == "90% interval +0.5 to +1.5"
+    assert numbers.interval(Estimate(1.0, 0.5, 1.5), "seeds") == "95% interval over seeds +0.5 to +1.5"
+    assert numbers.with_span(Estimate(1.0)) == "+1.0"
+    assert numbers.with_span(Estimate(None)) == "n/a"
+    assert numbers.with_span(Estimate.ratio(1.234, 0.998, 1.5)) == "1.23× (1.00× to 1.50×)"
+
+
+@pytest.mark.parametrize("make", [Estimate, Estimate.ratio])
+@settings(derandomize=True, max_examples=300)
+@given(low=st.floats(min_value=-2, max_value=2), high=st.floats(min_value=-2, max_value=2))
+def test_the_verdict_is_the_one_that_a_reader_draws_from_the_printed_interval(make, low, high):
+    estimate = make(0.0, *sorted((low, high)))
+    shown = [float(part.strip("×").replace("−", "-")) for part in numbers.span(estimate).split(" to ")]
+    seen = "gain" if shown[0] > estimate.no_change else "loss" if shown[1] < estimate.no_change else "unproven"
+    assert estimate.verdict == seen
 
 
 @pytest.mark.parametrize(

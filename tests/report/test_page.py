@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lidistill.evaluation.estimates import Estimate
 from lidistill.report.blocks import Missing, Paragraph, Section, Table, figures_of
-from lidistill.report.gains import Gain
 from lidistill.report.page import build_page, page_as_html, write_report
 from lidistill.report.runs import read_runs
 from lidistill.run_folder import RunFolder
@@ -158,10 +158,10 @@ def test_a_student_without_its_baseline_is_told_what_is_missing(trio):
 
 def test_a_gain_that_is_not_shown_leads_the_page(runs, pair, page, monkeypatch):
     real = page
-    unsure = dataclasses.replace(pair, gains={key: Gain(0.6, -0.9, 2.0) for key in pair.gains})
+    unsure = dataclasses.replace(pair, gains={key: Estimate(0.6, -0.9, 2.0) for key in pair.gains})
     monkeypatch.setattr("lidistill.report.page.pair_runs", lambda runs: [unsure])
     page = build_page(runs)
-    assert page.headline == "No gain is shown: +0.6 AP, and the 95% interval −0.9 to +2.0 includes zero."
+    assert page.headline == "From one seed no gain is shown: +0.6 AP, and the 95% interval over frames −0.9 to +2.0 includes zero."
     assert page.verdict == "unproven" != real.verdict
     assert '<body class="unproven">' in page_as_html(page)
 

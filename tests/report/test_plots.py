@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lidistill.evaluation.estimates import Estimate
 from lidistill.report import plots
-from lidistill.report.gains import Gain
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_nothing_to_draw_is_no_figure(runs, pair):
     bare = [dataclasses.replace(run, scores=None, cost=None, log=[]) for run in runs]
     assert plots.training_curves(bare) == plots.precision_recall(bare) == plots.score_against_cost(bare, []) == []
     assert plots.score_against_cost(runs[:1], []) == []
-    assert plots.gain_chart(dataclasses.replace(pair, gains={pair.main: Gain(None)})) is None
+    assert plots.gain_chart(dataclasses.replace(pair, gains={pair.main: Estimate(None)})) is None
 
 
 @pytest.mark.parametrize("losses", [[np.nan, None, "x"], [-1.0, 2.0], [0.0], [1e300, 1e-300]])

@@ -3,7 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lidistill.report.gains import Gain, Pair
+from lidistill.evaluation.estimates import Estimate
+from lidistill.report.gains import Pair
 from lidistill.report.seeds import seed_spreads, spread_of
 
 MAIN = "strict/3d/mean/R40/moderate"
@@ -14,25 +15,34 @@ def seeded(runs, seed, gain, plain_seed=None, **lessons):
     plain = dataclasses.replace(plain, experiment={**plain.experiment, "seed": seed if plain_seed is None else plain_seed})
     settings = {**distilled.experiment["distillation"], **lessons}
     distilled = dataclasses.replace(distilled, experiment={**distilled.experiment, "seed": seed, "distillation": settings})
-    return Pair(plain, distilled, None, {MAIN: Gain(gain)}, MAIN)
+    return Pair(plain, distilled, None, {MAIN: Estimate(gain)}, MAIN)
 
 
 def test_interval_over_three_seeds_is_students_t_by_hand(runs):
     spread = seed_spreads([seeded(runs, seed, gain) for seed, gain in enumerate((1.0, 2.0, 3.0))])[0]
     half = 4.302653 * 1.0 / np.sqrt(3)  # t of 2 degrees of freedom at 97.5 %, deviation 1
-    assert spread.mean == 2.0
-    assert spread.low == pytest.approx(2 - half, abs=1e-5)
-    assert spread.high == pytest.approx(2 + half, abs=1e-5)
-    assert spread.verdict == "unproven"
+    assert spread.mean.value == 2.0
+    assert spread.mean.low == pytest.approx(2 - half, abs=1e-5)
+    assert spread.mean.high == pytest.approx(2 + half, abs=1e-5)
+    assert spread.mean.verdict == "unproven"
     assert "includes zero" in spread.sentence
 
 
 @pytest.mark.parametrize(("sign", "verdict", "word"), [(1, "gain", "lifts"), (-1, "loss", "lowers")])
 def test_gains_that_agree_are_a_verdict(runs, sign, verdict, word):
     spread = seed_spreads([seeded(runs, seed, sign * gain) for seed, gain in enumerate((2.0, 2.1, 1.9))])[0]
-    assert spread.verdict == verdict
+    assert spread.mean.verdict == verdict
     assert f"{word} the student by 2.0 AP on average" in spread.sentence
     assert spread.sentence.startswith("Over 3 seeds")
+
+
+def test_a_spread_is_judged_as_it_is_printed(runs):
+    """An interval from 0.02 reads 0.0 and includes zero, over seeds as over frames."""
+    half = (1.0 - 0.02) / 4.302653 * np.sqrt(3)
+    spread = seed_spreads([seeded(runs, seed, 1.0 + half * place) for seed, place in enumerate((-1, 0, 1))])[0]
+    assert 0 < spread.mean.low < 0.05
+    assert spread.mean.verdict == "unproven"
+    assert spread.sentence == "Over 3 seeds no gain is shown: +1.0 AP on average, and the 95% interval over seeds 0.0 to +2.0 includes zero."
 
 
 def test_one_seed_is_no_spread(runs):

@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 
+from lidistill.evaluation.estimates import Estimate
 from lidistill.evaluation.scores import Scores
-from lidistill.report import tables
+from lidistill.report import numbers, tables
 from lidistill.report.blocks import Table
-from lidistill.report.gains import Gain
 
 
 def cells(table: Table, **wanted: str) -> list[dict[str, str]]:
@@ -30,7 +30,7 @@ def test_only_the_distilled_row_has_a_gain_and_its_interval(runs, pair):
     column = [row["Gain (95% interval)"] for row in cells(tables.results_table(runs, [pair]))]
     assert column[:2] == ["", ""]
     assert " to " in column[2]
-    assert column[2].startswith(tables.change(pair.headline.value))
+    assert column[2].startswith(numbers.change(pair.headline.value))
 
 
 def test_the_headline_column_is_stressed(runs, pair):
@@ -71,7 +71,7 @@ def test_no_scores_make_no_table(runs):
 def test_gains_are_stressed_only_where_the_interval_excludes_zero(pair):
     keys = list(pair.gains)
     changed = dataclasses.replace(
-        pair, gains={keys[0]: Gain(2.0, 0.5, 3.0), keys[1]: Gain(2.0, -0.5, 3.0), keys[2]: Gain(-2.0, -3, -1), pair.main: Gain(None)}
+        pair, gains={keys[0]: Estimate(2.0, 0.5, 3.0), keys[1]: Estimate(2.0, -0.5, 3.0), keys[2]: Estimate(-2.0, -3, -1), pair.main: Estimate(None)}
     )
     table = tables.gains_table(changed)
     assert table.rows[0] == ("Car", "+2.0 (+0.5 to +3.0)", "+2.0 (−0.5 to +3.0)", "−2.0 (−3.0 to −1.0)")

@@ -8,39 +8,18 @@ separate question.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binom
 from scipy.stats import t as student_t
 
+from lidistill.evaluation.estimates import Estimate
 from lidistill.evaluation.kitti_keys import MAIN
 from lidistill.evaluation.kitti_matches import Estimator, FrameMatches
 from lidistill.types import InputError
 
 
-@dataclass(frozen=True)
-class Interval:
-    """How much a second run gains over a first, in points of the score."""
-
-    gain: float  # on all frames, each once
-    low: float
-    high: float
-    resamples: int
-    level: float  # share of the draws whose gain lies between low and high
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The score of one run, in percent."""
-
-    value: float  # on all frames, each once
-    low: float
-    high: float
-    resamples: int
-    level: float  # share of the draws whose score lies between low and high
-
-
-def paired_bootstrap(a: FrameMatches, b: FrameMatches, key: str = MAIN, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
+def paired_bootstrap(a: FrameMatches, b: FrameMatches, key: str = MAIN, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Estimate:
     """Gain of `b` over `a` in the score `key` with its percentile interval. InputError where their frames differ or a run has no such score.
 
     In a draw where a class is not evaluated (its few detections were not drawn) it counts 0.
@@ -50,7 +29,7 @@ def paired_bootstrap(a: FrameMatches, b: FrameMatches, key: str = MAIN, resample
 
 def mean_gain(
     pairs: Sequence[tuple[FrameMatches, FrameMatches]], key: str = MAIN, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> Interval:
+) -> Estimate:
     """The mean over `pairs` (first run, second run) of the second's gain, all on the same draws of frames; see `paired_bootstrap`.
 
     Pairs of several seeds give the interval over frames of the mean student; how much one seed differs from another is not in it.
@@ -81,26 +60,42 @@ def mean_gain(
         for weights in _draws(len(whole), resamples, seed, level)
     ]
     low, high = _percentiles(np.array(gains), level)
-    return Interval(gain, low, high, resamples, level)
+    return Estimate(gain, low, high, level)
 
 
-def bootstrap(matches: FrameMatches, key: str = MAIN, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Spread:
+def bootstrap(matches: FrameMatches, key: str = MAIN, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Estimate:
     """The score `key` of one run with its percentile interval; see `paired_bootstrap`."""
     score = matches.estimator(key)
     whole = np.ones(len(matches.frame_ids), dtype=np.int64)
     value = _value(score, whole, key, "the run")
     values = np.array([score(weights) or 0.0 for weights in _draws(len(whole), resamples, seed, level)])
     low, high = _percentiles(values, level)
-    return Spread(value, low, high, resamples, level)
+    return Estimate(value, low, high, level)
 
 
-def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
-    """Student's interval of the mean of independent `values`, such as one gain a seed; None for fewer than two."""
+def t_interval(values: Sequence[float], level: float = 0.95) -> Estimate | None:
+    """The mean of independent `values`, such as one gain a seed, with Student's interval; None for fewer than two."""
     if len(values) < 2:
         return None
     half = float(student_t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
     mean = float(np.mean(values))
-    return mean - half, mean + half
+    return Estimate(mean, mean - half, mean + half, level)
+
+
+def median_ratio(above: Sequence[float], below: Sequence[float], level: float = 0.95) -> Estimate:
+    """The median of the ratios `above` / `below` of positive measurements taken in pairs, with the sign test's interval.
+
+    The interval lies between two of the ratios in order. It holds whatever their distribution, and one disturbed pair hardly moves it. Fewer than
+    six pairs have no interval at 95 %.
+    """
+    ratios = np.sort(np.asarray(above, dtype=np.float64) / np.asarray(below, dtype=np.float64))
+    if not len(ratios):
+        return Estimate.ratio(None, level=level)
+    left_out = int(binom.ppf((1 - level) / 2, len(ratios), 0.5)) - 1  # from each end
+    value = float(np.median(ratios))
+    if left_out < 0:
+        return Estimate.ratio(value, level=level)
+    return Estimate.ratio(value, float(ratios[left_out]), float(ratios[-1 - left_out]), level)
 
 
 def _value(score: Estimator, weights: np.ndarray, key: str, run: str) -> float:

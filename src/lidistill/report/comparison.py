@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from lidistill.evaluation.estimates import Estimate
 from lidistill.evaluation.intervals import mean_gain, t_interval
 from lidistill.evaluation.kitti_keys import DIFFICULTIES, MEAN
 from lidistill.evaluation.kitti_matches import FrameMatches
 from lidistill.files import write_text
 from lidistill.report.blocks import Table
-from lidistill.report.gains import LEVEL, RESAMPLES, SEED
+from lidistill.report.gains import RESAMPLES, SEED
 from lidistill.report.markdown import table_as_markdown
 from lidistill.report.numbers import MISSING, amount, bytes_size, change, milliseconds, score, span
 from lidistill.report.runs import Run, is_simulated, read_runs
@@ -40,10 +41,19 @@ class Measured:
     name: str
     seeds: tuple[int, ...]
     scores: dict[str, tuple[float | None, ...]]  # score key -> one value a seed
-    gain: float | None  # over the plain student, mean over seeds
-    over_frames: tuple[float, float] | None  # interval of that mean over the choice of frames
-    over_seeds: tuple[float, float] | None  # Student's t interval over the seeds; None for one seed
+    over_frames: Estimate | None  # gain over the plain student, mean over seeds, with its interval over the choice of frames; None for the plain one
+    over_seeds: Estimate | None  # the same gain with Student's t interval over the seeds; None for one seed
     step: dict[str, Any] | None
+
+    @property
+    def gain(self) -> float | None:
+        return None if self.over_frames is None else self.over_frames.value
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether both intervals, as they are printed, exclude zero on the same side."""
+        estimates = (self.over_frames, self.over_seeds)
+        return all(estimate is not None and estimate.is_proven for estimate in estimates) and len({e.verdict for e in estimates if e}) == 1
 
     def mean(self, key: str) -> float | None:
         values = self.scores.get(key, ())
@@ -86,14 +96,13 @@ def _measured(name: str, own: Sequence[Run], plain: Sequence[Run], main: str) ->
     if seeds != tuple(run.seed for run in plain):
         raise InputError(f"row {name} was trained from the seeds {seeds}, the plain student from others; train the same seeds for every row")
     scores = {key: tuple(run.value(key) for run in own) for key in _shown_keys(own)}
-    gain = over_frames = over_seeds = None
+    over_frames = over_seeds = None
     if own[0] is not plain[0]:
         pairs = [(FrameMatches.load(a.folder.matches), FrameMatches.load(b.folder.matches)) for a, b in zip(plain, own, strict=True)]
-        interval = mean_gain(pairs, key=main, resamples=RESAMPLES, seed=SEED)
-        gain, over_frames = interval.gain, (interval.low, interval.high)
+        over_frames = mean_gain(pairs, key=main, resamples=RESAMPLES, seed=SEED)
         over_seeds = t_interval([(b.value(main) or 0.0) - (a.value(main) or 0.0) for a, b in zip(plain, own, strict=True)])
     step = own[0].folder.step
-    return Measured(name, seeds, scores, gain, over_frames, over_seeds, read_json(step) if step.is_file() else None)
+    return Measured(name, seeds, scores, over_frames, over_seeds, read_json(step) if step.is_file() else None)
 
 
 def _gains_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run]) -> Table:
@@ -102,20 +111,12 @@ def _gains_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run]) ->
     columns = ("Student", *(name.capitalize() if name == MEAN else name for name in keys), "Gain", "over frames", "over seeds")
     lines = [("teacher", *(score(teacher.value(key)) for key in keys.values()), "", "", "")]
     for row in rows:
-        intervals = [
-            MISSING if row.gain is not None and interval is None else "" if interval is None else span(*interval)
-            for interval in (row.over_frames, row.over_seeds)
-        ]
+        intervals = ["" if row.gain is None else MISSING if found is None else span(found) for found in (row.over_frames, row.over_seeds)]
         lines.append((_shown(row.name), *(score(row.mean(key)) for key in keys.values()), "" if row.gain is None else change(row.gain), *intervals))
-    strong = frozenset((number, len(keys) + 1) for number, row in enumerate(rows, start=1) if _proven(row))
+    strong = frozenset((number, len(keys) + 1) for number, row in enumerate(rows, start=1) if row.is_proven)
     over = f"mean over {seeds} seed{'s' if seeds > 1 else ''}"
-    caption = f"{score_name(main_key(runs))}, percent, {over}; {LEVEL} intervals of the gain; bold where both exclude zero"
+    caption = f"{score_name(main_key(runs))}, percent, {over}; 95% intervals of the gain; bold where both exclude zero"
     return Table(columns, tuple(lines), caption, strong)
-
-
-def _proven(row: Measured) -> bool:
-    intervals = [row.over_frames, row.over_seeds]
-    return all(interval is not None and (round(interval[0], 1) > 0 or round(interval[1], 1) < 0) for interval in intervals)
 
 
 def _full_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run]) -> Table | None:
@@ -193,10 +194,14 @@ def _as_json(row: Measured) -> dict[str, Any]:
         "seeds": list(row.seeds),
         "scores": {key: list(values) for key, values in row.scores.items()},
         "gain": row.gain,
-        "interval_over_frames": None if row.over_frames is None else list(row.over_frames),
-        "interval_over_seeds": None if row.over_seeds is None else list(row.over_seeds),
+        "interval_over_frames": _ends(row.over_frames),
+        "interval_over_seeds": _ends(row.over_seeds),
         "step": row.step,
     }
+
+
+def _ends(estimate: Estimate | None) -> list[float | None] | None:
+    return None if estimate is None else [estimate.low, estimate.high]
 
 
 def _shown_keys(runs: Sequence[Run]) -> list[str]:

@@ -7,42 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lidistill.evaluation.estimates import Estimate
 from lidistill.evaluation.intervals import paired_bootstrap
 from lidistill.evaluation.kitti_keys import DIFFICULTIES, MEAN
 from lidistill.evaluation.kitti_matches import FrameMatches
-from lidistill.report.numbers import change, percent, score, span
+from lidistill.report.numbers import MINUS, change, interval, percent, score
 from lidistill.report.runs import Run
 from lidistill.types import InputError
 
 RESAMPLES = 1000
 SEED = 0
+UNKNOWN = Estimate(None)
 SAME_SCORE = 1e-6  # percentage points by which a stored score and the one computed again from the matches may differ
-LEVEL = "95%"
-
-
-@dataclass(frozen=True)
-class Gain:
-    """A difference of scores in percentage points; the interval is None where the frames' matches are missing."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def has_interval(self) -> bool:
-        return self.low is not None and self.high is not None
-
-    @property
-    def verdict(self) -> str:
-        """ "gain" or "loss" where the interval excludes zero, "unproven" where it includes it or is missing, "none" without a difference.
-
-        Judged as it is printed: an interval from 0.02 to 1 reads 0.0 to +1.0 and includes zero.
-        """
-        if self.value is None:
-            return "none"
-        if self.low is None or self.high is None or round(self.low, 1) <= 0 <= round(self.high, 1):
-            return "unproven"
-        return "gain" if self.low > 0 else "loss"
 
 
 @dataclass(frozen=True)
@@ -52,12 +28,12 @@ class Pair:
     plain: Run
     distilled: Run
     teacher: Run | None
-    gains: Mapping[str, Gain]  # score key -> gain, the headline score among them
+    gains: Mapping[str, Estimate]  # score key -> gain, the headline score among them
     main: str
-    lead: Gain = Gain(None)  # of the teacher over the plain student, in the headline score
+    lead: Estimate = UNKNOWN  # of the teacher over the plain student, in the headline score
 
     @property
-    def headline(self) -> Gain:
+    def headline(self) -> Estimate:
         return self.gains[self.main]
 
     @property
@@ -91,20 +67,19 @@ def class_names(keys: Sequence[str], prefix: str) -> list[str]:
     return [name for name in names if name != MEAN] + [name for name in names if name == MEAN]
 
 
-def gain_sentence(pair: Pair) -> str:
-    """What the headline score says, plainly."""
-    gain = pair.headline
+def gain_sentence(gain: Estimate, seeds: int = 1) -> str:
+    """What a gain in the headline score says, plainly. For one seed its interval is over frames, for more it is over seeds."""
     if gain.value is None:
         return "No gain can be stated: one of the two students has no score."
-    interval = f"{LEVEL} interval {span(gain.low, gain.high)}"
-    points, size = change(gain.value), score(abs(gain.value))
+    trained = "From one seed" if seeds == 1 else f"Over {seeds} seeds"
+    points = f"{change(gain.value)} AP" if seeds == 1 else f"{change(gain.value)} AP on average"
     if not gain.has_interval:
-        return f"Distillation changes the student by {points} AP; how sure that is, is not known."
-    if gain.verdict == "gain":
-        return f"Distillation lifts the student by {size} AP ({interval})."
-    if gain.verdict == "loss":
-        return f"Distillation lowers the student by {size} AP ({interval})."
-    return f"No gain is shown: {points} AP, and the {interval} includes zero."
+        return f"{trained} distillation changes the student by {points}; how sure that is, is not known."
+    sureness = interval(gain, "frames" if seeds == 1 else "seeds")
+    if gain.is_proven:
+        verb = "lifts" if gain.verdict == "gain" else "lowers"
+        return f"{trained} distillation {verb} the student by {points.lstrip(f'+{MINUS}')} ({sureness})."
+    return f"{trained} no gain is shown: {points}, and the {sureness} includes zero."
 
 
 def recovered_sentence(pair: Pair) -> str:
@@ -116,8 +91,7 @@ def recovered_sentence(pair: Pair) -> str:
         if teacher is None or plain is None or pair.headline.value is None or pair.lead.value is None:
             return "The share of the teacher's lead that was recovered is not known, since a score is missing."
         if pair.lead.value > 0:
-            interval = f"{LEVEL} interval {span(pair.lead.low, pair.lead.high)}"
-            return f"The teacher's own lead of {score(pair.lead.value)} AP is not shown ({interval}), so no share of it is stated."
+            return f"The teacher's own lead of {score(pair.lead.value)} AP is not shown ({interval(pair.lead)}), so no share of it is stated."
         return f"The teacher ({score(teacher)}) is not ahead of the plain student ({score(plain)}), so there is no lead to recover."
     lead = f"the teacher's lead of {score(pair.lead.value)} AP over the plain student"
     if pair.recovered <= 0:
@@ -130,27 +104,27 @@ def recovered_sentence(pair: Pair) -> str:
 def _measured(plain: Run, distilled: Run, teacher: Run | None) -> Pair:
     if distilled.scores is None or plain.scores is None:
         main = "" if distilled.scores is None else distilled.scores.main
-        return Pair(plain, distilled, teacher, {main: Gain(None)}, main)
+        return Pair(plain, distilled, teacher, {main: UNKNOWN}, main)
     main = distilled.scores.main
     gains = _gains(plain, distilled, _gain_keys(main, distilled.scores.values))
-    lead = Gain(None) if teacher is None else _gains(plain, teacher, [main])[main]
+    lead = UNKNOWN if teacher is None else _gains(plain, teacher, [main])[main]
     return Pair(plain, distilled, teacher, gains, main, lead)
 
 
-def _gains(first: Run, second: Run, keys: Sequence[str]) -> dict[str, Gain]:
+def _gains(first: Run, second: Run, keys: Sequence[str]) -> dict[str, Estimate]:
     """What `second` scores above `first`, with intervals where the matches of both are there."""
     matches = [FrameMatches.load(run.folder.matches) for run in (first, second) if run.folder.matches.is_file()]
     gains = {}
     for key in keys:
         difference = _difference(second.value(key), first.value(key))
         if difference is None or len(matches) < 2:
-            gains[key] = Gain(difference)
+            gains[key] = Estimate(difference)
             continue
-        interval = paired_bootstrap(matches[0], matches[1], key=key, resamples=RESAMPLES, seed=SEED)
-        if abs(interval.gain - difference) > SAME_SCORE:
+        found = paired_bootstrap(matches[0], matches[1], key=key, resamples=RESAMPLES, seed=SEED)
+        if found.value is None or abs(found.value - difference) > SAME_SCORE:
             folders = f"{first.folder.path} and {second.folder.path}"
             raise InputError(f"{folders}: scores.json and matches.npz are of different evaluations; run `lidistill evaluate` on both folders again")
-        gains[key] = Gain(difference, interval.low, interval.high)
+        gains[key] = found
     return gains
 
 

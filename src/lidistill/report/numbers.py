@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from lidistill.evaluation.estimates import RATIO_DECIMALS, SCORE_DECIMALS, Estimate
+
 MISSING = "n/a"
 MINUS = "−"
 
@@ -19,7 +21,7 @@ def finite(value: Any) -> float | None:
 def score(value: Any) -> str:
     """An average precision in percent: one decimal."""
     number = finite(value)
-    return MISSING if number is None else _typeset(f"{number:.1f}")
+    return MISSING if number is None else _typeset(f"{number:.{SCORE_DECIMALS}f}")
 
 
 def change(value: Any) -> str:
@@ -27,13 +29,31 @@ def change(value: Any) -> str:
     number = finite(value)
     if number is None:
         return MISSING
-    text = f"{number:+.1f}"
-    return _typeset("0.0" if text in ("+0.0", "-0.0") else text)
+    text = f"{number:+.{SCORE_DECIMALS}f}"
+    return _typeset(text if float(text) else text[1:])
 
 
-def span(low: Any, high: Any) -> str:
-    """An interval of differences: `+0.4 to +3.1`."""
-    return f"{change(low)} to {change(high)}"
+def factor(value: Any) -> str:
+    """A ratio of two times: `1.07×`."""
+    number = finite(value)
+    return MISSING if number is None else f"{number:.{RATIO_DECIMALS}f}×"
+
+
+def span(estimate: Estimate) -> str:
+    """The interval alone: `+0.4 to +3.1` of a difference, `0.97× to 1.12×` of a ratio."""
+    write = change if estimate.no_change == 0 else factor
+    return f"{write(estimate.low)} to {write(estimate.high)}"
+
+
+def interval(estimate: Estimate, over: str = "") -> str:
+    """The interval with its level: `95% interval over seeds +0.4 to +3.1`."""
+    return f"{estimate.level:.0%} interval{over and f' over {over}'} {span(estimate)}"
+
+
+def with_span(estimate: Estimate) -> str:
+    """The figure, and in brackets its interval where there is one: `+1.7 (+0.4 to +3.1)`."""
+    write = change if estimate.no_change == 0 else factor
+    return write(estimate.value) + (f" ({span(estimate)})" if estimate.has_interval else "")
 
 
 def amount(value: Any) -> str:

@@ -11,9 +11,9 @@ from markupsafe import Markup
 import lidistill
 from lidistill.files import write_text, written_aside
 from lidistill.report.blocks import KeyFigure, Page, RunColour, Table, figures_of
-from lidistill.report.gains import LEVEL, Pair, gain_sentence, pair_runs, recovered_sentence
+from lidistill.report.gains import Pair, gain_sentence, pair_runs, recovered_sentence
 from lidistill.report.markdown import FIGURES, page_as_markdown, table_as_latex
-from lidistill.report.numbers import amount, change, finite, milliseconds, percent, ratio, score, span, times
+from lidistill.report.numbers import amount, change, finite, interval, milliseconds, percent, ratio, score, times
 from lidistill.report.runs import Run, is_simulated, read_runs
 from lidistill.report.sections import sections
 from lidistill.report.seeds import SeedSpread, seed_spreads, spread_of
@@ -99,8 +99,8 @@ def _headline(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[Seed
     if pairs:
         spread = spread_of(pairs[0], spreads)
         if spread is not None:
-            return spread.sentence, spread.verdict
-        return gain_sentence(pairs[0]), pairs[0].headline.verdict
+            return spread.sentence, spread.mean.verdict
+        return gain_sentence(pairs[0].headline), pairs[0].headline.verdict
     main = main_key(runs)
     scored = [run for run in runs if run.scores is not None]
     if not scored:
@@ -133,9 +133,9 @@ def _key_figures(pairs: Sequence[Pair], spreads: Sequence[SeedSpread]) -> list[K
     student, teacher = pair.distilled, pair.teacher
     spread, gain = spread_of(pair, spreads), pair.headline
     if spread is not None:
-        found = [KeyFigure(change(spread.mean), "AP gained", f"{LEVEL} interval over {len(spread.gains)} seeds: {span(spread.low, spread.high)}")]
+        found = [KeyFigure(change(spread.mean.value), "AP gained", interval(spread.mean, f"{len(spread.gains)} seeds"))]
     else:
-        note = f"{LEVEL} interval {span(gain.low, gain.high)}" if gain.has_interval else "without an interval"
+        note = interval(gain, "frames") if gain.has_interval else "without an interval"
         found = [KeyFigure(change(gain.value), "AP gained", note)]
     if teacher is None:
         return found

@@ -170,7 +170,7 @@ def gain_chart(pair: Pair, name: str = "gains") -> Figure | None:
 
     def draw(axes: Any) -> None:
         for place, (_, _, gain) in enumerate(rows):
-            proven = gain.verdict in ("gain", "loss")
+            proven = gain.is_proven
             style: dict[str, Any] = {"color": colour if proven else quiet, "alpha": 1.0 if proven else 0.55}
             if gain.has_interval:
                 axes.plot([gain.low, gain.high], [-place, -place], linewidth=3, solid_capstyle="round", **style)

@@ -54,7 +54,7 @@ def _gain(runs: Sequence[Run], pairs: Sequence[Pair]) -> tuple[Block, ...]:
         blocks.append(Missing(text, "lidistill train TEACHER_FOLDER --compression 4 --out runs/plain"))
     for number, pair in enumerate(pairs):
         prefix = f"{pair.distilled.label} against {pair.plain.label}: " if len(pairs) > 1 else ""
-        blocks.append(Paragraph(f"{prefix}{gain_sentence(pair)} {recovered_sentence(pair)}"))
+        blocks.append(Paragraph(f"{prefix}{gain_sentence(pair.headline)} {recovered_sentence(pair)}"))
         blocks += [
             Missing(f"{run.label}: no matches.npz, so no interval can be given.", f"lidistill evaluate {run.folder.path}")
             for run in (pair.plain, pair.distilled)

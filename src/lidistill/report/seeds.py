@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lidistill.evaluation.estimates import Estimate
 from lidistill.evaluation.intervals import t_interval
-from lidistill.report.gains import LEVEL, Pair
-from lidistill.report.numbers import change, score, span
+from lidistill.report.gains import Pair, gain_sentence
 
 
 @dataclass(frozen=True)
@@ -16,22 +16,11 @@ class SeedSpread:
 
     pairs: tuple[Pair, ...]
     gains: tuple[float, ...]
-    mean: float
-    low: float  # Student's t interval of the mean at 95 %
-    high: float
-
-    @property
-    def verdict(self) -> str:
-        return "gain" if self.low > 0 else "loss" if self.high < 0 else "unproven"
+    mean: Estimate  # with Student's t interval
 
     @property
     def sentence(self) -> str:
-        seeds = f"Over {len(self.gains)} seeds"
-        verb = "lifts" if self.verdict == "gain" else "lowers"
-        interval = f"{LEVEL} interval over seeds {span(self.low, self.high)}"
-        if self.verdict == "unproven":
-            return f"{seeds} no gain is shown: {change(self.mean)} AP on average, and the {interval} includes zero."
-        return f"{seeds} distillation {verb} the student by {score(abs(self.mean))} AP on average ({interval})."
+        return gain_sentence(self.mean, len(self.gains))
 
 
 def seed_spreads(pairs: Sequence[Pair]) -> list[SeedSpread]:
@@ -58,5 +47,6 @@ def _setting(pair: Pair) -> str:
 
 def _spread(pairs: Sequence[Pair]) -> SeedSpread:
     gains = tuple(float(pair.headline.value) for pair in pairs if pair.headline.value is not None)
-    low, high = t_interval(gains) or (gains[0], gains[0])
-    return SeedSpread(tuple(pairs), gains, sum(gains) / len(gains), low, high)
+    mean = t_interval(gains)
+    assert mean is not None, "a spread is of two seeds or more"
+    return SeedSpread(tuple(pairs), gains, mean)

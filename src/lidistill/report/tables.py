@@ -8,8 +8,8 @@ from typing import Any
 from lidistill.evaluation.kitti import LIMITS
 from lidistill.evaluation.kitti_keys import DIFFICULTIES, MEAN
 from lidistill.report.blocks import Table
-from lidistill.report.gains import Gain, Pair, class_names
-from lidistill.report.numbers import MISSING, amount, bytes_size, change, milliseconds, percent, ratio, score, span, times
+from lidistill.report.gains import Pair, class_names
+from lidistill.report.numbers import MISSING, amount, bytes_size, milliseconds, percent, ratio, score, times, with_span
 from lidistill.report.runs import Run, is_simulated
 
 METRIC_NAMES = {"3d": "3D", "bev": "BEV", "bbox": "image", "aos": "orientation"}
@@ -25,7 +25,7 @@ def results_table(runs: Sequence[Run], pairs: Sequence[Pair]) -> Table:
         (
             run.label,
             *(score(run.value(key)) for key in keys.values()),
-            _with_interval(gains[run.label]) if run.label in gains else "",
+            with_span(gains[run.label]) if run.label in gains else "",
             amount(run.parameters),
             amount(run.macs),
             milliseconds(run.latency()),
@@ -71,8 +71,8 @@ def gains_table(pair: Pair) -> Table | None:
             if gain is None or gain.value is None:
                 cells.append(MISSING)
                 continue
-            cells.append(_with_interval(gain))
-            if gain.verdict in ("gain", "loss"):
+            cells.append(with_span(gain))
+            if gain.is_proven:
                 strong.add((row, column))
         rows.append(tuple(cells))
     caption = f"{pair.distilled.label} minus {pair.plain.label}, AP percentage points, 95% intervals; bold where the interval excludes zero"
@@ -166,10 +166,6 @@ def score_name(key: str) -> str:
         return key or "Score"
     level, metric, name, points, difficulty = parts
     return f"{METRIC_NAMES[metric]} AP ({points}), {'mean over classes' if name == MEAN else name}, {difficulty}, {level} overlap"
-
-
-def _with_interval(gain: Gain) -> str:
-    return change(gain.value) + (f" ({span(gain.low, gain.high)})" if gain.has_interval else "")
 
 
 def _sibling(main: str, name: str, difficulty: str) -> str:
