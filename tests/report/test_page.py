@@ -166,6 +166,27 @@ def test_a_gain_that_is_not_shown_leads_the_page(runs, pair, page, monkeypatch):
     assert '<body class="unproven">' in page_as_html(page)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("seed", 3, "seed: 3 and 0"),
+        ("training", {"steps": 350, "batch_size": 2, "keep_best": False}, "training.steps: 350 and 700"),
+        ("data", {"name": "simulated", "root": "other"}, "data.root: other and data"),
+        ("detector", {"name": "pointpillars", "classes": ["Car", "Pedestrian", "Cyclist"], "width": 0.5}, "detector.width: 0.5 and 0.25"),
+        ("provenance", {"commit": "fedcba987654", "device": "Example CPU, 1 threads"}, "commit: fedcba987654 and 0123456789ab"),
+        ("provenance", {"commit": "0123456789ab", "device": "Example GPU"}, "device: Example GPU and Example CPU, 1 threads"),
+    ],
+)
+def test_the_headline_says_that_the_students_had_other_settings(runs, pair, monkeypatch, key, value, said):
+    plain = dataclasses.replace(pair.plain, experiment={**pair.plain.experiment, key: value})
+    unfair = dataclasses.replace(pair, plain=plain, gains={key: Estimate(3.4, 1.2, 5.4) for key in pair.gains})
+    monkeypatch.setattr("lidistill.report.page.pair_runs", lambda runs: [unfair])
+    page = build_page(runs)
+    assert page.headline.startswith("From one seed distillation lifts the student by 3.4 AP")
+    assert page.headline.endswith(f"But the two students differ in more than distillation: {said}.")
+    assert page.verdict == "unproven"
+
+
 def test_several_seeds_lead_the_page_together(tmp_path):
     frames = make_frames(12)
     folders = [write_run(tmp_path / "teacher", "teacher", frames)]

@@ -15,6 +15,7 @@ from lidistill.report.seeds import SeedSpread
 FEW_FRAMES = 1000
 NOISY_TIMES = 1.1  # the same network timed twice should agree to about this ratio
 _NOT_SETTINGS = ("role", "name", "provenance", "format", "distillation")
+_ORIGIN = ("commit", "device")  # what provenance says of how a run came about, beside its settings
 
 
 def notes(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpread]) -> list[str]:
@@ -29,8 +30,8 @@ def notes(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpre
         changed = differences(pair)
         if changed:
             found.append(
-                f"{pair.distilled.label} and {pair.plain.label} differ in more than distillation ({'; '.join(changed[:6])}"
-                f"{'; and more' if len(changed) > 6 else ''}), so the gain is not that of distillation alone."
+                f"{pair.distilled.label} and {pair.plain.label} differ in more than distillation ({in_brief(changed, 6)}), "
+                "so the gain is not that of distillation alone."
             )
     found += [
         f"{run.label}: its teacher was not examined (no certificate.json), so a fault of the teacher may have been taught on."
@@ -75,10 +76,16 @@ def notes(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpre
 
 
 def differences(pair: Pair) -> list[str]:
-    """Settings in which the two students differ, distillation apart: `training.steps: 300 and 600` (plain first)."""
-    plain, distilled = (_flat(run.experiment) for run in (pair.plain, pair.distilled))
+    """In what the two students differ, distillation apart: `training.steps: 300 and 600` (plain first); settings, commit and device."""
+    plain, distilled = (_flat(run.experiment) | {key: run.setting("provenance", key) for key in _ORIGIN} for run in (pair.plain, pair.distilled))
     keys = [key for key in dict.fromkeys([*plain, *distilled]) if key.split(".")[0] not in _NOT_SETTINGS]
     return [f"{key}: {plain.get(key)} and {distilled.get(key)}" for key in keys if plain.get(key) != distilled.get(key)]
+
+
+def in_brief(changed: Sequence[str], most: int) -> str:
+    """The first `most` of them, and how many more there are."""
+    more = [f"and {len(changed) - most} more"] if len(changed) > most else []
+    return "; ".join([*changed[:most], *more])
 
 
 def commands(runs: Sequence[Run]) -> Code:

@@ -13,6 +13,7 @@ from lidistill.files import write_text, written_aside
 from lidistill.report.blocks import KeyFigure, Page, RunColour, Table, figures_of
 from lidistill.report.gains import Pair, gain_sentence, pair_runs, recovered_sentence
 from lidistill.report.markdown import FIGURES, page_as_markdown, table_as_latex
+from lidistill.report.notes import differences, in_brief
 from lidistill.report.numbers import amount, change, finite, interval, milliseconds, percent, ratio, score, times
 from lidistill.report.runs import Run, is_simulated, read_runs
 from lidistill.report.sections import sections
@@ -20,6 +21,7 @@ from lidistill.report.seeds import SeedSpread, seed_spreads, spread_of
 from lidistill.report.tables import main_key, score_name
 
 SIMULATED = "SIMULATED DATA"
+IN_HEADLINE = 3  # settings that the headline names where the two students differ in more than distillation
 
 PROPER_NAMES = {
     "pointpillars": "PointPillars",
@@ -98,9 +100,13 @@ def _headline(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[Seed
     """The sentence that a reader takes away, and its tone. It is about the first pair given, or about all seeds of that pair's setting."""
     if pairs:
         spread = spread_of(pairs[0], spreads)
-        if spread is not None:
-            return spread.sentence, spread.mean.verdict
-        return gain_sentence(pairs[0].headline), pairs[0].headline.verdict
+        compared, gain = ((pairs[0],), pairs[0].headline) if spread is None else (spread.pairs, spread.mean)
+        sentence = gain_sentence(gain, len(compared))
+        changed = list(dict.fromkeys(change for pair in compared for change in differences(pair)))
+        if not changed or gain.value is None:
+            return sentence, gain.verdict
+        # A gain that other settings may have brought is not shown to be distillation's.
+        return f"{sentence} But the two students differ in more than distillation: {in_brief(changed, IN_HEADLINE)}.", "unproven"
     main = main_key(runs)
     scored = [run for run in runs if run.scores is not None]
     if not scored:
