@@ -136,8 +136,6 @@ def main() -> None:
         print("  memory: " + ", ".join(f"{form} {value / 2**20:.0f} MiB" for form, value in memory.items()))
         results[f"batch {batch}"] = {
             "times": times,
-            "ratio": times["ours"]["median_s"] / times["straightforward"]["median_s"],
-            "ratio_min": times["ours"]["min_s"] / times["straightforward"]["min_s"],
             "memory_bytes": memory,
         }
         if batch == min(arguments.batches):

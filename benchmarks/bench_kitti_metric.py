@@ -68,7 +68,7 @@ def main() -> None:
         "from camera rows to scores": measure(lambda: evaluate_objects(truths, found, CLASSES), options.repeats, 0),
     }
     for name, times in whole.items():
-        print(f"  {name:44s} min {times['min_s']:8.2f} s    median {times['median_s']:8.2f} s")
+        print(f"  {name:44s} median {times['median_s']:8.2f} s ({times['min_s']:.2f} to {times['max_s']:.2f})")
 
     part = slice(options.part)
     beside = compare(
@@ -87,7 +87,8 @@ def main() -> None:
     first = match_frames(truths[few], found[few], CLASSES)
     second = match_frames(truths[few], [rows[rows.scores > 0.2] for rows in found[few]], CLASSES)
     paired = measure(lambda: paired_bootstrap(first, second, resamples=RESAMPLES), options.repeats, 0)
-    print(f"\npaired bootstrap, {RESAMPLES} draws of {len(first.frame_ids)} frames: min {paired['min_s']:.2f} s, median {paired['median_s']:.2f} s")
+    print(f"\npaired bootstrap, {RESAMPLES} draws of {len(first.frame_ids)} frames")
+    print(f"  median {paired['median_s']:.2f} s ({paired['min_s']:.2f} to {paired['max_s']:.2f})")
 
     if options.out:
         results = {"seed": SEED, "size": size, "whole": whole, "beside_plain": beside, "difference_percent": difference, "paired_bootstrap": paired}

@@ -10,14 +10,13 @@ processor, which other work on the machine disturbs less than the clock on the w
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from bench_distilled_step import frames
-from measure import print_ratios, record
+from measure import print_ratios, record, summary
 
 from lidistill.data.simulated import SimulatedData
 from lidistill.detectors.bev_detector import BevDetector
@@ -85,10 +84,9 @@ def demo_frames(count: int, classes: tuple[str, ...]) -> Batch:
     return collate(made)
 
 
-def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """{"min_s", "median_s"} of every name over the runs."""
-    columns = {name: [run[name] for run in runs] for name in runs[0]}
-    return {name: {"min_s": min(values), "median_s": statistics.median(values)} for name, values in columns.items()}
+def by_name(turns: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """The seconds of every name, one a turn."""
+    return {name: [turn[name] for turn in turns] for name in turns[0]}
 
 
 def main() -> None:
@@ -105,12 +103,12 @@ def main() -> None:
     size = sparse_size(detector, batch)
     timed_step(detector, batch)
     runs = [timed_step(detector, batch) for _ in range(arguments.repeats)]
-    whole = summary([{"dense part": sum(run[stage] for stage in DENSE), "whole step": sum(run.values())} for run in runs])
-    stages = summary(runs)
+    whole = summary(by_name([{"dense part": sum(run[stage] for stage in DENSE), "whole step": sum(run.values())} for run in runs]))
+    stages = summary(by_name(runs))
     print(size)
     print_ratios("SECOND, KITTI size, batch 1, one thread", whole)
     for stage, row in stages.items():
-        print(f"  {stage:32s} min {row['min_s'] * 1e3:9.1f} ms   median {row['median_s'] * 1e3:9.1f} ms")
+        print(f"  {stage:32s} median {row['median_s'] * 1e3:9.1f} ms ({row['min_s'] * 1e3:.1f} to {row['max_s'] * 1e3:.1f})")
 
     small_batch = demo_frames(2, config.classes)
     detectors = {name: preset(name, "simulated").build().train() for name in ("pointpillars", "second")}
@@ -123,12 +121,17 @@ def main() -> None:
             small.zero_grad()
             turn[name] = time.process_time() - start
         turns.append(turn)
-    simulated = summary(turns[1:])
+    simulated = summary(by_name(turns[1:]))
     print_ratios("the simulator's presets, batch 2, one thread", simulated)
 
     if arguments.out:
-        ratio = {kind: whole["whole step"][kind] / whole["dense part"][kind] for kind in ("min_s", "median_s")}
-        content = {"seed": 0, "batch": 1, "clock": "processor", "size": size, "step": whole, "times_the_dense_part": ratio}
+        content = {
+            "seed": 0,
+            "batch": 1,
+            "clock": "processor",
+            "size": size,
+            "step": whole,
+        }
         record(arguments.out, "second_step", {**content, "stages": stages, "simulated_presets": simulated})
 
 

@@ -56,7 +56,7 @@ def sensor_figures(name: str, frames: int) -> dict[str, Any]:
     rays = int(np.prod(settings.grid().shape))
     print(
         f"\n{name}: {rays} rays, {np.mean(points):.0f} points a frame\n"
-        f"  frames/s: best {1 / min(seconds):.1f}, median {1 / statistics.median(seconds):.1f} ({frames} frames, one core)\n"
+        f"  frames/s: median {1 / statistics.median(seconds):.1f}, {1 / max(seconds):.1f} to {1 / min(seconds):.1f} ({frames} frames, one core)\n"
         f"  median ms: {', '.join(f'{stage} {value:.1f}' for stage, value in stages.items())}"
     )
     return {
@@ -64,6 +64,7 @@ def sensor_figures(name: str, frames: int) -> dict[str, Any]:
         "rays": rays,
         "points_mean": round(float(np.mean(points))),
         "min_s": min(seconds),
+        "max_s": max(seconds),
         "median_s": statistics.median(seconds),
         "frames_per_second_best": 1 / min(seconds),
         "frames_per_second_median": 1 / statistics.median(seconds),

@@ -229,13 +229,13 @@ def bench_trunk(points: Tensor, threads: int, repeats: int) -> dict[str, Any]:
         content[name] = compare(candidates, repeats, warmup=2)
         print_ratios(f"{prefix}, {threads} threads", content[name])
     content["maps"] = compare({"lidistill": found["lidistill"].maps}, repeats)
-    ours = {name: content[name]["lidistill"]["min_s"] for name in ("forward", "step", "maps")}
+    ours = {name: content[name]["lidistill"]["median_s"] for name in ("forward", "step", "maps")}
     print_ratios(f"the maps of our 12 layers: {ours['maps'] / ours['step']:.2f} of the step", content["maps"])
     if "spconv" in found:
-        theirs = {name: content[name]["spconv"]["min_s"] for name in ("forward", "step")}
+        theirs = {name: content[name]["spconv"]["median_s"] for name in ("forward", "step")}
         backward = (ours["step"] - ours["forward"]) / (theirs["step"] - theirs["forward"])
         content["ratio_to_spconv"] = {"forward": ours["forward"] / theirs["forward"], "backward": backward, "sum": ours["step"] / theirs["step"]}
-        print("times as long as spconv, by the minima:", {name: round(value, 2) for name, value in content["ratio_to_spconv"].items()})
+        print("times as long as spconv, by the medians:", {name: round(value, 2) for name, value in content["ratio_to_spconv"].items()})
     if Path("/proc/self/clear_refs").exists() and points.device.type == "cpu":
         content["peak_bytes"] = memory(points, list(found), threads)
         print("memory over the process before the step, MiB:", {name: round(value / 2**20, 1) for name, value in content["peak_bytes"].items()})

@@ -6,7 +6,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +16,56 @@ from lidistill.run_folder import write_json
 
 
 def measure(fn: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> dict[str, float]:
-    """Seconds that `fn` takes: {"min_s", "median_s"} of `repeats` calls after `warmup` unmeasured ones."""
+    """Seconds that `fn` takes in `repeats` calls after `warmup` unmeasured ones; see `summary`."""
     return compare({"only": fn}, repeats, warmup)["only"]
 
 
-def compare(candidates: Mapping[str, Callable[[], Any]], repeats: int = 5, warmup: int = 1) -> dict[str, dict[str, float]]:
-    """Seconds that each candidate takes, as `measure`. They take turns, so that a busy moment of the machine falls on all of them."""
+def compare(
+    candidates: Mapping[str, Callable[[], Any]], repeats: int = 5, warmup: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, dict[str, float]]:
+    """Seconds that each candidate takes; see `summary`. They take turns, so that a busy moment of the machine falls on all of them.
+
+    `clock` is the wall clock, or `time.process_time`, which other work on the machine disturbs less.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(warmup + repeats):
         for name, fn in candidates.items():
             _finish_device()
-            start = time.perf_counter()
+            start = clock()
             fn()
             _finish_device()
             if turn >= warmup:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: {"min_s": min(values), "median_s": statistics.median(values)} for name, values in seconds.items()}
+                seconds[name].append(clock() - start)
+    return summary(seconds)
+
+
+def summary(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """Of every candidate the median with its spread, {"median_s", "min_s", "max_s"}, and how many times as long as the first it took.
+
+    {"ratio", "ratio_low", "ratio_high"} are the median, least and largest of the ratios of one turn each: both of a pair ran moments apart, so what
+    slows the machine for a while cancels out.
+    """
+    first = next(iter(seconds.values()))
+    found = {}
+    for name, values in seconds.items():
+        ratios = [own / reference for own, reference in zip(values, first, strict=True)]
+        found[name] = {
+            "median_s": statistics.median(values),
+            "min_s": min(values),
+            "max_s": max(values),
+            "ratio": statistics.median(ratios),
+            "ratio_low": min(ratios),
+            "ratio_high": max(ratios),
+        }
+    return found
 
 
 def print_ratios(title: str, times: Mapping[str, Mapping[str, float]]) -> None:
-    """One line a candidate: minimum, median, and how many times as long as the first it took, by the minimum and by the median."""
+    """One line a candidate: median, least and largest time, and the same of how many times as long as the first it took."""
     print(f"\n{title}")
-    first = next(iter(times.values()))
     for name, row in times.items():
-        ratios = f"{row['min_s'] / first['min_s']:8.2f} {row['median_s'] / first['median_s']:8.2f}"
-        print(f"  {name:44s} min {row['min_s'] * 1e3:10.2f} ms   median {row['median_s'] * 1e3:10.2f} ms   times the first {ratios}")
+        spread = f"median {row['median_s'] * 1e3:10.2f} ms ({row['min_s'] * 1e3:.2f} to {row['max_s'] * 1e3:.2f})"
+        print(f"  {name:44s} {spread}   times the first {row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})")
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
