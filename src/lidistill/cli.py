@@ -224,11 +224,15 @@ def predict(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders: teacher, plain student, distilled students.")],
     out: Out = Path("report"),
+    timing: Annotated[bool, typer.Option(help="Time the runs beside each other first; without it the page says nothing about speed.")] = True,
+    device: Device = "auto",
 ) -> None:
     """Write one page that compares runs."""
-    from lidistill.report.page import write_report
+    from lidistill.jobs.reporting import report as job
 
-    print(f"report: {write_report(runs, out)}")
+    written = job(runs, out, timing=timing, device=device)
+    print(written.headline)
+    print(f"report: {written.path}")
 
 
 def _show(scores: Scores | None) -> None:

@@ -71,6 +71,23 @@ def test_the_table_carries_its_conditions_and_one_score_a_seed(compared):
     assert fitnets["step"]["memory_bytes"] > plain["step"]["memory_bytes"] > 0
 
 
+def test_steps_are_compared_turn_by_turn_with_the_plain_student(compared):
+    plain, *others = (row["step"] for row in read_json(compared / "comparison.json")["rows"])
+    assert plain["over_plain"] is None and plain["step_ms"] == {}
+    for step in others:
+        assert step["turns"] == 9
+        assert 0 < step["over_plain"]["low"] <= step["over_plain"]["value"] <= step["over_plain"]["high"]
+    table = (compared / "comparison.md").read_text().rpartition("One training step")[2]
+    assert "the two taking turns" in table
+    assert " ms" not in table
+
+
+def test_every_table_of_scores_says_that_the_data_are_simulated(compared):
+    captions = [line for line in (compared / "comparison.md").read_text().splitlines() if line.endswith(":") and "percent" in line]
+    assert len(captions) == 2
+    assert all("simulated data" in caption for caption in captions)
+
+
 def test_seeds_differ(compared):
     first, second = (weights(compared / f"none-seed{seed}") for seed in SEEDS)
     assert any(not torch.equal(first[key], second[key]) for key in first)

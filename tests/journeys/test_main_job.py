@@ -128,6 +128,31 @@ def test_the_report_compares_the_three_runs(journey, tmp_path):
     assert (tmp_path / "report.md").is_file()
 
 
+def test_the_runs_of_a_report_are_timed_in_turns_when_it_is_made(journey, tmp_path):
+    runs = [journey.teacher, journey.plain, journey.student]
+    written = jobs.report(runs, tmp_path / "timed", device="cpu")
+    timing = read_json(tmp_path / "timed" / "timing.json")
+    assert timing["turns"].keys() == {str(path) for path in runs}
+    assert len({len(times) for stages in timing["turns"].values() for times in stages.values()}) == 1
+    assert (timing["threads"], timing["frames"]) == (1, 6)
+    assert timing["left_out"] == {}
+    text = written.path.read_text()
+    assert written.headline in text
+    assert f"Timed on {timing['device']}, 1 CPU thread" in text
+    untimed = jobs.report(runs, tmp_path / "untimed", timing=False)
+    assert "nothing is said about speed" in untimed.path.read_text()
+    assert not (tmp_path / "untimed" / "timing.json").exists()
+
+
+def test_a_run_that_cannot_be_timed_is_left_out_with_the_reason(journey, tmp_path):
+    copies = [shutil.copytree(path, tmp_path / path.name) for path in (journey.teacher, journey.plain, journey.student)]
+    RunFolder(copies[1]).checkpoint.unlink()
+    written = jobs.report(copies, tmp_path / "report", device="cpu")
+    left_out = read_json(tmp_path / "report" / "timing.json")["left_out"]
+    assert left_out.keys() == {str(copies[1])}
+    assert "Plain student: not timed" in written.path.read_text()
+
+
 def test_a_finished_run_is_never_overwritten(journey):
     experiment = jobs.load_run(journey.plain).experiment
     with pytest.raises(InputError, match="already holds a run; go on with --resume"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 from lidistill.evaluation import PROTOCOLS
 from lidistill.evaluation.predict import Predictions
 from lidistill.ops.camera import camera_objects, image_boxes
+from lidistill.report.runs import Run
 from lidistill.report.samples import save_samples
+from lidistill.report.timing import Timing
 from lidistill.run_folder import RunFolder, write_json
 from lidistill.types import Boxes, CameraCalibration, Frame, FrameMeta
 
@@ -69,6 +72,17 @@ def write_trio(root: Path, num_frames: int = 40) -> list[Path]:
     """Teacher, plain student and distilled student on the same frames."""
     frames = make_frames(num_frames)
     return [write_run(root / name, role, frames) for name, role in (("teacher", "teacher"), ("plain", "plain"), ("student", "distilled"))]
+
+
+def timing_of(runs: Sequence[Run], **milliseconds: Sequence[float]) -> Timing:
+    """A timing in which the runs of each role took so long a frame, one entry a turn; a tenth of it to voxelise and to decode."""
+    shares = {"total": 1.0, "voxelise": 0.1, "network": 0.8, "decode": 0.1}
+    turns = {
+        str(run.folder.path): {stage: [share * time for time in milliseconds[run.role]] for stage, share in shares.items()}
+        for run in runs
+        if run.role in milliseconds
+    }
+    return Timing("Example CPU", 1, 4, turns)
 
 
 def experiment_of(role: str, seed: int = 0) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 from lidistill.evaluation.scores import Scores
-from lidistill.report.console import print_scores
+from lidistill.report import tables
+from lidistill.report.blocks import Table
+from lidistill.report.console import print_scores, print_table
 
 
 def test_every_class_is_a_row_and_missing_scores_are_not_zero(capsys, monkeypatch):
@@ -17,3 +19,21 @@ def test_every_class_is_a_row_and_missing_scores_are_not_zero(capsys, monkeypatc
     assert "70.0" in rows["Car"]
     assert rows["Car"].count("n/a") == 4
     assert rows["mean"].count("n/a") == 5
+
+
+def test_a_table_of_the_report_is_printed_with_its_caption(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    print_table(Table(("Student", "Gain"), (("plain", ""), ("[odd] name", "+1.0")), "AP, percent; simulated data", frozenset({(1, 1)})))
+    out = capsys.readouterr().out
+    assert "AP, percent; simulated data" in out
+    assert "[odd] name" in out
+
+
+def test_tables_of_simulated_results_say_so(runs, pair):
+    made = [
+        tables.results_table(runs, [pair]),
+        tables.gains_table(pair),
+        tables.ap_table(runs, "strict", "R40", ("3d",)),
+        tables.values_table(runs),
+    ]
+    assert all(table.caption.endswith("; simulated data") for table in made)

@@ -5,10 +5,11 @@ import pytest
 from lidistill.evaluation.estimates import Estimate
 from lidistill.report.notes import commands, differences, notes
 from lidistill.report.seeds import SeedSpread
+from tests.report.fake_runs import timing_of
 
 
-def said(runs, pairs, spreads=()):
-    return "\n".join(notes(runs, pairs, spreads))
+def said(runs, pairs, spreads=(), timing=None):
+    return "\n".join(notes(runs, pairs, spreads, timing))
 
 
 def real(run, **changes):
@@ -67,13 +68,12 @@ def test_not_evaluated_is_explained_where_it_occurs(runs):
     assert "n/a stands where" in said([dataclasses.replace(runs[0], scores=scores)], [])
 
 
-def test_one_network_with_two_speeds_is_a_noisy_clock(runs, pair):
-    assert "are the same network" not in said(runs, [pair])
-    slow = {**pair.plain.cost, "latency_ms": {"total": {"p50": 60.0}}}
-    noisy = dataclasses.replace(pair, plain=dataclasses.replace(pair.plain, cost=slow))
-    assert "timed at 60.0 ms and 43.4 ms a frame" in said(runs, [noisy])
-    other = dataclasses.replace(noisy, plain=dataclasses.replace(noisy.plain, experiment={"detector": {"name": "other"}}))
-    assert "are the same network" not in said(runs, [other])
+def test_one_network_with_two_speeds_says_how_much_speeds_mean(runs, pair):
+    assert "are the same network" not in said(runs, [pair], timing=timing_of(runs, plain=[10, 11, 9] * 3, distilled=[11, 9, 10] * 3))
+    apart = timing_of(runs, plain=[12.0] * 9, distilled=[10.0] * 9)
+    assert "the first was 1.20× (1.20× to 1.20×) as fast" in said(runs, [pair], timing=apart)
+    other = dataclasses.replace(pair, plain=dataclasses.replace(pair.plain, experiment={"detector": {"name": "other"}}))
+    assert "are the same network" not in said(runs, [other], timing=apart)
 
 
 def test_commands_can_be_pasted(runs, tmp_path):

@@ -6,6 +6,7 @@ from lidistill.evaluation.estimates import Estimate
 from lidistill.evaluation.scores import Scores
 from lidistill.report import numbers, tables
 from lidistill.report.blocks import Table
+from tests.report.fake_runs import timing_of
 
 
 def cells(table: Table, **wanted: str) -> list[dict[str, str]]:
@@ -85,7 +86,20 @@ def test_costs_say_how_much_smaller_the_student_is(runs):
     assert plain["Parameters"] == "1.21 M (4.0× fewer)"
     assert plain["MACs"] == "2.09 G (14× fewer)"
     assert plain["Peak memory"] == "not measured"
-    assert (plain["p50"], plain["Decode"]) == ("43.4 ms", "6.30 ms")
+    assert "Whole" not in plain  # nothing is said of times that were not taken beside each other
+
+
+def test_times_have_their_spread_and_the_ratio_its_interval(runs):
+    timing = timing_of(runs, teacher=[20.0, 22.0, 30.0] * 3, plain=[10.0, 11.0, 15.0] * 3, distilled=[19.0, 24.0, 29.0] * 3)
+    teacher, plain, distilled = cells(tables.times_table(runs, timing))
+    assert (teacher["Whole"], teacher["Voxelise"], teacher["Times as fast"]) == ("22.0 ms (20.0 to 30.0)", "2.20 ms", "")
+    assert plain["Times as fast"] == "2.00× (2.00× to 2.00×)"
+    assert distilled["Times as fast"] == "1.03× (0.92× to 1.05×)"
+    assert tables.times_table(runs, timing).strong == {(1, 5)}
+    assert tables.times_table(runs, timing_of(runs)) is None
+    results = tables.results_table(runs, [], timing)
+    assert cells(results)[1]["Latency (middle half)"] == "11.0 ms (10.0 to 15.0)"
+    assert not [column for column in tables.results_table(runs, []).columns if "Latency" in column]
 
 
 def test_memory_is_shown_where_it_was_measured(runs):

@@ -59,7 +59,7 @@ def profile(detector: nn.Module, frames: Sequence[Frame], device: torch.device |
     device = torch.device(device)
     batches = [collate([frame]).to(device) for frame in frames]
     detector.to(device)
-    with _evaluating(detector, threads), torch.inference_mode():
+    with evaluating([detector], threads), torch.inference_mode():
         counts = [_count(detector, batch) for batch in batches]
         times, peak = _time(detector, batches, device, repeats)
     return Cost(
@@ -91,10 +91,12 @@ def device_name(device: torch.device | str) -> str:
 
 
 @contextmanager
-def _evaluating(detector: nn.Module, threads: int) -> Iterator[None]:
-    modes = [(module, module.training) for module in detector.modules()]
+def evaluating(detectors: Sequence[nn.Module], threads: int) -> Iterator[None]:
+    """Detectors in evaluation mode, and torch on `threads` threads, while the block runs; everything as before afterwards."""
+    modes = [(module, module.training) for detector in detectors for module in detector.modules()]
     threads_before = torch.get_num_threads()
-    detector.eval()
+    for detector in detectors:
+        detector.eval()
     torch.set_num_threads(threads)
     try:
         yield
@@ -128,29 +130,33 @@ def _of_part(operations: Mapping[str, int], part: str) -> int:
 def _time(detector: Any, batches: Sequence[Batch], device: torch.device, repeats: int) -> tuple[dict[str, list[float]], int | None]:
     """Milliseconds of every pass by stage, and the peak of allocated bytes."""
     cuda = device.type == "cuda"
-
-    def now() -> float:
-        if cuda:
-            torch.cuda.synchronize(device)
-        return perf_counter()
-
     times: dict[str, list[float]] = {stage: [] for stage in ("total", *STAGES)}
     for index in range(-WARM_UP, repeats * len(batches)):
         if cuda and index == 0:
             torch.cuda.reset_peak_memory_stats(device)
-        batch = batches[index % len(batches)]
-        marks = [now()]
-        voxels = detector.voxelise(batch)
-        marks.append(now())
-        output = detector(batch, voxels)
-        marks.append(now())
-        detector.decode(output)
-        marks.append(now())
-        if index >= 0:
-            times["total"].append(1e3 * (marks[-1] - marks[0]))
-            for stage, start, end in zip(STAGES, marks, marks[1:], strict=False):
-                times[stage].append(1e3 * (end - start))
+        spent = timed_pass(detector, batches[index % len(batches)], device)
+        for stage, milliseconds in spent.items() if index >= 0 else ():
+            times[stage].append(milliseconds)
     return times, torch.cuda.max_memory_allocated(device) if cuda else None
+
+
+def timed_pass(detector: Any, batch: Batch, device: torch.device) -> dict[str, float]:
+    """Milliseconds of one pass from points to boxes: "total" and each of STAGES. On a GPU the clock waits for it."""
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return perf_counter()
+
+    marks = [now()]
+    voxels = detector.voxelise(batch)
+    marks.append(now())
+    output = detector(batch, voxels)
+    marks.append(now())
+    detector.decode(output)
+    marks.append(now())
+    spent = {"total": 1e3 * (marks[-1] - marks[0])}
+    return spent | {stage: 1e3 * (end - start) for stage, start, end in zip(STAGES, marks, marks[1:], strict=False)}
 
 
 def _quantiles(times_ms: Sequence[float]) -> dict[str, float]:

@@ -21,6 +21,7 @@ _HOME = {
     "evaluate": "evaluation",
     "evaluate_predictions": "evaluation",
     "predict": "prediction",
+    "report": "reporting",
     "load_run": "runs",
     "Run": "runs",
 }

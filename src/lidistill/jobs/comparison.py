@@ -19,12 +19,13 @@ from lidistill.experiment import Experiment
 from lidistill.files import claimed, write_text
 from lidistill.jobs.cells import Cell, run_cells
 from lidistill.jobs.plan import Comparison, Row, check_alike, check_lessons, plan_cells
+from lidistill.jobs.reporting import report
 from lidistill.jobs.runs import load_run, read_experiment
 from lidistill.jobs.setup import supervised
-from lidistill.jobs.step_cost import measure_step
+from lidistill.jobs.step_cost import measure_steps
 from lidistill.jobs.training import examine_teacher, train
 from lidistill.report.comparison import ComparedRow, write_comparison
-from lidistill.report.page import write_report
+from lidistill.report.console import print_table
 from lidistill.run_folder import RunFolder, read_json
 from lidistill.types import InputError
 
@@ -60,11 +61,12 @@ def compare(plan: Comparison, out: str | Path, *, processes: int = 1, device: st
         console.print(f"[bold]{len(cells)} students[/bold]: {len(rows)} rows, the plain student among them, from {len(plan.seeds)} seeds each")
         run_cells(cells, processes=processes, device=device, ray=ray)
         first = [cell for cell in cells if cell.seed == plan.seeds[0]]
-        for cell in first:
-            measure_step(cell.experiment, cell.folder, device)
-        write_report([teacher, *(cell.folder for cell in first)], out / "report")
+        measure_steps({cell.folder: cell.experiment for cell in first}, device)
+        report([teacher, *(cell.folder for cell in first)], out / "report", device=device)
         compared = [ComparedRow(name, tuple(cell.folder for cell in cells if cell.row == name)) for name in rows]
-        return write_comparison(compared, teacher, out)
+        written = write_comparison(compared, teacher, out)
+    print_table(written.gains)
+    return written.path
 
 
 def _keep_plan(out: Path, plan: Comparison) -> None:

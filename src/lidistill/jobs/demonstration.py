@@ -9,9 +9,9 @@ from rich.console import Console
 
 from lidistill.data.simulated import SimulatedData
 from lidistill.experiment import Experiment
+from lidistill.jobs.reporting import report
 from lidistill.jobs.setup import distilled, plain_student, supervised
 from lidistill.jobs.training import train
-from lidistill.report.page import write_report
 from lidistill.run_folder import RunFolder
 
 COMPRESSION = 4.0
@@ -40,7 +40,9 @@ def demo(out: str | Path, *, seed: int = 0, overrides: Sequence[str] = (), devic
     console.print(f"[bold]4/5[/bold] the same student, distilled by {' and '.join(LESSONS)}")
     student = _stage(distilled(str(teacher), compression=COMPRESSION, methods=LESSONS, overrides=LESSON_SETTINGS), out / "distilled", device)
     console.print("[bold]5/5[/bold] the report")
-    return write_report([teacher, plain, student], out / "report")
+    written = report([teacher, plain, student], out / "report", device=device)
+    console.print(written.headline, highlight=False)
+    return written.path
 
 
 def _stage(experiment: Experiment, path: Path, device: str) -> Path:

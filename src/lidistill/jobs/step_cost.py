@@ -1,8 +1,10 @@
-"""What one training step costs: time, memory, and parameters that are thrown away after training."""
+"""What one training step costs beside the plain student's: time, memory, and parameters that are thrown away after training."""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lidistill.deploy.profile import device_name
+from lidistill.evaluation.intervals import median_ratio
 from lidistill.experiment import Experiment
 from lidistill.jobs.runs import load_run, pick_device
 from lidistill.jobs.training import build_objective, training_frames
@@ -18,40 +21,61 @@ from lidistill.run_folder import RunFolder, read_json, write_json
 from lidistill.training.objective import Distilled
 from lidistill.types import Batch, collate
 
-WARM_UP, REPEATS = 2, 5
+WARM_UP, TURNS = 2, 9
 
 
-def measure_step(experiment: Experiment, folder: str | Path, device: str = "auto") -> dict[str, Any]:
-    """Time, memory and extra parameters of a step of a trained run on its first batch, in its own precision.
+def measure_steps(students: Mapping[Path, Experiment], device: str = "auto") -> None:
+    """Measure a step of each trained run, given as folder -> experiment; the first is the plain student, with which the others are compared.
 
-    Kept in `step.json` of the run folder, and read from there where it was measured on the same device with as many threads. On CUDA the peak of
-    allocated bytes is given; elsewhere the bytes that the step keeps for its backward pass, which decide that peak.
+    Each run takes turns with the plain student on the same first batch, in its own precision, and the ratio of their times is taken turn by turn:
+    times of different moments cannot be compared. The figures are kept in `step.json` of the run folder, and left as they are where they were
+    measured on the same device with as many threads. On CUDA the memory is the peak of allocated bytes; elsewhere the bytes that the step keeps
+    for its backward pass, which decide that peak.
     """
-    run = RunFolder(Path(folder))
     where = pick_device(device)
-    conditions = {"batch_size": experiment.training.batch_size, "device": device_name(where), "threads": torch.get_num_threads()}
-    if run.step.is_file():
-        before = read_json(run.step)
-        if all(before.get(key) == value for key, value in conditions.items()):
-            return before
+    plain_folder, plain_experiment = next(iter(students.items()))
+    conditions = {"batch_size": plain_experiment.training.batch_size, "device": device_name(where), "threads": torch.get_num_threads()}
+    todo = {folder: experiment for folder, experiment in students.items() if not _is_measured(RunFolder(folder), conditions)}
+    if not todo:
+        return
+    plain = _objective(plain_experiment, plain_folder, where)
+    frames = training_frames(plain_experiment, plain_experiment.data.open("train"))
+    batch = collate([frames[0, row % len(frames)] for row in range(plain_experiment.training.batch_size)]).to(where)
+    for folder, experiment in todo.items():
+        own = plain if folder == plain_folder else _objective(experiment, folder, where)
+        write_json(RunFolder(folder).step, {**_cost(own, plain, batch, experiment.training.precision, where), **conditions})
+
+
+def _is_measured(run: RunFolder, conditions: Mapping[str, Any]) -> bool:
+    before = read_json(run.step) if run.step.is_file() else {}
+    return "over_plain" in before and all(before.get(key) == value for key, value in conditions.items())
+
+
+def _objective(experiment: Experiment, folder: Path, device: torch.device) -> nn.Module:
     torch.manual_seed(experiment.seed)
     # The trained student: methods that look at its detections would find none in a fresh one, and do nothing.
-    objective = build_objective(experiment, load_run(run.path).detector).to(where).train()
-    frames = training_frames(experiment, experiment.data.open("train"))
-    batch = collate([frames[0, row % len(frames)] for row in range(experiment.training.batch_size)]).to(where)
-    precision = experiment.training.precision
-    with torch.autocast(where.type, dtype=torch.float16 if precision == "fp16" else torch.bfloat16, enabled=precision != "32"):
-        times = [_timed(objective, batch, where) for _ in range(WARM_UP + REPEATS)][WARM_UP:]
-        memory = _memory(objective, batch, where)
-    found = {
-        "step_ms": round(1e3 * statistics.median(times), 3),
+    return build_objective(experiment, load_run(folder).detector).to(device).train()
+
+
+def _cost(own: nn.Module, plain: nn.Module, batch: Batch, precision: str, device: torch.device) -> dict[str, Any]:
+    """Time and memory of a step of `own`, and the ratio of its time to that of `plain`."""
+    seconds: dict[str, list[float]] = {"plain": [], "own": []}
+    with torch.autocast(device.type, dtype=torch.float16 if precision == "fp16" else torch.bfloat16, enabled=precision != "32"):
+        for turn in range(-WARM_UP, TURNS) if own is not plain else ():
+            for name, objective in (("plain", plain), ("own", own)):
+                spent = _timed(objective, batch, device)
+                if turn >= 0:
+                    seconds[name].append(spent)
+        memory = _memory(own, batch, device)
+    ratio = median_ratio(seconds["own"], seconds["plain"])
+    return {
+        "over_plain": {key: asdict(ratio)[key] for key in ("value", "low", "high", "level")} if seconds["own"] else None,
+        "turns": len(seconds["own"]),
+        "step_ms": {name: round(1e3 * statistics.median(times), 3) for name, times in seconds.items() if times},
         "memory_bytes": memory,
-        "memory": "peak of allocated bytes" if where.type == "cuda" else "bytes kept for the backward pass",
-        "extra_parameters": sum(p.numel() for p in objective.methods.parameters()) if isinstance(objective, Distilled) else 0,  # type: ignore[attr-defined]
-        **conditions,
+        "memory": "peak of allocated bytes" if device.type == "cuda" else "bytes kept for the backward pass",
+        "extra_parameters": sum(p.numel() for p in own.methods.parameters()) if isinstance(own, Distilled) else 0,  # type: ignore[attr-defined]
     }
-    write_json(run.step, found)
-    return found
 
 
 def _timed(objective: nn.Module, batch: Batch, device: torch.device) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from lidistill.files import write_text
 from lidistill.report.blocks import Table
 from lidistill.report.gains import RESAMPLES, SEED
 from lidistill.report.markdown import table_as_markdown
-from lidistill.report.numbers import MISSING, amount, bytes_size, change, milliseconds, score, span
-from lidistill.report.runs import Run, is_simulated, read_runs
+from lidistill.report.numbers import MISSING, amount, bytes_size, change, finite, score, span, with_span
+from lidistill.report.runs import Run, is_simulated, read_runs, simulated_note
 from lidistill.report.tables import headline_keys, main_key, score_name
 from lidistill.run_folder import read_json, write_json
 from lidistill.types import InputError
@@ -60,8 +60,16 @@ class Measured:
         return None if not values or any(value is None for value in values) else float(np.mean(values))  # type: ignore[arg-type]
 
 
-def write_comparison(rows: Sequence[ComparedRow], teacher: str | Path, out: str | Path) -> Path:
-    """Write `comparison.json` and `comparison.md` into `out`; returns the latter.
+@dataclass(frozen=True)
+class WrittenComparison:
+    """The written table, and its first part: scores and gains."""
+
+    path: Path
+    gains: Table
+
+
+def write_comparison(rows: Sequence[ComparedRow], teacher: str | Path, out: str | Path) -> WrittenComparison:
+    """Write `comparison.json` and `comparison.md` into `out`.
 
     The first row is the plain student. InputError where runs were scored under other conditions, or a row lacks a seed of the first.
     """
@@ -85,10 +93,11 @@ def write_comparison(rows: Sequence[ComparedRow], teacher: str | Path, out: str 
             "rows": [_as_json(row) for row in measured],
         },
     )
-    tables = [_gains_table(measured, taught_by, everyone), _full_table(measured, taught_by, everyone), _cost_table(measured)]
+    gains = _gains_table(measured, taught_by, everyone)
+    tables = [gains, _full_table(measured, taught_by, everyone), _cost_table(measured)]
     text = "\n\n".join(["# Comparison", _conditions_in_words(everyone, measured), *(table_as_markdown(table) for table in tables if table)])
     write_text(out / "comparison.md", text + "\n")
-    return out / "comparison.md"
+    return WrittenComparison(out / "comparison.md", gains)
 
 
 def _measured(name: str, own: Sequence[Run], plain: Sequence[Run], main: str) -> Measured:
@@ -115,7 +124,7 @@ def _gains_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run]) ->
         lines.append((_shown(row.name), *(score(row.mean(key)) for key in keys.values()), "" if row.gain is None else change(row.gain), *intervals))
     strong = frozenset((number, len(keys) + 1) for number, row in enumerate(rows, start=1) if row.is_proven)
     over = f"mean over {seeds} seed{'s' if seeds > 1 else ''}"
-    caption = f"{score_name(main_key(runs))}, percent, {over}; 95% intervals of the gain; bold where both exclude zero"
+    caption = f"{score_name(main_key(runs))}, percent, {over}; 95% intervals of the gain; bold where both exclude zero{simulated_note(runs)}"
     return Table(columns, tuple(lines), caption, strong)
 
 
@@ -132,22 +141,33 @@ def _full_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run]) -> 
         ("teacher", *(score(teacher.value(key)) for key in keys)),
         *((_shown(row.name), *(score(row.mean(key)) for key in keys)) for row in rows),
     ]
-    return Table(columns, tuple(lines), "AP of every class and difficulty, percent, mean over the seeds")
+    return Table(columns, tuple(lines), f"AP of every class and difficulty, percent, mean over the seeds{simulated_note(runs)}")
 
 
 def _cost_table(rows: Sequence[Measured]) -> Table | None:
-    timed = [row for row in rows if row.step is not None]
+    """What a training step costs; times only as ratios, since those alone were measured beside each other."""
+    timed = [(row, row.step) for row in rows if row.step is not None]
     if not timed:
         return None
     lines = tuple(
-        (_shown(row.name), milliseconds(row.step["step_ms"]), bytes_size(row.step["memory_bytes"]), amount(row.step["extra_parameters"]))
-        for row in timed
-        if row.step is not None
+        (_shown(row.name), _step_time(step), bytes_size(step.get("memory_bytes")), amount(step.get("extra_parameters"))) for row, step in timed
     )
-    steps = [row.step for row in timed if row.step is not None]
-    where = _listed(sorted({f"{step['device']}, {step['threads']} CPU threads" for step in steps}))
-    caption = f"One training step (forward and backward, batch {steps[0]['batch_size']}) on {where}; memory: {steps[0]['memory']}"
-    return Table(("Student", "Step", "Memory", "Extra parameters"), lines, caption)
+    steps = [step for _, step in timed]
+    where = _listed(sorted({f"{step.get('device')}, {step.get('threads')} CPU threads" for step in steps}))
+    caption = (
+        f"One training step (forward and backward, batch {steps[0].get('batch_size')}) on {where}; its time over the plain student's, the two taking "
+        f"turns: median and 95% interval over the turns; memory: {steps[0].get('memory')}"
+    )
+    return Table(("Student", "Time, plain = 1", "Memory", "Extra parameters"), lines, caption)
+
+
+def _step_time(step: Mapping[str, Any]) -> str:
+    over = step.get("over_plain")
+    return (
+        ""
+        if not isinstance(over, Mapping)
+        else with_span(Estimate.ratio(finite(over.get("value")), finite(over.get("low")), finite(over.get("high"))))
+    )
 
 
 def _conditions_in_words(runs: Sequence[Run], rows: Sequence[Measured]) -> str:

@@ -1,13 +1,27 @@
-"""Scores as a table on the terminal."""
+"""Scores and gains as tables on the terminal."""
 
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lidistill.evaluation.scores import Scores
+from lidistill.report import blocks
 
 LEVELS = ("easy", "moderate", "hard")
+
+
+def print_table(table: blocks.Table) -> None:
+    """A table of the report, its caption below it; what is stressed there is bold here."""
+    shown = Table()
+    for number, column in enumerate(table.columns):
+        shown.add_column(escape(column), justify="left" if number < table.text_columns else "right", no_wrap=number == 0)
+    for row, cells in enumerate(table.rows):
+        shown.add_row(*(f"[bold]{escape(cell)}[/bold]" if (row, column) in table.strong else escape(cell) for column, cell in enumerate(cells)))
+    console = Console()
+    console.print(shown)
+    console.print(table.caption, markup=False, highlight=False)
 
 
 def print_scores(scores: Scores) -> None:

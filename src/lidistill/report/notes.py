@@ -8,17 +8,17 @@ from typing import Any
 
 from lidistill.report.blocks import Code
 from lidistill.report.gains import Pair
-from lidistill.report.numbers import change, finite, milliseconds
+from lidistill.report.numbers import change, with_span
 from lidistill.report.runs import Run, is_simulated
 from lidistill.report.seeds import SeedSpread
+from lidistill.report.timing import Timing
 
 FEW_FRAMES = 1000
-NOISY_TIMES = 1.1  # the same network timed twice should agree to about this ratio
 _NOT_SETTINGS = ("role", "name", "provenance", "format", "distillation")
 _ORIGIN = ("commit", "device")  # what provenance says of how a run came about, beside its settings
 
 
-def notes(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpread]) -> list[str]:
+def notes(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpread], timing: Timing | None = None) -> list[str]:
     """Sentences for the reader, the gravest first."""
     found = []
     if is_simulated(runs):
@@ -59,20 +59,25 @@ def notes(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpre
         found.append("n/a stands where the metric is not evaluated: for KITTI, a class that is never detected. It is not zero and not hidden.")
     if any(run.setting("training", "keep_best") for run in runs):
         found.append("Weights were chosen by their score on validation frames (training.keep_best), which flatters every run a little.")
-    for pair in pairs:
-        times = [time for time in (finite(run.latency()) for run in (pair.plain, pair.distilled)) if time is not None]
-        if pair.same_network and len(times) == 2 and max(times) > NOISY_TIMES * min(times):
-            plain, distilled = (milliseconds(time) for time in times)
-            found.append(
-                f"{pair.plain.label} and {pair.distilled.label} are the same network, yet were timed at {plain} and {distilled} a frame: "
-                "the machine was busy or its clock changed. Time both again before quoting a speed."
-            )
-    if any(run.cost is not None for run in runs):
+    if timing is not None:
+        found += _same_network(pairs, timing)
+    if timing is not None and timing.turns:
         found.append(
             "Latency holds for the named device, with one frame at a time and nothing else running; reading and moving points is not counted. "
             "Multiply-accumulates are no latency: memory traffic, voxelising and box decoding cost time without them."
         )
     return found
+
+
+def _same_network(pairs: Sequence[Pair], timing: Timing) -> list[str]:
+    """Students that should be equally fast, and were not."""
+    apart = [(pair, timing.times_as_fast(pair.distilled, pair.plain)) for pair in pairs if pair.same_network]
+    return [
+        f"{pair.distilled.label} and {pair.plain.label} are the same network, yet the first was {with_span(ratio)} as fast: other "
+        "weights find more or fewer boxes to decode, and some of it is noise. Smaller differences of speed than this mean nothing here."
+        for pair, ratio in apart
+        if ratio.is_proven
+    ]
 
 
 def differences(pair: Pair) -> list[str]:

@@ -20,6 +20,7 @@ from lidistill.report.blocks import Figure
 from lidistill.report.gains import Pair, class_names
 from lidistill.report.runs import Run, is_simulated
 from lidistill.report.tables import main_key, score_name
+from lidistill.report.timing import Timing
 
 INK = "#1b2431"
 LINE = "#d8dee6"
@@ -114,13 +115,13 @@ def precision_recall(runs: Sequence[Run]) -> list[Figure]:
     return figures
 
 
-def score_against_cost(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Figure]:
-    """The headline score against parameters and against latency, one point a run; an arrow is what distillation changes."""
+def score_against_cost(runs: Sequence[Run], pairs: Sequence[Pair], timing: Timing | None = None) -> list[Figure]:
+    """The headline score against parameters, and where the runs were timed against latency; an arrow is what distillation changes."""
     main = main_key(runs)
     figures = []
     for name, title, label, read in (
         ("score_parameters", "Score and size", "parameters", lambda run: run.parameters),
-        ("score_latency", "Score and speed", "median latency, ms a frame", lambda run: run.latency()),
+        ("score_latency", "Score and speed", "median latency, ms a frame", lambda run: None if timing is None else timing.median(run)),
     ):
         found = [(row, numbers.finite(read(run)), run.value(main)) for row, run in enumerate(runs)]
         placed = [(row, cost, value) for row, cost, value in found if cost is not None and cost > 0 and value is not None]

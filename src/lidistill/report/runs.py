@@ -67,12 +67,6 @@ class Run:
     def macs(self) -> Any:
         return None if self.cost is None else self.cost.get("macs")
 
-    def latency(self, stage: str = "total", quantile: str = "p50") -> Any:
-        """Milliseconds a frame; None where they were not measured."""
-        stages = {} if self.cost is None else self.cost.get("latency_ms")
-        times = stages.get(stage) if isinstance(stages, Mapping) else None
-        return times.get(quantile) if isinstance(times, Mapping) else None
-
 
 def read_runs(paths: Sequence[str | Path]) -> list[Run]:
     """The runs in report order: teachers, plain students, distilled students, others; within a role as given.
@@ -115,6 +109,11 @@ def read_runs(paths: Sequence[str | Path]) -> list[Run]:
 def is_simulated(runs: Sequence[Run]) -> bool:
     """Whether the runs learnt from or were scored on simulated data. What does not say so, but is named so, counts as simulated too."""
     return any(_simulated(run) for run in runs)
+
+
+def simulated_note(runs: Sequence[Run]) -> str:
+    """What ends the caption of a table of results on simulated data; nothing elsewhere."""
+    return "; simulated data" if is_simulated(runs) else ""
 
 
 def _simulated(run: Run) -> bool:

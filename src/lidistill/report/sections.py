@@ -13,21 +13,22 @@ from lidistill.report.numbers import MISSING
 from lidistill.report.pictures import gallery
 from lidistill.report.runs import Run
 from lidistill.report.seeds import SeedSpread
+from lidistill.report.timing import Timing, speed_sentence
 from lidistill.run_folder import read_json
 
 
-def sections(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpread]) -> tuple[Section, ...]:
+def sections(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpread], timing: Timing | None = None) -> tuple[Section, ...]:
     """Every section that has something to say, in reading order."""
     made = [
-        Section("results", "Results", _results(runs, pairs)),
+        Section("results", "Results", _results(runs, pairs, timing)),
         Section("gain", "What distillation gained", _gain(runs, pairs)),
         Section("pictures", "Seen from above", tuple(gallery(runs, pairs))),
         Section("training", "Training", _training(runs)),
         Section("precision", "Precision and recall", _precision(runs)),
         Section("scores", "Scores in full", _scores(runs)),
-        Section("cost", "What it costs", _cost(runs)),
+        Section("cost", "What it costs", _cost(runs, pairs, timing)),
         Section("teacher", "The teacher's certificate", _certificates(runs)),
-        Section("notes", "What the figures do not say", (Bullets(tuple(notes.notes(runs, pairs, spreads))),)),
+        Section("notes", "What the figures do not say", (Bullets(tuple(notes.notes(runs, pairs, spreads, timing))),)),
         Section("provenance", "Where the figures come from", _provenance(runs)),
     ]
     return tuple(section for section in made if any(block != Bullets(()) for block in section.blocks))
@@ -37,10 +38,10 @@ def _all(runs: Sequence[Run]) -> tuple[int, ...]:
     return tuple(range(len(runs)))
 
 
-def _results(runs: Sequence[Run], pairs: Sequence[Pair]) -> tuple[Block, ...]:
-    blocks: list[Block] = [tables.results_table(runs, pairs)]
+def _results(runs: Sequence[Run], pairs: Sequence[Pair], timing: Timing | None) -> tuple[Block, ...]:
+    blocks: list[Block] = [tables.results_table(runs, pairs, timing)]
     blocks += [Missing(f"{run.label}: not scored yet.", f"lidistill evaluate {run.folder.path}") for run in runs if run.scores is None]
-    figures = plots.score_against_cost(runs, pairs)
+    figures = plots.score_against_cost(runs, pairs, timing)
     if figures:
         blocks.append(Figures(tuple(figures), legend=_all(runs)))
     return tuple(blocks)
@@ -110,25 +111,29 @@ def _scores(runs: Sequence[Run]) -> tuple[Block, ...]:
     return (main, *(Fold(title, (table,)) for title, table in more.items() if table is not None))
 
 
-def _cost(runs: Sequence[Run]) -> tuple[Block, ...]:
+def _cost(runs: Sequence[Run], pairs: Sequence[Pair], timing: Timing | None) -> tuple[Block, ...]:
     blocks: list[Block] = []
-    table = tables.costs_table(runs)
-    if table:
-        blocks += [table, Paragraph(_conditions(runs))]
+    sizes = tables.costs_table(runs)
     parts = tables.parts_table(runs)
-    if parts:
-        blocks.append(Fold("Multiply-accumulates by part", (parts,)))
+    blocks += [sizes] if sizes else []
+    blocks += [Fold("Multiply-accumulates by part", (parts,))] if parts else []
     blocks += [Missing(f"{run.label}: not profiled yet.", f"lidistill evaluate {run.folder.path}") for run in runs if run.cost is None]
+    if timing is None:
+        text = "The runs were not timed beside each other when this page was made, so nothing is said about speed. To time them:"
+        return (*blocks, Missing(text, f"lidistill report {' '.join(str(run.folder.path) for run in runs)}"))
+    times = tables.times_table(runs, timing)
+    if times:
+        turns = len(timing.of(next(run for run in runs if timing.of(run))))
+        said = " ".join(speed_sentence(pair, timing) for pair in pairs)
+        threads = f"{timing.threads} CPU thread{'s' if timing.threads != 1 else ''}"
+        blocks += [
+            times,
+            Paragraph(f"{said} Timed on {timing.device}, {threads}, {turns} turns over {timing.frames} frames, when this page was made."),
+        ]
+    blocks += [
+        Paragraph(f"{run.label}: not timed ({timing.left_out[str(run.folder.path)]}).") for run in runs if str(run.folder.path) in timing.left_out
+    ]
     return tuple(blocks)
-
-
-def _conditions(runs: Sequence[Run]) -> str:
-    """On what the latency was measured; runs timed on different devices are called out."""
-    conditions = list(dict.fromkeys(tuple((run.cost or {}).get(key, MISSING) for key in ("device", "threads", "frames")) for run in runs if run.cost))
-    said = "; ".join(f"{device}, {threads} CPU thread{'s' if threads != 1 else ''}, {frames} frames" for device, threads, frames in conditions)
-    return f"Timed on {said}." + (
-        " The runs were not timed under the same conditions: compare their latency with care." if len(conditions) > 1 else ""
-    )
 
 
 def _certificates(runs: Sequence[Run]) -> tuple[Block, ...]:

@@ -10,17 +10,20 @@ from lidistill.evaluation.kitti_keys import DIFFICULTIES, MEAN
 from lidistill.report.blocks import Table
 from lidistill.report.gains import Pair, class_names
 from lidistill.report.numbers import MISSING, amount, bytes_size, milliseconds, percent, ratio, score, times, with_span
-from lidistill.report.runs import Run, is_simulated
+from lidistill.report.runs import Run, simulated_note
+from lidistill.report.timing import Timing
+
+STAGES = ("voxelise", "network", "decode")
 
 METRIC_NAMES = {"3d": "3D", "bev": "BEV", "bbox": "image", "aos": "orientation"}
 
 
-def results_table(runs: Sequence[Run], pairs: Sequence[Pair]) -> Table:
-    """One row a run: the headline score by class, what it costs, and what distillation gained."""
+def results_table(runs: Sequence[Run], pairs: Sequence[Pair], timing: Timing | None = None) -> Table:
+    """One row a run: the headline score by class, what distillation gained, and what the run costs; its latency where the runs were timed."""
     keys = headline_keys(runs)
     main = main_key(runs)
     gains = {pair.distilled.label: pair.headline for pair in pairs}
-    columns = ("Model", *(name.capitalize() if name == MEAN else name for name in keys), "Gain (95% interval)", "Parameters", "MACs", "Latency p50")
+    columns = ("Model", *(name.capitalize() if name == MEAN else name for name in keys), "Gain (95% interval)", "Parameters", "MACs")
     rows = tuple(
         (
             run.label,
@@ -28,13 +31,15 @@ def results_table(runs: Sequence[Run], pairs: Sequence[Pair]) -> Table:
             with_span(gains[run.label]) if run.label in gains else "",
             amount(run.parameters),
             amount(run.macs),
-            milliseconds(run.latency()),
+            *(() if timing is None else (timing.spread(run),)),
         )
         for run in runs
     )
+    columns = columns if timing is None else (*columns, "Latency (middle half)")
     at = 1 + list(keys.values()).index(main)
-    simulated = "; simulated data" if is_simulated(runs) else ""
-    return Table(columns, rows, f"{score_name(main)}, percent{simulated}", frozenset((row, at) for row in range(len(rows))), tuple(range(len(runs))))
+    return Table(
+        columns, rows, f"{score_name(main)}, percent{simulated_note(runs)}", frozenset((row, at) for row in range(len(rows))), tuple(range(len(runs)))
+    )
 
 
 def ap_table(runs: Sequence[Run], level: str, points: str, metrics: Sequence[str]) -> Table | None:
@@ -53,7 +58,7 @@ def ap_table(runs: Sequence[Run], level: str, points: str, metrics: Sequence[str
         for name in names
         for _, run in scored
     )
-    caption = f"AP {points}, {level} overlap{_limits_in_words(names, level)}, percent"
+    caption = f"AP {points}, {level} overlap{_limits_in_words(names, level)}, percent{simulated_note(runs)}"
     return Table(columns, rows, caption, runs=tuple(row for _ in names for row, _ in scored), text_columns=2)
 
 
@@ -75,31 +80,56 @@ def gains_table(pair: Pair) -> Table | None:
             if gain.is_proven:
                 strong.add((row, column))
         rows.append(tuple(cells))
-    caption = f"{pair.distilled.label} minus {pair.plain.label}, AP percentage points, 95% intervals; bold where the interval excludes zero"
+    caption = (
+        f"{pair.distilled.label} minus {pair.plain.label}, AP percentage points, 95% intervals; bold where the interval excludes zero"
+        f"{simulated_note([pair.plain, pair.distilled])}"
+    )
     return Table(("Class", *DIFFICULTIES), tuple(rows), caption, frozenset(strong))
 
 
 def costs_table(runs: Sequence[Run]) -> Table | None:
-    """Parameters, multiply-accumulates, latency by stage and memory; None where no run was profiled."""
+    """Parameters, multiply-accumulates and memory; None where no run was profiled."""
     profiled = [(row, run) for row, run in enumerate(runs) if run.cost is not None]
     if not profiled:
         return None
     first = profiled[0][1]
-    columns = ("Model", "Parameters", "MACs", "p50", "p95", "Voxelise", "Network", "Decode", "Peak memory")
+    columns = ("Model", "Parameters", "MACs", "Peak memory")
     rows = tuple(
         (
             run.label,
             _reduced(run.parameters, first.parameters),
             _reduced(run.macs, first.macs),
-            milliseconds(run.latency()),
-            milliseconds(run.latency(quantile="p95")),
-            *(milliseconds(run.latency(stage)) for stage in ("voxelise", "network", "decode")),
             bytes_size((run.cost or {}).get("peak_memory_bytes")) if (run.cost or {}).get("peak_memory_bytes") is not None else "not measured",
         )
         for _, run in profiled
     )
-    caption = "Per frame, one frame at a time. MACs are multiply-accumulates of matrix products and convolutions; stages are medians"
+    caption = "Per frame, one frame at a time. MACs are multiply-accumulates of matrix products and convolutions"
     return Table(columns, rows, caption, runs=tuple(row for row, _ in profiled))
+
+
+def times_table(runs: Sequence[Run], timing: Timing) -> Table | None:
+    """Milliseconds a frame by stage, and how fast each run is beside the first; None where no run was timed."""
+    timed = [(row, run) for row, run in enumerate(runs) if timing.of(run)]
+    if not timed:
+        return None
+    first = timed[0][1]
+    estimates = {run.label: timing.times_as_fast(run, first) for _, run in timed[1:]}
+    rows = tuple(
+        (
+            run.label,
+            timing.spread(run),
+            *(milliseconds(timing.median(run, stage)) for stage in STAGES),
+            with_span(estimates[run.label]) if run.label in estimates else "",
+        )
+        for _, run in timed
+    )
+    strong = frozenset((place, 2 + len(STAGES)) for place, (_, run) in enumerate(timed) if run.label in estimates and estimates[run.label].is_proven)
+    caption = (
+        "Milliseconds a frame, the runs taking turns on the same frames: median, and in brackets the middle half of the turns; stages are medians. "
+        f"Times as fast as the {first.label.lower()}: median over the turns with its 95% interval, bold where it excludes 1"
+    )
+    columns = ("Model", "Whole", *(stage.capitalize() for stage in STAGES), "Times as fast")
+    return Table(columns, rows, caption, strong, tuple(row for row, _ in timed))
 
 
 def parts_table(runs: Sequence[Run]) -> Table | None:
@@ -142,7 +172,11 @@ def values_table(runs: Sequence[Run]) -> Table | None:
     keys = list(dict.fromkeys(key for run in scored for key in _keys(run)))
     if not keys:
         return None
-    return Table(("Score", *(run.label for run in scored)), tuple((key, *(score(run.value(key)) for run in scored)) for key in keys), "Every score")
+    return Table(
+        ("Score", *(run.label for run in scored)),
+        tuple((key, *(score(run.value(key)) for run in scored)) for key in keys),
+        f"Every score{simulated_note(runs)}",
+    )
 
 
 def main_key(runs: Sequence[Run]) -> str:
@@ -214,7 +248,6 @@ _PROVENANCE = {
     "Seed": lambda run: run.seed,
     "Trained on": lambda run: run.setting("provenance", "device"),
     "Scored on": lambda run: run.conditions.get("device"),
-    "Timed on": lambda run: (run.cost or {}).get("device"),
     "lidistill": lambda run: run.setting("provenance", "version"),
     "Commit": lambda run: run.setting("provenance", "commit") or run.conditions.get("commit"),
     "Versions": lambda run: run.setting("provenance", "versions"),

@@ -1,0 +1,60 @@
+"""How long several detectors take beside each other: they take turns on the same frames, so that a slow moment of the machine falls on all of them.
+
+Times taken minutes apart cannot be compared: other work, clock and temperature move them by more than small networks differ. Two passes that follow
+each other share all of that, so their ratio holds where neither time does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from lidistill.deploy.profile import STAGES, evaluating, timed_pass
+from lidistill.types import Frame, InputError, collate
+
+WARM_UP = 2  # turns before the clock starts: allocation, autotuning and lazy imports happen in the first ones
+LEAST_TURNS, MOST_TURNS = 9, 40
+BUDGET_S = 20.0  # after which no further turn begins, once there are enough of them
+
+Turns = dict[str, dict[str, list[float]]]
+
+
+def take_turns(
+    detectors: Mapping[str, nn.Module],
+    frames: Mapping[str, Sequence[Frame]],
+    device: torch.device | str = "cpu",
+    threads: int = 1,
+    budget_s: float = BUDGET_S,
+    advance: Callable[[int], Any] | None = None,
+) -> Turns:
+    """Milliseconds of every detector by stage ("total" and each of STAGES), one entry a turn.
+
+    In a turn every detector takes one frame, the same for all, on `threads` CPU threads; the next turn goes in the opposite order. `frames` holds
+    the frames of every detector, as many for each. There are LEAST_TURNS turns, and more while `budget_s` lasts, up to MOST_TURNS. `advance` is
+    called with the number of turns done.
+    """
+    lengths = {len(own) for own in frames.values()}
+    if not detectors or frames.keys() != detectors.keys() or lengths in (set(), {0}) or len(lengths) > 1:
+        raise InputError("timing needs at least one detector, and the same number of frames, one or more, for each")
+    device = torch.device(device)
+    batches = {name: [collate([frame]).to(device) for frame in own] for name, own in frames.items()}
+    turns: Turns = {name: {stage: [] for stage in ("total", *STAGES)} for name in detectors}
+    order = list(detectors)
+    with evaluating([detector.to(device) for detector in detectors.values()], threads), torch.inference_mode():
+        start = perf_counter()
+        for turn in range(-WARM_UP, MOST_TURNS):
+            if turn == 0:
+                start = perf_counter()
+            if turn >= LEAST_TURNS and perf_counter() - start > budget_s:
+                break
+            for name in order if turn % 2 == 0 else reversed(order):
+                spent = timed_pass(detectors[name], batches[name][turn % len(batches[name])], device)
+                for stage, milliseconds in spent.items() if turn >= 0 else ():
+                    turns[name][stage].append(milliseconds)
+            if advance is not None:
+                advance(max(turn + 1, 0))
+    return turns

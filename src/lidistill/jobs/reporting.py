@@ -1,0 +1,74 @@
+"""Write a report, and time its runs beside each other first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lidistill.deploy.profile import device_name
+from lidistill.deploy.turns import MOST_TURNS, Turns, take_turns
+from lidistill.detectors.base import Detector
+from lidistill.jobs.runs import load_run, pick_device
+from lidistill.progress import progress
+from lidistill.report.page import build_page, write_page
+from lidistill.report.runs import Run, read_runs
+from lidistill.report.samples import load_samples
+from lidistill.report.timing import Timing
+from lidistill.run_folder import write_json
+from lidistill.types import Frame, InputError
+
+THREADS = 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written report: its page, and the sentence that the page says first."""
+
+    path: Path
+    headline: str
+
+
+def report(runs: Sequence[str | Path], out: str | Path, *, timing: bool = True, device: str = "auto") -> Report:
+    """Compare run folders on one page.
+
+    With `timing` their detectors are timed first, taking turns on the frames that were kept in the folders, one CPU thread each; the milliseconds
+    of every turn are kept in `timing.json`. That takes under a minute for networks of KITTI's size on one core, seconds for the simulator's. Without
+    it the page says nothing about speed.
+    """
+    out = Path(out)
+    where = pick_device(device)
+    read = read_runs(runs)
+    measured = time_runs(read, where) if timing else None
+    page = build_page(read, measured)
+    written = write_page(page, out)
+    if measured is not None:
+        write_json(out / "timing.json", measured.to_dict())
+    return Report(written, page.headline)
+
+
+def time_runs(runs: Sequence[Run], device: torch.device) -> Timing:
+    """The runs' times a frame. A run without weights or kept frames is left out, with the reason."""
+    detectors: dict[str, Detector] = {}
+    frames: dict[str, Sequence[Frame]] = {}
+    left_out: dict[str, str] = {}
+    for run in runs:
+        name = str(run.folder.path)
+        try:
+            kept = load_samples(run.folder.samples).frames
+            detector = load_run(name).detector
+        except InputError as error:
+            left_out[name] = str(error)
+            continue
+        first = next(iter(frames.values()), kept)
+        if not kept or [frame.id for frame in kept] != [frame.id for frame in first]:
+            left_out[name] = f"{run.folder.samples}: holds no frames, or other frames than the first run's; run `lidistill evaluate` on both again"
+            continue
+        detectors[name], frames[name] = detector, kept
+    turns: Turns = {}
+    if detectors:
+        with progress(f"time {len(detectors)} networks in turns", MOST_TURNS) as advance:
+            turns = take_turns(detectors, frames, device, THREADS, advance=advance)
+    return Timing(device_name(device), THREADS, len(next(iter(frames.values()), ())), turns, left_out)

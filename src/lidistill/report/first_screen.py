@@ -1,0 +1,79 @@
+"""What the page says first: one sentence, what was measured, and a few numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lidistill.report.blocks import KeyFigure
+from lidistill.report.gains import Pair, gain_sentence, recovered_sentence
+from lidistill.report.notes import differences, in_brief
+from lidistill.report.numbers import amount, change, factor, finite, interval, milliseconds, percent, ratio, score, times
+from lidistill.report.runs import Run
+from lidistill.report.seeds import SeedSpread, spread_of
+from lidistill.report.tables import main_key, score_name
+from lidistill.report.timing import Timing
+
+IN_HEADLINE = 3  # settings that the headline names where the two students differ in more than distillation
+
+
+def headline(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpread]) -> tuple[str, str]:
+    """The sentence that a reader takes away, and its tone. It is about the first pair given, or about all seeds of that pair's setting."""
+    if pairs:
+        spread = spread_of(pairs[0], spreads)
+        compared, gain = ((pairs[0],), pairs[0].headline) if spread is None else (spread.pairs, spread.mean)
+        sentence = gain_sentence(gain, len(compared))
+        changed = list(dict.fromkeys(change for pair in compared for change in differences(pair)))
+        if not changed or gain.value is None:
+            return sentence, gain.verdict
+        # A gain that other settings may have brought is not shown to be distillation's.
+        return f"{sentence} But the two students differ in more than distillation: {in_brief(changed, IN_HEADLINE)}.", "unproven"
+    main = main_key(runs)
+    scored = [run for run in runs if run.scores is not None]
+    if not scored:
+        return "No run has been scored yet.", "none"
+    return "; ".join(f"{run.label}: {score(run.value(main))} AP" for run in scored) + ".", "none"
+
+
+def lead(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
+    """What was measured, in a sentence or two."""
+    main = main_key(runs)
+    scored = next((run for run in runs if run.scores is not None), None)
+    if scored is None:
+        return "Score the runs with `lidistill evaluate`, then write the report again."
+    frames, split = scored.conditions.get("frames"), scored.conditions.get("split")
+    where = f"{score_name(main)}, on {'an unknown number of' if frames is None else frames} frames of the {split or 'unknown'} split"
+    if not pairs:
+        return f"{where}."
+    pair = pairs[0]
+    methods = f"taught by {' and '.join(pair.distilled.methods)}" if pair.distilled.methods else "with a teacher"
+    scores = f"{score(pair.plain.value(main))} for the student alone, {score(pair.distilled.value(main))} {methods}"
+    teacher = "" if pair.teacher is None else f", {score(pair.teacher.value(main))} for the teacher"
+    return f"{where}: {scores}{teacher}. {recovered_sentence(pair)}"
+
+
+def key_figures(pairs: Sequence[Pair], spreads: Sequence[SeedSpread], timing: Timing | None) -> list[KeyFigure]:
+    """Up to five numbers: gain, share of the teacher's lead, how much smaller the student is, and how much faster where that is shown."""
+    if not pairs:
+        return []
+    pair = pairs[0]
+    student, teacher = pair.distilled, pair.teacher
+    spread, gain = spread_of(pair, spreads), pair.headline
+    if spread is not None:
+        found = [KeyFigure(change(spread.mean.value), "AP gained", interval(spread.mean, f"{len(spread.gains)} seeds"))]
+    else:
+        note = interval(gain, "frames") if gain.has_interval else "without an interval"
+        found = [KeyFigure(change(gain.value), "AP gained", f"one seed; {note}")]
+    if teacher is None:
+        return found
+    if pair.recovered is not None:
+        found.append(KeyFigure(percent(pair.recovered), "of the teacher's lead", "recovered from the plain student"))
+    for name, read in (("fewer parameters", lambda run: run.parameters), ("fewer MACs", lambda run: run.macs)):
+        less = ratio(read(teacher), read(student))
+        if less is not None and finite(read(student)) is not None:
+            found.append(KeyFigure(times(less), name, f"{amount(read(student))} instead of {amount(read(teacher))}"))
+    if timing is not None:
+        faster = timing.times_as_fast(student, teacher)
+        if faster.verdict == "gain":
+            taken = f"{milliseconds(timing.median(student))} instead of {milliseconds(timing.median(teacher))}"
+            found.append(KeyFigure(factor(faster.value), "as fast", f"{taken}; {interval(faster)}"))
+    return found
