@@ -30,6 +30,9 @@ Overrides = Annotated[
 ]
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
 Compression = Annotated[float, typer.Option(help="By how much to divide the parameters: 2, 4, 8, 16.")]
+MultipleOf = Annotated[
+    int, typer.Option(help="With --compression: round the student's widths to multiples of this, such as 8, which accelerators prefer.")
+]
 Certificate = Annotated[bool, typer.Option(help="Examine the teacher first and refuse a sick one.")]
 
 # Jobs import torch and Lightning, which takes seconds; a command imports the one it needs, so that --help answers at once.
@@ -85,6 +88,7 @@ def train(
     overrides: Overrides = None,
     data: Data = None,
     compression: Annotated[float | None, typer.Option(help="Train the thinner student of an earlier run instead, alone: the plain baseline.")] = None,
+    multiple_of: MultipleOf = 1,
     seed: Seed = None,
     resume: Resume = False,
     device: Device = "auto",
@@ -96,7 +100,7 @@ def train(
     if compression is None:
         experiment = supervised(start, data=data, seed=seed, overrides=overrides or ())
     else:
-        experiment = plain_student(start, compression=compression, data=data, seed=seed, overrides=overrides or ())
+        experiment = plain_student(start, compression=compression, multiple_of=multiple_of, data=data, seed=seed, overrides=overrides or ())
     _show(job(experiment, out, resume=resume, device=device))
 
 
@@ -110,6 +114,7 @@ def distill(
         typer.Option(help="What teaches: one of `lidistill methods`, or several at once, itkd+logits. [default: pointdistiller]"),
     ] = None,
     compression: Compression = 4.0,
+    multiple_of: MultipleOf = 1,
     data: Data = None,
     seed: Seed = None,
     resume: Resume = False,
@@ -122,7 +127,9 @@ def distill(
     from lidistill.jobs.training import train as job
 
     methods = one_lesson(method or ["pointdistiller"])
-    experiment = distilled(teacher, compression=compression, methods=methods, data=data, seed=seed, overrides=overrides or ())
+    experiment = distilled(
+        teacher, compression=compression, multiple_of=multiple_of, methods=methods, data=data, seed=seed, overrides=overrides or ()
+    )
     _show(job(experiment, out, resume=resume, device=device, certificate=certificate))
 
 
@@ -139,6 +146,7 @@ def compare(
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds each row is trained from; 3 unless a recipe says otherwise.")] = None,
     compression: Annotated[float | None, typer.Option(help="By how much to divide the parameters; 4 unless a recipe says otherwise.")] = None,
+    multiple_of: MultipleOf = 1,
     data: Data = None,
     processes: Annotated[int, typer.Option(help="Students trained at a time.")] = 1,
     ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster that trains them, or local.")] = None,
@@ -150,14 +158,15 @@ def compare(
     from lidistill.jobs.comparison import compare as job
 
     if start.endswith((".yaml", ".yml")) and not method:
-        if compression is not None or data is not None:
-            raise InputError("a recipe says itself which --compression and --data; change them in the file")
+        if compression is not None or multiple_of != 1 or data is not None:
+            raise InputError("a recipe says itself which --compression, --multiple-of and --data; change them in the file")
         plan = Comparison.read(start).changed(teacher=teacher, seeds=seeds, overrides=overrides or ())
     else:
         if teacher is not None:
             raise InputError("--teacher goes with a recipe; give the teacher's run folder as the first word instead")
         rows = tuple(Row.of(text) for text in method or ("logits", "fitnets", "pointdistiller"))
-        plan = Comparison(start, rows, tuple(range(3 if seeds is None else seeds)), compression or 4.0, data, tuple(overrides or ()))
+        own_seeds = tuple(range(3 if seeds is None else seeds))
+        plan = Comparison(start, rows, own_seeds, compression or 4.0, data, tuple(overrides or ()), multiple_of)
     print(f"comparison: {job(plan, out, processes=processes, device=device, ray=ray, certificate=certificate)}")
 
 

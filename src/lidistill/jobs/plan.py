@@ -50,6 +50,7 @@ class Comparison(Settings):
     compression: float = 4.0
     data: str | None = None
     overrides: tuple[str, ...] = ()  # of every run, the teacher's own training included
+    multiple_of: int = 1  # the students' widths are multiples of it
 
     def __post_init__(self) -> None:
         names = [row.name for row in self.rows]
@@ -83,7 +84,7 @@ def plan_cells(plan: Comparison, taught: Experiment, teacher: Path, out: Path) -
     Overrides of the detector are made to the teacher's settings before they are thinned, so that every student is as thin as was asked.
     """
     base = taught.overridden(plan.overrides)
-    rule = WidthRule.for_compression(plan.compression)
+    rule = WidthRule.for_compression(plan.compression, plan.multiple_of)
     student = replace(base, role="plain", distillation=None, detector=base.detector.thinner(rule))
     cells = []
     for row in (Row(PLAIN), *(row for row in plan.rows if row.name != PLAIN)):

@@ -45,10 +45,21 @@ def supervised(start: str, *, data: str | None = None, seed: int | None = None, 
     return _finished(base, data, seed, overrides)
 
 
-def plain_student(teacher: str, *, compression: float, data: str | None = None, seed: int | None = None, overrides: Sequence[str] = ()) -> Experiment:
-    """The thinner detector trained alone on the teacher's data and schedule: the baseline of every distillation."""
+def plain_student(
+    teacher: str,
+    *,
+    compression: float,
+    multiple_of: int = 1,
+    data: str | None = None,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+) -> Experiment:
+    """The thinner detector trained alone on the teacher's data and schedule: the baseline of every distillation.
+
+    Its widths are multiples of `multiple_of`.
+    """
     base = supervised(teacher, data=data, seed=seed)
-    rule = WidthRule.for_compression(compression)
+    rule = WidthRule.for_compression(compression, multiple_of)
     return replace(base, role="plain", detector=base.detector.thinner(rule)).overridden(overrides)
 
 
@@ -57,6 +68,7 @@ def distilled(
     *,
     compression: float,
     methods: Sequence[str],
+    multiple_of: int = 1,
     data: str | None = None,
     seed: int | None = None,
     overrides: Sequence[str] = (),
@@ -65,7 +77,7 @@ def distilled(
     if not Path(teacher).is_dir():
         raise InputError(f"{teacher}: no run folder to learn from; train a teacher first, or import one with `lidistill import`")
     lessons = Distillation(teacher=str(teacher), methods=tuple(method_settings(name) for name in methods if name != NO_METHOD))
-    student = plain_student(teacher, compression=compression, data=data, seed=seed)
+    student = plain_student(teacher, compression=compression, multiple_of=multiple_of, data=data, seed=seed)
     experiment = replace(student, role="distilled", distillation=lessons).overridden(overrides)
     settled = experiment.distillation
     assert settled is not None
