@@ -28,7 +28,7 @@ def dom(report, tmp_path_factory):
 def test_tables_pictures_and_drawings_arrive_in_the_document(dom):
     assert dom.count("<table") >= 6
     assert dom.count("<img ") == 12
-    assert dom.count("<svg ") == 8
+    assert dom.count("<svg ") == 7
     assert "SIMULATED DATA" in dom
     assert dom.rstrip().endswith("</html>")
 

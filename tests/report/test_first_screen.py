@@ -16,7 +16,7 @@ def lifted(pair, **changes):
 
 def test_the_headline_says_that_there_is_one_seed(runs, pair):
     assert headline(runs, [lifted(pair)], []) == (
-        "From one seed distillation lifts the student by 3.4 AP (95% interval over frames +1.2 to +5.4).",
+        "From one seed, distillation lifts the student by 3.4 AP (95% interval over frames +1.2 to +5.4).",
         "gain",
     )
     assert key_figures([lifted(pair)], [], None)[0].note == "one seed; 95% interval over frames +1.2 to +5.4"
@@ -35,9 +35,14 @@ def test_the_headline_says_that_there_is_one_seed(runs, pair):
 )
 def test_the_headline_says_in_what_else_the_students_differ(runs, pair, key, value, said):
     sentence, verdict = headline(runs, [lifted(pair, **{key: value})], [])
-    assert sentence.startswith("From one seed distillation lifts the student by 3.4 AP")
-    assert sentence.endswith(f"But the two students differ in more than distillation: {said}.")
+    assert sentence == (
+        "From one seed, the distilled student is +3.4 AP from the plain one (95% interval over frames +1.2 to +5.4), "
+        f"but they differ in more than distillation (plain first): {said}."
+    )
     assert verdict == "unproven"
+    tiles = key_figures([lifted(pair, **{key: value})], [], None)
+    assert tiles[0].name == "AP from the plain student, with other settings"
+    assert "of the teacher's lead" not in [tile.name for tile in tiles]
 
 
 def test_many_differences_are_counted_and_those_of_any_seed_are_said(runs, pair):

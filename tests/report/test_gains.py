@@ -63,8 +63,8 @@ def test_a_teacher_that_is_not_ahead_has_no_lead_to_recover(runs, teacher):
 @pytest.mark.parametrize(
     ("interval", "verdict", "words"),
     [
-        ((1.2, 5.4), "gain", "From one seed distillation lifts the student by 3.4 AP (95% interval over frames +1.2 to +5.4)."),
-        ((-0.9, 5.0), "unproven", "From one seed no gain is shown: +3.4 AP, and the 95% interval over frames −0.9 to +5.0 includes zero."),
+        ((1.2, 5.4), "gain", "From one seed, distillation lifts the student by 3.4 AP (95% interval over frames +1.2 to +5.4)."),
+        ((-0.9, 5.0), "unproven", "From one seed, no gain is shown: +3.4 AP, and the 95% interval over frames −0.9 to +5.0 includes zero."),
         ((0.0, 5.0), "unproven", "includes zero"),
         ((0.04, 5.0), "unproven", "0.0 to +5.0 includes zero"),
         ((0.06, 5.0), "gain", "+0.1 to +5.0"),
@@ -94,7 +94,7 @@ def test_the_lead_is_teacher_minus_plain_with_its_own_interval(runs, pair):
 def test_a_loss_is_called_a_loss(runs):
     pair = pair_of(runs, 60, 40, 38.8, -2.0, -0.4)
     assert pair.headline.verdict == "loss"
-    assert gain_sentence(pair.headline) == "From one seed distillation lowers the student by 1.2 AP (95% interval over frames −2.0 to −0.4)."
+    assert gain_sentence(pair.headline) == "From one seed, distillation lowers the student by 1.2 AP (95% interval over frames −2.0 to −0.4)."
     assert recovered_sentence(pair).startswith("None of the teacher's lead of 20.0 AP")
 
 

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from lidistill.evaluation.estimates import Estimate
-from lidistill.report.notes import commands, differences, notes
+from lidistill.report.fairness import differences
+from lidistill.report.notes import commands, notes
 from lidistill.report.seeds import SeedSpread
 from tests.report.fake_runs import timing_of
 

@@ -161,7 +161,7 @@ def test_a_gain_that_is_not_shown_leads_the_page(runs, pair, page, monkeypatch):
     unsure = dataclasses.replace(pair, gains={key: Estimate(0.6, -0.9, 2.0) for key in pair.gains})
     monkeypatch.setattr("lidistill.report.page.pair_runs", lambda runs: [unsure])
     page = build_page(runs)
-    assert page.headline == "From one seed no gain is shown: +0.6 AP, and the 95% interval over frames −0.9 to +2.0 includes zero."
+    assert page.headline == "From one seed, no gain is shown: +0.6 AP, and the 95% interval over frames −0.9 to +2.0 includes zero."
     assert page.verdict == "unproven" != real.verdict
     assert '<body class="unproven">' in page_as_html(page)
 

@@ -42,7 +42,7 @@ def test_a_spread_is_judged_as_it_is_printed(runs):
     spread = seed_spreads([seeded(runs, seed, 1.0 + half * place) for seed, place in enumerate((-1, 0, 1))])[0]
     assert 0 < spread.mean.low < 0.05
     assert spread.mean.verdict == "unproven"
-    assert spread.sentence == "Over 3 seeds no gain is shown: +1.0 AP on average, and the 95% interval over seeds 0.0 to +2.0 includes zero."
+    assert spread.sentence == "Over 3 seeds, no gain is shown: +1.0 AP on average, and the 95% interval over seeds 0.0 to +2.0 includes zero."
 
 
 def test_one_seed_is_no_spread(runs):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lidistill.report.blocks import KeyFigure
+from lidistill.report.fairness import differences, in_brief
 from lidistill.report.gains import Pair, gain_sentence, recovered_sentence
-from lidistill.report.notes import differences, in_brief
 from lidistill.report.numbers import amount, change, factor, finite, interval, milliseconds, percent, ratio, score, times
 from lidistill.report.runs import Run
 from lidistill.report.seeds import SeedSpread, spread_of
@@ -21,12 +21,10 @@ def headline(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedS
     if pairs:
         spread = spread_of(pairs[0], spreads)
         compared, gain = ((pairs[0],), pairs[0].headline) if spread is None else (spread.pairs, spread.mean)
-        sentence = gain_sentence(gain, len(compared))
-        changed = list(dict.fromkeys(change for pair in compared for change in differences(pair)))
-        if not changed or gain.value is None:
-            return sentence, gain.verdict
+        others = dict.fromkeys(other for pair in compared for other in differences(pair))
+        sentence = gain_sentence(gain, len(compared), in_brief(list(others), IN_HEADLINE))
         # A gain that other settings may have brought is not shown to be distillation's.
-        return f"{sentence} But the two students differ in more than distillation: {in_brief(changed, IN_HEADLINE)}.", "unproven"
+        return sentence, "unproven" if others and gain.value is not None else gain.verdict
     main = main_key(runs)
     scored = [run for run in runs if run.scores is not None]
     if not scored:
@@ -48,7 +46,8 @@ def lead(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
     methods = f"taught by {' and '.join(pair.distilled.methods)}" if pair.distilled.methods else "with a teacher"
     scores = f"{score(pair.plain.value(main))} for the student alone, {score(pair.distilled.value(main))} {methods}"
     teacher = "" if pair.teacher is None else f", {score(pair.teacher.value(main))} for the teacher"
-    return f"{where}: {scores}{teacher}. {recovered_sentence(pair)}"
+    recovered = "" if differences(pair) else f" {recovered_sentence(pair)}"
+    return f"{where}: {scores}{teacher}.{recovered}"
 
 
 def key_figures(pairs: Sequence[Pair], spreads: Sequence[SeedSpread], timing: Timing | None) -> list[KeyFigure]:
@@ -58,14 +57,15 @@ def key_figures(pairs: Sequence[Pair], spreads: Sequence[SeedSpread], timing: Ti
     pair = pairs[0]
     student, teacher = pair.distilled, pair.teacher
     spread, gain = spread_of(pair, spreads), pair.headline
+    name = "AP from the plain student, with other settings" if differences(pair) else "AP gained"
     if spread is not None:
-        found = [KeyFigure(change(spread.mean.value), "AP gained", interval(spread.mean, f"{len(spread.gains)} seeds"))]
+        found = [KeyFigure(change(spread.mean.value), name, interval(spread.mean, f"{len(spread.gains)} seeds"))]
     else:
         note = interval(gain, "frames") if gain.has_interval else "without an interval"
-        found = [KeyFigure(change(gain.value), "AP gained", f"one seed; {note}")]
+        found = [KeyFigure(change(gain.value), name, f"one seed; {note}")]
     if teacher is None:
         return found
-    if pair.recovered is not None:
+    if pair.recovered is not None and not differences(pair):
         found.append(KeyFigure(percent(pair.recovered), "of the teacher's lead", "recovered from the plain student"))
     for name, read in (("fewer parameters", lambda run: run.parameters), ("fewer MACs", lambda run: run.macs)):
         less = ratio(read(teacher), read(student))

@@ -67,19 +67,28 @@ def class_names(keys: Sequence[str], prefix: str) -> list[str]:
     return [name for name in names if name != MEAN] + [name for name in names if name == MEAN]
 
 
-def gain_sentence(gain: Estimate, seeds: int = 1) -> str:
-    """What a gain in the headline score says, plainly. For one seed its interval is over frames, for more it is over seeds."""
+def gain_sentence(gain: Estimate, seeds: int = 1, others: str = "") -> str:
+    """What a gain in the headline score says, plainly. For one seed its interval is over frames, for more it is over seeds.
+
+    `others` says in what else the two students differ; the gain is then not called that of distillation.
+    """
     if gain.value is None:
         return "No gain can be stated: one of the two students has no score."
     trained = "From one seed" if seeds == 1 else f"Over {seeds} seeds"
+    if others:
+        known = f" ({interval(gain, 'frames' if seeds == 1 else 'seeds')})" if gain.has_interval else ""
+        return (
+            f"{trained}, the distilled student is {change(gain.value)} AP from the plain one{known}, but they differ in more than distillation "
+            f"(plain first): {others}."
+        )
     points = f"{change(gain.value)} AP" if seeds == 1 else f"{change(gain.value)} AP on average"
     if not gain.has_interval:
-        return f"{trained} distillation changes the student by {points}; how sure that is, is not known."
+        return f"{trained}, distillation changes the student by {points}; how sure that is, is not known."
     sureness = interval(gain, "frames" if seeds == 1 else "seeds")
     if gain.is_proven:
         verb = "lifts" if gain.verdict == "gain" else "lowers"
-        return f"{trained} distillation {verb} the student by {points.lstrip(f'+{MINUS}')} ({sureness})."
-    return f"{trained} no gain is shown: {points}, and the {sureness} includes zero."
+        return f"{trained}, distillation {verb} the student by {points.lstrip(f'+{MINUS}')} ({sureness})."
+    return f"{trained}, no gain is shown: {points}, and the {sureness} includes zero."
 
 
 def recovered_sentence(pair: Pair) -> str:

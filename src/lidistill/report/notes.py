@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from lidistill.report.blocks import Code
+from lidistill.report.fairness import differences, in_brief
 from lidistill.report.gains import Pair
 from lidistill.report.numbers import change, with_span
 from lidistill.report.runs import Run, is_simulated
@@ -14,8 +14,6 @@ from lidistill.report.seeds import SeedSpread
 from lidistill.report.timing import Timing
 
 FEW_FRAMES = 1000
-_NOT_SETTINGS = ("role", "name", "provenance", "format", "distillation")
-_ORIGIN = ("commit", "device")  # what provenance says of how a run came about, beside its settings
 
 
 def notes(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpread], timing: Timing | None = None) -> list[str]:
@@ -80,19 +78,6 @@ def _same_network(pairs: Sequence[Pair], timing: Timing) -> list[str]:
     ]
 
 
-def differences(pair: Pair) -> list[str]:
-    """In what the two students differ, distillation apart: `training.steps: 300 and 600` (plain first); settings, commit and device."""
-    plain, distilled = (_flat(run.experiment) | {key: run.setting("provenance", key) for key in _ORIGIN} for run in (pair.plain, pair.distilled))
-    keys = [key for key in dict.fromkeys([*plain, *distilled]) if key.split(".")[0] not in _NOT_SETTINGS]
-    return [f"{key}: {plain.get(key)} and {distilled.get(key)}" for key in keys if plain.get(key) != distilled.get(key)]
-
-
-def in_brief(changed: Sequence[str], most: int) -> str:
-    """The first `most` of them, and how many more there are."""
-    more = [f"and {len(changed) - most} more"] if len(changed) > most else []
-    return "; ".join([*changed[:most], *more])
-
-
 def commands(runs: Sequence[Run]) -> Code:
     """What makes these runs and this page again. A distilled run looks for its teacher where its settings name it."""
     lines = [
@@ -102,14 +87,3 @@ def commands(runs: Sequence[Run]) -> Code:
     ]
     again = " ".join(shlex.quote(f"{run.folder.path}-again") for run in runs)
     return Code("\n".join([*lines, f"lidistill report {again} --out report-again"]), "sh")
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat

@@ -8,6 +8,7 @@ import yaml
 
 from lidistill.report import notes, plots, tables
 from lidistill.report.blocks import Block, Bullets, Code, Figures, Fold, Missing, Paragraph, Section, Table
+from lidistill.report.fairness import differences, in_brief
 from lidistill.report.gains import Pair, gain_sentence, recovered_sentence
 from lidistill.report.numbers import MISSING
 from lidistill.report.pictures import gallery
@@ -55,7 +56,9 @@ def _gain(runs: Sequence[Run], pairs: Sequence[Pair]) -> tuple[Block, ...]:
         blocks.append(Missing(text, "lidistill train TEACHER_FOLDER --compression 4 --out runs/plain"))
     for number, pair in enumerate(pairs):
         prefix = f"{pair.distilled.label} against {pair.plain.label}: " if len(pairs) > 1 else ""
-        blocks.append(Paragraph(f"{prefix}{gain_sentence(pair.headline)} {recovered_sentence(pair)}"))
+        others = differences(pair)
+        recovered = "" if others else f" {recovered_sentence(pair)}"
+        blocks.append(Paragraph(f"{prefix}{gain_sentence(pair.headline, others=in_brief(others, len(others)))}{recovered}"))
         blocks += [
             Missing(f"{run.label}: no matches.npz, so no interval can be given.", f"lidistill evaluate {run.folder.path}")
             for run in (pair.plain, pair.distilled)
