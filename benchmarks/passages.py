@@ -1,0 +1,106 @@
+"""Passages of the docs that state measured figures. They stand between two comments and are written from the files of docs/results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from textwrap import fill
+
+from bench_distilled_step import ratio as step_ratio
+from recorded import ratio_of, read, spread_of
+
+PLACE = re.compile(r"(<!-- measured: ([a-z_]+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+MIB = 2**20
+WIDTH = 150
+NEW_LINE = "\n"
+
+
+def with_passages(text: str, page: str) -> str:
+    """The text of a page with every measured passage written anew."""
+
+    def written(found: re.Match[str]) -> str:
+        if found[2] not in PASSAGES:
+            raise KeyError(f"{page}: no passage is called {found[2]!r}; there are {', '.join(PASSAGES)}")
+        passage = PASSAGES[found[2]]()
+        # A table keeps its lines; prose is wrapped like the rest of the page.
+        return f"{found[1]}{passage if NEW_LINE in passage else fill(passage, WIDTH)}\n{found[3]}"
+
+    return PLACE.sub(written, text)
+
+
+def pointdistiller() -> str:
+    results = read("pointdistiller")[0]
+    spread, hard = results["spread weights (4)"], results["released weights (0.01)"]
+    ratios = sorted(ratio_of(part["times"], "ours")["ratio"] for part in (spread, hard))
+    memory, error = spread["memory_bytes"], spread["relative_error"]["ours_value"]
+    ours, plain = (memory[form] / MIB for form in ("ours", "straightforward"))
+    return (
+        f"For {results['pillars']:,} pillars, N {results['graphs']}, K {results['neighbours']}, 64 and 32 to 32 channels, forward and backward on "
+        f"one CPU thread take {ratios[0]:.2f} to {ratios[1]:.2f} of the time of the straightforward form and {ours:.0f} MiB instead of "
+        f"{plain:.0f} MiB, with the same value to {error:.0e} (`docs/results/pointdistiller.json`)."
+    )
+
+
+def itkd() -> str:
+    results = read("itkd")[0]
+    one, two = (results[f"batch {batch}"] for batch in (1, 2))
+    teacher, student = results["channels"]
+    memory = one["memory_bytes"]
+    ratios = [ratio_of(part["times"], "ours")["ratio"] for part in (one, two)]
+    return (
+        f"For {results['cells']} x {results['cells']} cells, {teacher} channels against {student}, forward and backward on one CPU thread take "
+        f"{ratios[0]:.2f} of the time of the straightforward form ({ratios[1]:.2f} for a batch of two) and {memory['ours'] / MIB:.0f} MiB instead of "
+        f"{memory['straightforward'] / MIB:.0f} MiB for a batch of one, with the same values (`docs/results/itkd.json`)."
+    )
+
+
+def fitnets() -> str:
+    taken = step_ratio(read("distilled_step")[0]["fitnets"])
+    return (
+        f"At KITTI's size (192 to 384 channels, 248 x 216 cells, two frames) a distilled step takes {spread_of(taken)} times a plain step plus the "
+        "teacher's forward pass on one CPU thread. The other methods' steps are in the [results](results/README.md#numbers)."
+    )
+
+
+def demo() -> str:
+    minutes = read("demo")[0]["minutes"]
+    return (
+        f"The demo trains three networks in {minutes:.1f} minutes on two cores ([results](results/README.md)), of which simulating and scoring are "
+        "a part."
+    )
+
+
+def cache_sizes() -> str:
+    results = read("teacher_cache")[0]
+    heads, neck, pillars = (results[name]["bytes_per_frame"]["float32"] / 1e6 for name in ("logits", "fitnets", "pointdistiller"))
+    return (
+        f"At the demo's size a frame takes {heads:.1f} MB for heads (`logits`), {neck:.1f} MB for the neck (`fitnets`) and {pillars:.1f} MB for "
+        "pillars (`pointdistiller`)."
+    )
+
+
+def cache_times() -> str:
+    results = read("teacher_cache")[0]
+    ratios = {
+        name: ratio_of(results[name]["times"], f"{name}, cached teacher, float32", f"{name}, running teacher")
+        for name in ("logits", "fitnets", "pointdistiller")
+    }
+    lines = ["| method | cached ÷ running |", "|---|---:|", *(f"| `{name}` | {spread_of(ratio)} |" for name, ratio in ratios.items())]
+    floor = ratio_of(results["logits"]["times"], "plain student", "logits, running teacher")["ratio"]
+    return "\n".join([*lines, "", f"The plain student takes {floor:.2f} of a step with `logits`, which is the floor."])
+
+
+def simulator() -> str:
+    found = read("simulator")[0]["sensors"]["kitti"]
+    return f"**Speed.** {1 / found['median_s']:.0f} frames a second (median) of the preset `kitti` on one core (`docs/results/simulator.json`)."
+
+
+PASSAGES: dict[str, Callable[[], str]] = {
+    "pointdistiller": pointdistiller,
+    "itkd": itkd,
+    "fitnets": fitnets,
+    "demo": demo,
+    "cache_sizes": cache_sizes,
+    "cache_times": cache_times,
+    "simulator": simulator,
+}
