@@ -2,6 +2,9 @@
 
 Conventions as in the KITTI object development kit: camera x right, y down, z forward; a box is stored by its bottom centre, sizes as height, width,
 length, and `rotation_y` about the downward axis, so that yaw = -(rotation_y + pi/2).
+
+A box stands upright in either axes. They are turned by a degree or so against each other, so it cannot be the same box in both: its bottom centre is
+carried over, and its height added along the vertical of the axes it comes to, as OpenPCDet and mmdetection3d do.
 """
 
 from __future__ import annotations
@@ -58,9 +61,10 @@ _EDGES = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4)
 def image_boxes(calibration: CameraCalibration, geometry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """2D boxes of LiDAR boxes (N, 7): clipped to the image (N, 4), and before clipping (N, 4); left top right bottom.
 
-    Boxes that cross the near plane are cut there. A box wholly behind the camera or outside the image has zero area after clipping.
+    They hold the corners of the camera's own box, the one that `camera_objects` gives. Boxes that cross the near plane are cut there. A box wholly
+    behind the camera or outside the image has zero area after clipping.
     """
-    camera_corners = to_camera(calibration, corners(geometry))
+    camera_corners = _camera_corners(calibration, geometry)
     width, height = calibration.image_size
     whole = np.zeros((len(camera_corners), 4))
     for row, box in enumerate(camera_corners):
@@ -88,21 +92,17 @@ def image_boxes(calibration: CameraCalibration, geometry: np.ndarray) -> tuple[n
 
 def lidar_boxes(calibration: CameraCalibration, objects: CameraObjects) -> np.ndarray:
     """Camera objects as LiDAR boxes (N, 7), float64."""
-    bottom = objects.locations.reshape(-1, 3)
     height, width, length = objects.sizes.reshape(-1, 3).T
-    centre = bottom - np.stack([np.zeros_like(height), height / 2, np.zeros_like(height)], axis=-1)
     lidar_from_camera = np.linalg.inv(calibration.camera_from_lidar)
-    xyz = centre @ lidar_from_camera[:3, :3].T + lidar_from_camera[:3, 3]
+    x, y, bottom = (objects.locations.reshape(-1, 3) @ lidar_from_camera[:3, :3].T + lidar_from_camera[:3, 3]).T
     yaw = wrap_angle(-(objects.rotation_y + np.pi / 2))
-    return np.concatenate([xyz, np.stack([length, width, height, yaw], axis=-1)], axis=-1)
+    return np.stack([x, y, bottom + height / 2, length, width, height, yaw], axis=-1)
 
 
 def camera_objects(calibration: CameraCalibration, geometry: np.ndarray, names: np.ndarray, scores: np.ndarray | None = None) -> CameraObjects:
     """LiDAR boxes (N, 7) as camera objects with projected 2D boxes; truncation and occlusion are -1, as result files write what they do not know."""
     geometry = np.asarray(geometry, dtype=np.float64).reshape(-1, 7)
-    centre = to_camera(calibration, geometry[:, :3])
-    height = geometry[:, 5]
-    location = centre + np.stack([np.zeros_like(height), height / 2, np.zeros_like(height)], axis=-1)
+    location = _bottom_centres(calibration, geometry)
     rotation_y = wrap_angle(-geometry[:, 6] - np.pi / 2)
     clipped, _ = image_boxes(calibration, geometry)
     return CameraObjects(
@@ -116,3 +116,19 @@ def camera_objects(calibration: CameraCalibration, geometry: np.ndarray, names: 
         rotation_y=rotation_y,
         scores=None if scores is None else np.asarray(scores, dtype=np.float64).reshape(-1),
     )
+
+
+def _bottom_centres(calibration: CameraCalibration, geometry: np.ndarray) -> np.ndarray:
+    """Of LiDAR boxes (N, 7), in camera axes: (N, 3)."""
+    bottom = geometry[:, :3] - geometry[:, 5:6] / 2 * [0, 0, 1]
+    return to_camera(calibration, bottom)
+
+
+def _camera_corners(calibration: CameraCalibration, geometry: np.ndarray) -> np.ndarray:
+    """Corners (N, 8, 3), in camera axes, of the boxes that stand upright there at the bottom centres of LiDAR boxes (N, 7)."""
+    geometry = np.asarray(geometry, dtype=np.float64).reshape(-1, 7)
+    around = geometry.copy()
+    around[:, :2] = 0
+    around[:, 2] = geometry[:, 5] / 2
+    offsets = corners(around)[..., [1, 2, 0]] * [-1, -1, 1]  # x right, y down, z forward of a LiDAR's forward, left, up
+    return offsets + _bottom_centres(calibration, geometry)[:, None]
