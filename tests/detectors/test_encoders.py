@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lidistill.detectors.base import WidthRule
-from lidistill.detectors.encoders import NO_CAP, PillarEncoder, PillarEncoderConfig, decorated_points, segment_max, voxel_centres
+from lidistill.detectors.encoders import NO_CAP, PillarEncoder, PillarEncoderConfig, decorated_points, voxel_centres
+from lidistill.ops.segments import segment_max
 from lidistill.ops.voxels import voxelise
 from lidistill.types import InputError, Voxels
 from tests.detectors.small import GRID, random_voxels
@@ -55,12 +56,16 @@ def test_encoder_equals_its_padded_twin(config, training):
 
 
 @each_form
+@pytest.mark.parametrize("duplicates", [False, True])
 @pytest.mark.parametrize("training", [False, True])
-def test_gradients_equal_those_of_the_padded_twin(config, training):
+def test_gradients_equal_those_of_the_padded_twin(config, training, duplicates):
     fast, slow = (encoder.double() for encoder in twins(config))
     fast.train(training)
     slow.train(training)
     voxels = random_voxels()
+    if duplicates:  # all points of a pillar are its first
+        first = voxels.counts.cumsum(0) - voxels.counts
+        voxels = replace(voxels, points=voxels.points[first[voxels.voxel_index]])
     voxels = replace(voxels, points=voxels.points.double().requires_grad_())
     pull = torch.randn(20, 16, dtype=torch.float64)
     gradients = []
@@ -182,14 +187,13 @@ def test_one_pillar_with_one_point_trains(config):
     assert all(torch.isfinite(parameter.grad).all() for parameter in encoder.parameters())
 
 
-def test_segment_maximum_is_the_same_with_and_without_gradients():
+def test_segment_maximum_is_that_of_padded_pillars():
     voxels = random_voxels()
     values = torch.randn(len(voxels.points), 6)
     expected = (
         padded_pillars(replace(voxels, points=values)).masked_fill(torch.arange(5)[None, :, None] >= voxels.counts[:, None, None], -torch.inf).amax(1)
     )
-    assert torch.equal(segment_max(values, voxels), expected)
-    assert torch.equal(segment_max(values.requires_grad_(), voxels), expected)
+    assert torch.equal(segment_max(values, voxels.voxel_index, len(voxels.counts)), expected)
 
 
 def test_half_precision_around_the_encoder_changes_nothing():

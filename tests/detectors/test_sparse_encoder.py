@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lidistill.detectors.base import WidthRule
-from lidistill.detectors.sparse_blocks import RowNorm
+from lidistill.detectors.norms import RowNorm
 from lidistill.detectors.sparse_encoder import SparseEncoder, SparseEncoderConfig, flattened, points_under, voxel_means
 from lidistill.ops.sparse import densified
 from lidistill.ops.voxels import voxelise

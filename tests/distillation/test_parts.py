@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from lidistill.distillation.parts import as_full, cell_centres, resampled, same_grid
+from lidistill.distillation.parts import cell_centres, resampled, same_grid
+from lidistill.ops.precision import as_full
 from lidistill.types import FeatureMap
 
 

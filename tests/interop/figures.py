@@ -75,7 +75,7 @@ def observed(table: Table, source: str, model: str, dataset: str, grid: VoxelGri
     """The figures of the network with formula weights, imported and run on `grid`."""
     state = formula_state(table)
     config, weights, _ = import_checkpoint(write_checkpoint(folder / f"{source}.pth", source, state), source, model, dataset)
-    detector = replace(config, grid=grid).build().to(memory_format=torch.contiguous_format).eval()
+    detector = replace(config, grid=grid).build().eval()
     detector.load_state_dict(weights)
     voxels = detector.voxelise(batch)
     with torch.no_grad():

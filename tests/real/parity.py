@@ -62,7 +62,7 @@ def run_case(
     if digest(formula_state(read_table(reference("checkpoints", f"{name}.keys.json")))) != str(figures["meta.weights_sha256"]):
         pytest.skip("this numpy draws other numbers from a seed than the one that made the reference weights")
     config, weights, _ = imported(reference, folder, name, model, dataset)
-    detector = config.build().to(memory_format=torch.contiguous_format)
+    detector = config.build()
     detector.load_state_dict(weights)
 
     with np.load(reference("checkpoints", "inputs", f"{figures['meta.input']}.npz"), allow_pickle=False) as stored:

@@ -19,6 +19,7 @@ from lidistill.detectors.postprocessing import PostProcessing, candidates, detec
 from lidistill.detectors.ranked_targets import AnchorCosts, cheapest_anchors, check_same_places
 from lidistill.detectors.targets import Matching, assign_anchors
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
+from lidistill.ops.precision import as_full
 from lidistill.ops.wiring import Block, Layer
 from lidistill.types import Anchors, Batch, Boxes, HeadOutput, InputError, Losses
 
@@ -169,12 +170,12 @@ class AnchorHead(BevHead):
         return config.class_weight * by_class + config.box_weight * by_box
 
     def _rows(self, output: HeadOutput) -> tuple[Tensor, Tensor, Tensor]:
-        """The maps as rows of anchors, in single precision: (B, A, K), (B, A, 7), (B, A, 2)."""
+        """The maps as rows of anchors, at least in single precision: (B, A, K), (B, A, 7), (B, A, 2)."""
         widths = {"class": len(self.config.anchors), "box": CODE_SIZE, "direction": 2}
         rows = []
         for name, width in widths.items():
             values = output.maps[name]
-            rows.append(values.permute(0, 2, 3, 1).reshape(values.shape[0], -1, width).float())
+            rows.append(as_full(values.permute(0, 2, 3, 1).reshape(values.shape[0], -1, width)))
         if rows[0].shape[1] != self.anchors.shape[0]:
             raise InputError(f"head output with {rows[0].shape[1]} anchors a frame does not belong to a head with {self.anchors.shape[0]}")
         return rows[0], rows[1], rows[2]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lidistill.detectors.base import NORM_EPS, NORM_MOMENTUM, WidthRule
+from lidistill.detectors.norms import MapNorm
 from lidistill.ops.wiring import Block, Layer
 from lidistill.types import InputError, Settings, VoxelGrid
 
@@ -159,5 +160,5 @@ def _convolution(in_channels: int, out_channels: int, stride: int) -> list[nn.Mo
     return [convolution, _norm(out_channels), nn.ReLU(inplace=True)]
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
+def _norm(channels: int) -> MapNorm:
+    return MapNorm(channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)

@@ -121,8 +121,8 @@ class BevDetectorConfig(DetectorConfig, ABC):
 class BevDetector(Detector):
     """The network of a BevDetectorConfig.
 
-    Maps follow the memory format of the trunk's weights. It is channels_last at first, which is faster; its training-mode BatchNorm, however, sums
-    carelessly on a CPU (relative error of the variance up to 2e-4). `.to(memory_format=torch.contiguous_format)` is exact to rounding.
+    Maps follow the memory format of the trunk's weights, channels_last at first, which is faster. `.to(memory_format=torch.contiguous_format)`
+    changes it; results are those of channels_last to rounding.
     """
 
     config: BevDetectorConfig

@@ -19,9 +19,11 @@ from lidistill.detectors.bev_detector import BevHead, HeadConfig
 from lidistill.detectors.center_losses import code_loss, heatmap_loss, peak_costs
 from lidistill.detectors.center_postprocessing import CenterPostProcessing, find_candidates, score_with_overlap, suppress, within_range
 from lidistill.detectors.center_targets import CenterTargets, CenterTargetSettings, center_targets
+from lidistill.detectors.norms import MapNorm
 from lidistill.detectors.ranked_targets import cheapest_cells, check_same_places
 from lidistill.ops.box_codes import decode_centers
 from lidistill.ops.iou import overlap_pairs_3d
+from lidistill.ops.precision import as_full
 from lidistill.ops.wiring import Block, Layer
 from lidistill.types import Batch, Boxes, HeadOutput, InputError, Losses
 
@@ -151,7 +153,7 @@ class CenterHead(BevHead):
         codes = self._codes(output, targets.frames, targets.cells)
         wanted = torch.cat([targets.codes, targets.velocity], dim=1)[:, : codes.shape[1]]
         terms = {
-            "heatmap": heatmap_loss(output.maps["heatmap"].float(), targets.heatmap) * config.heatmap_weight,
+            "heatmap": heatmap_loss(as_full(output.maps["heatmap"]), targets.heatmap) * config.heatmap_weight,
             "box": code_loss(codes, wanted, self.code_weights) * config.box_weight,
         }
         if config.with_overlap:
@@ -254,7 +256,7 @@ class ConvolutionBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
-        self.norm = nn.BatchNorm2d(out_channels, eps=HEAD_NORM_EPS, momentum=HEAD_NORM_MOMENTUM)
+        self.norm = MapNorm(out_channels, eps=HEAD_NORM_EPS, momentum=HEAD_NORM_MOMENTUM)
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.relu_(self.norm(self.conv(features)))
@@ -267,8 +269,8 @@ def _branches(config: CenterHeadConfig, num_classes: int) -> dict[str, int]:
 
 
 def _at(values: Tensor, frames: Tensor, cells: Tensor) -> Tensor:
-    """Values (B, C, H, W) at cells (N, 2: row, column) of frames (N,), in single precision: (N, C)."""
-    return values[frames, :, cells[:, 0], cells[:, 1]].float()
+    """Values (B, C, H, W) at cells (N, 2: row, column) of frames (N,), at least in single precision: (N, C)."""
+    return as_full(values[frames, :, cells[:, 0], cells[:, 1]])
 
 
 def _scores(boxes: Boxes) -> Tensor:

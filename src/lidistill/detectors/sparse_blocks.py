@@ -8,10 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lidistill.detectors.base import NORM_EPS, NORM_MOMENTUM
+from lidistill.detectors.norms import RowNorm
 from lidistill.ops.sparse import KernelMap, sparse_convolution
-
-LEAST_ROWS = 2  # that have a variance
 
 
 class SparseConvolution(nn.Module):
@@ -25,18 +23,6 @@ class SparseConvolution(nn.Module):
 
     def forward(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
         return sparse_convolution(features, self.weight, kernel_map, self.bias)
-
-
-class RowNorm(nn.BatchNorm1d):
-    """BatchNorm of rows (N, C). In training, fewer than two rows have no variance: the running statistics stand in and stay as they are."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.training and len(input) < LEAST_ROWS:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(input)
 
 
 class SparseBlock(nn.Module):

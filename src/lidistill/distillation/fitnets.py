@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from lidistill.distillation.adapters import adapted_squared_error
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.parts import as_full, cell_centres, find_tap, full_precision, resampled
+from lidistill.distillation.parts import cell_centres, find_tap, full_precision, resampled
 from lidistill.ops.boxes import points_in_boxes
+from lidistill.ops.precision import as_full
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, InputError, Losses
 
 

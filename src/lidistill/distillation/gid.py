@@ -25,9 +25,10 @@ from lidistill.distillation.logits import CLASS_MAP, CODE_SIZE, binary_divergenc
 from lidistill.distillation.maps import paired_maps
 from lidistill.distillation.objects import ObjectRows, object_cells, object_vectors, positive_anchors
 from lidistill.distillation.paired_heads import check_heads, check_same_maps, object_maps, paired_heads
-from lidistill.distillation.parts import as_full, full_precision
+from lidistill.distillation.parts import full_precision
 from lidistill.distillation.proposals import Proposals, ProposalSettings, find_proposals
 from lidistill.distillation.relations import scaled_distances
+from lidistill.ops.precision import as_full
 from lidistill.ops.roi import regions_in_cells, roi_reading
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, Losses
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lidistill.distillation.objects import ObjectRows, object_cells, object_vectors, positive_anchors
 from lidistill.distillation.paired_heads import check_same_maps, object_maps, paired_heads
-from lidistill.distillation.parts import as_full
+from lidistill.ops.precision import as_full
 from lidistill.types import Boxes, DetectorOutput, HeadOutput
 
 BOX_PARTS = (3, 3, 1)  # position, size and yaw within the codes of an anchor

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least
 from lidistill.distillation.paired_heads import check_heads, check_same_maps, paired_heads
-from lidistill.distillation.parts import as_full, full_precision
+from lidistill.distillation.parts import full_precision
+from lidistill.ops.precision import as_full
 from lidistill.types import Batch, DetectorOutput, HeadOutput, InputError, Losses
 
 CODE_SIZE = 7

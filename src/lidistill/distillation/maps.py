@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lidistill.distillation.parts import as_full, find_tap
+from lidistill.distillation.parts import find_tap
+from lidistill.ops.precision import as_full
 from lidistill.types import DetectorOutput, FeatureMap, InputError
 
 

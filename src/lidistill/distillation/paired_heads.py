@@ -10,9 +10,10 @@ from torch import Tensor
 
 from lidistill.distillation.base import Specs
 from lidistill.distillation.objects import ObjectRows, map_size, object_vectors
-from lidistill.distillation.parts import as_full, same_grid
+from lidistill.distillation.parts import same_grid
 from lidistill.distillation.proposals import Proposals
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
+from lidistill.ops.precision import as_full
 from lidistill.ops.roi import regions_in_cells, roi_reading
 from lidistill.types import OBJECT_MAPS, DetectorOutput, FeatureMap, HeadOutput, InputError
 

@@ -20,11 +20,6 @@ def full_precision(tensor: Tensor) -> torch.autocast:
     return torch.autocast(device_type=tensor.device.type, enabled=False)
 
 
-def as_full(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or as it is where it is wider."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def unit_rows(rows: Tensor, floor: Tensor | float) -> Tensor:
     """Rows (..., C) scaled to unit length; zeros, without gradient, where a row is not longer than `floor`.
 

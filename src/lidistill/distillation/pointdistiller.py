@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_choice, check_taps, shared_taps
 from lidistill.distillation.edges import EDGES, POOLINGS, EdgeEncoder, NeighbourGraphs, encoded_spread, graph_distance
-from lidistill.distillation.parts import as_full, find_tap, full_precision, resampled
+from lidistill.distillation.parts import find_tap, full_precision, resampled
 from lidistill.ops.neighbours import k_nearest
+from lidistill.ops.precision import as_full
 from lidistill.types import Batch, DetectorOutput, FeatureMap, FeatureSet, InputError, Losses, TapSpec
 
 PREFERRED_TAPS = ("encoder", "bev.*", "neck", "points")

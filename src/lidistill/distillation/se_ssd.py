@@ -19,9 +19,10 @@ from torch import Tensor
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least
 from lidistill.distillation.objects import object_vectors
 from lidistill.distillation.paired_heads import check_heads
-from lidistill.distillation.parts import as_full, full_precision
+from lidistill.distillation.parts import full_precision
 from lidistill.distillation.proposals import BOX_SIZE, Proposals, ProposalSettings, boxes_said, find_proposals
 from lidistill.ops.iou import overlap_bev
+from lidistill.ops.precision import as_full
 from lidistill.types import OBJECT_MAPS, Batch, DetectorOutput, InputError, Losses
 
 

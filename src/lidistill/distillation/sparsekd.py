@@ -21,8 +21,9 @@ from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs,
 from lidistill.distillation.logits import CODE_SIZE, code_error
 from lidistill.distillation.objects import ObjectRows, map_size, object_cells, object_vectors, positive_anchors
 from lidistill.distillation.paired_heads import check_heads, paired_heads, same_anchor
-from lidistill.distillation.parts import as_full, full_precision, resampled, same_grid
+from lidistill.distillation.parts import full_precision, resampled, same_grid
 from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
+from lidistill.ops.precision import as_full
 from lidistill.types import OBJECT_MAPS, Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, Losses
 
 SCORE_FLOOR = 1e-4  # scores are kept this far from 0 and 1, as in the detection loss
