@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 import yaml
 
@@ -64,10 +67,51 @@ def test_overrides_reach_every_depth(teacher):
         ("methods.itkd.tau=3", "unknown method in this run 'itkd'"),
         ("seed", "write it as key=value"),
         ("training.steps=[", "not valid YAML"),
+        ("training.steps=" + "9" * 5000, "not valid YAML"),
+        ("training.steps=" + "[" * 5000, "not valid YAML"),
+        ("training.steps=2024-13-45", "not valid YAML"),
+        ("training.steps=" + "x" * 20_000, "has 20015 characters, of 10000 at most"),
+        ("training.steps.a=5", "training.steps is 1600, which has no settings of its own"),
+        ("training..steps=5", "write it as key=value"),
+        (".=5", "write it as key=value"),
+        ("training.learning_rate=.nan", "training.learning_rate is nan; give a finite number"),
+        ("training.learning_rate=-1", "training.learning_rate is -1; give a number above 0"),
+        ("training.learning_rate=", "training.learning_rate is None; give a number"),
+        ("training.momentum=[0.9,1.5]", "training.momentum.1 is 1.5; give a number below 1"),
+        ("training.beta2=1", "training.beta2 is 1; give a number below 1"),
+        ("training.epochs=1e300", "training.epochs is '1e300'; give 100000 or less"),
+        ("training.workers=-1", "training.workers is -1; give 0 or more"),
+        ("training.strategy=ddpp", "training.strategy is 'ddpp'; use one of auto, ddp,"),
+        ("training.ema_decay=2", "training.ema_decay is 2; give a number below 1"),
+        ("training.ema_decay=.nan", "training.ema_decay is nan; give a finite number"),
+        ("training.weight_decay=-1", "training.weight_decay is -1; give 0 or more"),
+        ("training.clip_norm=-1", "training.clip_norm is -1; give 0 or more"),
+        ("training.validate_every=-1", "training.validate_every is -1; give 0 or more"),
+        ("training.batch_size=1000000000000", "training.batch_size is 1000000000000; give 4096 or less"),
+        ("training=5", "training: give a mapping of settings, not 5"),
+        ("training={1: 2}", "training: unknown key '1'"),
+        ("training={null: 2}", "training: unknown key 'None'"),
+        ("seed=-1", "seed is -1; give 0 or more"),
+        ("seed=1.5", "seed is 1.5; give a whole number"),
+        ("seed=null", "seed is None; give a whole number"),
+        ("augmentation.scale=[.nan,1]", "augmentation.scale.0 is nan; give a finite number"),
+        ("detector.head.rotations=[]", "detector.head.rotations is []; give at least 1 of them"),
+        ("detector.grid.voxel_size=[1e-7,1e-7,4]", "give a number above 0|voxels are too many"),
+        ("data.simulator.azimuth_step_deg=1e-9", "data.simulator.azimuth_step_deg is '1e-9'; give 0.01 or more"),
+        ("detector=5", "give the detector as a mapping with the key 'name'"),
+        ("detector.name=[1]", "unknown detector [1]"),
+        ("distillation=5", "distillation: give a mapping of settings, not 5"),
+        ("distillation.teacher=5", "distillation.teacher is 5; give text"),
+        ("distillation.methods=5", "distillation.methods is 5; give a list"),
+        ("methods.pointdistiller=5", "addresses a list"),
+        ("methods.pointdistiller.weight=-1", "methods.pointdistiller.weight is -1; give 0 or more"),
+        ("role=pupil", "role is 'pupil'; use one of teacher, plain, distilled"),
+        ("role=teacher", "a distilled student has the settings `distillation`"),
+        ("provenance=5", "unknown key 'provenance'"),
     ],
 )
 def test_a_wrong_override_names_the_key(teacher, override, message):
-    with pytest.raises(InputError, match=message.replace("[", r"\[")):
+    with pytest.raises(InputError, match=re.escape(message).replace(r"\|", "|")):
         distilled(teacher, compression=4, methods=["pointdistiller"], overrides=[override])
 
 
@@ -122,3 +166,58 @@ def test_broken_yaml_names_file_and_line(tmp_path):
 def test_a_newer_format_is_refused():
     with pytest.raises(InputError, match="format 9 is not 1"):
         Experiment.from_dict({"format": 9}, "file")
+
+
+def test_a_key_given_twice_is_refused_unless_both_agree():
+    with pytest.raises(InputError, match="training.steps is given twice, as '3' and '4'; give it once"):
+        supervised("pointpillars", data="simulated", overrides=["training.steps=3", "seed=1", "training.steps=4"])
+    assert supervised("pointpillars", data="simulated", overrides=["training.steps=3", "training.steps=3"]).training.steps == 3
+
+
+def test_wrong_settings_are_refused_in_python_too():
+    experiment = supervised("pointpillars", data="simulated")
+    with pytest.raises(InputError, match=r"^training\.learning_rate is -1; give a number above 0$"):
+        replace(experiment.training, learning_rate=-1)
+    with pytest.raises(InputError, match=r"^seed is -1; give 0 or more$"):
+        replace(experiment, seed=-1)
+    with pytest.raises(InputError, match=r"^detector is \{.*\}; give settings of the class DetectorConfig$"):
+        replace(experiment, detector={})
+
+
+@pytest.mark.parametrize("classes", ["[Pedestrian,Car,Cyclist]", "[Car,Pedestrian]", "[Car]"])
+@pytest.mark.parametrize("data", ["simulated", "kitti:/data/kitti"])
+def test_a_detector_for_other_classes_than_the_data_is_refused(classes, data):
+    with pytest.raises(InputError, match=r"detector's classes are \[Car,Pedestrian,Cyclist\] and those of the data .*; set data.classes="):
+        supervised("pointpillars", data=data, overrides=[f"data.classes={classes}"])
+
+
+def test_a_detector_for_other_point_features_than_the_data_is_refused():
+    with pytest.raises(InputError, match=r"reads \[intensity,time\] of a point beside x, y and z, and the data hold \[intensity\]"):
+        supervised("pointpillars", data="simulated", overrides=["detector.point_features=[intensity,time]"])
+
+
+def test_classes_stay_those_of_the_run_when_it_meets_other_data(tmp_path):
+    overrides = ["data.classes=[Car]", "detector.classes=[Car]", "detector.head.tasks=[]"]
+    run = supervised("centerpoint-pillar", data="simulated", overrides=overrides)
+    folder = RunFolder(tmp_path / "teacher")
+    folder.write_experiment(run.to_dict())
+    assert supervised(str(folder.path), data="kitti:/data/kitti").data.classes == ("Car",)
+
+
+def test_a_detector_with_a_slip_in_its_name_is_guessed():
+    with pytest.raises(InputError, match="'pointpilars' is no detector, YAML file or run folder; did you mean 'pointpillars'"):
+        supervised("pointpilars", data="simulated")
+
+
+@pytest.mark.parametrize("compression", [0, 0.5, -1, float("inf"), float("nan"), 1e9])
+def test_a_compression_that_makes_no_student_is_refused(teacher, compression):
+    with pytest.raises(InputError, match="compression is .*; give"):
+        plain_student(teacher, compression=compression)
+
+
+@pytest.mark.parametrize("content", [5, None, [], "text"])
+def test_sections_that_are_no_mapping_are_named(content):
+    whole = supervised("pointpillars", data="simulated").to_dict()
+    for key in ("data", "detector", "training", "augmentation"):
+        with pytest.raises(InputError, match=f"file: .*{key}"):
+            Experiment.from_dict({**whole, key: content}, "file")

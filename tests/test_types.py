@@ -54,7 +54,7 @@ def test_what_is_no_tensor_or_no_frame_gets_a_sentence(use, message):
     "size, message",
     [
         ((0.3, 0.5, 1.0), "0.3 m voxels do not divide the x range 0.0..1.0 m .* 0.333333 m or a maximum of 0.9 m"),
-        ((0.5, -1.0, 1.0), "the y range .* is empty"),
+        ((0.5, -1.0, 1.0), "grid.voxel_size.1 is -1.0; give a number above 0"),
     ],
 )
 def test_a_grid_that_does_not_divide_names_the_axis_and_the_nearest_valid_values(size, message):
@@ -89,9 +89,12 @@ def test_an_unknown_name_comes_with_the_nearest_known_one():
     [
         ({"max_points_per_voxel": 0}, "max_points_per_voxel is 0; give 1 or more"),
         ({"max_voxels_train": -3}, "max_voxels_train is -3; give 1 or more"),
+        ({"point_range": (0.0, 0.0, 0.0, 2.0, -1.0, 2.0)}, "the y range 0.0..-1.0 m is empty"),
+        ({"point_range": (0.0, 0.0, 0.0, 3000.0, 3000.0, 2.0)}, "3000 x 3000 x 2 voxels are too many"),
+        ({"point_range": (0.0, 0.0, 0.0, 2000.0, 2000.0, 200.0)}, "400,000,000 in all"),
         ({"max_voxels_eval": 0}, "max_voxels_eval is 0; give 1 or more"),
-        ({"point_range": (0.0, 0.0, 0.0, float("inf"), 1.0, 1.0)}, "must be finite numbers"),
-        ({"voxel_size": (float("nan"), 1.0, 1.0)}, "must be finite numbers"),
+        ({"point_range": (0.0, 0.0, 0.0, float("inf"), 1.0, 1.0)}, "grid.point_range.3 is inf; give a finite number"),
+        ({"voxel_size": (float("nan"), 1.0, 1.0)}, "grid.voxel_size.0 is nan; give a finite number"),
     ],
 )
 def test_a_grid_without_room_or_end_is_refused(change, sentence):

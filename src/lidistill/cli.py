@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lidistill.types import InputError
+from lidistill.errors import InputError
 
 if TYPE_CHECKING:
     from lidistill.evaluation.scores import Scores
@@ -154,7 +154,7 @@ def compare(
     device: Device = "auto",
 ) -> None:
     """Train students by several methods and seeds under one budget, and write one table. Run it again after an interruption."""
-    from lidistill.jobs.comparison import Comparison, Row
+    from lidistill.jobs.comparison import Comparison, Row, first_seeds
     from lidistill.jobs.comparison import compare as job
 
     if start.endswith((".yaml", ".yml")) and not method:
@@ -165,8 +165,9 @@ def compare(
         if teacher is not None:
             raise InputError("--teacher goes with a recipe; give the teacher's run folder as the first word instead")
         rows = tuple(Row.of(text) for text in method or ("logits", "fitnets", "pointdistiller"))
-        own_seeds = tuple(range(3 if seeds is None else seeds))
-        plan = Comparison(start, rows, own_seeds, compression or 4.0, data, tuple(overrides or ()), multiple_of)
+        own_seeds = first_seeds(3 if seeds is None else seeds)
+        factor = 4.0 if compression is None else compression
+        plan = Comparison(start, rows, own_seeds, factor, data, tuple(overrides or ()), multiple_of)
     print(f"comparison: {job(plan, out, processes=processes, device=device, ray=ray, certificate=certificate)}")
 
 

@@ -6,11 +6,14 @@ Defaults are the published values. Settings come from a preset, a YAML file or a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
 
-from lidistill.configuration import apply_override, from_named, named, plain, settings_from, unknown_key
+from pydantic import Field, InstanceOf
+
+from lidistill.configuration import apply_overrides, from_named, named, plain, settings_from, unknown_key
 from lidistill.data import DATASETS
 from lidistill.data.augment import Augmentation
 from lidistill.data.loading import DataSettings
@@ -18,10 +21,12 @@ from lidistill.detectors import DETECTORS
 from lidistill.detectors.base import DetectorConfig
 from lidistill.distillation import METHODS
 from lidistill.distillation.base import MethodConfig
-from lidistill.distillation.initialisation import CHOICES, RANDOM
+from lidistill.distillation.initialisation import RANDOM, Start
+from lidistill.errors import shown
+from lidistill.settings import Number, Seed, Settings, Share, Text
 from lidistill.training.settings import TrainingSettings
-from lidistill.training.teacher_cache import PRECISIONS, check_batch_free, count_views
-from lidistill.types import InputError, Settings
+from lidistill.training.teacher_cache import CachePrecision, check_batch_free, count_views
+from lidistill.types import DatasetSpec, InputError
 
 FORMAT = 1
 
@@ -30,29 +35,23 @@ FORMAT = 1
 class Distillation(Settings):
     """Who teaches, and how."""
 
-    teacher: str  # run folder
-    methods: tuple[MethodConfig, ...]
-    teacher_bn: str = "eval"  # or "train-frozen": batch statistics, running ones untouched
-    minimum_score: float = 5.0  # percent on the headline metric below which a teacher is refused
-    labelled_share: float = 1.0  # of the training frames whose labels are used; the others are as if nobody had labelled them
-    teacher_labels: float | None = None  # lowest score of the teacher's detections that join the labels; None: none do
-    initialise: str = RANDOM  # which of the teacher's channels the student starts from: the "first", or the best by "bn_scale" or "l1"
+    place: ClassVar[str] = "distillation"
+
+    teacher: Text  # run folder
+    methods: Annotated[tuple[InstanceOf[MethodConfig], ...], Field(max_length=100)]
+    teacher_bn: Literal["eval", "train-frozen"] = "eval"  # train-frozen: batch statistics, running ones untouched
+    minimum_score: Annotated[Number, Field(ge=0, le=100)] = 5.0  # percent on the headline metric below which a teacher is refused
+    labelled_share: Share = 1.0  # of the training frames whose labels are used; the others are as if nobody had labelled them
+    teacher_labels: Share | None = None  # lowest score of the teacher's detections that join the labels; None: none do
+    initialise: Start = RANDOM  # which of the teacher's channels the student starts from: the "first", or the best by "bn_scale" or "l1"
     cache_teacher: bool = False  # keep the teacher's outputs on disk and replay them; without augmentation, or with flips alone
-    cache_precision: str = "float32"  # of kept maps: exact, or "float16" to halve the space
+    cache_precision: CachePrecision = "float32"  # of kept maps: exact, or "float16" to halve the space
 
     def __post_init__(self) -> None:
-        if not 0 <= self.labelled_share <= 1:
-            raise InputError(f"distillation.labelled_share is {self.labelled_share}; give a share between 0 (no labels) and 1 (all)")
-        if self.teacher_labels is not None and not 0 <= self.teacher_labels <= 1:
-            raise InputError(f"distillation.teacher_labels is {self.teacher_labels}; give the lowest score of the teacher's boxes, such as 0.3")
         if 0 < self.labelled_share < 1 and self.teacher_labels is None:
             raise InputError("distillation.labelled_share leaves frames without labels; let the teacher label them (distillation.teacher_labels=0.3)")
-        if self.initialise not in (RANDOM, *CHOICES):
-            raise InputError(f"distillation.initialise is {self.initialise!r}; use one of {', '.join((RANDOM, *CHOICES))}")
         if self.cache_teacher:
             check_batch_free(self.teacher_bn)
-        if self.cache_precision not in PRECISIONS:
-            raise InputError(f"distillation.cache_precision is {self.cache_precision!r}; use one of {', '.join(PRECISIONS)}")
         names = [method.name for method in self.methods]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -68,17 +67,20 @@ class Distillation(Settings):
 class Experiment(Settings):
     """A teacher's, a plain student's or a distilled student's run."""
 
-    role: str  # "teacher", "plain" or "distilled"
-    data: DataSettings
-    detector: DetectorConfig
+    role: Literal["teacher", "plain", "distilled"]
+    data: InstanceOf[DataSettings]
+    detector: InstanceOf[DetectorConfig]
     training: TrainingSettings = field(default_factory=TrainingSettings)
     augmentation: Augmentation = field(default_factory=Augmentation)
     distillation: Distillation | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.distillation is not None and self.distillation.cache_teacher:
             count_views(self.augmentation)  # refuses what cannot be replayed
+        if (self.role == "distilled") != (self.distillation is not None):
+            raise InputError(f"role is {self.role}: a distilled student has the settings `distillation`, and no other run has; change one of the two")
+        check_labels(self.detector, self.data.spec, "detector")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, as `experiment.yaml` holds them."""
@@ -96,46 +98,63 @@ class Experiment(Settings):
     def from_dict(content: Mapping[str, Any], where: str) -> Experiment:
         """Read what `to_dict` wrote, or a file of the same form; `where` names the source in errors."""
         content = {key: value for key, value in content.items() if key != "provenance"}
-        known = {"format", "role", "seed", "data", "detector", "training", "augmentation", "distillation"}
-        for key in content:
-            if key not in known:
-                raise unknown_key(where, key, known)
-        if content.get("format", FORMAT) != FORMAT:
-            raise InputError(f"{where}: format {content['format']} is not {FORMAT}; this version of lidistill cannot read it")
-        for key in ("data", "detector"):
-            if key not in content:
-                raise InputError(f"{where}: the key {key!r} is missing; start from a preset, for example `lidistill train pointpillars`")
-        distillation = content.get("distillation")
-        return Experiment(
-            role=str(content.get("role", "teacher")),
-            seed=int(content.get("seed", 0)),
-            data=from_named(content["data"], "dataset", DATASETS, f"{where}: data"),
-            detector=from_named(content["detector"], "detector", DETECTORS, f"{where}: detector"),
-            training=settings_from(TrainingSettings, content.get("training") or {}, f"{where}: training"),
-            augmentation=settings_from(Augmentation, content.get("augmentation") or {}, f"{where}: augmentation"),
-            distillation=None if distillation is None else _distillation(distillation, f"{where}: distillation"),
-        )
+        written = content.pop("format", FORMAT)
+        if written != FORMAT:
+            raise InputError(f"{where}: format {shown(written)} is not {FORMAT}; this version of lidistill cannot read it")
+        for key, read in SECTIONS.items():
+            if key in content:
+                content[key] = read(content[key], where)
+        return settings_from(Experiment, {"role": "teacher", **content}, where)
 
     def overridden(self, overrides: Sequence[str]) -> Experiment:
         """With `a.b=value` texts applied; the values are read as YAML."""
         if not overrides:
             return self
         content = self.to_dict()
-        for text in overrides:
-            apply_override(content, text)
+        apply_overrides(content, overrides)
+        if "provenance" in content:
+            raise unknown_key("override", "provenance", set(content) - {"provenance"})
         return Experiment.from_dict(content, "override")
 
 
-def _distillation(content: Mapping[str, Any], where: str) -> Distillation:
-    known = {f.name for f in fields(Distillation)}
-    for key in content:
-        if key not in known:
-            raise unknown_key(where, key, known)
-    for key in ("teacher", "methods"):
-        if key not in content:
-            raise InputError(f"{where}: the key {key!r} is missing")
-    methods = tuple(from_named(method, "method", METHODS, f"{where}.methods") for method in content["methods"])
-    return Distillation(**{**content, "methods": methods})
+def check_labels(detector: DetectorConfig, data: DatasetSpec, whose: str) -> None:
+    """An InputError unless the classes of `detector`, in their order, and its columns of the points are those of the frames.
+
+    Labels and scores are numbers in the order of the classes: with another order a network learns, and is scored by, the wrong names.
+    """
+    if detector.classes != data.classes:
+        raise InputError(
+            f"the {whose}'s classes are {_listed(detector.classes)} and those of the data {_listed(data.classes)}; "
+            f"set data.classes={_listed(detector.classes)}, or use a detector for the classes of the data, in their order"
+        )
+    if detector.point_features != data.point_features:
+        raise InputError(
+            f"the {whose} reads {_listed(detector.point_features)} of a point beside x, y and z, and the data hold {_listed(data.point_features)}; "
+            "use a detector made for these data"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"[{','.join(names)}]"
+
+
+def _distillation(content: Any, where: str) -> Distillation | None:
+    if content is None:
+        return None
+    if isinstance(content, Mapping) and isinstance(content.get("methods"), list | tuple):
+        methods = [from_named(method, "method", METHODS, f"{where}: distillation.methods") for method in content["methods"]]
+        content = {**content, "methods": methods}
+    return settings_from(Distillation, content, where)
+
+
+# How the parts of an experiment are read from plain containers.
+SECTIONS: Mapping[str, Callable[[Any, str], Any]] = {
+    "data": lambda content, where: from_named(content, "dataset", DATASETS, where),
+    "detector": lambda content, where: from_named(content, "detector", DETECTORS, where),
+    "training": partial(settings_from, TrainingSettings),
+    "augmentation": partial(settings_from, Augmentation),
+    "distillation": _distillation,
+}
 
 
 def method_settings(name: str) -> MethodConfig:

@@ -6,11 +6,9 @@ counter-clockwise; `z` is the centre of the box.
 
 from __future__ import annotations
 
-import difflib
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,24 +16,14 @@ from torch import Tensor
 from lidistill.camera import CameraCalibration as CameraCalibration
 from lidistill.camera import CameraObjects as CameraObjects
 from lidistill.camera import FrameMeta as FrameMeta
+from lidistill.errors import InputError as InputError
+from lidistill.errors import unknown_name as unknown_name
+from lidistill.settings import Cap, Length, Range
+from lidistill.settings import Settings as Settings
 
-
-class InputError(ValueError):
-    """Bad input from outside: one sentence that names the file, line or key, and the remedy. Commands print it without a traceback."""
-
-
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for a name that no table holds, with the nearest known one."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return InputError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}")
-
-
-class Settings:
-    """Base of every frozen settings dataclass. An unknown key is an error when settings are read from a file or the command line."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+# Twice the columns and four times the cells of the largest published grids (SECOND's and CenterPoint's, 2.3 million columns of 40 voxels).
+MOST_COLUMNS = 5_000_000
+MOST_VOXELS = 400_000_000
 
 
 @dataclass(frozen=True)
@@ -162,21 +150,18 @@ def _kind(value: object) -> str:
 class VoxelGrid(Settings):
     """A regular grid over the point range and the caps of hard voxelisation. Pillars are voxels as tall as the range."""
 
-    point_range: tuple[float, float, float, float, float, float]  # x_min y_min z_min x_max y_max z_max, metres
-    voxel_size: tuple[float, float, float]  # metres
-    max_points_per_voxel: int = 32
-    max_voxels_train: int = 16000  # a frame
-    max_voxels_eval: int = 40000  # a frame
+    place: ClassVar[str] = "grid"
+
+    point_range: Range
+    voxel_size: tuple[Length, Length, Length]
+    max_points_per_voxel: Cap = 32
+    max_voxels_train: Cap = 16000  # a frame
+    max_voxels_eval: Cap = 40000  # a frame
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(number) for number in (*self.point_range, *self.voxel_size)):
-            raise InputError(f"grid: range {self.point_range} and voxel size {self.voxel_size} must be finite numbers of metres")
-        for cap in ("max_points_per_voxel", "max_voxels_train", "max_voxels_eval"):
-            if getattr(self, cap) < 1:
-                raise InputError(f"grid: {cap} is {getattr(self, cap)}; give 1 or more")
         for axis, low, high, size in zip("xyz", self.point_range[:3], self.point_range[3:], self.voxel_size, strict=True):
-            if not (high > low and size > 0):
-                raise InputError(f"grid: the {axis} range {low}..{high} m with voxels of {size} m is empty; give max > min and a positive size")
+            if not high > low:
+                raise InputError(f"grid: the {axis} range {low}..{high} m is empty; give max > min")
             cells = (high - low) / size
             if abs(cells - round(cells)) > 1e-3:
                 near = (high - low) / max(1, round(cells))
@@ -184,6 +169,12 @@ class VoxelGrid(Settings):
                     f"grid: {size} m voxels do not divide the {axis} range {low}..{high} m ({cells:.3f} cells); "
                     f"use a voxel size of {near:.6g} m or a maximum of {low + round(cells) * size:.6g} m"
                 )
+        columns = self.shape[0] * self.shape[1]
+        if columns > MOST_COLUMNS or columns * self.shape[2] > MOST_VOXELS:
+            raise InputError(
+                f"grid: {' x '.join(map(str, self.shape))} voxels are too many; use at most {MOST_COLUMNS:,} seen from above and {MOST_VOXELS:,} "
+                "in all: a shorter range, or larger voxels"
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:

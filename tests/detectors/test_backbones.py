@@ -74,9 +74,9 @@ def test_no_pillar_gives_an_empty_map():
     [
         ({"layers": (3, 5)}, "layers has 2 entries for 3 stages"),
         ({"neck_strides": (1, 2, 2)}, r"do not bring the trunk's \(2, 4, 8\) to one size; try \(1, 2, 4\)"),
-        ({"channels": (64, 0, 256)}, "must be 1 or more"),
+        ({"channels": (64, 0, 256)}, "bev.channels.1 is 0; give 1 or more"),
         ({"neck_strides": (4, 8, 16)}, "do not bring"),
-        ({"channels": (), "layers": (), "strides": (), "neck_channels": (), "neck_strides": ()}, "at least one stage"),
+        ({"channels": (), "layers": (), "strides": (), "neck_channels": (), "neck_strides": ()}, r"bev.channels is \(\); give at least 1 of them"),
     ],
 )
 def test_a_network_that_does_not_fit_together_is_refused(wrong, sentence):

@@ -212,7 +212,7 @@ def test_an_encoder_without_channels_is_refused():
 
 
 def test_a_layer_without_channels_is_refused():
-    with pytest.raises(InputError, match=r"hidden_channels are \(32, 0\); give 1 or more for each"):
+    with pytest.raises(InputError, match=r"encoder.hidden_channels.1 is 0; give 1 or more"):
         PillarEncoderConfig(hidden_channels=(32, 0))
 
 

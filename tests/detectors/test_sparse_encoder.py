@@ -322,11 +322,11 @@ def test_a_grid_too_flat_is_refused_with_the_smallest_that_fits():
     ("change", "message"),
     [
         ({"stage_blocks": (1, 2)}, "stage_blocks has 2 entries for 4 stages"),
-        ({"channels": 0}, "channels must be 1 or more"),
-        ({"stage_channels": (4, 0, 8, 8)}, "channels must be 1 or more"),
-        ({"stage_channels": (), "stage_blocks": ()}, "at least one stage"),
-        ({"stage_blocks": (1, -1, 2, 2)}, "stage_blocks 0 or more"),
-        ({"kind": "dense"}, "kind is 'dense'; use plain or residual"),
+        ({"channels": 0}, "encoder.channels is 0; give 1 or more"),
+        ({"stage_channels": (4, 0, 8, 8)}, "encoder.stage_channels.1 is 0; give 1 or more"),
+        ({"stage_channels": (), "stage_blocks": ()}, r"encoder.stage_channels is \(\); give at least 1 of them"),
+        ({"stage_blocks": (1, -1, 2, 2)}, "encoder.stage_blocks.1 is -1; give 0 or more"),
+        ({"kind": "dense"}, "kind is 'dense'; use one of plain, residual"),
         ({"bias": True}, "bias is for residual blocks alone"),
     ],
 )

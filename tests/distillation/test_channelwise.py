@@ -79,5 +79,5 @@ def test_only_other_widths_need_an_adapter():
 
 
 def test_a_senseless_temperature_is_refused():
-    with pytest.raises(InputError, match=r"channelwise.temperature is 0.0; give a finite number of at least 0.001"):
+    with pytest.raises(InputError, match=r"channelwise.temperature is 0.0; give 0.001 or more"):
         ChannelwiseConfig(temperature=0.0)

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -5,7 +7,7 @@ from hypothesis import given, settings
 from torch.nn.functional import relu
 
 from lidistill.distillation import edges
-from lidistill.distillation.edges import EDGES, POOLINGS, EdgeEncoder, EdgeTerms, NeighbourGraphs, encoded_spread, graph_distance
+from lidistill.distillation.edges import Edge, EdgeEncoder, EdgeTerms, NeighbourGraphs, Pooling, encoded_spread, graph_distance
 from tests.reference import pointdistiller as slow
 
 
@@ -31,7 +33,7 @@ def as_lists(neighbours):
     return [[row for row in graph if row >= 0] for graph in neighbours.tolist()]
 
 
-@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("edge", get_args(Edge))
 @pytest.mark.parametrize("ragged", [False, True])
 def test_edge_terms_are_the_convolved_and_normalised_edges(edge, ragged):
     centres, neighbours, graphs = random_graphs(40, 15, 6, ragged=ragged)
@@ -42,8 +44,8 @@ def test_edge_terms_are_the_convolved_and_normalised_edges(edge, ragged):
         torch.testing.assert_close(relu(terms.neighbour[near] + terms.centre[graph]), wanted)
 
 
-@pytest.mark.parametrize("edge", EDGES)
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("edge", get_args(Edge))
+@pytest.mark.parametrize("pooling", get_args(Pooling))
 @pytest.mark.parametrize("ragged", [False, True])
 def test_distance_and_every_gradient_equal_the_straightforward_form(edge, pooling, ragged):
     centres, neighbours, graphs = random_graphs(50, 20, 8, ragged=ragged)
@@ -75,7 +77,7 @@ def test_straightforward_form_of_the_benchmark_equals_the_obvious_one():
     torch.testing.assert_close(fast.transpose(1, 2), torch.stack(obvious))
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("pooling", get_args(Pooling))
 def test_distance_passes_the_numerical_gradient_check(pooling):
     _, _, graphs = random_graphs(12, 6, 4, ragged=True)
     weights = torch.rand(6).double()
@@ -126,7 +128,7 @@ def test_one_edge_encodes_to_the_shift_and_has_a_finite_gradient():
     assert rows.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("edge", get_args(Edge))
 def test_a_large_common_offset_costs_no_digits_of_the_statistics(edge):
     _, neighbours, graphs = random_graphs(200, 60, 8)
     rows, encoder = torch.randn(200, 4) + 300.0, random_encoder(4, 5, edge)

@@ -79,5 +79,5 @@ def test_a_network_without_heads_and_a_senseless_share_are_refused():
     specs = {"neck": TapSpec("map", 4)}
     with pytest.raises(InputError, match="fine_grained finds its cells at the teacher's detection heads, and it has none; use fitnets"):
         FineGrainedConfig().build(specs, specs)
-    with pytest.raises(InputError, match="fine_grained.share is 1.0; give a share from 0 to below 1"):
+    with pytest.raises(InputError, match="fine_grained.share is 1.0; give a number below 1"):
         FineGrainedConfig(share=1.0)

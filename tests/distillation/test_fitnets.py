@@ -91,9 +91,9 @@ def test_a_turned_box_covers_turned_cells():
 
 
 def test_bad_settings_and_set_taps_are_refused():
-    with pytest.raises(InputError, match="fitnets.foreground is 1.5; give a share from 0 to 1"):
+    with pytest.raises(InputError, match="fitnets.foreground is 1.5; give 1 or less"):
         FitNetsConfig(foreground=1.5)
-    with pytest.raises(InputError, match="fitnets.taps is empty; name a map such as 'neck'"):
+    with pytest.raises(InputError, match=r"fitnets.taps is \(\); give at least 1 of them"):
         FitNetsConfig(taps=())
     with pytest.raises(InputError, match="fitnets works on a map and 'points' is a set in the teacher"):
         FitNetsConfig(taps=("points",)).build(fakes.specs(4), fakes.specs(2))

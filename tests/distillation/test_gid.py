@@ -160,5 +160,5 @@ def test_heads_that_differ_and_bad_settings_are_refused():
         GidConfig(feature_weight=0.0, relation_weight=0.0, response_weight=0.0)
     with pytest.raises(InputError, match="gid.feature_reduction is 'max'; use one of sum, mean"):
         GidConfig(feature_reduction="max")
-    with pytest.raises(InputError, match="gid.nms_threshold is 2; give a number between 0 and 1"):
+    with pytest.raises(InputError, match="gid.nms_threshold is 2; give 1 or less"):
         GidConfig(nms_threshold=2)

@@ -359,10 +359,10 @@ def test_the_mean_of_nothing_is_zero():
     [
         ({"variant": "both"}, "itkd.variant is 'both'; use one of paper, released"),
         ({"heatmap": "raw"}, "itkd.heatmap is 'raw'; use one of sigmoid, logits"),
-        ({"attention_weight": -1.0}, "itkd.attention_weight is -1.0; give a finite number of at least 0"),
+        ({"attention_weight": -1.0}, "itkd.attention_weight is -1.0; give 0 or more"),
         ({"interchange_weight": 0, "compressed_weight": 0, "attention_weight": 0}, "itkd: every part has weight 0"),
         ({"widths": ()}, r"itkd.widths is \(\); give"),
-        ({"widths": (8, 0)}, r"itkd.widths is \(8, 0\); give"),
+        ({"widths": (8, 0)}, r"itkd.widths.1 is 0; give 1 or more"),
         ({"max_objects": 0}, "itkd.max_objects is 0; give"),
     ],
 )

@@ -167,8 +167,8 @@ def test_networks_without_a_head_are_refused_before_training(config, role):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": 0.0}, "logits.temperature is 0.0; give a finite number of at least 0.001"),
-        ({"confident": 1.0}, "logits.confident is 1.0; give a score between 0 and 1"),
+        ({"temperature": 0.0}, "logits.temperature is 0.0; give 0.001 or more"),
+        ({"confident": 1.0}, "logits.confident is 1.0; give a number below 1"),
         ({"box_weight": float("nan")}, "logits.box_weight is nan"),
     ],
 )

@@ -71,5 +71,5 @@ def test_an_object_off_the_map_is_left_out():
 
 
 def test_a_senseless_size_is_refused():
-    with pytest.raises(InputError, match=r"mimic.size is 0; give a finite number of at least 1"):
+    with pytest.raises(InputError, match=r"mimic.size is 0; give 1 or more"):
         MimicConfig(size=0)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_samplings_choose_what_they_are_named_for():
     assert drawn != select_queries(importance, groups, 6, "random", ["1/frame-0"]).tolist()
 
 
-@pytest.mark.parametrize("sampling", pointdistiller.SAMPLINGS)
+@pytest.mark.parametrize("sampling", get_args(pointdistiller.Sampling))
 def test_every_row_is_chosen_once_when_more_are_asked_for_than_exist(sampling):
     groups = torch.tensor([0, 0, 0, 1])
     assert sorted(select_queries(torch.rand(4), groups, 9, sampling, SEEDS).tolist()) == [0, 1, 2, 3]
@@ -262,8 +263,8 @@ def test_a_frozen_teacher_encoder_gets_no_gradient():
     [
         ({"form": "official"}, "pointdistiller.form is 'official'; use one of paper, released"),
         ({"scope": "frame"}, "pointdistiller.scope is 'frame'; use one of sample, batch"),
-        ({"num_queries": 0}, "pointdistiller.num_queries is 0; give a finite number of at least 1"),
-        ({"temperature": 0.0}, "pointdistiller.temperature is 0.0; give a finite number above 0"),
+        ({"num_queries": 0}, "pointdistiller.num_queries is 0; give 1 or more"),
+        ({"temperature": 0.0}, "pointdistiller.temperature is 0.0; give a number above 0"),
         ({"importance": "size"}, "pointdistiller.importance is 'size'; use one of occupancy, channel_max"),
     ],
 )

@@ -165,11 +165,11 @@ def test_half_precision_heads_are_read_in_full_precision():
 
 
 def test_bad_settings_and_networks_without_heads_are_refused():
-    with pytest.raises(InputError, match="proposals.score_threshold is 1.5; give a number between 0 and 1"):
+    with pytest.raises(InputError, match="proposals.score_threshold is 1.5; give 1 or less"):
         ProposalSettings(score_threshold=1.5)
     with pytest.raises(InputError, match="proposals.gaussian_overlap is 0"):
         ProposalSettings(gaussian_overlap=0.0)
-    with pytest.raises(InputError, match="proposals.max_proposals is 0; give a number of at least 1"):
+    with pytest.raises(InputError, match="proposals.max_proposals is 0; give 1 or more"):
         ProposalSettings(max_proposals=0)
     with pytest.raises(InputError, match="the network has none; choose a method on taps"):
         find_proposals(DetectorOutput({}, ()), ProposalSettings())

@@ -377,8 +377,8 @@ def test_a_step_that_selects_some_starts_the_count_again(monkeypatch):
     ("settings", "message"),
     [
         ({"order": "first"}, "rdd.order is 'first'; use one of align, literal"),
-        ({"temperature": 0.0}, "rdd.temperature is 0.0; give a finite number of at least 0.001"),
-        ({"topk_share": 1.5}, "rdd.topk_share is 1.5; give a share between 0 and 1"),
+        ({"temperature": 0.0}, "rdd.temperature is 0.0; give 0.001 or more"),
+        ({"topk_share": 1.5}, "rdd.topk_share is 1.5; give 1 or less"),
         ({"lambda_mode": "quantile", "lambda_value": 2.0}, "rdd.lambda_value is 2.0; give a share between 0 and 1"),
         ({"disparity": "gaussian_mi"}, "no information lies below 0.*use lambda_mode=quantile, mask=topk or mask=gd"),
         ({"order": "literal", "softmax": "spatial"}, "softens before cropping; use order=align"),

@@ -97,7 +97,7 @@ def test_only_the_first_objects_of_a_frame_count():
 def test_bad_settings_are_refused():
     with pytest.raises(InputError, match="relational.over is 'points'; use one of objects, frames"):
         RelationalConfig(over="points")
-    with pytest.raises(InputError, match="relational.most_objects is 0; give a finite number of at least 1"):
+    with pytest.raises(InputError, match="relational.most_objects is 0; give 1 or more"):
         RelationalConfig(most_objects=0)
 
 

@@ -213,9 +213,9 @@ def test_a_network_without_heads_is_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"min_overlap": 1.5}, "se_ssd.min_overlap is 1.5; give a number between 0 and 1"),
+        ({"min_overlap": 1.5}, "se_ssd.min_overlap is 1.5; give 1 or less"),
         ({"beta": 0.0}, "se_ssd.beta is 0.0"),
-        ({"max_boxes": 0}, "se_ssd.max_boxes is 0; give a finite number of at least 1"),
+        ({"max_boxes": 0}, "se_ssd.max_boxes is 0; give 1 or more"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -213,9 +213,9 @@ def test_heads_that_do_not_fit_are_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"heatmap_weight": -1.0}, "sparsekd.heatmap_weight is -1.0; give a finite number of at least 0"),
+        ({"heatmap_weight": -1.0}, "sparsekd.heatmap_weight is -1.0; give 0 or more"),
         ({"box_beta": 0.0}, "sparsekd.box_beta is 0.0"),
-        ({"gaussian_overlap": 1.0}, "sparsekd.gaussian_overlap is 1.0; give an overlap between 0 and 1"),
+        ({"gaussian_overlap": 1.0}, "sparsekd.gaussian_overlap is 1.0; give a number below 1"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

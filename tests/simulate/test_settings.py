@@ -25,7 +25,7 @@ def test_window_and_step_replace_those_of_the_preset():
         ({"trees": float("inf")}, "trees"),
         ({"crowding": 1.5}, "crowding"),
         ({"random_loss": 2.0}, "random_loss"),
-        ({"azimuth_step_deg": 0.0}, "azimuth step"),
+        ({"azimuth_step_deg": 0.0}, "simulator.azimuth_step_deg is 0.0; give 0.01 or more"),
         ({"azimuth_window_deg": (3.0, -3.0)}, "azimuth window"),
         ({"sensor": "kiti"}, "kitti"),
     ],

@@ -9,55 +9,58 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from lidistill.data.objects import ObjectDatabase
 from lidistill.data.occupancy import collide, rows_inside
 from lidistill.ops import camera
 from lidistill.ops.boxes import wrap_angle
-from lidistill.types import Boxes, Frame, FrameMeta, InputError, Settings, unknown_name
+from lidistill.settings import CountOrNone, Number, Range, Settings, Share, Spread, Swing, Text, Whole
+from lidistill.types import Boxes, Frame, FrameMeta, InputError, unknown_name
 
 PASTED = {"Car": 15, "Pedestrian": 15, "Cyclist": 15}  # both toolboxes; the PointPillars paper: 15, 0 and 8; SECOND in mmdetection3d: 12, 6 and 6
 PASTED_MIN_POINTS = {"Car": 5, "Pedestrian": 5, "Cyclist": 5}  # both toolboxes; SECOND in mmdetection3d: 5, 10 and 10
 
-Range = tuple[float, float, float, float, float, float]
+Factor = Annotated[Number, Field(gt=0, le=100)]
+Tries = Annotated[Whole, Field(ge=0, le=10_000)]
+Pasted = Annotated[Whole, Field(ge=0, le=1000)]  # objects of a class in a frame
 
 
 @dataclass(frozen=True)
 class ObjectNoise(Settings):
     """Moves each object with its points on its own. The defaults are those of the PointPillars paper, section 3.2."""
 
-    translation_std: tuple[float, float, float] = (0.25, 0.25, 0.25)  # metres; SECOND in mmdetection3d: 1, 1, 0.5
-    rotation: float = 0.15707963  # radians, uniform in -rotation..rotation; SECOND in mmdetection3d: pi / 4
-    tries: int = 100  # an object that finds no free place in so many draws stays where it is
+    place: ClassVar[str] = "augmentation.object_noise"
+
+    translation_std: tuple[Spread, Spread, Spread] = (0.25, 0.25, 0.25)  # metres; SECOND in mmdetection3d: 1, 1, 0.5
+    rotation: Swing = 0.15707963  # radians, uniform in -rotation..rotation; SECOND in mmdetection3d: pi / 4
+    tries: Tries = 100  # an object that finds no free place in so many draws stays where it is
 
 
 @dataclass(frozen=True)
 class Augmentation(Settings):
     """How frames vary from epoch to epoch."""
 
-    paste: Mapping[str, int] = field(default_factory=lambda: dict(PASTED))  # class -> objects in the frame after pasting, where they find room
-    paste_min_points: Mapping[str, int] = field(default_factory=lambda: dict(PASTED_MIN_POINTS))  # of an object to be pasted, class by class
+    place: ClassVar[str] = "augmentation"
+
+    paste: Mapping[Text, Pasted] = field(default_factory=lambda: dict(PASTED))  # class -> objects in the frame after pasting, where they find room
+    paste_min_points: Mapping[Text, CountOrNone] = field(default_factory=lambda: dict(PASTED_MIN_POINTS))  # of an object to be pasted, class by class
     paste_rated_only: bool = True  # paste no object of difficulty -1
     object_noise: ObjectNoise | None = None  # neither toolbox uses it for PointPillars; the paper and SECOND do
-    flip_y: float = 0.5  # probability of y -> -y
-    flip_x: float = 0.0  # probability of x -> -x, for sensors that look all around
-    rotation: float = 0.78539816  # radians, uniform in -rotation..rotation, about the vertical axis
-    scale: tuple[float, float] = (0.95, 1.05)  # uniform between the two
-    translation_std: tuple[float, float, float] = (0.0, 0.0, 0.0)  # metres; the PointPillars paper: 0.2 on each axis
+    flip_y: Share = 0.5  # probability of y -> -y
+    flip_x: Share = 0.0  # probability of x -> -x, for sensors that look all around
+    rotation: Swing = 0.78539816  # radians, uniform in -rotation..rotation, about the vertical axis
+    scale: tuple[Factor, Factor] = (0.95, 1.05)  # uniform between the two
+    translation_std: tuple[Spread, Spread, Spread] = (0.0, 0.0, 0.0)  # metres; the PointPillars paper: 0.2 on each axis
     shuffle: bool = True  # the order of the points, so that the caps of hard voxels keep random ones
 
     def __post_init__(self) -> None:
-        for name, chance in (("flip_y", self.flip_y), ("flip_x", self.flip_x)):
-            if not 0 <= chance <= 1:
-                raise InputError(f"augmentation: {name} is {chance}; a probability lies in 0..1")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise InputError(f"augmentation: scale is {self.scale}; give a positive minimum and a maximum that is not below it")
-        for name, count in [*self.paste.items(), *self.paste_min_points.items()]:
-            if count < 0:
-                raise InputError(f"augmentation: the count for {name} is {count}; give 0 or more")
+        if self.scale[0] > self.scale[1]:
+            raise InputError(f"augmentation.scale is {self.scale}; give a minimum and a maximum that is not below it")
 
     @staticmethod
     def none() -> Augmentation:

@@ -10,7 +10,7 @@ import hashlib
 import struct
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,6 +22,7 @@ from lidistill.data.loading import DataSettings, FrameSource, parse_list
 from lidistill.data.points import read_bin
 from lidistill.ops import camera
 from lidistill.ops.kitti_text import KITTI_NAMES, read_objects
+from lidistill.settings import Names, Text
 from lidistill.types import Boxes, CameraCalibration, CameraObjects, DatasetSpec, Frame, FrameMeta, InputError
 
 ALL_FRAMES = "all"  # in place of a list: every file of the velodyne folder
@@ -42,10 +43,10 @@ class KittiData(DataSettings):
 
     name: ClassVar[str] = "kitti"
 
-    root: str
-    train_split: str = "ImageSets/train.txt"  # a list of frame ids, below root; "all" for every frame
-    val_split: str = "ImageSets/val.txt"
-    classes: tuple[str, ...] = ("Car", "Pedestrian", "Cyclist")
+    root: Text
+    train_split: Text = "ImageSets/train.txt"  # a list of frame ids, below root; "all" for every frame
+    val_split: Text = "ImageSets/val.txt"
+    classes: Names = ("Car", "Pedestrian", "Cyclist")
     camera_view_only: bool = True  # keep the points that fall into the image, as both public toolboxes do: only these are labelled
     skip_bad_frames: bool = False  # read every frame once when a split is opened, and leave out those that cannot be read
     drop_nonfinite: bool = False  # leave out points with NaN or infinite values instead of refusing the file
@@ -60,6 +61,9 @@ class KittiData(DataSettings):
         if not place:
             raise InputError("kitti needs the folder of the data; write kitti:/path/to/kitti, the folder that holds training/ and ImageSets/")
         return cls(root=place)
+
+    def with_classes(self, classes: tuple[str, ...]) -> KittiData:
+        return replace(self, classes=classes)
 
     @property
     def spec(self) -> DatasetSpec:

@@ -46,6 +46,7 @@ class FrameSource(ABC):
 class DataSettings(Settings, ABC):
     """Settings of one dataset: a frozen dataclass that can open its splits."""
 
+    place: ClassVar[str] = "data"
     name: ClassVar[str]
 
     @classmethod
@@ -57,6 +58,10 @@ class DataSettings(Settings, ABC):
     @abstractmethod
     def spec(self) -> DatasetSpec:
         """What the dataset promises to detectors and evaluators."""
+
+    @abstractmethod
+    def with_classes(self, classes: tuple[str, ...]) -> DataSettings:
+        """The same frames with labels of these classes, in this order; InputError for a class that the dataset does not know."""
 
     @abstractmethod
     def open(self, split: str) -> FrameSource:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 from lidistill.data.kitti import TYPICAL_SIZES, KittiFrames
 from lidistill.data.loading import DataSettings
 from lidistill.data.simulated_folder import claim_folder, frame_id, manifest, write_frames, write_kitti_folder, write_lists
+from lidistill.settings import Count, CountOrNone, Names, Processes, Range, Seed, Text
 from lidistill.simulate import SimulatorSettings
 from lidistill.types import DatasetSpec, InputError
 
@@ -24,18 +25,16 @@ class SimulatedData(DataSettings):
 
     name: ClassVar[str] = "simulated"
 
-    root: str = ""  # the KITTI folder to keep them in; empty: a folder of the user's cache, one for each choice of settings
-    train_frames: int = 1200
-    val_frames: int = 240
-    seed: int = 0
-    workers: int = 0  # processes that render; 0: one a core
+    root: Text = ""  # the KITTI folder to keep them in; empty: a folder of the user's cache, one for each choice of settings
+    train_frames: Count = 1200
+    val_frames: CountOrNone = 240
+    seed: Seed = 0
+    workers: Processes = 0  # processes that render; 0: one a core
     simulator: SimulatorSettings = field(default_factory=lambda: SimulatorSettings(sensor="kitti-lite", object_distance_m=32.0, relief=0.5))
-    classes: tuple[str, ...] = ("Car", "Pedestrian", "Cyclist")
-    point_range: tuple[float, float, float, float, float, float] = (0.0, -16.0, -3.0, 32.0, 16.0, 1.0)  # metres; what small detectors look at
+    classes: Names = ("Car", "Pedestrian", "Cyclist")
+    point_range: Range = (0.0, -16.0, -3.0, 32.0, 16.0, 1.0)  # what small detectors look at
 
     def __post_init__(self) -> None:
-        if self.train_frames < 1 or self.val_frames < 0:
-            raise InputError(f"simulated: {self.train_frames} frames to train on and {self.val_frames} to score on; give at least 1 and 0")
         unknown = [name for name in self.classes if name not in TYPICAL_SIZES]
         if unknown or not self.classes or len(set(self.classes)) < len(self.classes):
             raise InputError(f"simulated: classes {list(self.classes)} must be some of {', '.join(TYPICAL_SIZES)}, each once")
@@ -43,6 +42,9 @@ class SimulatedData(DataSettings):
     @classmethod
     def at(cls, place: str) -> SimulatedData:
         return cls(root=place)
+
+    def with_classes(self, classes: tuple[str, ...]) -> SimulatedData:
+        return replace(self, classes=classes)
 
     @property
     def spec(self) -> DatasetSpec:

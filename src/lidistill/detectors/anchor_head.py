@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from lidistill.detectors.anchors import AnchorClass, DirectionBins, anchor_grid, direction_bin, with_direction
@@ -21,6 +22,7 @@ from lidistill.detectors.targets import Matching, assign_anchors
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
 from lidistill.ops.precision import as_full
 from lidistill.ops.wiring import Block, Layer
+from lidistill.settings import NonNegative, Number, Share, Softness, Turn
 from lidistill.types import Anchors, Batch, Boxes, HeadOutput, InputError, Losses
 
 CODE_SIZE = 7
@@ -31,19 +33,19 @@ PRIOR = 0.01  # score of every anchor before training, so that the many backgrou
 class AnchorHeadConfig(HeadConfig):
     """Defaults are those of OpenPCDet's KITTI networks."""
 
-    anchors: tuple[AnchorClass, ...] = ()  # one a class, in the order of the classes
-    rotations: tuple[float, ...] = (0.0, 1.57)
+    anchors: Annotated[tuple[AnchorClass, ...], Field(max_length=100)] = ()  # one a class, in the order of the classes
+    rotations: Annotated[tuple[Turn, ...], Field(min_length=1, max_length=32)] = (0.0, 1.57)
     placement: Literal["corners", "centres"] = "corners"  # see anchor_grid
     matching: Matching = "openpcdet"  # see assign_anchors
     normaliser: Literal["frame", "batch"] = "frame"  # each frame's loss over its own objects, or the batch's loss over all of them (mmdetection3d)
     direction: DirectionBins = field(default_factory=DirectionBins)
-    class_weight: float = 1.0
-    box_weight: float = 2.0
-    direction_weight: float = 0.2
-    focal_alpha: float = 0.25
-    focal_gamma: float = 2.0
-    box_beta: float = 1 / 9  # error at which smooth L1 turns from square to straight
-    code_weights: tuple[float, float, float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    class_weight: NonNegative = 1.0
+    box_weight: NonNegative = 2.0
+    direction_weight: NonNegative = 0.2
+    focal_alpha: Share = 0.25
+    focal_gamma: Annotated[Number, Field(ge=0, le=100)] = 2.0
+    box_beta: Softness = 1 / 9  # error at which smooth L1 turns from square to straight
+    code_weights: Annotated[tuple[NonNegative, ...], Field(min_length=7, max_length=7)] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
     post: PostProcessing = field(default_factory=PostProcessing)
 
     def check_classes(self, classes: tuple[str, ...]) -> None:

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from lidistill.ops.boxes import limit_period
-from lidistill.types import InputError, Settings
+from lidistill.settings import Length, Metres, Number, Settings, Share, Text, Turn
+from lidistill.types import InputError
 
 
 @dataclass(frozen=True)
 class AnchorClass(Settings):
     """The anchors of one class and when one of them counts as an object."""
 
-    name: str
-    size: tuple[float, float, float]  # length, width, height in metres
-    bottom_z: float  # height of the bottom face, metres
-    matched: float  # overlap from which an anchor is an object
-    unmatched: float  # overlap below which it is background; in between it is ignored
+    place: ClassVar[str] = "anchor"
+
+    name: Text
+    size: tuple[Length, Length, Length]  # length, width, height in metres
+    bottom_z: Metres  # height of the bottom face, metres
+    matched: Share  # overlap from which an anchor is an object
+    unmatched: Share  # overlap below which it is background; in between it is ignored
 
     def __post_init__(self) -> None:
-        if min(self.size) <= 0:
-            raise InputError(f"anchor {self.name}: size {self.size} must be positive")
-        if not 0 <= self.unmatched <= self.matched <= 1:
-            raise InputError(f"anchor {self.name}: need 0 <= unmatched <= matched <= 1, not {self.unmatched} and {self.matched}")
+        if self.unmatched > self.matched:
+            raise InputError(f"anchor {self.name}: unmatched is {self.unmatched} and matched {self.matched}; give unmatched <= matched")
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,11 @@ class DirectionBins(Settings):
     Bin 0 holds yaws in [offset, offset + pi), bin 1 the rest. OpenPCDet's KITTI networks use an offset of 0.78539, mmdetection3d's of -pi/2.
     """
 
-    offset: float = 0.78539
-    limit_offset: float = 0.0  # decoding takes the regressed yaw to [offset - limit_offset * pi, offset + (1 - limit_offset) * pi)
+    place: ClassVar[str] = "head.direction"
+
+    offset: Turn = 0.78539
+    # Decoding takes the regressed yaw to [offset - limit_offset * pi, offset + (1 - limit_offset) * pi).
+    limit_offset: Annotated[Number, Field(ge=-2, le=2)] = 0.0
 
 
 def anchor_grid(

@@ -5,33 +5,39 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from lidistill.detectors.base import NORM_EPS, NORM_MOMENTUM, WidthRule
 from lidistill.detectors.norms import MapNorm
 from lidistill.ops.wiring import Block, Layer
-from lidistill.types import InputError, Settings, VoxelGrid
+from lidistill.settings import LayersOrNone, Number, Settings, Whole, Widths
+from lidistill.types import InputError, VoxelGrid
+
+Stride = Annotated[Whole, Field(ge=1, le=64)]
+NeckStride = Annotated[Number, Field(gt=0, le=64)]
 
 
 @dataclass(frozen=True)
 class BevConfig(Settings):
     """Trunk and neck; one entry a stage. The defaults are those of PointPillars and its KITTI networks."""
 
-    channels: tuple[int, ...] = (64, 128, 256)
-    layers: tuple[int, ...] = (3, 5, 5)  # convolutions after the strided one
-    strides: tuple[int, ...] = (2, 2, 2)
-    neck_channels: tuple[int, ...] = (128, 128, 128)
-    neck_strides: tuple[float, ...] = (1, 2, 4)  # by how much each stage is enlarged; 0.5 halves it
+    place: ClassVar[str] = "bev"
+
+    channels: Widths = (64, 128, 256)
+    layers: tuple[LayersOrNone, ...] = (3, 5, 5)  # convolutions after the strided one
+    strides: tuple[Stride, ...] = (2, 2, 2)
+    neck_channels: Widths = (128, 128, 128)
+    neck_strides: tuple[NeckStride, ...] = (1, 2, 4)  # by how much each stage is enlarged; 0.5 halves it
 
     def __post_init__(self) -> None:
         for name in ("layers", "strides", "neck_channels", "neck_strides"):
             if len(getattr(self, name)) != len(self.channels):
                 raise InputError(f"bev: {name} has {len(getattr(self, name))} entries for {len(self.channels)} stages; give one for each stage")
-        if not self.channels or min(*self.channels, *self.strides, *self.neck_channels) < 1 or min(self.layers) < 0:
-            raise InputError("bev: channels and strides must be 1 or more and layers 0 or more, with at least one stage")
-        if not all(stride > 0 and (stride == int(stride) or 1 / stride == int(1 / stride)) for stride in self.neck_strides):
+        if not all(stride == int(stride) or 1 / stride == int(1 / stride) for stride in self.neck_strides):
             raise InputError(f"bev: the neck's strides {self.neck_strides} must be whole numbers, or one over a whole number to shrink a stage")
         ratios = [stride / up for stride, up in zip(self.stage_strides, self.neck_strides, strict=True)]
         if len(set(ratios)) != 1 or ratios[0] != int(ratios[0]):

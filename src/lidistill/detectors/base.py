@@ -7,34 +7,33 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from pydantic import Field
 from torch import nn
 
 from lidistill.ops.voxels import voxelise
 from lidistill.ops.wiring import Layer
-from lidistill.types import Batch, Boxes, DetectorOutput, InputError, Losses, Settings, TapSpec, VoxelGrid, Voxels, as_batch
+from lidistill.settings import Channels, Names, Number, Settings, checked
+from lidistill.types import Batch, Boxes, DetectorOutput, InputError, Losses, TapSpec, VoxelGrid, Voxels, as_batch
 
 NORM_EPS = 1e-3  # of the BatchNorms in the published encoders, trunks and necks
 NORM_MOMENTUM = 0.01
+
+Multiplier = Annotated[Number, Field(gt=0, le=1)]
+Compression = Annotated[Number, Field(ge=1, le=10_000)]  # by how much the number of parameters is divided
 
 
 @dataclass(frozen=True)
 class WidthRule(Settings):
     """By how much each part's channels are multiplied. Depth, strides, resolution and anchors never change."""
 
-    encoder: float = 1.0
-    backbone: float = 1.0
-    head: float = 1.0
-    multiple_of: int = 1  # widths are rounded to multiples of this, as some accelerators like it
+    place: ClassVar[str] = "width"
 
-    def __post_init__(self) -> None:
-        for part in ("encoder", "backbone", "head"):
-            multiplier = getattr(self, part)
-            if not 0 < multiplier <= 1:
-                raise InputError(f"width rule: {part} is {multiplier}; give a multiplier above 0 and at most 1")
-        if self.multiple_of < 1:
-            raise InputError(f"width rule: multiple_of is {self.multiple_of}; give 1 or more")
+    encoder: Multiplier = 1.0
+    backbone: Multiplier = 1.0
+    head: Multiplier = 1.0
+    multiple_of: Channels = 1  # widths are rounded to multiples of this, as some accelerators like it
 
     @staticmethod
     def for_compression(factor: float, multiple_of: int = 1) -> WidthRule:
@@ -43,8 +42,7 @@ class WidthRule(Settings):
         Parameters grow with the square of the width, so widths are divided by sqrt(factor), cut to one decimal: 1.4, 2, 2.8 and 4 for 2x, 4x, 8x
         and 16x, the divisors of the published students (PointDistiller, CVPR 2023).
         """
-        if not factor >= 1:
-            raise InputError(f"compression {factor} would not make the network smaller; give a factor of 1 or more, such as 4")
+        factor = checked(Compression, factor, "compression")
         multiplier = 10 / math.floor(10 * math.sqrt(factor) + 1e-9)
         return WidthRule(multiplier, multiplier, multiplier, multiple_of)
 
@@ -58,10 +56,11 @@ class WidthRule(Settings):
 class DetectorConfig(Settings, ABC):
     """Everything needed to build a detector; it proves its geometry when it is made."""
 
+    place: ClassVar[str] = "detector"
     name: ClassVar[str]
-    classes: tuple[str, ...]
+    classes: Names
     grid: VoxelGrid
-    point_features: tuple[str, ...] = ("intensity",)  # columns after x, y, z, as the dataset names them
+    point_features: Names = ("intensity",)  # columns after x, y, z, as the dataset names them
 
     @abstractmethod
     def build(self) -> Detector:

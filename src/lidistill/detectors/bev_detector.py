@@ -8,15 +8,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
+from pydantic import InstanceOf
 from torch import Tensor, nn
 
 from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk
 from lidistill.detectors.base import Detector, DetectorConfig, WidthRule, voxels_on
 from lidistill.ops.wiring import Block, Layer
-from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, Losses, Settings, TapSpec, VoxelGrid, Voxels
+from lidistill.settings import Channels, Settings
+from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, Losses, TapSpec, VoxelGrid, Voxels
 
 
 class BevEncoder(nn.Module, ABC):
@@ -34,7 +36,9 @@ class BevEncoder(nn.Module, ABC):
 class EncoderConfig(Settings, ABC):
     """Settings of a BevEncoder."""
 
-    channels: int  # of the rows
+    place: ClassVar[str] = "encoder"
+
+    channels: Channels  # of the rows
 
     @property
     def stride(self) -> int:
@@ -81,6 +85,8 @@ class BevHead(nn.Module, ABC):
 class HeadConfig(Settings, ABC):
     """Settings of a BevHead."""
 
+    place: ClassVar[str] = "head"
+
     @abstractmethod
     def check_classes(self, classes: tuple[str, ...]) -> None:
         """An InputError unless the head predicts just these classes."""
@@ -101,8 +107,8 @@ Config = TypeVar("Config", bound="BevDetectorConfig")
 class BevDetectorConfig(DetectorConfig, ABC):
     """Settings of a BevDetector. A detector's own config says which kinds of encoder and head it has."""
 
-    encoder: EncoderConfig = field(kw_only=True)
-    head: HeadConfig = field(kw_only=True)
+    encoder: InstanceOf[EncoderConfig] = field(kw_only=True)
+    head: InstanceOf[HeadConfig] = field(kw_only=True)
     bev: BevConfig = field(default_factory=BevConfig)
 
     def __post_init__(self) -> None:

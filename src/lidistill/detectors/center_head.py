@@ -6,12 +6,13 @@ task: a task has its own branches behind one convolution that all tasks share.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from lidistill.detectors.base import WidthRule
@@ -25,6 +26,7 @@ from lidistill.ops.box_codes import decode_centers
 from lidistill.ops.iou import overlap_pairs_3d
 from lidistill.ops.precision import as_full
 from lidistill.ops.wiring import Block, Layer
+from lidistill.settings import Channels, Layers, Names, NonNegative
 from lidistill.types import Batch, Boxes, HeadOutput, InputError, Losses
 
 CODES = {"offset": 2, "height": 1, "size": 3, "rotation": 2}  # maps in the order of ops.box_codes.encode_centers
@@ -38,31 +40,24 @@ HEAD_NORM_MOMENTUM = 0.1
 class CenterHeadConfig(HeadConfig):
     """Defaults are those of the published nuScenes networks, with one task; on Waymo they have no velocity and a box_weight of 2."""
 
-    tasks: tuple[tuple[str, ...], ...] = ()  # classes that share a heat map branch; (): all classes in one task
-    shared_channels: int = 64
-    head_channels: int = 64  # of the hidden layers of every branch
+    tasks: Annotated[tuple[Names, ...], Field(max_length=100)] = ()  # classes that share a heat map branch; (): all classes in one task
+    shared_channels: Channels = 64
+    head_channels: Channels = 64  # of the hidden layers of every branch
     # Whether a thinner head has thinner hidden layers, too (OpenPCDet, and SparseKD's students for Waymo), or keeps their width (mmdetection3d). The
     # nuScenes students of 4.70, 3.48 and 1.38 M parameters keep it; with thinner ones they would have 4.34, 3.13 and 1.09 M.
     head_follows_shared: bool = False
-    hidden_layers: int = 1  # a branch
+    hidden_layers: Layers = 1  # a branch
     bias_before_norm: bool = False  # OpenPCDet's networks have it; a BatchNorm takes it away again
     with_velocity: bool = True
     with_overlap: bool = False  # predict the overlap of each box with its object and let it weigh in the score
     targets: CenterTargetSettings = field(default_factory=CenterTargetSettings)
-    heatmap_weight: float = 1.0
-    box_weight: float = 0.25
-    overlap_weight: float = 1.0
+    heatmap_weight: NonNegative = 1.0
+    box_weight: NonNegative = 0.25
+    overlap_weight: NonNegative = 1.0
     # x, y, z, length, width, height, sine, cosine, velocity along x and y; the last two only with velocity. The nuScenes files of OpenPCDet have the
     # 0.2 on sine and cosine instead: they took the row over from CenterPoint, where the velocity stands before the rotation.
-    code_weights: tuple[float, float, float, float, float, float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2)
+    code_weights: Annotated[tuple[NonNegative, ...], Field(min_length=10, max_length=10)] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2)
     post: CenterPostProcessing = field(default_factory=CenterPostProcessing)
-
-    def __post_init__(self) -> None:
-        if min(self.shared_channels, self.head_channels, self.hidden_layers) < 1:
-            raise InputError("head: shared_channels, head_channels and hidden_layers must be 1 or more")
-        weights = (self.heatmap_weight, self.box_weight, self.overlap_weight, *self.code_weights)
-        if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
-            raise InputError("head: the weights of losses and codes must be finite and 0 or more")
 
     def check_classes(self, classes: tuple[str, ...]) -> None:
         tasks = self.tasks_of(classes)

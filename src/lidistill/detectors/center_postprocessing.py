@@ -3,47 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from lidistill.ops.nms import nms_circle, nms_rotated
-from lidistill.types import InputError, Settings
+from lidistill.settings import BoxCount, Length, Range, Settings, Share
+from lidistill.types import InputError
 
 
 @dataclass(frozen=True)
 class CenterPostProcessing(Settings):
     """Defaults are those of OpenPCDet's nuScenes networks; on Waymo they have nms_threshold 0.7 and max_after 500."""
 
-    score_threshold: float = 0.1  # of the heat map
+    place: ClassVar[str] = "head.post"
+
+    score_threshold: Share = 0.1  # of the heat map
     local_maxima: bool = False  # a cell must have the best score of its class among its eight neighbours (CenterPoint, CVPR 2021, section 3)
-    max_candidates: int = 500  # best cells before suppression, a frame and task
-    center_range: tuple[float, float, float, float, float, float] | None = None  # x_min y_min z_min x_max y_max z_max of centres; None: no limit
+    max_candidates: BoxCount = 500  # best cells before suppression, a frame and task
+    center_range: Range | None = None  # x_min y_min z_min x_max y_max z_max of centres; None: no limit
     suppression: Literal["rotated", "circle", "none"] = "rotated"  # among the boxes of a task, whatever their class
-    nms_threshold: float = 0.2  # rotated: overlap on the ground above which the lower score goes
-    radii: tuple[float, ...] = ()  # circle: metres within which the lower score goes; one a task, or one for all
-    max_after: int = 83  # best boxes after suppression, a frame and task
-    overlap_exponents: tuple[float, ...] = (
+    nms_threshold: Share = 0.2  # rotated: overlap on the ground above which the lower score goes
+    radii: Annotated[tuple[Length, ...], Field(max_length=100)] = ()  # circle: metres within which the lower score goes; one a task, or one for all
+    max_after: BoxCount = 83  # best boxes after suppression, a frame and task
+    overlap_exponents: Annotated[tuple[Share, ...], Field(min_length=1, max_length=100)] = (
         0.5,
     )  # weight of the predicted overlap in the score, see `score_with_overlap`; one a class, or one for all
 
     def __post_init__(self) -> None:
-        if not (0 <= self.score_threshold <= 1 and 0 <= self.nms_threshold <= 1):
-            raise InputError("head.post: score_threshold and nms_threshold must lie between 0 and 1")
-        if self.suppression not in ("rotated", "circle", "none"):
-            raise InputError(f"head.post: suppression is {self.suppression!r}; use rotated, circle or none")
-        if self.max_candidates < 1 or self.max_after < 1:
-            raise InputError("head.post: max_candidates and max_after must be 1 or more")
         if self.center_range is not None and not all(low < high for low, high in zip(self.center_range[:3], self.center_range[3:], strict=True)):
             raise InputError(f"head.post: center_range {self.center_range} is empty; give the three minima, then the three maxima")
-        if self.suppression == "circle" and not (self.radii and all(radius > 0 for radius in self.radii)):
+        if self.suppression == "circle" and not self.radii:
             raise InputError(f"head.post: circle suppression needs radii above 0 m, not {self.radii}; give one for all tasks or one a task")
-        if not (self.overlap_exponents and all(0 <= exponent <= 1 for exponent in self.overlap_exponents)):
-            raise InputError(
-                f"head.post: overlap_exponents {self.overlap_exponents} must lie between 0 and 1; give one for all classes or one a class"
-            )
 
     def check_counts(self, num_tasks: int, num_classes: int) -> None:
         """An InputError unless the settings a task and a class are as many as these."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lidistill.ops.box_codes import encode_centers
 from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
-from lidistill.types import Boxes, InputError, Settings
+from lidistill.settings import BoxCount, CellsOrNone, InnerShare, Settings
+from lidistill.types import Boxes
 
 LARGEST_RADIUS = 1 << 30  # wider than any map, and its square still an int64
 
@@ -20,18 +21,12 @@ LARGEST_RADIUS = 1 << 30  # wider than any map, and its square still an int64
 class CenterTargetSettings(Settings):
     """How objects become targets; the defaults are those of every published CenterPoint."""
 
-    gaussian_overlap: float = 0.1  # see ops.heatmaps.gaussian_radius
-    min_radius: int = 2  # cells
-    max_objects: int = 500  # a frame and task; the first ones count
-    outside: Literal["skip", "border"] = "skip"  # objects whose centre is off the map: left out (mmdetection3d), or moved to its border (OpenPCDet)
+    place: ClassVar[str] = "head.targets"
 
-    def __post_init__(self) -> None:
-        if not 0 < self.gaussian_overlap < 1:
-            raise InputError(f"head.targets: gaussian_overlap is {self.gaussian_overlap}; give an overlap between 0 and 1")
-        if self.outside not in ("skip", "border"):
-            raise InputError(f"head.targets: outside is {self.outside!r}; use skip or border")
-        if self.min_radius < 0 or self.max_objects < 1:
-            raise InputError("head.targets: min_radius must be 0 or more and max_objects 1 or more")
+    gaussian_overlap: InnerShare = 0.1  # see ops.heatmaps.gaussian_radius
+    min_radius: CellsOrNone = 2  # cells
+    max_objects: BoxCount = 500  # a frame and task; the first ones count
+    outside: Literal["skip", "border"] = "skip"  # objects whose centre is off the map: left out (mmdetection3d), or moved to its border (OpenPCDet)
 
 
 @dataclass(frozen=True)

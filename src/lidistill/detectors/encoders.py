@@ -12,10 +12,11 @@ one row for all of a pillar's empty slots, and get the same numbers:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from lidistill.detectors.backbones import scatter_to_map
@@ -24,9 +25,11 @@ from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
 from lidistill.detectors.norms import move_running_statistics
 from lidistill.ops.segments import segment_max
 from lidistill.ops.wiring import INPUT, Block, Layer
+from lidistill.settings import Channels
 from lidistill.types import FeatureSet, InputError, VoxelGrid, Voxels
 
 CHANNELS_FROM_GEOMETRY = 6  # offsets to the mean of the pillar's points, and to the pillar's centre
+Hidden = Annotated[tuple[Channels, ...], Field(max_length=32)]
 NO_CAP = 2**31 - 1  # for the caps of a VoxelGrid: more points than a frame ever has
 
 
@@ -34,20 +37,12 @@ NO_CAP = 2**31 - 1  # for the caps of a VoxelGrid: more points than a frame ever
 class PillarEncoderConfig(EncoderConfig):
     """One layer and counted empty slots are those of PointPillars; OpenPCDet's CenterPoint has `hidden_channels=(32,)`."""
 
-    channels: int = 64
+    channels: Channels = 64
     legacy_features: bool = False  # mmdetection3d's KITTI networks: x, y, z themselves are replaced by the offsets to the pillar's centre
-    hidden_channels: tuple[int, ...] = ()  # of the layers before the last; the next layer sees twice as many, the pillar's maximum beside the point's
+    hidden_channels: Hidden = ()  # of the layers before the last; the next layer sees twice as many, the pillar's maximum beside the point's
     # Whether the slots that a pillar leaves empty take part in the batch statistics and in the maximum, as in hard voxelisation, or do not exist, as
     # in the dynamic one, whose grid has NO_CAP.
     empty_slots: Literal["counted", "absent"] = "counted"
-
-    def __post_init__(self) -> None:
-        if self.channels < 1:
-            raise InputError(f"encoder: channels is {self.channels}; give 1 or more")
-        if min(self.hidden_channels, default=1) < 1:
-            raise InputError(f"encoder: hidden_channels are {self.hidden_channels}; give 1 or more for each layer before the last")
-        if self.empty_slots not in ("counted", "absent"):
-            raise InputError(f"encoder: empty_slots is {self.empty_slots!r}; use counted or absent")
 
     def map_channels(self, grid: VoxelGrid) -> int:
         return self.channels

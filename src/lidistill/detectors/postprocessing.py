@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from lidistill.ops.nms import nms_rotated
-from lidistill.types import Boxes, InputError, Settings
+from lidistill.settings import BoxCount, Settings, Share
+from lidistill.types import Boxes, InputError
 
 
 @dataclass(frozen=True)
 class PostProcessing(Settings):
     """Score threshold, rotated non-maximum suppression, and how many boxes go in and come out, a frame."""
 
-    score_threshold: float = 0.1
-    nms_threshold: float = 0.01  # overlap on the ground above which the lower score goes
+    place: ClassVar[str] = "head.post"
+
+    score_threshold: Share = 0.1
+    nms_threshold: Share = 0.01  # overlap on the ground above which the lower score goes
     class_agnostic: bool = False  # one suppression over all classes (OpenPCDet) instead of one per class
     every_class: bool = False  # a box may be reported as every class that passes the threshold (mmdetection3d), not only as its best one
-    max_before: int = 1000  # best boxes before suppression, all classes together
-    max_after: int = 100  # best boxes after it, all classes together
+    max_before: BoxCount = 1000  # best boxes before suppression, all classes together
+    max_after: BoxCount = 100  # best boxes after it, all classes together
 
     def __post_init__(self) -> None:
-        if not (0 <= self.score_threshold <= 1 and 0 <= self.nms_threshold <= 1):
-            raise InputError("post-processing: score_threshold and nms_threshold must lie between 0 and 1")
-        if self.max_before < 1 or self.max_after < 1:
-            raise InputError("post-processing: max_before and max_after must be 1 or more")
         if self.class_agnostic and self.every_class:
             raise InputError("post-processing: class_agnostic suppression keeps one class a box; switch every_class off")
 

@@ -21,6 +21,7 @@ from lidistill.detectors.sparse_blocks import ResidualBlock, SparseBlock
 from lidistill.ops.grid_cells import Triple, cell_numbers
 from lidistill.ops.sparse import KernelMap, Sites, strided_map, submanifold_map
 from lidistill.ops.wiring import INPUT, Block, Layer
+from lidistill.settings import Channels, LayersOrNone, Widths
 from lidistill.types import FeatureSet, InputError, VoxelGrid, Voxels
 
 KERNEL: Triple = (3, 3, 3)
@@ -35,9 +36,9 @@ class SparseEncoderConfig(EncoderConfig):
     """The defaults are those of SECOND; CenterPoint's residual networks have stages of 16, 32, 64 and 128 channels with 2 blocks each."""
 
     kind: Literal["plain", "residual"] = "plain"  # a block is one convolution, or two with a skip
-    stage_channels: tuple[int, ...] = (16, 32, 64, 64)
-    stage_blocks: tuple[int, ...] = (1, 2, 2, 2)  # beside the convolution that opens the stage
-    channels: int = 128  # of the last convolution
+    stage_channels: Widths = (16, 32, 64, 64)
+    stage_blocks: tuple[LayersOrNone, ...] = (1, 2, 2, 2)  # beside the convolution that opens the stage
+    channels: Channels = 128  # of the last convolution
     bias: bool = False  # of the convolutions in residual blocks: OpenPCDet's have one, mmdetection3d's none
 
     def __post_init__(self) -> None:
@@ -45,10 +46,6 @@ class SparseEncoderConfig(EncoderConfig):
             raise InputError(
                 f"encoder: stage_blocks has {len(self.stage_blocks)} entries for {len(self.stage_channels)} stages; give one for each stage"
             )
-        if not self.stage_channels or min(*self.stage_channels, self.channels) < 1 or min(self.stage_blocks) < 0:
-            raise InputError("encoder: channels must be 1 or more and stage_blocks 0 or more, with at least one stage")
-        if self.kind not in ("plain", "residual"):
-            raise InputError(f"encoder: kind is {self.kind!r}; use plain or residual")
         if self.bias and self.kind == "plain":
             raise InputError("encoder: bias is for residual blocks alone; set kind to residual, or bias to false")
 

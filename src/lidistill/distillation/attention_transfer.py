@@ -7,30 +7,25 @@ not scaled, so that the level of the features counts too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_choice, check_taps
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.maps import paired_maps
 from lidistill.distillation.parts import FAINT, full_precision, resampled, unit_rows
+from lidistill.settings import NonNegative, Taps
 from lidistill.types import Batch, DetectorOutput, Losses
-
-FORMS = ("paper", "absolute")
 
 
 @dataclass(frozen=True)
 class AttentionTransferConfig(MethodConfig):
     name: ClassVar[str] = "attention_transfer"
     paper: ClassVar[str] = "Paying more attention to attention, ICLR 2017, arXiv 1612.03928"
-    weight: float = 1000.0  # times the mean over cells, as in the released code; the paper divides its beta of 1000 by their number
-    taps: tuple[str, ...] = ("neck",)  # any maps that both networks have
-    form: str = "paper"  # or "absolute", which is not scaled
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(f"{self.name}.form", self.form, FORMS)
+    weight: NonNegative = 1000.0  # times the mean over cells, as in the released code; the paper divides its beta of 1000 by their number
+    taps: Taps = ("neck",)  # any maps that both networks have
+    form: Literal["paper", "absolute"] = "paper"  # or "absolute", which is not scaled
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> AttentionTransfer:
         check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lidistill.types import Batch, DetectorOutput, InputError, Losses, Settings, TapSpec
+from lidistill.settings import NonNegative, Settings, Share
+from lidistill.types import Batch, DetectorOutput, InputError, Losses, TapSpec
 
 Specs = Mapping[str, TapSpec]
 
@@ -45,14 +46,11 @@ class MethodConfig(Settings, ABC):
     name: ClassVar[str]
     paper: ClassVar[str] = ""  # title, venue, year, and arXiv number where there is one
     needs: ClassVar[tuple[str, ...]] = ()  # at its defaults, beside its taps: of NEEDS
-    weight: float = 1.0  # multiplies all of its terms
-    warmup_share: float = 0.0  # share of the training over which the weight grows from 0
+    weight: NonNegative = 1.0  # multiplies all of its terms
+    warmup_share: Share = 0.0  # share of the training over which the weight grows from 0
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight < float("inf"):
-            raise InputError(f"{self.name}.weight is {self.weight}; give a finite number that is not negative")
-        if not 0 <= self.warmup_share <= 1:
-            raise InputError(f"{self.name}.warmup_share is {self.warmup_share}; give a share of the training between 0 and 1")
+    def __init_subclass__(cls) -> None:
+        cls.place = f"methods.{getattr(cls, 'name', cls.__name__)}"
 
     def share_of_weight(self, progress: float) -> float:
         """By how much the weight has grown when the share `progress` of the training is done: a straight line from 0 to 1 over the warm-up."""
@@ -87,18 +85,6 @@ def check_taps(method: str, taps: Sequence[str], teacher_specs: Specs, student_s
             raise InputError(
                 f"{method}: {tap!r} is a {teacher_specs[tap].kind} in the teacher and a {student_specs[tap].kind} in the student; choose another tap"
             )
-
-
-def check_choice(key: str, value: str, known: Sequence[str]) -> None:
-    """An InputError unless `value` is one of `known`."""
-    if value not in known:
-        raise InputError(f"{key} is {value!r}; use one of {', '.join(known)}")
-
-
-def check_at_least(key: str, value: float, smallest: float) -> None:
-    """An InputError unless `value` is a finite number of at least `smallest`."""
-    if not smallest <= value < float("inf"):
-        raise InputError(f"{key} is {value}; give a finite number of at least {smallest:g}")
 
 
 def _taps(specs: Specs) -> Specs:

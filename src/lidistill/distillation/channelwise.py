@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from lidistill.distillation.adapters import cell_rows, row_blocks
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_taps
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.maps import paired_maps
 from lidistill.distillation.parts import full_precision, resampled
 from lidistill.distillation.products import product, summed_products
+from lidistill.settings import NonNegative, Softness, Taps
 from lidistill.types import Batch, DetectorOutput, Losses
 
 CHANNELS_AT_ONCE = 128  # fewer save memory, more save passes over the student's map
@@ -28,13 +29,9 @@ CHANNELS_AT_ONCE = 128  # fewer save memory, more save passes over the student's
 class ChannelwiseConfig(MethodConfig):
     name: ClassVar[str] = "channelwise"
     paper: ClassVar[str] = "Channel-wise knowledge distillation for dense prediction, ICCV 2021, arXiv 2011.13256"
-    weight: float = 10.0  # for feature maps of detectors, as in mmrazor's settings; 5 there for segmentation
-    taps: tuple[str, ...] = ("neck",)  # any maps that both networks have
-    temperature: float = 1.0  # mmrazor's; the paper's own sweep ends at 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(f"{self.name}.temperature", self.temperature, 1e-3)
+    weight: NonNegative = 10.0  # for feature maps of detectors, as in mmrazor's settings; 5 there for segmentation
+    taps: Taps = ("neck",)  # any maps that both networks have
+    temperature: Softness = 1.0  # mmrazor's; the paper's own sweep ends at 4
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Channelwise:
         check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")

@@ -9,13 +9,14 @@ so normalising is an affine change of the projections. The loss is a sum over gr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EDGES = ("concat", "residual")
-POOLINGS = ("none", "max", "avg")
+Edge = Literal["concat", "residual"]
+Pooling = Literal["none", "max", "avg"]
 NORM_EPSILON = 1e-5  # as in PyTorch's BatchNorm
 # Graphs whose weight is below this share of the largest one change no digit of a float32 loss; they are skipped.
 NEGLIGIBLE_WEIGHT = 1e-12

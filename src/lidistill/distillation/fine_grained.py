@@ -21,6 +21,7 @@ from lidistill.distillation.objects import cells_near, map_size, object_cells
 from lidistill.distillation.parts import full_precision, resampled
 from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
 from lidistill.ops.iou import overlap_nearest_bev
+from lidistill.settings import NonNegative, ShareBelowOne, Taps
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, Losses
 
 GAUSSIAN_OVERLAP, MIN_RADIUS = 0.1, 2  # of the targets of every published CenterPoint
@@ -31,14 +32,9 @@ class FineGrainedConfig(MethodConfig):
     name: ClassVar[str] = "fine_grained"
     paper: ClassVar[str] = "Distilling object detectors with fine-grained feature imitation, CVPR 2019, arXiv 1906.03609"
     needs: ClassVar[tuple[str, ...]] = ("boxes", "predictions")
-    weight: float = 0.01
-    taps: tuple[str, ...] = ("neck",)  # any maps that both networks have
-    share: float = 0.5  # of the best anchor's overlap, or of the Gaussian's peak, that a cell must exceed
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.share < 1:
-            raise InputError(f"{self.name}.share is {self.share}; give a share from 0 to below 1")
+    weight: NonNegative = 0.01
+    taps: Taps = ("neck",)  # any maps that both networks have
+    share: ShareBelowOne = 0.5  # of the best anchor's overlap, or of the Gaussian's peak, that a cell must exceed
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> FineGrained:
         check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")

@@ -18,6 +18,7 @@ from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs,
 from lidistill.distillation.parts import cell_centres, find_tap, full_precision, resampled
 from lidistill.ops.boxes import points_in_boxes
 from lidistill.ops.precision import as_full
+from lidistill.settings import Share, Taps
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, InputError, Losses
 
 
@@ -25,15 +26,8 @@ from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, InputError
 class FitNetsConfig(MethodConfig):
     name: ClassVar[str] = "fitnets"
     paper: ClassVar[str] = "FitNets, ICLR 2015, arXiv 1412.6550"
-    taps: tuple[str, ...] = ("neck",)  # any maps that both networks have
-    foreground: float = 0.0  # share of the loss taken over cells inside labelled boxes, the rest over all cells
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.taps:
-            raise InputError(f"{self.name}.taps is empty; name a map such as 'neck'")
-        if not 0 <= self.foreground <= 1:
-            raise InputError(f"{self.name}.foreground is {self.foreground}; give a share from 0 to 1")
+    taps: Taps = ("neck",)  # any maps that both networks have
+    foreground: Share = 0.0  # share of the loss taken over cells inside labelled boxes, the rest over all cells
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> FitNets:
         check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")

@@ -14,13 +14,13 @@ of the size of a detection loss; with the other one features would pull a ten th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_choice, check_taps
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.logits import CLASS_MAP, CODE_SIZE, binary_divergence, code_error
 from lidistill.distillation.maps import paired_maps
 from lidistill.distillation.objects import ObjectRows, object_cells, object_vectors, positive_anchors
@@ -30,9 +30,10 @@ from lidistill.distillation.proposals import Proposals, ProposalSettings, find_p
 from lidistill.distillation.relations import scaled_distances
 from lidistill.ops.precision import as_full
 from lidistill.ops.roi import regions_in_cells, roi_reading
+from lidistill.settings import BoxCount, NonNegative, Share, Side, Text
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, Losses
 
-REDUCTIONS = ("sum", "mean")
+Reduction = Literal["sum", "mean"]
 BOX_BETA = 1 / 9  # where smooth L1 of box codes turns from square to straight, as in the detection loss
 
 
@@ -43,28 +44,18 @@ class GidConfig(MethodConfig):
     name: ClassVar[str] = "gid"
     paper: ClassVar[str] = "General instance distillation, CVPR 2021, arXiv 2103.02340"
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
-    tap: str = "neck"  # any map that both networks have
-    feature_weight: float = 5e-4  # of the features at instances
-    relation_weight: float = 40.0  # of the distances between instances
-    response_weight: float = 1.0  # of the heads' answers at the instances
-    feature_reduction: str = "sum"  # or "mean": squared differences over the values of an instance; over instances always the mean
-    relation_reduction: str = "mean"  # or "sum": over the pairs of a frame
-    num_instances: int = 10  # a frame
-    nms_threshold: float = 0.3  # overlap of instances above which the lesser difference goes
-    least_difference: float = 0.01  # of scores; below it the networks agree
-    size: int = 7  # places a side at which an instance is read
+    tap: Text = "neck"  # any map that both networks have
+    feature_weight: NonNegative = 5e-4  # of the features at instances
+    relation_weight: NonNegative = 40.0  # of the distances between instances
+    response_weight: NonNegative = 1.0  # of the heads' answers at the instances
+    feature_reduction: Reduction = "sum"  # or "mean": squared differences over the values of an instance; over instances always the mean
+    relation_reduction: Reduction = "mean"  # or "sum": over the pairs of a frame
+    num_instances: BoxCount = 10  # a frame
+    nms_threshold: Share = 0.3  # overlap of instances above which the lesser difference goes
+    least_difference: Share = 0.01  # of scores; below it the networks agree
+    size: Side = 7  # places a side at which an instance is read
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for key in ("feature_weight", "relation_weight", "response_weight"):
-            check_at_least(f"{self.name}.{key}", getattr(self, key), 0)
-        for key in ("feature_reduction", "relation_reduction"):
-            check_choice(f"{self.name}.{key}", getattr(self, key), REDUCTIONS)
-        for key in ("num_instances", "size"):
-            check_at_least(f"{self.name}.{key}", getattr(self, key), 1)
-        for key in ("nms_threshold", "least_difference"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise InputError(f"{self.name}.{key} is {getattr(self, key)}; give a number between 0 and 1")
         if self.feature_weight == self.relation_weight == self.response_weight == 0:
             raise InputError(f"{self.name}: all of its weights are 0; leave one of feature_weight, relation_weight and response_weight above 0")
 

@@ -12,6 +12,7 @@ around a residual block, the layer that comes first chooses for all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ from torch import Tensor
 from lidistill.ops.wiring import INPUT, Block, Layer
 from lidistill.types import InputError
 
-RANDOM = "random"  # no start from the teacher
-CHOICES = ("first", "bn_scale", "l1")
+Start = Literal["random", "first", "bn_scale", "l1"]
+RANDOM, *CHOICES = get_args(Start)  # random: no start from the teacher
 REMEDY = "give the student the teacher's detector with fewer channels (--compression), or set distillation.initialise=random"
 
 State = Mapping[str, Tensor]

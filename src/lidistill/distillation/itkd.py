@@ -21,21 +21,20 @@ every task, velocities and anchor heads are compared, and all terms count once. 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_choice, check_taps
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.head_attention import HeadAttention
 from lidistill.distillation.maps import paired_maps
 from lidistill.distillation.objects import ObjectRows, object_cells
 from lidistill.distillation.parts import full_precision, resampled
 from lidistill.distillation.shared_autoencoder import Path, SharedAutoencoder, Shares, interchanged_difference
+from lidistill.settings import BoxCount, NonNegative, Text, Widths
 from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses
 
-VARIANTS = ("paper", "released")
-HEATMAPS = ("sigmoid", "logits")
 PARTS = ("interchange", "compressed", "attention")
 
 
@@ -46,27 +45,19 @@ class ItkdConfig(MethodConfig):
     name: ClassVar[str] = "itkd"
     paper: ClassVar[str] = "itKD, CVPR 2023, arXiv 2205.15531"
     needs: ClassVar[tuple[str, ...]] = ("boxes", "predictions")
-    variant: str = "released"  # or "paper"
-    tap: str = "neck"  # any map that both networks have
-    widths: tuple[int, ...] = (128, 64, 32)  # of the encoder's layers; the last is the code, and the decoder is its mirror
-    interchange_weight: float = 1.0  # each map against what the other's code becomes; 0 leaves the part out, with its layers
-    compressed_weight: float = 1.0  # of the codes' difference; 0 leaves it out
-    attention_weight: float = 1.0  # of the heads' attention at objects; 0 leaves it out, with its layers
+    variant: Literal["paper", "released"] = "released"  # or "paper"
+    tap: Text = "neck"  # any map that both networks have
+    widths: Widths = (128, 64, 32)  # of the encoder's layers; the last is the code, and the decoder is its mirror
+    interchange_weight: NonNegative = 1.0  # each map against what the other's code becomes; 0 leaves the part out, with its layers
+    compressed_weight: NonNegative = 1.0  # of the codes' difference; 0 leaves it out
+    attention_weight: NonNegative = 1.0  # of the heads' attention at objects; 0 leaves it out, with its layers
     detach_target: bool = False  # True: the student's map is not drawn towards what the decoder makes of the teacher's code
-    heatmap: str = "sigmoid"  # class scores in the attention: squashed in both networks, or "logits" in both
-    max_objects: int = 500  # a frame; also the number of places that means over objects are divided by, and the M of the attention's scale
+    heatmap: Literal["sigmoid", "logits"] = "sigmoid"  # class scores in the attention: squashed in both networks, or "logits" in both
+    max_objects: BoxCount = 500  # a frame; also the number of places that means over objects are divided by, and the M of the attention's scale
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(f"{self.name}.variant", self.variant, VARIANTS)
-        check_choice(f"{self.name}.heatmap", self.heatmap, HEATMAPS)
-        for part in PARTS:
-            check_at_least(f"{self.name}.{part}_weight", getattr(self, f"{part}_weight"), 0)
         if not any(getattr(self, f"{part}_weight") for part in PARTS):
             raise InputError(f"{self.name}: every part has weight 0; give at least one of {', '.join(PARTS)} a positive weight")
-        if not self.widths or min(self.widths) < 1:
-            raise InputError(f"{self.name}.widths is {self.widths}; give at least one positive number of channels")
-        check_at_least(f"{self.name}.max_objects", self.max_objects, 1)
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Itkd:
         check_taps(self.name, (self.tap,), teacher_specs, student_specs, kind="map")

@@ -25,7 +25,6 @@ class LadConfig(MethodConfig):
     needs: ClassVar[tuple[str, ...]] = ("boxes", "predictions")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.weight != 1 or self.warmup_share != 0:
             raise InputError("lad adds no loss that could be weighed; leave lad.weight at 1 and lad.warmup_share at 0")
 

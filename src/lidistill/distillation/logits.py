@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs
 from lidistill.distillation.paired_heads import check_heads, check_same_maps, paired_heads
 from lidistill.distillation.parts import full_precision
 from lidistill.ops.precision import as_full
-from lidistill.types import Batch, DetectorOutput, HeadOutput, InputError, Losses
+from lidistill.settings import InnerShare, NonNegative, Softness
+from lidistill.types import Batch, DetectorOutput, HeadOutput, Losses
 
 CODE_SIZE = 7
 DIRECTION_BINS = 2
@@ -35,21 +36,12 @@ class LogitsConfig(MethodConfig):
     name: ClassVar[str] = "logits"
     paper: ClassVar[str] = "Distilling the knowledge in a neural network, 2015, arXiv 1503.02531"
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
-    temperature: float = 1.0  # higher ones lift the scores of background anchors towards one half and spend the student on them
-    class_weight: float = 1.0  # of the scores' divergence
-    box_weight: float = 0.2  # SparseKD's (NeurIPS 2022); the labels' own box loss stays the main guide
-    direction_weight: float = 0.2  # as in the detection loss of anchor heads
-    confident: float = 0.1  # teacher score from which an anchor counts as an object: the threshold with which these detectors report boxes
-    box_beta: float = 1 / 9  # where smooth L1 turns from square to straight, as in the detection loss
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for key in ("class_weight", "box_weight", "direction_weight"):
-            check_at_least(f"{self.name}.{key}", getattr(self, key), 0)
-        for key in ("temperature", "box_beta"):
-            check_at_least(f"{self.name}.{key}", getattr(self, key), 1e-3)
-        if not 0 < self.confident < 1:
-            raise InputError(f"{self.name}.confident is {self.confident}; give a score between 0 and 1")
+    temperature: Softness = 1.0  # higher ones lift the scores of background anchors towards one half and spend the student on them
+    class_weight: NonNegative = 1.0  # of the scores' divergence
+    box_weight: NonNegative = 0.2  # SparseKD's (NeurIPS 2022); the labels' own box loss stays the main guide
+    direction_weight: NonNegative = 0.2  # as in the detection loss of anchor heads
+    confident: InnerShare = 0.1  # teacher score from which an anchor counts as an object: the threshold with which these detectors report boxes
+    box_beta: Softness = 1 / 9  # where smooth L1 turns from square to straight, as in the detection loss
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Logits:
         check_heads(self.name, teacher_specs, student_specs)

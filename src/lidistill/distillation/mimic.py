@@ -12,11 +12,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_taps
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.maps import paired_maps
 from lidistill.distillation.objects import object_cells
 from lidistill.distillation.parts import full_precision
 from lidistill.ops.roi import RoiReading
+from lidistill.settings import NonNegative, Side, Taps
 from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses
 
 
@@ -25,13 +26,9 @@ class MimicConfig(MethodConfig):
     name: ClassVar[str] = "mimic"
     paper: ClassVar[str] = "Mimicking very efficient network for object detection, CVPR 2017"
     needs: ClassVar[tuple[str, ...]] = ("boxes",)
-    weight: float = 0.1  # SparseKD's
-    taps: tuple[str, ...] = ("neck",)  # any maps that both networks have
-    size: int = 7  # places read along the length and along the width of a box
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(f"{self.name}.size", self.size, 1)
+    weight: NonNegative = 0.1  # SparseKD's
+    taps: Taps = ("neck",)  # any maps that both networks have
+    size: Side = 7  # places read along the length and along the width of a box
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Mimic:
         check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")

@@ -16,19 +16,19 @@ Taps are maps after the ReLU, and a method sees no layer of a network. So here:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lidistill.distillation.adapters import adapted_squared_error, cell_rows, row_blocks
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_choice, check_taps
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.maps import paired_maps
 from lidistill.distillation.moments import moments
 from lidistill.distillation.parts import full_precision, resampled
-from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses
+from lidistill.settings import Taps
+from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses
 
-SCALES = ("mean", "published")
 PUBLISHED_DIVISOR = 1000.0  # released code: the sum over all values of a frame over 1000
 NORM_EPSILON = 1e-5  # as in PyTorch's BatchNorm
 RARE = 1e-3  # shares of positive or negative cells beyond which a Gaussian is not fitted any closer, as in the released code
@@ -38,16 +38,9 @@ RARE = 1e-3  # shares of positive or negative cells beyond which a Gaussian is n
 class OverhaulConfig(MethodConfig):
     name: ClassVar[str] = "overhaul"
     paper: ClassVar[str] = "A comprehensive overhaul of feature distillation, ICCV 2019, arXiv 1904.01866"
-    taps: tuple[str, ...] = ("neck",)  # from early to late: the term of each earlier one is halved once more
-    scale: str = "mean"  # over values; "published" is their sum / 1000, meant for maps of a few thousand values: 20 million here
-    margin: str = "estimated"  # or "zero": a switched-off cell need only be switched off
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(f"{self.name}.scale", self.scale, SCALES)
-        check_choice(f"{self.name}.margin", self.margin, ("estimated", "zero"))
-        if not self.taps:
-            raise InputError(f"{self.name}.taps is empty; name a map such as 'neck'")
+    taps: Taps = ("neck",)  # from early to late: the term of each earlier one is halved once more
+    scale: Literal["mean", "published"] = "mean"  # over values; "published" is their sum / 1000, meant for a few thousand values: 20 million here
+    margin: Literal["estimated", "zero"] = "estimated"  # or "zero": a switched-off cell need only be switched off
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Overhaul:
         check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")

@@ -18,23 +18,24 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_choice, check_taps, shared_taps
-from lidistill.distillation.edges import EDGES, POOLINGS, EdgeEncoder, NeighbourGraphs, encoded_spread, graph_distance
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps, shared_taps
+from lidistill.distillation.edges import Edge, EdgeEncoder, NeighbourGraphs, Pooling, encoded_spread, graph_distance
 from lidistill.distillation.parts import find_tap, full_precision, resampled
 from lidistill.ops.neighbours import k_nearest
 from lidistill.ops.precision import as_full
+from lidistill.settings import Count, Names, Positive, Seed, Whole
 from lidistill.types import Batch, DetectorOutput, FeatureMap, FeatureSet, InputError, Losses, TapSpec
 
 PREFERRED_TAPS = ("encoder", "bev.*", "neck", "points")
-FORMS = ("paper", "released")
-SCOPES = ("sample", "batch")
-SAMPLINGS = ("top", "random", "mixed", "bottom")
-IMPORTANCES = ("occupancy", "channel_max")
+Sampling = Literal["top", "random", "mixed", "bottom"]
+Neighbours = Annotated[Whole, Field(ge=1, le=4096)]
+ChannelsOrNone = Annotated[Whole, Field(ge=0, le=4096)]
 
 BATCH_QUERIES = 6000  # released code, for a batch of six frames
 FRAME_QUERIES = 1000  # the same number a frame
@@ -52,34 +53,20 @@ class PointDistillerConfig(MethodConfig):
 
     name: ClassVar[str] = "pointdistiller"
     paper: ClassVar[str] = "PointDistiller, CVPR 2023, arXiv 2205.11098"
-    taps: tuple[str, ...] = ()  # empty: the first of encoder, bev.*, neck, points that both networks offer; no sets with rows of another size
-    form: str = "paper"  # or "released"
-    num_queries: int | None = None  # graphs a frame, or a batch with scope "batch"; None: 1000 or 6000; fewer where there are fewer rows
-    num_neighbours: int = 128  # edges a graph, the centre's own included; fewer where there are fewer rows
-    channels: int = 0  # of an encoded edge; 0: the student's tap width
-    temperature: float | None = None  # in units of importance; None: 0.01 points in the released form, else the one at which half of the graphs count
+    taps: Names = ()  # empty: the first of encoder, bev.*, neck, points that both networks offer; no sets with rows of another size
+    form: Literal["paper", "released"] = "paper"  # or "released"
+    num_queries: Count | None = None  # graphs a frame, or a batch with scope "batch"; None: 1000 or 6000; fewer where there are fewer rows
+    num_neighbours: Neighbours = 128  # edges a graph, the centre's own included; fewer where there are fewer rows
+    channels: ChannelsOrNone = 0  # of an encoded edge; 0: the student's tap width
+    temperature: Positive | None = None  # of importance; None: 0.01 points in the released form, else the one at which half of the graphs count
     reweight: bool = True  # False: all graphs weigh the same, and in the released form the loss is another
-    scope: str | None = None  # None: "sample"; in the released form "batch" for sets
-    sampling: str = "top"  # which rows are centres, by importance; or "random", "mixed", "bottom"
-    importance: str | None = None  # None: the tap's occupancy where it has one, else the largest teacher channel
-    edge: str = "concat"  # neighbour, centre; or "residual": centre minus neighbour, centre
-    pooling: str = "none"  # over the edges of a graph, before the distance
+    scope: Literal["sample", "batch"] | None = None  # None: "sample"; in the released form "batch" for sets
+    sampling: Sampling = "top"  # which rows are centres, by importance; or "random", "mixed", "bottom"
+    importance: Literal["occupancy", "channel_max"] | None = None  # None: the tap's occupancy where it has one, else the largest teacher channel
+    edge: Edge = "concat"  # neighbour, centre; or "residual": centre minus neighbour, centre
+    pooling: Pooling = "none"  # over the edges of a graph, before the distance
     train_teacher_encoder: bool = True  # False: it keeps its random start, and so cannot collapse
-    seed: int = 0  # of "random" and "mixed" sampling
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for key, known in (("form", FORMS), ("sampling", SAMPLINGS), ("edge", EDGES), ("pooling", POOLINGS)):
-            check_choice(f"{self.name}.{key}", getattr(self, key), known)
-        if self.scope is not None:
-            check_choice(f"{self.name}.scope", self.scope, SCOPES)
-        if self.importance is not None:
-            check_choice(f"{self.name}.importance", self.importance, IMPORTANCES)
-        for key, smallest in (("num_queries", 1), ("num_neighbours", 1), ("channels", 0)):
-            if getattr(self, key) is not None:
-                check_at_least(f"{self.name}.{key}", getattr(self, key), smallest)
-        if self.temperature is not None and not 0 < self.temperature < float("inf"):
-            raise InputError(f"{self.name}.temperature is {self.temperature}; give a finite number above 0")
+    seed: Seed = 0  # of "random" and "mixed" sampling
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> PointDistiller:
         taps = self.taps or shared_taps(self.name, PREFERRED_TAPS, _without_other_rows(teacher_specs, student_specs), student_specs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,8 @@ from lidistill.ops.box_codes import decode_anchors, decode_centers
 from lidistill.ops.boxes import envelopes
 from lidistill.ops.heatmaps import gaussian_radius
 from lidistill.ops.nms import nms_axis_aligned
-from lidistill.types import OBJECT_MAPS, DetectorOutput, HeadOutput, InputError, Settings
+from lidistill.settings import BoxCount, CellsOrNone, InnerShare, Settings, Share
+from lidistill.types import OBJECT_MAPS, DetectorOutput, HeadOutput, InputError
 
 CENTER_CODES = ("offset", "height", "size", "rotation")  # the maps that make the code of a box, in the order of ops.box_codes.encode_centers
 
@@ -25,23 +27,15 @@ BOX_SIZE = 7
 class ProposalSettings(Settings):
     """Which places count, and how much around them belongs to them."""
 
-    score_threshold: float = 0.3  # lowest score of a proposal
-    max_proposals: int = 100  # best of a frame, all heads together
-    max_before: int = 1000  # best anchors of a frame before suppression
-    nms_threshold: float = 0.1  # overlap of anchor heads' boxes, turned to the nearest axis, above which the lower score goes, whatever its class
-    min_cells: int = 3  # a side of the region around an anchor head's box
-    gaussian_overlap: float = 0.1  # of the radius around a centre head's peak, as when its targets are drawn
-    min_radius: int = 2  # of it, in cells
+    place: ClassVar[str] = "proposals"
 
-    def __post_init__(self) -> None:
-        for key in ("score_threshold", "nms_threshold"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise InputError(f"proposals.{key} is {getattr(self, key)}; give a number between 0 and 1")
-        if not 0 < self.gaussian_overlap < 1:
-            raise InputError(f"proposals.gaussian_overlap is {self.gaussian_overlap}; give a number between 0 and 1")
-        for key, smallest in (("max_proposals", 1), ("max_before", 1), ("min_cells", 0), ("min_radius", 0)):
-            if getattr(self, key) < smallest:
-                raise InputError(f"proposals.{key} is {getattr(self, key)}; give a number of at least {smallest}")
+    score_threshold: Share = 0.3  # lowest score of a proposal
+    max_proposals: BoxCount = 100  # best of a frame, all heads together
+    max_before: BoxCount = 1000  # best anchors of a frame before suppression
+    nms_threshold: Share = 0.1  # overlap of anchor heads' boxes, turned to the nearest axis, above which the lower score goes, whatever its class
+    min_cells: CellsOrNone = 3  # a side of the region around an anchor head's box
+    gaussian_overlap: InnerShare = 0.1  # of the radius around a centre head's peak, as when its targets are drawn
+    min_radius: CellsOrNone = 2  # of it, in cells
 
 
 @dataclass(frozen=True)

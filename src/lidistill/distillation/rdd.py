@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_choice, check_taps
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.disparity import (
     descended_mask,
     gaussian_information,
@@ -46,18 +47,9 @@ from lidistill.distillation.paired_heads import HeadComparison, pair_differences
 from lidistill.distillation.parts import full_precision, same_grid
 from lidistill.distillation.proposals import Proposals, ProposalSettings, find_proposals
 from lidistill.ops.roi import RoiReading, regions_in_cells, roi_reading
+from lidistill.settings import CountOrNone, NonNegative, Number, Share, Side, Softness, Text, Whole
 from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses
 
-CHOICES = {
-    "order": ("align", "literal"),
-    "align_on": ("map", "regions"),
-    "softmax": ("channel", "spatial"),
-    "disparity": ("norm", "gaussian_mi"),
-    "mask": ("hard", "soft", "topk", "gd"),
-    "lambda_mode": ("absolute", "quantile"),
-    "boxes": ("deltas", "decoded"),
-    "logit_reduction": ("mean", "sum"),
-}
 NORM_EPSILON = 1e-5  # as in PyTorch's BatchNorm
 QUIET_STEPS = 500  # in a row without a pair, or with all or none selected, before a warning
 
@@ -69,38 +61,31 @@ class RddConfig(MethodConfig):
     name: ClassVar[str] = "rdd"
     paper: ClassVar[str] = "Representation disparity-aware distillation, ICCV 2023, arXiv 2308.10308"
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
-    tap: str = "neck"  # any map that both networks have
-    feature_weight: float = 0.2  # alpha 1
-    logit_weight: float = 0.2  # alpha 2; 0 teaches by features alone
-    temperature: float = 4.0  # tau
-    crop: int = 7  # cells a side
+    tap: Text = "neck"  # any map that both networks have
+    feature_weight: NonNegative = 0.2  # alpha 1
+    logit_weight: NonNegative = 0.2  # alpha 2; 0 teaches by features alone
+    temperature: Softness = 4.0  # tau
+    crop: Side = 7  # cells a side
     proposals: ProposalSettings = field(default_factory=ProposalSettings)
-    fallback_threshold: float = 0.1  # score from which proposals count where there are fewer pairs than fallback_pairs
-    fallback_pairs: int = 10  # of a batch
-    order: str = "align"  # widen, crop, soften; or "literal", as printed: soften, then widen
-    align_on: str = "map"  # where the widening takes its statistics; or "regions", the touched cells
-    softmax: str = "channel"  # over channels; or "spatial", over the cells of a crop
-    disparity: str = "norm"  # distance of two crops; or "gaussian_mi", the information of Gaussian patches
-    mask: str = "hard"  # which pairs teach: those above lambda; or "soft", "topk", "gd"
-    lambda_value: float = 0.1  # disparity that a pair must exceed; with lambda_mode "quantile" the share of the pairs left out
-    lambda_mode: str = "absolute"  # or "quantile"
-    ramp: float = 0.1  # of the soft mask, in units of disparity
-    topk_share: float = 0.6  # IDa-Det's (ECCV 2022)
-    descent_steps: int = 5  # of "gd"; the paper names neither steps nor rate
-    descent_rate: float = 1.0  # of "gd"
-    boxes: str = "deltas"  # compared as codes or as decoded boxes, yaw by the sine of the difference
-    logit_reduction: str = "mean"  # over the places of a window; "sum" makes large objects weigh more
+    fallback_threshold: Share = 0.1  # score from which proposals count where there are fewer pairs than fallback_pairs
+    fallback_pairs: CountOrNone = 10  # of a batch
+    order: Literal["align", "literal"] = "align"  # widen, crop, soften; or "literal", as printed: soften, then widen
+    align_on: Literal["map", "regions"] = "map"  # where the widening takes its statistics; or "regions", the touched cells
+    softmax: Literal["channel", "spatial"] = "channel"  # over channels; or "spatial", over the cells of a crop
+    disparity: Literal["norm", "gaussian_mi"] = "norm"  # distance of two crops; or "gaussian_mi", the information of Gaussian patches
+    mask: Literal["hard", "soft", "topk", "gd"] = "hard"  # which pairs teach: those above lambda; or "soft", "topk", "gd"
+    lambda_value: NonNegative = 0.1  # disparity that a pair must exceed; with lambda_mode "quantile" the share of the pairs left out
+    lambda_mode: Literal["absolute", "quantile"] = "absolute"  # or "quantile"
+    ramp: Annotated[Number, Field(ge=1e-6, le=1e6)] = 0.1  # of the soft mask, in units of disparity
+    topk_share: Share = 0.6  # IDa-Det's (ECCV 2022)
+    descent_steps: Annotated[Whole, Field(ge=0, le=1000)] = 5  # of "gd"; the paper names neither steps nor rate
+    descent_rate: NonNegative = 1.0  # of "gd"
+    boxes: Literal["deltas", "decoded"] = "deltas"  # compared as codes or as decoded boxes, yaw by the sine of the difference
+    logit_reduction: Literal["mean", "sum"] = "mean"  # over the places of a window; "sum" makes large objects weigh more
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for key, known in CHOICES.items():
-            check_choice(f"{self.name}.{key}", getattr(self, key), known)
-        smallest = {"feature_weight": 0, "logit_weight": 0, "temperature": 1e-3, "crop": 1, "fallback_pairs": 0, "lambda_value": 0}
-        for key, value in {**smallest, "ramp": 1e-6, "descent_steps": 0, "descent_rate": 0, "fallback_threshold": 0, "topk_share": 0}.items():
-            check_at_least(f"{self.name}.{key}", getattr(self, key), value)
-        for key in ("topk_share", "fallback_threshold", *(("lambda_value",) if self.lambda_mode == "quantile" else ())):
-            if getattr(self, key) > 1:
-                raise InputError(f"{self.name}.{key} is {getattr(self, key)}; give a share between 0 and 1")
+        if self.lambda_mode == "quantile" and self.lambda_value > 1:
+            raise InputError(f"{self.name}.lambda_value is {self.lambda_value}; give a share between 0 and 1")
         if self.disparity == "gaussian_mi" and self.lambda_mode == "absolute" and self.mask in ("hard", "soft"):
             raise InputError(f"{self.name}: no information lies below 0, so none would be selected; use lambda_mode=quantile, mask=topk or mask=gd")
         if self.order == "literal" and self.softmax == "spatial":

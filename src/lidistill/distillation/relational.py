@@ -8,22 +8,22 @@ few: two have one distance, which says nothing once it is divided by their mean.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least, check_choice, check_taps
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.maps import paired_maps
 from lidistill.distillation.objects import object_cells
 from lidistill.distillation.parts import full_precision
 from lidistill.distillation.relations import angles, scaled_distances
 from lidistill.ops.boxes import envelopes
 from lidistill.ops.roi import regions_in_cells, roi_align
+from lidistill.settings import NonNegative, Taps, Whole
 from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses
-
-EXAMPLES = ("objects", "frames")
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,11 @@ class RelationalConfig(MethodConfig):
     name: ClassVar[str] = "relational"
     paper: ClassVar[str] = "Relational knowledge distillation, CVPR 2019, arXiv 1904.05068"
     needs: ClassVar[tuple[str, ...]] = ("boxes",)
-    taps: tuple[str, ...] = ("neck",)  # any maps that both networks have
-    over: str = "objects"  # or "frames": what an example is
-    distance_weight: float = 25.0  # of the distances between examples
-    angle_weight: float = 50.0  # of the angles between triples of examples
-    most_objects: int = 32  # a frame; angles take the cube of the objects of a batch
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(f"{self.name}.over", self.over, EXAMPLES)
-        for key in ("distance_weight", "angle_weight"):
-            check_at_least(f"{self.name}.{key}", getattr(self, key), 0)
-        check_at_least(f"{self.name}.most_objects", self.most_objects, 1)
+    taps: Taps = ("neck",)  # any maps that both networks have
+    over: Literal["objects", "frames"] = "objects"  # or "frames": what an example is
+    distance_weight: NonNegative = 25.0  # of the distances between examples
+    angle_weight: NonNegative = 50.0  # of the angles between triples of examples
+    most_objects: Annotated[Whole, Field(ge=1, le=1000)] = 32  # a frame; angles take the cube of the objects of a batch
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Relational:
         check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")

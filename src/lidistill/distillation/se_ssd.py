@@ -16,14 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs
 from lidistill.distillation.objects import object_vectors
 from lidistill.distillation.paired_heads import check_heads
 from lidistill.distillation.parts import full_precision
 from lidistill.distillation.proposals import BOX_SIZE, Proposals, ProposalSettings, boxes_said, find_proposals
 from lidistill.ops.iou import overlap_bev
 from lidistill.ops.precision import as_full
-from lidistill.types import OBJECT_MAPS, Batch, DetectorOutput, InputError, Losses
+from lidistill.settings import BoxCount, NonNegative, Share, Softness
+from lidistill.types import OBJECT_MAPS, Batch, DetectorOutput, Losses
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,13 @@ class SeSsdConfig(MethodConfig):
     name: ClassVar[str] = "se_ssd"
     paper: ClassVar[str] = "SE-SSD: self-ensembling single-stage object detector from point cloud, CVPR 2021, arXiv 2104.09804"
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
-    warmup_share: float = 0.25  # share of the training over which the weight grows from 0; 15 of 60 epochs
-    score_threshold: float = 0.3  # from which a box of either network counts
-    min_overlap: float = 0.7  # seen from above, above which two boxes are one object
-    box_weight: float = 1.0  # of the matched boxes' error
-    score_weight: float = 1.0  # of their scores' error
-    beta: float = 1.0  # where smooth L1 turns from square to straight, in metres, radians or scores
-    max_boxes: int = 500  # best of a frame and network
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for key in ("score_threshold", "min_overlap"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise InputError(f"{self.name}.{key} is {getattr(self, key)}; give a number between 0 and 1")
-        for key, smallest in (("box_weight", 0), ("score_weight", 0), ("beta", 1e-3), ("max_boxes", 1)):
-            check_at_least(f"{self.name}.{key}", getattr(self, key), smallest)
+    warmup_share: Share = 0.25  # share of the training over which the weight grows from 0; 15 of 60 epochs
+    score_threshold: Share = 0.3  # from which a box of either network counts
+    min_overlap: Share = 0.7  # seen from above, above which two boxes are one object
+    box_weight: NonNegative = 1.0  # of the matched boxes' error
+    score_weight: NonNegative = 1.0  # of their scores' error
+    beta: Softness = 1.0  # where smooth L1 turns from square to straight, in metres, radians or scores
+    max_boxes: BoxCount = 500  # best of a frame and network
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> SeSsd:
         check_heads(self.name, teacher_specs, student_specs)

@@ -14,6 +14,7 @@ from torch import Tensor
 from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.maps import paired_maps
 from lidistill.distillation.parts import FAINT, full_precision, unit_rows
+from lidistill.settings import NonNegative, Taps
 from lidistill.types import Batch, DetectorOutput, Losses
 
 FAINT_SHARE = 1e-3  # of all inner products, as one vector, that a frame's must exceed to count
@@ -23,8 +24,8 @@ FAINT_SHARE = 1e-3  # of all inner products, as one vector, that a frame's must 
 class SimilarityConfig(MethodConfig):
     name: ClassVar[str] = "similarity"
     paper: ClassVar[str] = "Similarity-preserving knowledge distillation, ICCV 2019, arXiv 1907.09682"
-    weight: float = 3000.0  # the paper's gamma on CIFAR-10
-    taps: tuple[str, ...] = ("neck",)  # any maps that both networks have
+    weight: NonNegative = 3000.0  # the paper's gamma on CIFAR-10
+    taps: Taps = ("neck",)  # any maps that both networks have
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Similarity:
         check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")

@@ -17,14 +17,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_at_least
+from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs
 from lidistill.distillation.logits import CODE_SIZE, code_error
 from lidistill.distillation.objects import ObjectRows, map_size, object_cells, object_vectors, positive_anchors
 from lidistill.distillation.paired_heads import check_heads, paired_heads, same_anchor
 from lidistill.distillation.parts import full_precision, resampled, same_grid
 from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
 from lidistill.ops.precision import as_full
-from lidistill.types import OBJECT_MAPS, Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, Losses
+from lidistill.settings import CellsOrNone, InnerShare, NonNegative, Softness
+from lidistill.types import OBJECT_MAPS, Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, Losses
 
 SCORE_FLOOR = 1e-4  # scores are kept this far from 0 and 1, as in the detection loss
 MASK_FLOOR = 1e-6  # added to the sum of the mask
@@ -39,20 +40,12 @@ class SparseKDConfig(MethodConfig):
     name: ClassVar[str] = "sparsekd"
     paper: ClassVar[str] = "Towards efficient 3D object detection with knowledge distillation, NeurIPS 2022, arXiv 2205.15156"
     needs: ClassVar[tuple[str, ...]] = ("boxes", "predictions")
-    heatmap_weight: float = 10.0  # of centre heads' scores
-    class_weight: float = 15.0  # of anchor heads' scores
-    box_weight: float = 0.2  # of the boxes at objects
-    box_beta: float = 1 / 9  # of anchor heads: where smooth L1 turns from square to straight, as in the detection loss
-    gaussian_overlap: float = 0.1  # of the Gaussians around labelled objects, as when the targets of a centre head are drawn
-    min_radius: int = 2  # of them, in cells
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for key in ("heatmap_weight", "class_weight", "box_weight", "min_radius"):
-            check_at_least(f"{self.name}.{key}", getattr(self, key), 0)
-        check_at_least(f"{self.name}.box_beta", self.box_beta, 1e-3)
-        if not 0 < self.gaussian_overlap < 1:
-            raise InputError(f"{self.name}.gaussian_overlap is {self.gaussian_overlap}; give an overlap between 0 and 1")
+    heatmap_weight: NonNegative = 10.0  # of centre heads' scores
+    class_weight: NonNegative = 15.0  # of anchor heads' scores
+    box_weight: NonNegative = 0.2  # of the boxes at objects
+    box_beta: Softness = 1 / 9  # of anchor heads: where smooth L1 turns from square to straight, as in the detection loss
+    gaussian_overlap: InnerShare = 0.1  # of the Gaussians around labelled objects, as when the targets of a centre head are drawn
+    min_radius: CellsOrNone = 2  # of them, in cells
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> SparseKD:
         check_heads(self.name, teacher_specs, student_specs)

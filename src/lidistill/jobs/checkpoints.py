@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from lidistill.data import parse_source
@@ -22,7 +21,7 @@ def import_run(checkpoint: str | Path, *, source: str, model: str, data: str, ou
         raise InputError(f"{folder.path} already holds a run; choose another --out")
     settings = parse_source(data)
     config, state, findings = import_checkpoint(Path(checkpoint), source, model, settings.spec.name)
-    experiment = replace(Experiment(role="teacher", data=settings, detector=config)).overridden(overrides)
+    experiment = Experiment(role="teacher", data=settings.with_classes(config.classes), detector=config).overridden(overrides)
     detector = experiment.detector.build()
     load_weights(detector, state, checkpoint)
     save_weights(folder.checkpoint, detector)

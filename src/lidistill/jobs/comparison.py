@@ -18,7 +18,7 @@ from lidistill.configuration import plain, read_yaml
 from lidistill.experiment import Experiment
 from lidistill.files import claimed, write_text
 from lidistill.jobs.cells import Cell, run_cells
-from lidistill.jobs.plan import Comparison, Row, check_alike, check_lessons, plan_cells
+from lidistill.jobs.plan import Comparison, Row, check_alike, check_lessons, first_seeds, plan_cells
 from lidistill.jobs.reporting import report
 from lidistill.jobs.runs import load_run, read_experiment
 from lidistill.jobs.setup import supervised
@@ -27,9 +27,10 @@ from lidistill.jobs.training import examine_teacher, train
 from lidistill.report.comparison import ComparedRow, write_comparison
 from lidistill.report.console import print_table
 from lidistill.run_folder import RunFolder, read_json
+from lidistill.settings import AtLeastOneProcess, checked
 from lidistill.types import InputError
 
-__all__ = ["Comparison", "Row", "compare"]
+__all__ = ["Comparison", "Row", "compare", "first_seeds"]
 
 
 def compare(plan: Comparison, out: str | Path, *, processes: int = 1, device: str = "auto", ray: str | None = None, certificate: bool = True) -> Path:
@@ -39,6 +40,7 @@ def compare(plan: Comparison, out: str | Path, *, processes: int = 1, device: st
     instead, on a file system that all of its machines share. `certificate=False` skips the examination of the teacher.
     """
     out = Path(out)
+    processes = checked(AtLeastOneProcess, processes, "--processes")
     finished = Path(plan.start).is_dir()
     teacher = Path(plan.start) if finished else out / "teacher"
     taught = supervised(plan.start, data=plan.data, seed=None if finished else plan.seeds[0], overrides=() if finished else plan.overrides)

@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
-from lidistill.configuration import read_yaml, settings_from
-from lidistill.detectors.base import WidthRule
-from lidistill.experiment import Distillation, Experiment, method_settings
+from pydantic import Field
+
+from lidistill.configuration import read_yaml, settings_from, split_override
+from lidistill.detectors.base import Compression, WidthRule
+from lidistill.experiment import Distillation, Experiment, check_labels, method_settings
 from lidistill.jobs.cells import Cell
 from lidistill.jobs.lessons import NO_METHOD, method_names
 from lidistill.jobs.methods import built
-from lidistill.types import InputError, Settings
+from lidistill.settings import Channels, Names, Seed, Settings, Text, Whole, checked
+from lidistill.types import InputError
 
 PLAIN = NO_METHOD
+Overrides = Annotated[tuple[str, ...], Field(max_length=1000)]
 
 
 @dataclass(frozen=True)
 class Row(Settings):
     """One kind of student."""
 
-    name: str
-    methods: tuple[str, ...] = ()  # none: the plain student, or the teacher's labels alone
-    overrides: tuple[str, ...] = ()  # of the lessons only, for example methods.pointdistiller.reweight=false
+    name: Text
+    methods: Names = ()  # none: the plain student, or the teacher's labels alone
+    overrides: Overrides = ()  # of the lessons only, for example methods.pointdistiller.reweight=false
 
     def __post_init__(self) -> None:
         if not self.name or set(self.name) & set("/\\ "):
@@ -44,13 +49,13 @@ class Row(Settings):
 class Comparison(Settings):
     """What to compare, and under which budget."""
 
-    start: str  # the teacher's run folder; or a detector's name or a YAML file, from which a teacher is trained first
-    rows: tuple[Row, ...]
-    seeds: tuple[int, ...] = (0, 1, 2)
-    compression: float = 4.0
-    data: str | None = None
-    overrides: tuple[str, ...] = ()  # of every run, the teacher's own training included
-    multiple_of: int = 1  # the students' widths are multiples of it
+    start: Text  # the teacher's run folder; or a detector's name or a YAML file, from which a teacher is trained first
+    rows: Annotated[tuple[Row, ...], Field(max_length=1000)]
+    seeds: Annotated[tuple[Seed, ...], Field(max_length=1000)] = (0, 1, 2)
+    compression: Compression = 4.0
+    data: Text | None = None
+    overrides: Overrides = ()  # of every run, the teacher's own training included
+    multiple_of: Channels = 1  # the students' widths are multiples of it
 
     def __post_init__(self) -> None:
         names = [row.name for row in self.rows]
@@ -69,13 +74,19 @@ class Comparison(Settings):
 
     def changed(self, *, teacher: str | Path | None, seeds: int | None, overrides: Sequence[str]) -> Comparison:
         """With another teacher (and its data), so many seeds, and more overrides; None and nothing keep the recipe's own."""
+        replaced = {split_override(text)[0] for text in overrides}
         return replace(
             self,
             start=self.start if teacher is None else str(teacher),
             data=self.data if teacher is None else None,
-            seeds=self.seeds if seeds is None else tuple(range(seeds)),
-            overrides=(*self.overrides, *overrides),
+            seeds=self.seeds if seeds is None else first_seeds(seeds),
+            overrides=(*(old for old in self.overrides if split_override(old)[0] not in replaced), *overrides),
         )
+
+
+def first_seeds(count: int) -> tuple[int, ...]:
+    """The seeds 0, 1, ... of a row that is trained `count` times."""
+    return tuple(range(checked(Annotated[Whole, Field(ge=1, le=1000)], count, "--seeds")))
 
 
 def plan_cells(plan: Comparison, taught: Experiment, teacher: Path, out: Path) -> list[Cell]:
@@ -99,6 +110,7 @@ def plan_cells(plan: Comparison, taught: Experiment, teacher: Path, out: Path) -
 def check_alike(cells: Sequence[Cell], teacher: Experiment) -> None:
     """An InputError unless the students differ in seed and lesson alone, and the teacher's boxes are taken from its maps as theirs are."""
     first = cells[0].experiment
+    check_labels(teacher.detector, first.data.spec, "teacher")
     for cell in cells[1:]:
         for key in ("data", "detector", "training", "augmentation"):
             if getattr(cell.experiment, key) != getattr(first, key):

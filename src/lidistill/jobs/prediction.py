@@ -18,6 +18,7 @@ from lidistill.ops.camera import camera_objects
 from lidistill.ops.kitti_text import write_objects
 from lidistill.progress import progress
 from lidistill.report.bev import draw_bev
+from lidistill.settings import Share, checked
 from lidistill.types import Boxes, CameraCalibration, Frame, InputError
 
 IMAGE_SIZE = (1242, 375)
@@ -46,6 +47,7 @@ def predict(
     hold every box; the picture those of at least `minimum_score`. A scan that cannot be read stops the command, or is reported and left out with
     `skip_bad`.
     """
+    minimum_score = checked(Share, minimum_score, "--minimum-score")
     loaded = load_run(run)
     spec, detector = loaded.experiment.data.spec, loaded.detector
     where = pick_device(device)

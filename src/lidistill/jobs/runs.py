@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 import lidistill
 from lidistill.deploy.profile import device_name
 from lidistill.detectors.base import Detector
+from lidistill.errors import shown
 from lidistill.experiment import Experiment
 from lidistill.run_folder import RunFolder
 from lidistill.training.checkpoint import load_weights, read_weights
@@ -49,12 +51,13 @@ def pick_device(device: str) -> torch.device:
     """ "auto" takes CUDA where there is one."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        picked = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"--device {device!r} is no device; use auto, cpu or cuda") from error
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", device):
+        raise InputError(f"--device {shown(device)} is no device that lidistill runs on; use auto, cpu or cuda, or one of several as cuda:1")
+    picked = torch.device(device)
     if picked.type == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this torch sees no CUDA device; use --device cpu, or install the CUDA build of torch")
+    if (picked.index or 0) >= max(1, torch.cuda.device_count()):
+        raise InputError(f"--device {device}: this torch sees {torch.cuda.device_count()} CUDA devices, numbered from 0")
     return picked
 
 

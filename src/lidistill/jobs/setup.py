@@ -13,6 +13,7 @@ from lidistill.data.loading import DataSettings
 from lidistill.detectors import DETECTORS
 from lidistill.detectors.base import WidthRule
 from lidistill.detectors.presets import preset
+from lidistill.errors import did_you_mean, shown
 from lidistill.experiment import Distillation, Experiment, method_settings
 from lidistill.jobs.lessons import NO_METHOD
 from lidistill.jobs.runs import read_experiment
@@ -41,7 +42,8 @@ def supervised(start: str, *, data: str | None = None, seed: int | None = None, 
     elif start in DETECTORS:
         base = _from_preset(start, parse_source(data or "simulated"))
     else:
-        raise InputError(f"{start!r} is no detector, YAML file or run folder; detectors: {', '.join(sorted(DETECTORS))}")
+        hint = did_you_mean(start, DETECTORS) or f"detectors: {', '.join(sorted(DETECTORS))}"
+        raise InputError(f"{shown(start)} is no detector, YAML file or run folder; {hint}")
     return _finished(base, data, seed, overrides)
 
 
@@ -94,7 +96,7 @@ def _from_preset(detector: str, data: DataSettings) -> Experiment:
 
 def _finished(base: Experiment, data: str | None, seed: int | None, overrides: Sequence[str]) -> Experiment:
     if data is not None:
-        base = replace(base, data=parse_source(data))
+        base = replace(base, data=parse_source(data).with_classes(base.detector.classes))
     if seed is not None:
         base = replace(base, seed=seed)
     return base.overridden(overrides)

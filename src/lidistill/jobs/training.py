@@ -15,7 +15,7 @@ from lidistill.distillation.certificate import certify
 from lidistill.distillation.initialisation import RANDOM, initialised
 from lidistill.evaluation.predict import predict
 from lidistill.evaluation.scores import Scores
-from lidistill.experiment import Distillation, Experiment
+from lidistill.experiment import Distillation, Experiment, check_labels
 from lidistill.files import claimed
 from lidistill.jobs.evaluation import evaluate, score_frames, spread
 from lidistill.jobs.runs import Run, load_run, pick_device, provenance, read_experiment
@@ -43,6 +43,8 @@ def train(experiment: Experiment, out: str | Path, *, resume: bool = False, devi
 
 def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str, certificate: bool) -> Scores | None:
     first = is_first_process()
+    if experiment.distillation is not None:
+        check_labels(read_experiment(RunFolder(Path(experiment.distillation.teacher))).detector, experiment.data.spec, "teacher")
     if first:
         _claim(folder, experiment, resume)
     where = pick_device(device)

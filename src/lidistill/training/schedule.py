@@ -28,13 +28,16 @@ def build_optimizer(module: nn.Module, settings: TrainingSettings, undecayed: Co
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainingSettings, total_steps: int) -> OneCycleLR:
-    """Cosine up to the peak and down again; beta 1 goes the other way."""
+    """Cosine up to the peak and down again; beta 1 goes the other way. Where the warm-up is one step or less, the first step has the peak's rate."""
     high, low = settings.momentum
+    total_steps = max(total_steps, 2)
+    # OneCycleLR reaches the peak at step pct_start * total_steps - 1 and divides by that number; just below 0 it starts at the peak.
+    at_once = settings.warmup_share * total_steps <= 1
     return OneCycleLR(
         optimizer,
         max_lr=settings.learning_rate,
-        total_steps=max(total_steps, 2),
-        pct_start=settings.warmup_share,
+        total_steps=total_steps,
+        pct_start=(1 - 1e-9) / total_steps if at_once else settings.warmup_share,
         div_factor=settings.start_divisor,
         final_div_factor=settings.end_divisor,
         base_momentum=low,

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from rich.console import Console
@@ -28,7 +28,8 @@ from lidistill.training.ranks import is_first_process
 from lidistill.training.stored_outputs import FrameRecord, Part, join, read_record, record_of, write_record
 from lidistill.types import Anchors, Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, InputError, Voxels
 
-PRECISIONS = ("float32", "float16")
+CachePrecision = Literal["float32", "float16"]
+PRECISIONS = get_args(CachePrecision)
 HEADS, BOXES = "heads", "boxes"  # the parts of an output beside its taps
 
 
