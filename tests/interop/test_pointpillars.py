@@ -13,6 +13,8 @@ import torch
 from lidistill.detectors import WidthRule
 from lidistill.interop import import_checkpoint
 from lidistill.interop.anchor_heads import ANCHOR_CONVENTIONS
+from lidistill.jobs.checkpoints import import_run
+from lidistill.jobs.runs import load_run
 from lidistill.types import InputError
 from tests.interop.figures import GRID, NOTE, PATH, SOURCES, frame, observe
 from tests.interop.formula_weights import digest, formula_state, small_table, write_checkpoint
@@ -133,6 +135,20 @@ def test_the_meta_data_may_name_fewer_classes(tmp_path):
     config.build().load_state_dict(weights)
     with pytest.raises(InputError, match=r"scores 1 classes, but 3 are named \(Car, Pedestrian, Cyclist\); give the names"):
         import_checkpoint(path)
+
+
+def test_a_run_of_a_file_with_fewer_classes_has_the_labels_of_these_alone(tmp_path):
+    state = formula_state(small_table("mmdet3d"))
+    for name, width in (("conv_cls", 1), ("conv_reg", 7), ("conv_dir_cls", 2)):
+        for kind in ("weight", "bias"):
+            state[f"bbox_head.{name}.{kind}"] = state[f"bbox_head.{name}.{kind}"][: 2 * width]
+    path = write_checkpoint(tmp_path / "a.pth", "mmdet3d", state)
+    content = torch.load(path, weights_only=False)
+    content["meta"]["dataset_meta"]["classes"] = ["Pedestrian"]
+    torch.save(content, path)
+    folder = import_run(path, source="mmdet3d", model="pointpillars", data="kitti:/data/kitti", out=tmp_path / "run")
+    experiment = load_run(folder.path).experiment
+    assert experiment.detector.classes == experiment.data.spec.classes == ("Pedestrian",)
 
 
 def test_widths_and_depths_are_read_from_the_weights(tmp_path, source):

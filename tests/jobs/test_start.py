@@ -72,3 +72,14 @@ def test_an_unknown_start_is_named(teacher):
 def test_the_jobs_are_listed_for_whoever_looks():
     assert {"train", "distilled", "compare", "load_run"} <= set(dir(jobs))
     assert all(callable(getattr(jobs, name)) for name in jobs.__all__)
+
+
+def test_a_teacher_of_other_classes_than_the_students_data_is_refused_before_anything_is_rendered(teacher, tmp_path):
+    folder, _ = teacher
+    anchor = "{name: Car, size: [3.9, 1.6, 1.56], bottom_z: -1.78, matched: 0.6, unmatched: 0.45}"
+    only_cars = ["data.classes=[Car]", "detector.classes=[Car]", f"detector.head.anchors=[{anchor}]", f"data.root={tmp_path / 'streets'}"]
+    experiment = jobs.distilled(str(folder), compression=4, methods=["logits"], overrides=only_cars)
+    with pytest.raises(InputError, match=r"the teacher's classes are \[Car,Pedestrian,Cyclist\] and those of the data \[Car\]"):
+        jobs.train(experiment, tmp_path / "student", device="cpu", certificate=False)
+    assert not (tmp_path / "streets").exists()
+    assert not (tmp_path / "student" / "experiment.yaml").exists()

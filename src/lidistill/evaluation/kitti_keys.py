@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lidistill.errors import did_you_mean, shown
 from lidistill.evaluation.curves import AVERAGED_POINTS
 from lidistill.types import InputError
 
@@ -34,9 +34,8 @@ class ScoreKey:
         known = {str(key): key for key in score_keys(classes)}
         if text in known:
             return known[text]
-        near = difflib.get_close_matches(text, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"classes are {', '.join(classes)}."
-        raise InputError(f"unknown score {text!r}; {hint} A score is named level/metric/class/points/difficulty, such as {MAIN!r}")
+        hint = did_you_mean(text, known) or f"classes are {', '.join(classes)}."
+        raise InputError(f"unknown score {shown(text)}; {hint} A score is named level/metric/class/points/difficulty, such as {MAIN!r}")
 
 
 def score_keys(classes: Sequence[str]) -> list[ScoreKey]:

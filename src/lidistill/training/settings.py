@@ -31,7 +31,7 @@ def _as_text(value: Any) -> Any:
 
 
 Rate = Annotated[Number, Field(gt=0, le=100)]
-Epochs = Annotated[Number, Field(ge=0, le=100_000)]
+Epochs = Annotated[Number, Field(gt=0, le=100_000)]
 Frames = Annotated[Whole, Field(ge=1, le=4096)]  # in a batch
 Precision = Annotated[Literal["32", "bf16", "fp16"], BeforeValidator(_as_text)]
 # What a run on several processors can resume from and be scored after: every process holds the whole model.
@@ -71,8 +71,6 @@ class TrainingSettings(Settings):
     keep_best: bool = False  # hand on the best validated weights instead of the last
 
     def __post_init__(self) -> None:
-        if self.steps == 0 and self.epochs == 0:
-            raise InputError("training.steps and training.epochs ask for no training; set one of them above 0")
         if self.keep_best and not self.validate_every:
             raise InputError("training.keep_best needs validation while training; set training.validate_every to a number of steps")
 
