@@ -136,7 +136,7 @@ def test_plain_and_distilled_student_differ_in_nothing_but_the_lessons(teacher):
 
 @pytest.mark.parametrize(
     "start, message",
-    [("pointpillar", "is no detector, YAML file or run folder"), ("none.yaml", "none.yaml: cannot be read"), (".", "not a run folder")],
+    [("pointpillar", "is no detector, YAML file or run folder"), ("none.yaml", "none.yaml: missing"), (".", "not a run folder")],
 )
 def test_a_start_that_is_nothing_is_refused(start, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
+from lidistill import reading
 from lidistill.errors import InputError, shown, unknown_key, unknown_name
 from lidistill.settings import settings_from
 
@@ -61,10 +60,7 @@ def apply_overrides(content: dict[str, Any], texts: Sequence[str]) -> None:
 
 
 def _apply_override(content: dict[str, Any], key: str, value: str, where: str) -> None:
-    try:
-        parsed = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: dates that do not exist, numbers of thousands of digits
-        raise InputError(f"{where}: the value is not valid YAML; quote it if it is text") from error
+    parsed = reading.parse_yaml(value, where, "give a value in YAML, quoted if it is text")
     parts = key.split(".")
     if parts[0] == "methods":
         parts.insert(0, "distillation")
@@ -93,15 +89,5 @@ def _child(place: Any, part: str, key: str, where: str) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping, or an InputError that names the file and line."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a configuration file, a preset or a run folder") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1} " if mark else ""
-        raise InputError(f"{path}: {line}is not valid YAML; check its indentation and quotes") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no settings; start from a run's experiment.yaml")
-    return content
+    """A YAML mapping of settings, or an InputError that names the file and line."""
+    return reading.read_yaml(path, "check it against a run's experiment.yaml, or start from a preset")

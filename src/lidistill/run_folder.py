@@ -23,8 +23,11 @@ from typing import Any
 
 import yaml
 
+from lidistill import reading
 from lidistill.files import write_text
 from lidistill.types import InputError
+
+LOG_REMEDY = "delete that line: the log is for curves only"
 
 
 @dataclass(frozen=True)
@@ -83,42 +86,36 @@ class RunFolder:
         """The resolved settings as plain containers."""
         if not self.experiment.is_file():
             raise InputError(f"{self.path}: not a run folder (no {self.experiment.name}); give the --out folder of an earlier train or distill")
-        try:
-            content = yaml.safe_load(self.experiment.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise InputError(f"{self.experiment}: not valid YAML ({error}); restore it from the run's backup or train again") from error
-        if not isinstance(content, dict):
-            raise InputError(f"{self.experiment}: holds no settings; train again or restore the file")
-        return content
+        return reading.read_yaml(self.experiment, "restore the file from a backup, or train again")
 
     def write_experiment(self, settings: dict[str, Any]) -> None:
         write_text(self.experiment, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Logged steps in order; a line cut off by a kill is left out."""
-        if not self.log.is_file():
+        """Logged steps in order; a last line cut off by a kill is left out. InputError names a line that is no logged step."""
+        if not self.log.exists():
             return []
-        rows = []
-        for line in self.log.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
+        rows = reading.read_json_lines(self.log, LOG_REMEDY)
+        for row in rows:
+            _check_step(self.log, row)
         return rows
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or an InputError that names the file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: missing; run `lidistill evaluate` on its folder first") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: line {error.lineno} is not valid JSON; write it again with `lidistill evaluate`") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no JSON object; write it again with `lidistill evaluate`")
-    return content
+    return reading.read_json(path, "write it with `lidistill evaluate`")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _check_step(path: Path, row: dict[str, Any]) -> None:
+    """A row of the log has a whole number as its step, a text as its kind and numbers for the rest; null stands for one that was not finite."""
+    step = row.get("step")
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise InputError(f"{path}: a line has the step {step!r}, which is no whole number from 0 up; {LOG_REMEDY}")
+    for key, value in row.items():
+        kinds: tuple[type, ...] = (str,) if key == "kind" else (int, float, type(None))
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise InputError(f"{path}: at step {step} {key!r} is {value!r}, which no log holds there; {LOG_REMEDY}")

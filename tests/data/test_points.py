@@ -64,5 +64,5 @@ def test_missing_file_is_an_input_error_with_its_name(tmp_path):
 
 
 def test_folder_in_place_of_a_file_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match="could not be read"):
+    with pytest.raises(InputError, match="a folder, not a file"):
         read_bin(tmp_path)

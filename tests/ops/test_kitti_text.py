@@ -118,7 +118,7 @@ def test_known_names_match_without_case(written):
 def test_a_missing_file_and_a_binary_file_are_errors_that_name_them(tmp_path, written):
     with pytest.raises(InputError, match="no such file"):
         read_objects(tmp_path / "absent.txt")
-    with pytest.raises(InputError, match=r"000007\.txt: not a readable text file"):
+    with pytest.raises(InputError, match=r"000007\.txt: line 1 is not text in UTF-8"):
         read_objects(written(b"\x80\x81\xff"))
 
 

@@ -22,6 +22,7 @@ from lidistill.data.loading import DataSettings, FrameSource, parse_list
 from lidistill.data.points import read_bin
 from lidistill.ops import camera
 from lidistill.ops.kitti_text import KITTI_NAMES, read_objects
+from lidistill.reading import MissingFile, opened, read_text
 from lidistill.settings import Names, Text
 from lidistill.types import Boxes, CameraCalibration, CameraObjects, DatasetSpec, Frame, FrameMeta, InputError
 
@@ -99,8 +100,8 @@ class KittiData(DataSettings):
             return every_id(folder)
         path = root / name
         try:
-            return parse_list(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError):
+            return parse_list(read_text(path, "write one frame id a line"))
+        except MissingFile:
             key = f"{split}_split" if split in ("train", "val") else "train_split"
             raise InputError(
                 f"{path}: no list of frames for the split {split!r}; put the ids there, one a line (the usual 3712/3769 lists come with the public "
@@ -225,11 +226,9 @@ def read_calibration(path: str | Path, size: tuple[int, int]) -> CameraCalibrati
     """Camera 2 of a KITTI calibration file (P2, R0_rect, Tr_velo_to_cam; R_rect and Tr_velo_cam in older files)."""
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+        lines = read_text(path, "copy it again").splitlines()
+    except MissingFile:
         raise InputError(f"{path}: the calibration file is missing; unpack KITTI's calib archive, or write one (docs/data.md)") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable text file ({error}); copy it again") from error
     rows = {words[0].rstrip(":"): words[1:] for words in map(str.split, lines) if words}
     rectified = np.eye(4)
     rectified[:3, :3] = _matrix(path, rows, ("R0_rect", "R_rect"), (3, 3))
@@ -258,9 +257,9 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """Width and height in pixels from the header of a PNG file; KITTI's most common size where there is no file."""
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with opened(path, "copy it again, or remove it") as file:
             header = file.read(24)
-    except FileNotFoundError:
+    except MissingFile:
         return ASSUMED_IMAGE_SIZE
     if len(header) < 24 or not header.startswith(b"\x89PNG\r\n\x1a\n"):
         raise InputError(f"{path}: not a PNG image; copy it again, or remove it to assume {ASSUMED_IMAGE_SIZE[0]}x{ASSUMED_IMAGE_SIZE[1]} pixels")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 
+from lidistill.reading import MIB, MissingFile, opened
 from lidistill.types import InputError
 
 BYTES_A_VALUE = 4  # float32
+MOST_BYTES = 256 * MIB  # of one scan: 16 million points; ten sweeps of a 128-beam sensor take 50 MiB
 
 
 def read_bin(path: str | Path, columns: int = 4, drop_nonfinite: bool = False) -> np.ndarray:
@@ -19,12 +22,11 @@ def read_bin(path: str | Path, columns: int = 4, drop_nonfinite: bool = False) -
     """
     path = Path(path)
     try:
-        values = np.fromfile(path, dtype="<f4")
-        size = path.stat().st_size
-    except FileNotFoundError:
+        with opened(path, "check the path and its permissions", MOST_BYTES) as file:
+            values = np.fromfile(file, dtype="<f4")
+            size = file.seek(0, os.SEEK_END)
+    except MissingFile:
         raise InputError(f"{path}: the points file is missing; restore it or leave the frame out of the split") from None
-    except OSError as error:
-        raise InputError(f"{path}: could not be read ({error.strerror or error}); check the path and its permissions") from error
     if size % (BYTES_A_VALUE * columns):
         raise InputError(f"{path}: {size} bytes are no whole number of points of {columns} float32 values; {_what_fits(size, columns)}")
     points = values.reshape(-1, columns).astype(np.float32, copy=False)

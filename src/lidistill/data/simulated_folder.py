@@ -29,6 +29,7 @@ from lidistill.data.simulated_labels import calibration_text, camera_calibration
 from lidistill.files import write_text, written_aside
 from lidistill.ops.kitti_text import write_objects
 from lidistill.progress import progress as progress_line
+from lidistill.reading import read_json, read_text
 from lidistill.simulate import SIMULATOR_VERSION, SimulatorSettings, simulate_frame
 from lidistill.types import InputError
 
@@ -50,12 +51,9 @@ def claim_folder(out: Path, content: Mapping[str, Any]) -> None:
     """Mark `out` as made from `content`; InputError where it was made from something else."""
     path = out / MANIFEST
     if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise InputError(f"{path}: not readable ({error}); delete the folder, or choose another one") from error
+        found = read_json(path, "delete the folder, or choose another one")
         if found != content:
-            different = sorted(key for key in {*found, *content} if found.get(key) != content.get(key)) if isinstance(found, dict) else ["everything"]
+            different = sorted(key for key in {*found, *content} if found.get(key) != content.get(key))
             raise InputError(f"{path}: this folder was made with other settings ({', '.join(different)}); choose another folder, or delete this one")
         return
     if (out / "training").exists():
@@ -98,7 +96,7 @@ def write_lists(out: Path, splits: Mapping[str, Sequence[int]]) -> None:
     """The lists of frames under ImageSets; those that are there already are left alone."""
     for name, indices in splits.items():
         path, text = out / "ImageSets" / f"{name}.txt", "".join(f"{frame_id(index)}\n" for index in indices)
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if not path.exists() or read_text(path, "delete it, and it is written again") != text:
             write_text(path, text)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from lidistill.interop.checkpoint_files import SOURCES, ForeignCheckpoint, read_
 from lidistill.interop.conversion import IGNORED, Converted, check_shapes
 from lidistill.interop.pointpillars import convert_pointpillars
 from lidistill.interop.second import convert_second
+from lidistill.reading import sha256_of
 from lidistill.types import InputError, unknown_name
 
 Converter = Callable[[ForeignCheckpoint, str, Sequence[str] | None], Converted]
@@ -66,7 +66,7 @@ def import_checkpoint(
         "source": checkpoint.source,
         "version": checkpoint.version,
         "file": checkpoint.path.name,
-        "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
+        "sha256": sha256_of(path),
         "classes_in_file": list(converted.classes_in_file),
         "classes": list(converted.config.classes),
         "keys": len(converted.weights),

@@ -6,7 +6,6 @@ hoped for. Each cell is an ordinary run folder; what is finished is kept, what w
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from lidistill.jobs.runs import load_run, read_experiment
 from lidistill.jobs.setup import supervised
 from lidistill.jobs.step_cost import measure_steps
 from lidistill.jobs.training import examine_teacher, train
+from lidistill.reading import read_text, sha256_of
 from lidistill.report.comparison import ComparedRow, write_comparison
 from lidistill.report.console import print_table
 from lidistill.run_folder import RunFolder, read_json
@@ -83,8 +83,8 @@ def _keep_plan(out: Path, plan: Comparison) -> None:
 def _keep_teacher(out: Path, teacher: Path) -> None:
     """Students of two teachers never stand in one table: the teacher's weights are remembered by their hash."""
     path = out / "teacher.sha256"
-    digest = hashlib.sha256(RunFolder(teacher).checkpoint.read_bytes()).hexdigest()
-    if path.is_file() and path.read_text(encoding="utf-8").strip() != digest:
+    digest = sha256_of(RunFolder(teacher).checkpoint, "train the teacher again, or restore its folder")
+    if path.exists() and read_text(path, "choose another --out").strip() != digest:
         raise InputError(f"{teacher}: the teacher's weights have changed since the first students here were trained; choose another --out")
     write_text(path, digest + "\n")
 

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from lidistill.files import write_text
+from lidistill.reading import MIB, MissingFile, read_text
 from lidistill.types import CameraObjects, InputError, unknown_name
 
 KITTI_NAMES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc", "DontCare")
 LABEL_COLUMNS = 15
 RESULT_COLUMNS = 16
+MOST_BYTES = 16 * MIB  # of one file: 100,000 objects
 
 _COLUMN_NAMES = (
     *("name", "truncation", "occlusion", "alpha", "left", "top", "right", "bottom"),
@@ -35,11 +37,9 @@ def read_objects(path: str | Path, scores: bool | None = None, known_names: Coll
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
+        lines = read_text(path, "give a KITTI label or result file", MOST_BYTES).splitlines()
+    except MissingFile as error:
         raise InputError(f"{path}: no such file; every frame needs one, empty where nothing was found") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable text file ({error}); give a KITTI label or result file") from error
 
     spelling = None if known_names is None else {name.lower(): name for name in known_names}
     columns = {None: None, True: RESULT_COLUMNS, False: LABEL_COLUMNS}[scores]
