@@ -75,7 +75,7 @@ def test_simulate_writes_a_kitti_folder(tmp_path):
         (("import", "nowhere.pth", "--from", "openpcdet", "--model", "pointpillars", "--data", "kitti:/x", "--out", "y"), "nowhere.pth"),
         (("methods", "itdk"), "did you mean 'itkd'"),
         (("methods", "itkd", "--markdown"), "leave out itkd"),
-        (("compare", "nowhere.yaml", "--out", "x"), "nowhere.yaml: cannot be read"),
+        (("compare", "nowhere.yaml", "--out", "x"), "nowhere.yaml: missing"),
         (("simulate", "x", "--preset", "velodyne"), "kitti"),
     ],
 )

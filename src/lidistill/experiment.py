@@ -6,6 +6,8 @@ Defaults are the published values. Settings come from a preset, a YAML file or a
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -93,6 +95,11 @@ class Experiment(Settings):
             rest = {f.name: getattr(self.distillation, f.name) for f in fields(self.distillation) if f.name != "methods"}
             content["distillation"] = {**plain(rest), "methods": [named(method) for method in self.distillation.methods]}
         return content
+
+    @property
+    def digest(self) -> str:
+        """Tells experiments apart: SHA-256 of `to_dict`, in hexadecimal."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     @staticmethod
     def from_dict(content: Mapping[str, Any], where: str) -> Experiment:

@@ -149,7 +149,7 @@ def test_a_cut_file_is_said_to_be_damaged(tmp_path):
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
     with pytest.raises(InputError, match=r"absent\.pth: no such file"):
         read_checkpoint(tmp_path / "absent.pth")
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="a folder, not a file"):
         read_checkpoint(tmp_path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lidistill.reading import MissingFile
 from lidistill.types import InputError
+from lidistill.weights import checked_weights, load_tensors
 
 SOURCES = ("openpcdet", "mmdet3d", "det3d")
 
@@ -67,16 +68,18 @@ def read_checkpoint(path: str | Path) -> ForeignCheckpoint:
     if source is None:
         known = ", ".join(sorted(weights)[:3])
         raise InputError(f"{path}: weights with keys like {known or '(none)'} are of no tool known here; OpenPCDet, mmdetection3d and det3d are")
+    weights = checked_weights(weights, path, "download or copy it again")
     return ForeignCheckpoint(path=path, source=source, weights=weights, version=_version_of(content, meta), classes=_classes_of(meta))
 
 
 def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the path of a .pth checkpoint")
     try:
-        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols, which an error says better
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_harmless()):
+            return load_tensors(path, "give the path of a .pth checkpoint as the tool wrote it")
+    except MissingFile as error:
+        raise InputError(f"{path}: no such file; give the path of a .pth checkpoint") from error
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         named = re.search(r"(?:GLOBAL|global:?|class) ([\w.]+\.[\w.]+)", str(error))
         if named is None:

@@ -1,9 +1,7 @@
-"""Weights on disk: the detector's alone, read without unpickling anything but tensors."""
+"""Weights on disk: the detector's alone, with a digest that tells whether they are as they were saved."""
 
 from __future__ import annotations
 
-import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,46 +9,47 @@ import torch
 from torch import Tensor, nn
 
 from lidistill.files import written_aside
+from lidistill.reading import MissingFile
+from lidistill.training.digests import digest_of
 from lidistill.types import InputError
+from lidistill.weights import check_places, checked_weights, load_tensors
 
 FORMAT = 1
+_REMEDY = "restore it from a copy, or train again"
 
 
 def save_weights(path: Path, detector: nn.Module) -> None:
-    """Write the detector's state, whole or not at all."""
+    """Write the detector's state and its digest, whole or not at all."""
     state = {key: value.detach().cpu().contiguous() for key, value in detector.state_dict().items()}
     with written_aside(path) as aside:
-        torch.save({"format": FORMAT, "state": state}, aside)
+        torch.save({"format": FORMAT, "state": state, "digest": digest_of(state)}, aside)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state saved by `save_weights`; anything else is refused."""
-    if not path.is_file():
-        raise InputError(f"{path}: no checkpoint; finish the run with --resume, or import one with `lidistill import`")
+    """The state saved by `save_weights`; anything else is refused, and so are weights that have changed since or are not finite.
+
+    Files of earlier versions have no digest, and only the second is checked.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about other tools' pickle protocols; what matters is said below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        content = load_tensors(path, _REMEDY)
+    except MissingFile as error:
+        raise InputError(f"{path}: no checkpoint; finish the run with --resume, or import one with `lidistill import`") from error
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged file makes the reader trip over
         raise InputError(
-            f"{path}: not a checkpoint of weights alone, so it was not opened; if another tool wrote it, use `lidistill import`"
+            f"{path}: damaged, or not a checkpoint of weights alone, so it was not opened; {_REMEDY}; "
+            "if another tool wrote it, use `lidistill import`"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("state"), dict):
         raise InputError(f"{path}: not a lidistill checkpoint; if OpenPCDet or mmdetection3d wrote it, use `lidistill import`")
-    return content["state"]
+    state = checked_weights(content["state"], path, _REMEDY)
+    if "digest" in content and content["digest"] != digest_of(state):
+        raise InputError(f"{path}: damaged, the weights are not those that were saved; {_REMEDY}")
+    return state
 
 
 def load_weights(detector: nn.Module, state: Mapping[str, Tensor], source: Path | str) -> None:
     """Fill the detector, every key accounted for; a missing, unknown or misshapen one is an error that lists it."""
-    own = detector.state_dict()
-    problems = [f"missing {key}" for key in own.keys() - state.keys()]
-    problems += [f"unknown {key}" for key in state.keys() - own.keys()]
-    problems += [
-        f"{key} is {tuple(state[key].shape)} where {tuple(own[key].shape)} is needed"
-        for key in own.keys() & state.keys()
-        if own[key].shape != state[key].shape
-    ]
-    if problems:
-        shown = "; ".join(sorted(problems)[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise InputError(f"{source}: does not fit this detector ({shown}); use the experiment.yaml that belongs to the checkpoint")
+    check_places(state, detector.state_dict(), source, "use the experiment.yaml that belongs to the checkpoint")
     detector.load_state_dict(dict(state))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -29,6 +30,32 @@ def teacher_description(teacher: Detector, precision: str) -> dict[str, Any]:
     weights = [digest(name.encode(), repr((value.shape, value.stride(), value.dtype)).encode(), _bytes(value)) for name, value in _state(teacher)]
     versions = {"lidistill": lidistill.__version__, "torch": str(torch.__version__)}
     return {"format": FORMAT, "settings": repr(teacher.config), "weights": digest(*map(str.encode, weights)), "precision": precision, **versions}
+
+
+def digest_of(content: Any) -> str:
+    """SHA-256 of nested mappings and sequences of tensors and plain values, in hexadecimal; the order of a mapping's keys does not matter."""
+    found = hashlib.sha256()
+    for part in _parts(content):
+        found.update(len(part).to_bytes(8, "little"))
+        found.update(part)
+    return found.hexdigest()
+
+
+def _parts(content: Any) -> Iterator[bytes]:
+    if isinstance(content, torch.Tensor):
+        yield f"tensor {content.dtype} {tuple(content.shape)}".encode()
+        yield _bytes(content)
+    elif isinstance(content, Mapping):
+        yield f"mapping {len(content)}".encode()
+        for key in sorted(content, key=repr):
+            yield repr(key).encode()
+            yield from _parts(content[key])
+    elif isinstance(content, list | tuple):
+        yield f"sequence {len(content)}".encode()
+        for item in content:
+            yield from _parts(item)
+    else:
+        yield repr(content).encode(errors="backslashreplace")
 
 
 def _state(teacher: Detector) -> list[tuple[str, torch.Tensor]]:

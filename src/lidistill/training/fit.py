@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -24,6 +23,7 @@ from lidistill.files import write_text, written_aside
 from lidistill.progress import Advance, progress
 from lidistill.run_folder import RunFolder
 from lidistill.training.module import TrainingModule
+from lidistill.training.resumption import read_resume, sign
 from lidistill.training.settings import TrainingSettings
 from lidistill.types import Frame, InputError, collate
 
@@ -44,11 +44,13 @@ def fit(
     validate: Validate | None = None,
     undecayed: Collection[str] = (),
     resume: bool = False,
+    identity: str = "",
 ) -> None:
     """Train `objective` (batch -> Losses, with the detector as `.student`) until the last step; on return it holds the final weights.
 
     `frames` is addressed by (epoch, row) and has a length. With `resume`, the run goes on from `folder.resume` and ends with the weights of an
-    uninterrupted run. `undecayed` names parameters of `objective` that take no weight decay.
+    uninterrupted run. `undecayed` names parameters of `objective` that take no weight decay. `identity` tells experiments apart: a point of
+    resumption is only taken up by the one that saved it.
     """
     if settings.norm_momentum:
         for layer in objective.modules():
@@ -57,7 +59,7 @@ def fit(
     num_frames = len(frames)  # type: ignore[arg-type]
     total = settings.total_steps(num_frames)
     module = TrainingModule(objective, settings, total, seed, undecayed)
-    watch = _Watch(folder, settings, total, name, validate)
+    watch = _Watch(folder, settings, total, name, validate, identity)
     callbacks: list[Callback] = [watch]
     if settings.ema_decay:
         callbacks.insert(0, EMAWeightAveraging(decay=settings.ema_decay))
@@ -89,8 +91,8 @@ def fit(
         )
         first_step = 0
         if resume and folder.resume.is_file():
-            saved = _read_resume(folder)
-            first_step = int(saved["global_step"])
+            saved = read_resume(folder.resume, identity, module.state_dict(), total)
+            first_step = saved["global_step"]
             if trainer.is_global_zero:
                 _forget_log_after(folder, first_step)
             if first_step >= total:
@@ -136,12 +138,13 @@ class _Batches(StepBatches):
 class _Watch(Callback):
     """Logs, validates, and saves points of resumption at step boundaries."""
 
-    def __init__(self, folder: RunFolder, settings: TrainingSettings, total: int, name: str, validate: Validate | None) -> None:
+    def __init__(self, folder: RunFolder, settings: TrainingSettings, total: int, name: str, validate: Validate | None, identity: str) -> None:
         self.folder = folder
         self.settings = settings
         self.total = total
         self.name = name
         self.validate = validate
+        self.identity = identity
         self.stack = ExitStack()
         self.advance: Advance = lambda done, note="": None
         self.best = float("-inf")
@@ -201,6 +204,9 @@ class _Watch(Callback):
         with written_aside(self.folder.resume) as aside:
             trainer.save_checkpoint(aside)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        sign(checkpoint, self.identity)  # the callbacks that change it come first
+
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_state": self.best_state, "spent_s": self.spent_s + time.monotonic() - self.since}
 
@@ -216,14 +222,6 @@ def _hand_on_best(watch: _Watch, objective: nn.Module, settings: TrainingSetting
 def _plain(value: float) -> float | None:
     """JSON has no NaN and no infinity."""
     return value if math.isfinite(value) else None
-
-
-def _read_resume(folder: RunFolder) -> dict[str, Any]:
-    try:
-        saved = torch.load(folder.resume, map_location="cpu", weights_only=True)
-        return {key: saved[key] for key in ("global_step", "state_dict", "callbacks")}
-    except Exception as error:
-        raise InputError(f"{folder.resume}: cannot be read ({type(error).__name__}); delete it and start the run again without --resume") from error
 
 
 def _forget_log_after(folder: RunFolder, step: int) -> None:

@@ -1,0 +1,85 @@
+"""Weights from a file: opened without running code, and found sound before they reach a network."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lidistill.reading import opened
+from lidistill.types import InputError
+
+_TYPES = (
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+)
+
+
+def load_tensors(path: str | Path, remedy: str) -> Any:
+    """What torch saved in `path`, on the CPU: tensors and plain containers, nothing else is unpickled.
+
+    InputError where there is no such file, or one that would take more memory than its own size; a damaged or foreign file raises what torch raises.
+    """
+    with opened(path, remedy) as file:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                size = sum(item.file_size for item in archive.infolist())
+                whole = file.seek(0, 2)
+                if size > whole or any(item.compress_type != zipfile.ZIP_STORED or item.flag_bits & 1 for item in archive.infolist()):
+                    raise InputError(f"{path}: compressed or encrypted, as torch never writes a checkpoint; {remedy}")
+        file.seek(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols, which an error says better
+            return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def checked_weights(state: object, source: str | Path, remedy: str) -> dict[str, Tensor]:
+    """`state` as named weights: dense tensors with values, finite, variances not below zero. InputError names the first that is something else."""
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        raise InputError(f"{source}: holds no weights by name; {remedy}")
+    for name, value in state.items():
+        fault = _fault(name, value)
+        if fault is not None:
+            raise InputError(f"{source}: {name} {fault}; {remedy}")
+    return dict(state)
+
+
+def check_places(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str | Path, remedy: str) -> None:
+    """An InputError unless `state` has the names and shapes of `own`, that lists what is missing, unknown or misshapen."""
+    problems = [f"missing {key}" for key in own.keys() - state.keys()]
+    problems += [f"unknown {key}" for key in state.keys() - own.keys()]
+    problems += [
+        f"{key} is {tuple(state[key].shape)} where {tuple(own[key].shape)} is needed"
+        for key in own.keys() & state.keys()
+        if own[key].shape != state[key].shape
+    ]
+    if problems:
+        shown = "; ".join(sorted(problems)[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise InputError(f"{source}: does not fit this detector ({shown}); {remedy}")
+
+
+def _fault(name: str, value: object) -> str | None:
+    """What is wrong with a weight, in words that follow its name."""
+    if not isinstance(value, Tensor):
+        return f"is of type {type(value).__name__}, not a tensor"
+    if value.layout != torch.strided or value.is_nested or value.is_quantized:
+        return "is a sparse, nested or quantised tensor, which no network here has"
+    if value.device.type == "meta":
+        return "has no values (a meta tensor)"
+    if value.dtype not in _TYPES:
+        return f"has values of type {str(value.dtype).removeprefix('torch.')}, which no network here has"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return "has fewer values than its shape says"
+    if not value.dtype.is_floating_point:
+        return None
+    bad = value.numel() - int(torch.isfinite(value).sum())
+    if bad:
+        return f"has {bad} values that are not finite"
+    if name.endswith("running_var") and bool((value < 0).any()):
+        return "holds a variance below zero"
+    return None
