@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lidistill.files import claimed, write_text, written_aside
+from lidistill.files import claimed, prepared, write_text, written_aside
 from lidistill.run_folder import RunFolder, read_json, write_json
 from lidistill.types import InputError
 
@@ -108,3 +108,100 @@ with claimed(sys.argv[1]):
             pass
     finally:
         os.kill(int(done.stdout), signal.SIGKILL)
+
+
+def test_the_lock_is_never_written_through_a_link(tmp_path):
+    target = tmp_path / "precious.txt"
+    target.write_text("kept")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".lock").symlink_to(target)
+    with pytest.raises(InputError, match=r"\.lock: cannot be opened as a lock"), claimed(run):
+        pass
+    assert target.read_text() == "kept"
+
+
+def test_what_lies_in_a_lock_is_not_truncated(tmp_path):
+    held = tmp_path / "held"
+    held.mkdir()
+    (held / ".lock").write_text("kept")
+    with claimed(held):
+        assert (held / ".lock").read_text() == "kept"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_no_lock(tmp_path):
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(InputError, match=r"\.lock: is no regular file"), claimed(tmp_path):
+        pass
+    assert (tmp_path / ".lock").exists()
+
+
+def test_a_claimed_folder_is_refused_to_others_and_open_to_the_process_itself(tmp_path):
+    script = "import sys\nfrom lidistill.files import claimed\nwith claimed(sys.argv[1]): pass"
+    with claimed(tmp_path), claimed(tmp_path / "."):
+        done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        assert done.returncode == 1 and "another process is writing here" in done.stderr
+    with claimed(tmp_path):
+        done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        assert done.returncode == 1
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], timeout=60, check=False).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_command_leaves_no_folder_behind(tmp_path):
+    for opened in (claimed, prepared):
+        with pytest.raises(InputError, match="refused"), opened(tmp_path / "a" / "b"):
+            raise InputError("refused")
+        assert list(tmp_path.iterdir()) == []
+    (tmp_path / "own").mkdir()
+    with prepared(tmp_path / "own"):
+        pass
+    assert (tmp_path / "own").is_dir()  # it was there before
+
+
+def test_parts_that_a_killed_process_left_are_removed_by_the_next_one(tmp_path):
+    left = tmp_path / ".resume.ckpt.0123abcd.part"
+    left.write_bytes(b"half")
+    others = [tmp_path / name for name in (".part", "a.part", ".resume.ckpt.part", "resume.ckpt")]
+    for path in others:
+        path.write_bytes(b"kept")
+    with claimed(tmp_path):
+        assert not left.exists()
+    assert all(path.exists() for path in others)
+
+
+def unusable(tmp_path: Path) -> list[Path]:
+    """Places where no folder can be made: a file, below a file, a loop of links, a name too long, and one that no system takes."""
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    return [tmp_path / "file", tmp_path / "file" / "below", tmp_path / "loop", tmp_path / "loop" / "below", tmp_path / ("n" * 300), Path("zero\0")]
+
+
+def test_a_place_that_cannot_be_a_folder_is_one_sentence(tmp_path):
+    places = unusable(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    for place in places:
+        for opened in (claimed, prepared):
+            with pytest.raises(InputError, match="no folder can be made there"), opened(place):
+                raise AssertionError
+        with pytest.raises(InputError, match="no folder can be made there"):
+            write_text(place / "a.txt", "x")
+    assert sorted(tmp_path.iterdir()) == before and (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_folder_that_takes_no_file_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as on a read-only disk; root may write anywhere else
+    for opened in (claimed, prepared):
+        with pytest.raises(InputError, match="nothing can be written there"), opened(tmp_path):
+            raise AssertionError
+
+
+def test_the_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+    order = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (order.append(Path(f"/proc/self/fd/{handle}").resolve().name), fsync(handle)))
+    monkeypatch.setattr(Path, "replace", lambda self, target: (order.append("rename"), replace(self, target)))
+    write_text(tmp_path / "a.txt", "x")
+    assert [name if name == "rename" else Path(name).suffix for name in order] == [".part", "rename", ""]
+    assert order[2] == tmp_path.name

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -152,6 +152,23 @@ def sha256_of(path: str | Path, remedy: str = "check the path") -> str:
         while part := file.read(MIB):
             digest.update(part)
     return digest.hexdigest()
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is a regular file; False for a name that no file can have, where pathlib raises."""
+    return _has_kind(path, stat.S_ISREG)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder; False for a name that none can have."""
+    return _has_kind(path, stat.S_ISDIR)
+
+
+def _has_kind(path: str | Path, kind: Callable[[int], bool]) -> bool:
+    try:
+        return kind(Path(path).stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 class _Refused(yaml.MarkedYAMLError):

@@ -84,9 +84,12 @@ class RunFolder:
 
     def read_experiment(self) -> dict[str, Any]:
         """The resolved settings as plain containers."""
-        if not self.experiment.is_file():
-            raise InputError(f"{self.path}: not a run folder (no {self.experiment.name}); give the --out folder of an earlier train or distill")
-        return reading.read_yaml(self.experiment, "restore the file from a backup, or train again")
+        try:
+            return reading.read_yaml(self.experiment, "restore the file from a backup, or train again")
+        except reading.MissingFile as error:
+            raise InputError(
+                f"{self.path}: not a run folder (no {self.experiment.name}); give the --out folder of an earlier train or distill"
+            ) from error
 
     def write_experiment(self, settings: dict[str, Any]) -> None:
         write_text(self.experiment, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))

@@ -22,7 +22,7 @@ from lidistill.data.loading import DataSettings, FrameSource, parse_list
 from lidistill.data.points import read_bin
 from lidistill.ops import camera
 from lidistill.ops.kitti_text import KITTI_NAMES, read_objects
-from lidistill.reading import MissingFile, opened, read_text
+from lidistill.reading import MissingFile, is_folder, opened, read_text
 from lidistill.settings import Names, Text
 from lidistill.types import Boxes, CameraCalibration, CameraObjects, DatasetSpec, Frame, FrameMeta, InputError
 
@@ -80,7 +80,7 @@ class KittiData(DataSettings):
     def open(self, split: str) -> KittiFrames:
         """The frames of "train", "val", "all" (every labelled frame), "test" (no labels), or of ImageSets/SPLIT.txt."""
         root = Path(self.root)
-        if not root.is_dir():
+        if not is_folder(root):
             raise InputError(f"{root}: no such folder; give the folder that holds KITTI's training/ and ImageSets/")
         folder = root / ("testing" if split == "test" else "training")
         return KittiFrames(

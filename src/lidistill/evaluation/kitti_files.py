@@ -10,6 +10,7 @@ from lidistill.evaluation.kitti import match_frames, official_overlap, scores_fr
 from lidistill.evaluation.kitti_matches import FrameMatches
 from lidistill.evaluation.scores import Scores
 from lidistill.ops.kitti_text import KITTI_NAMES, read_objects, write_objects
+from lidistill.reading import is_folder
 from lidistill.types import CameraObjects, InputError
 
 
@@ -33,9 +34,9 @@ def read_label_folder(folder: str | Path, frame_ids: Sequence[str] | None = None
 def read_result_folder(folder: str | Path, frame_ids: Sequence[str]) -> list[CameraObjects]:
     """Result files `<frame id>.txt` of `folder`, or of `data` in it where KITTI's own layout is kept. Files of other frames are left alone."""
     folder = Path(folder)
-    if (folder / "data").is_dir():
+    if is_folder(folder / "data"):
         folder = folder / "data"
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"{folder}: no such folder; give one with a result file <frame>.txt for every frame")
     return [read_objects(folder / f"{frame_id}.txt", scores=True) for frame_id in frame_ids]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lidistill.data import parse_source
 from lidistill.experiment import Experiment
+from lidistill.files import claimed
 from lidistill.interop import import_checkpoint
 from lidistill.jobs.runs import pick_device, provenance
 from lidistill.run_folder import RunFolder
@@ -17,6 +18,11 @@ from lidistill.types import InputError
 def import_run(checkpoint: str | Path, *, source: str, model: str, data: str, out: str | Path, overrides: Sequence[str] = ()) -> RunFolder:
     """Turn a checkpoint of OpenPCDet, mmdetection3d or det3d into a run folder with converted weights; every key is accounted for."""
     folder = RunFolder(Path(out))
+    with claimed(folder.path):
+        return _import_run(checkpoint, source, model, data, folder, overrides)
+
+
+def _import_run(checkpoint: str | Path, source: str, model: str, data: str, folder: RunFolder, overrides: Sequence[str]) -> RunFolder:
     if folder.experiment.is_file():
         raise InputError(f"{folder.path} already holds a run; choose another --out")
     settings = parse_source(data)

@@ -23,7 +23,7 @@ from lidistill.jobs.runs import load_run, read_experiment
 from lidistill.jobs.setup import supervised
 from lidistill.jobs.step_cost import measure_steps
 from lidistill.jobs.training import examine_teacher, train
-from lidistill.reading import read_text, sha256_of
+from lidistill.reading import is_folder, read_text, sha256_of
 from lidistill.report.comparison import ComparedRow, write_comparison
 from lidistill.report.console import print_table
 from lidistill.run_folder import RunFolder, read_json
@@ -41,7 +41,7 @@ def compare(plan: Comparison, out: str | Path, *, processes: int = 1, device: st
     """
     out = Path(out)
     processes = checked(AtLeastOneProcess, processes, "--processes")
-    finished = Path(plan.start).is_dir()
+    finished = is_folder(plan.start)
     teacher = Path(plan.start) if finished else out / "teacher"
     taught = supervised(plan.start, data=plan.data, seed=None if finished else plan.seeds[0], overrides=() if finished else plan.overrides)
     cells = plan_cells(plan, taught, teacher, out)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from lidistill.data.simulated import SimulatedData
 from lidistill.experiment import Experiment
+from lidistill.files import claimed
 from lidistill.jobs.reporting import report
 from lidistill.jobs.setup import distilled, plain_student, supervised
 from lidistill.jobs.training import train
@@ -25,7 +26,11 @@ def demo(out: str | Path, *, seed: int = 0, overrides: Sequence[str] = (), devic
 
     Finished stages are kept, an interrupted one goes on: run it again and it ends where an uninterrupted demo would have.
     """
-    out = Path(out)
+    with claimed(out):
+        return _demo(Path(out), seed, overrides, device)
+
+
+def _demo(out: Path, seed: int, overrides: Sequence[str], device: str) -> Path:
     console = Console(stderr=True)
     base = supervised("pointpillars", data=f"simulated:{out / 'data'}", seed=seed, overrides=overrides)
     data = base.data

@@ -14,6 +14,7 @@ from lidistill.evaluation.predict import Predictions, predict
 from lidistill.evaluation.scores import Scores
 from lidistill.jobs.runs import commit, load_run, pick_device
 from lidistill.progress import progress
+from lidistill.reading import is_file, is_folder
 from lidistill.report.samples import save_samples
 from lidistill.run_folder import RunFolder, write_json
 from lidistill.types import DatasetSpec, Frame, InputError
@@ -64,10 +65,10 @@ def evaluate_predictions(path: str | Path, data: DataSettings, *, split: str = "
     """
     path = Path(path)
     source = data.open(split)
-    if path.is_dir():
+    if is_folder(path):
         truths = {frame.id: frame.meta.objects for frame in source if frame.meta.objects is not None}
         scores, matches = evaluate_folder(truths, path, source.spec.classes)
-    elif path.is_file():
+    elif is_file(path):
         scores, matches = score_frames(source.spec, Predictions.load(path), source)
     else:
         raise InputError(f"{path}: no such file or folder; give a folder of KITTI result files or a predictions.npz")

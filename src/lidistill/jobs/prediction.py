@@ -12,11 +12,12 @@ import torch
 from lidistill.data.kitti import read_calibration
 from lidistill.data.points import read_bin
 from lidistill.evaluation.predict import predict as predict_frames
-from lidistill.files import write_text
+from lidistill.files import prepared, write_text
 from lidistill.jobs.runs import load_run, pick_device
 from lidistill.ops.camera import camera_objects
 from lidistill.ops.kitti_text import write_objects
 from lidistill.progress import progress
+from lidistill.reading import is_file, is_folder
 from lidistill.report.bev import draw_bev
 from lidistill.settings import Share, checked
 from lidistill.types import Boxes, CameraCalibration, Frame, InputError
@@ -48,11 +49,18 @@ def predict(
     `skip_bad`.
     """
     minimum_score = checked(Share, minimum_score, "--minimum-score")
+    with prepared(out):
+        return _predict(run, Path(scans), Path(out), calibration, minimum_score, skip_bad, device)
+
+
+def _predict(
+    run: str | Path, scans: Path, out: Path, calibration: str | Path | None, minimum_score: float, skip_bad: bool, device: str
+) -> list[Path]:
     loaded = load_run(run)
     spec, detector = loaded.experiment.data.spec, loaded.detector
     where = pick_device(device)
     detector.to(where)
-    paths = scan_paths(Path(scans))
+    paths = scan_paths(scans)
     written, skipped = [], []
     with progress("predict", len(paths)) as advance:
         for count, path in enumerate(paths, start=1):
@@ -66,7 +74,7 @@ def predict(
                 continue
             frame = Frame(path.stem, points)
             boxes = predict_frames(detector, [frame], device=where, batch_size=1).boxes[0]
-            written.append(_write(Path(out), frame, boxes, spec.classes, camera, loaded.experiment.detector.grid.point_range, minimum_score))
+            written.append(_write(out, frame, boxes, spec.classes, camera, loaded.experiment.detector.grid.point_range, minimum_score))
             advance(count)
     if skipped:
         print(f"left out {len(skipped)} of {len(paths)} scans:", *skipped, sep="\n  ")
@@ -75,12 +83,12 @@ def predict(
 
 def scan_paths(place: Path) -> list[Path]:
     """The `.bin` files that `place` names."""
-    if place.is_dir():
+    if is_folder(place):
         paths = sorted(place.glob("*.bin"))
         if not paths:
             raise InputError(f"{place}: holds no .bin file; give the folder of the scans, for example training/velodyne")
         return paths
-    if not place.is_file():
+    if not is_file(place):
         raise InputError(f"{place}: no such file or folder; give a .bin file of float32 x, y, z, intensity or a folder of them")
     return [place]
 
@@ -89,7 +97,7 @@ def _calibration_of(scan: Path, calibration: str | Path | None) -> CameraCalibra
     if calibration is None:
         return NOMINAL_CALIBRATION
     path = Path(calibration)
-    return read_calibration(path / f"{scan.stem}.txt" if path.is_dir() else path, IMAGE_SIZE)
+    return read_calibration(path / f"{scan.stem}.txt" if is_folder(path) else path, IMAGE_SIZE)
 
 
 def _write(

@@ -11,6 +11,7 @@ import torch
 from lidistill.deploy.profile import device_name
 from lidistill.deploy.turns import MOST_TURNS, Turns, take_turns
 from lidistill.detectors.base import Detector
+from lidistill.files import prepared
 from lidistill.jobs.runs import load_run, pick_device
 from lidistill.progress import progress
 from lidistill.report.page import build_page, write_page
@@ -39,13 +40,14 @@ def report(runs: Sequence[str | Path], out: str | Path, *, timing: bool = True, 
     it the page says nothing about speed.
     """
     out = Path(out)
-    where = pick_device(device)
-    read = read_runs(runs)
-    measured = time_runs(read, where) if timing else None
-    page = build_page(read, measured)
-    written = write_page(page, out)
-    if measured is not None:
-        write_json(out / "timing.json", measured.to_dict())
+    with prepared(out):
+        where = pick_device(device)
+        read = read_runs(runs)
+        measured = time_runs(read, where) if timing else None
+        page = build_page(read, measured)
+        written = write_page(page, out)
+        if measured is not None:
+            write_json(out / "timing.json", measured.to_dict())
     return Report(written, page.headline)
 
 

@@ -17,6 +17,7 @@ from lidistill.errors import did_you_mean, shown
 from lidistill.experiment import Distillation, Experiment, method_settings
 from lidistill.jobs.lessons import NO_METHOD
 from lidistill.jobs.runs import read_experiment
+from lidistill.reading import is_folder
 from lidistill.run_folder import RunFolder
 from lidistill.training.settings import TrainingSettings
 from lidistill.types import InputError
@@ -35,7 +36,7 @@ def supervised(start: str, *, data: str | None = None, seed: int | None = None, 
     `start` is a detector's name, a YAML file or an earlier run's folder; `data` as in `kitti:/path` or `simulated`.
     """
     path = Path(start)
-    if path.is_dir():
+    if is_folder(path):
         base = replace(read_experiment(RunFolder(path)), role="teacher", distillation=None)
     elif path.suffix in (".yaml", ".yml"):
         base = Experiment.from_dict(read_yaml(path), str(path))
@@ -76,7 +77,7 @@ def distilled(
     overrides: Sequence[str] = (),
 ) -> Experiment:
     """The same student with the teacher's lessons. `teacher` is a run folder; `methods` may be empty where its labels or its start teach alone."""
-    if not Path(teacher).is_dir():
+    if not is_folder(teacher):
         raise InputError(f"{teacher}: no run folder to learn from; train a teacher first, or import one with `lidistill import`")
     lessons = Distillation(teacher=str(teacher), methods=tuple(method_settings(name) for name in methods if name != NO_METHOD))
     student = plain_student(teacher, compression=compression, multiple_of=multiple_of, data=data, seed=seed)

@@ -70,6 +70,7 @@ def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str,
         validate=_Validation(experiment, validation, str(where)) if training.validate_every else None,
         undecayed=objective.undecayed() if isinstance(objective, Distilled) else (),
         resume=resume,
+        identity=experiment.digest,
     )
     if not first:
         return None
