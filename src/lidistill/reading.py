@@ -47,24 +47,28 @@ def opened(path: str | Path, remedy: str = "check the path", most: int | None = 
     try:
         # Without O_NONBLOCK a named pipe would wait here for somebody to write to it.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(handle, "rb") as file:
-            found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode):
-                raise InputError(f"{path}: not a regular file; {remedy}")
-            if most is not None and found.st_size > most:
-                raise InputError(f"{path}: longer than {_size(most)}, which such a file never is; {remedy}")
-            yield file
     except FileNotFoundError as error:
         raise MissingFile(f"{path}: missing; {remedy}") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path}: a folder, not a file; {remedy}") from error
     except OSError as error:
-        reason = "not a regular file" if error.errno == errno.ENXIO else f"cannot be read ({error.strerror or error})"
-        raise InputError(f"{path}: {reason}; {remedy}") from error
+        raise _unreadable(path, error, remedy) from error
     except ValueError as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{str(path)!r}: no path that a file can have; {remedy}") from error
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise InputError(f"{path}: {'a folder, not a file' if stat.S_ISDIR(found.st_mode) else 'not a regular file'}; {remedy}")
+    with os.fdopen(handle, "rb") as file:
+        if most is not None and found.st_size > most:
+            raise InputError(f"{path}: longer than {_size(most)}, which such a file never is; {remedy}")
+        try:
+            yield file
+        except OSError as error:
+            raise _unreadable(path, error, remedy) from error
+
+
+def _unreadable(path: str | Path, error: OSError, remedy: str) -> InputError:
+    reason = "not a regular file" if error.errno == errno.ENXIO else f"cannot be read ({error.strerror or error})"
+    return InputError(f"{path}: {reason}; {remedy}")
 
 
 def read_text(path: str | Path, remedy: str = "give a text file in UTF-8", most: int = MOST_TEXT) -> str:

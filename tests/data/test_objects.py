@@ -86,7 +86,7 @@ def test_the_cache_follows_the_content(made_up, tmp_path, monkeypatch):
     first = database_path(made_up, tmp_path)
     fewer = MadeUpFrames(made_up.frames[:-1])
     assert database_path(fewer, tmp_path) != first
-    monkeypatch.setattr("lidistill.data.objects.CODE_VERSION", 2)
+    monkeypatch.setattr("lidistill.data.objects.CODE_VERSION", 99)
     assert database_path(made_up, tmp_path) != first
 
 
@@ -175,3 +175,35 @@ def test_a_full_disk_leaves_no_partial_file_and_training_goes_on(made_up, tmp_pa
     with pytest.warns(UserWarning, match="goes on without the cached object database"):
         assert len(object_database(made_up, tmp_path)) == 30
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_database_under_another_name_is_refused(made_up, tmp_path):
+    """The name stands for the frames, so a file that was put under it holds the objects of others."""
+    others = MadeUpFrames(made_up.frames[:-1])
+    object_database(others, tmp_path)
+    database_path(others, tmp_path).rename(database_path(made_up, tmp_path))
+    with pytest.raises(InputError, match=r"not an object database of these frames, it was saved as tiny-\w+\.npz; delete the file"):
+        object_database(made_up, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": lambda labels: labels + 9},
+        {"labels": lambda labels: labels - 9},
+        {"labels": lambda labels: labels.astype(str)},
+        {"boxes": lambda boxes: boxes * np.nan},
+        {"boxes": lambda boxes: -boxes},
+        {"points": lambda points: points * np.inf},
+        {"points": lambda points: points.astype(complex)},
+        {"counts": lambda counts: counts - counts[0]},
+        {"classes": lambda classes: ("Car",) * 3},
+    ],
+    ids=str,
+)
+def test_a_database_of_what_no_object_has_is_refused(made_up, tmp_path, change):
+    database = build_database(made_up)
+    ((name, changed),) = change.items()
+    save_database(tmp_path / "database.npz", replace(database, **{name: changed(getattr(database, name))}))
+    with pytest.raises(InputError, match="not an object database"):
+        load_database(tmp_path / "database.npz")

@@ -106,11 +106,15 @@ def test_frames_keep_their_names(a_street):
         ("hit_offsets", lambda array: array[:-1]),
         ("step_similarity", lambda array: array[1:]),
         ("orientation_unknown", lambda array: array[1:]),
+        ("truths", lambda array: -1 - array),
+        ("detection_score", lambda array: array * np.nan),
+        ("detection_score", lambda array: array.astype(str)),
+        ("step_similarity", lambda array: array + np.inf),
     ],
 )
 def test_arrays_that_do_not_fit_together_are_refused(matches, tmp_path, name, spoil):
     dataclasses.replace(matches, **{name: spoil(getattr(matches, name))}).save(tmp_path / "matches.npz")
-    with pytest.raises(InputError, match="do not fit together; run `lidistill evaluate`"):
+    with pytest.raises(InputError, match="(do not fit together|wrong type or number of dimensions).*; run `lidistill evaluate`"):
         FrameMatches.load(tmp_path / "matches.npz")
 
 
@@ -131,6 +135,12 @@ def test_damaged_files_are_refused(matches, tmp_path):
     np.savez(path, truths=np.zeros(3))
     with pytest.raises(InputError, match="holds no array"):
         FrameMatches.load(path)
-    np.savez(path, frame_ids=np.array([{}], dtype=object))
-    with pytest.raises(InputError, match="not a readable"):
+    matches.save(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **{**arrays, "frame_ids": np.array([{}], dtype=object)})
+    with pytest.raises(InputError, match="frame_ids has the wrong type"):
+        FrameMatches.load(path)
+    np.savez(path, **{**arrays, "classes": np.array(["Car"] * 3)})
+    with pytest.raises(InputError, match="a frame or a class is listed twice"):
         FrameMatches.load(path)

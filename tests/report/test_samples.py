@@ -79,6 +79,9 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
         ("points", None),
         ("ids", np.array(["a", "b"])),
         ("offsets", np.array("no number")),
+        ("classes", np.array(["Car"] * 3)),
+        ("truth_geometry", np.full((2, 7), -1.0)),
+        ("points", np.zeros((4, 4), dtype=complex)),
     ],
 )
 def test_arrays_that_do_not_hold_together_are_refused(tmp_path, name, value):

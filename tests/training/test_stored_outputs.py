@@ -155,3 +155,15 @@ def test_what_is_no_record_counts_as_missing(tmp_path):
     (tmp_path / "folder").mkdir()
     for name in ("text", "array.npy", "other.npz", "listed.npz", "pickled.npy", "folder", "absent"):
         assert read_record(tmp_path / name) is None, name
+
+
+def test_a_record_under_another_name_counts_as_missing(tmp_path):
+    """The name stands for the teacher, the input and the part."""
+    record = record_of(feature_map(torch.randn(1, 2, 8, 8)))
+    for other in ("teacher/aa/other.neck.npz", "teacher/aa/frame.heads.npz", "another/aa/frame.neck.npz"):
+        path = tmp_path / "teacher" / "aa" / "frame.neck.npz"
+        write_record(path, record)
+        assert read_record(path) is not None
+        (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
+        path.rename(tmp_path / other)
+        assert read_record(tmp_path / other) is None

@@ -9,23 +9,33 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lidistill.array_files import Kind, load_arrays, save_arrays
 from lidistill.data.occupancy import rows_inside
-from lidistill.files import written_aside
+from lidistill.reading import MissingFile
 from lidistill.types import Frame, InputError
 
 if TYPE_CHECKING:
     from lidistill.data.loading import FrameSource
 
-CODE_VERSION = 1  # raise it when the same frames would give another database
+_KINDS: dict[str, Kind] = {
+    "name": ("U", 0),
+    "classes": ("U", 1),
+    "boxes": ("f", 2),
+    "labels": ("iu", 1),
+    "difficulty": ("iu", 1),
+    "counts": ("iu", 1),
+    "points": ("f", 2),
+}
+MOST_BYTES = 2**34  # of a database: those of the largest public sets take a few GB
+
+CODE_VERSION = 2  # raise it when the same frames would give another database
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,23 @@ class ObjectDatabase:
         points = self.points[stop - int(self.counts[row]) : stop].copy()
         points[:, :3] += self.boxes[row, :3]
         return points
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the columns belong together and hold what objects can have."""
+        objects, classes = len(self.boxes), len(self.classes)
+        return bool(
+            self.boxes.shape == (objects, 7)
+            and all(column.shape == (objects,) for column in (self.labels, self.difficulty, self.counts))
+            and (self.counts >= 1).all()
+            and len(self.points) == self.counts.sum()
+            and self.points.shape[1] >= 3
+            and len(set(self.classes)) == classes
+            and ((self.labels >= 0) & (self.labels < classes)).all()
+            and np.isfinite(self.boxes).all()
+            and (self.boxes[:, 3:6] > 0).all()
+            and np.isfinite(self.points).all()
+        )
 
     @cached_property
     def _stops(self) -> np.ndarray:
@@ -116,45 +143,28 @@ def _objects_of(frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[
 
 
 def save_database(path: str | Path, database: ObjectDatabase) -> None:
-    """Write the database as plain arrays, whole or not at all."""
-    with written_aside(path) as aside, aside.open("wb") as file:
-        np.savez(
-            file,
-            classes=np.array(database.classes, dtype=str),
-            boxes=database.boxes,
-            labels=database.labels,
-            difficulty=database.difficulty,
-            counts=database.counts,
-            points=database.points,
-        )
+    """Write the database as plain arrays, whole or not at all; the file's name is in it too, since that stands for the frames."""
+    arrays = {name: getattr(database, name) for name in ("boxes", "labels", "difficulty", "counts", "points")}
+    named = {"name": np.array(Path(path).name), "classes": np.array(database.classes, dtype=str)}
+    save_arrays(path, named | arrays, compressed=False)
 
 
 def load_database(path: str | Path) -> ObjectDatabase:
-    """Read a saved database. Nothing is unpickled; a file that is anything but plain arrays of the right shapes is an InputError."""
+    """Read a saved database.
+
+    Nothing is unpickled. A file that is anything but plain arrays that belong together, or that was saved under another name, is an InputError.
+    """
+    remedy = "delete the file and it is built again"
     try:
-        with Path(path).open("rb") as file, _archive(file) as archive:
-            return _checked({name: archive[name] for name in ("classes", "boxes", "labels", "difficulty", "counts", "points")})
-    except OSError as error:
-        raise InputError(f"{path}: could not be read ({error.strerror or error}); delete the file and it is built again") from error
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not an object database of plain arrays; delete the file and it is built again") from error
-
-
-def _archive(file: BinaryIO) -> np.lib.npyio.NpzFile:
-    archive = np.load(file, allow_pickle=False)
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError("a single array")
-    return archive
-
-
-def _checked(arrays: dict[str, np.ndarray]) -> ObjectDatabase:
-    objects = len(arrays["boxes"])
-    agree = (
-        arrays["boxes"].shape == (objects, 7)
-        and all(arrays[name].shape == (objects,) for name in ("labels", "difficulty", "counts"))
-        and arrays["points"].ndim == 2
-        and len(arrays["points"]) == arrays["counts"].sum()
-    )
-    if not agree:
-        raise ValueError("its arrays do not belong together")
-    return ObjectDatabase(tuple(str(name) for name in arrays.pop("classes")), **arrays)
+        arrays = load_arrays(path, _KINDS, remedy, most=MOST_BYTES)
+    except MissingFile:
+        raise
+    except InputError as error:
+        raise InputError(f"{path}: not an object database of plain arrays; {remedy}") from error
+    name = str(arrays.pop("name"))
+    if name != Path(path).name:
+        raise InputError(f"{path}: not an object database of these frames, it was saved as {name}; {remedy}")
+    database = ObjectDatabase(tuple(arrays.pop("classes").tolist()), **arrays)
+    if not database.is_sound:
+        raise InputError(f"{path}: not an object database, its arrays do not belong together; {remedy}")
+    return database

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lidistill.evaluation.array_files import load_arrays, save_arrays
+from lidistill.array_files import Kind, load_arrays, save_arrays
 from lidistill.evaluation.curves import FrameCounts, average
 from lidistill.evaluation.kitti_keys import DIFFICULTIES, MEAN, ScoreKey
 from lidistill.evaluation.matching import Steps
@@ -91,12 +91,15 @@ class FrameMatches:
     def load(path: str | Path) -> FrameMatches:
         """Read what `save` wrote; InputError where the file is missing, damaged or does not fit together."""
         remedy = "run `lidistill evaluate` on its folder again"
-        arrays = load_arrays(path, ("frame_ids", "classes", *_ARRAYS), remedy)
+        arrays = load_arrays(path, _KINDS, remedy)
         matches = FrameMatches(
             frame_ids=tuple(arrays["frame_ids"].astype(str).tolist()),
             classes=tuple(arrays["classes"].astype(str).tolist()),
             **{name: arrays[name] for name in _ARRAYS},
         )
+        for names in (matches.frame_ids, matches.classes):
+            if len(set(names)) != len(names):
+                raise InputError(f"{path}: a frame or a class is listed twice; {remedy}")
         if not matches._fits_together():
             raise InputError(f"{path}: its arrays do not fit together; {remedy}")
         return matches
@@ -178,9 +181,26 @@ class FrameMatches:
             and _are_rows(self.detection_frame, frames)
             and _are_rows(self.hit_detection, len(self.detection_score))
             and _are_rows(self.step_detection, len(self.detection_score))
+            and bool((self.truths >= 0).all() and np.isfinite(self.detection_score).all() and np.isfinite(self.step_similarity).all())
         )
 
 
+_KINDS: dict[str, Kind] = {
+    "frame_ids": ("U", 1),
+    "classes": ("U", 1),
+    "truths": ("iu", 3),
+    "seen": ("b", 3),
+    "orientation_unknown": ("b", 1),
+    "detection_frame": ("iu", 1),
+    "detection_score": ("f", 1),
+    "hit_offsets": ("iu", 1),
+    "hit_detection": ("iu", 1),
+    "step_offsets": ("iu", 1),
+    "step_detection": ("iu", 1),
+    "step_hits": ("iu", 1),
+    "step_misses": ("iu", 1),
+    "step_similarity": ("f", 1),
+}
 _ARRAYS = tuple(field.name for field in dataclasses.fields(FrameMatches) if field.name not in ("frame_ids", "classes"))
 
 

@@ -12,8 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lidistill.evaluation.array_files import load_arrays, save_arrays
+from lidistill.array_files import Kind, load_arrays, save_arrays
 from lidistill.types import Batch, Boxes, Frame, InputError, collate
+
+_KINDS: dict[str, Kind] = {
+    "frame_ids": ("U", 1),
+    "classes": ("U", 1),
+    "counts": ("iu", 1),
+    "geometry": ("f", 2),
+    "labels": ("iu", 1),
+    "scores": ("f", 1),
+    "velocity": ("f", 2),
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,8 @@ class Predictions:
         if len(set(self.frame_ids)) != len(self.frame_ids):
             twice = next(frame_id for row, frame_id in enumerate(self.frame_ids) if frame_id in self.frame_ids[:row])
             raise InputError(f"predictions name frame {twice!r} twice; predict each frame once")
+        if len(set(self.classes)) != len(self.classes):
+            raise InputError(f"predictions name a class twice ({', '.join(self.classes)}); name each once, in the detector's order")
         for frame_id, boxes in zip(self.frame_ids, self.boxes, strict=True):
             if boxes.scores is None:
                 raise InputError(f"predictions of frame {frame_id!r} have no scores; decode boxes with scores")
@@ -57,14 +69,17 @@ class Predictions:
     def load(path: str | Path) -> Predictions:
         """Read what `save` wrote; InputError where the file is missing, damaged or does not fit together."""
         remedy = "predict again with `lidistill evaluate`"
-        arrays = load_arrays(path, ("frame_ids", "classes", "counts", "geometry", "labels", "scores"), remedy)
-        counts = arrays["counts"]
-        sound = counts.ndim == 1 and np.issubdtype(counts.dtype, np.integer) and (counts >= 0).all()
-        total = int(counts.sum()) if sound else -1
+        arrays = load_arrays(path, _KINDS, remedy, optional=("velocity",))
+        counts = arrays["counts"].astype(np.int64)
+        total = int(counts.sum()) if (counts >= 0).all() else -1
         shapes = {"frame_ids": (counts.size,), "geometry": (total, 7), "labels": (total,), "scores": (total,), "velocity": (total, 2)}
         for name, shape in shapes.items():
             if name in arrays and arrays[name].shape != shape:
                 raise InputError(f"{path}: {name} has shape {arrays[name].shape} where the counts ask for {shape}; {remedy}")
+        sizes = arrays["geometry"][:, 3:6]
+        if (sizes < 0).any():
+            raise InputError(f"{path}: a box has the size {sizes.min():g} m; {remedy}")
+        arrays["labels"] = arrays["labels"].astype(np.int64)
         columns = {
             name: torch.from_numpy(arrays[name]).split(counts.tolist()) for name in ("geometry", "labels", "scores", "velocity") if name in arrays
         }

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lidistill.evaluation.array_files import load_arrays, save_arrays
+from lidistill.array_files import Kind, load_arrays, save_arrays
 from lidistill.types import Boxes, Frame, InputError
 
-# What the file holds: letters of numpy's kinds, and dimensions.
-_KINDS = {
+_KINDS: dict[str, Kind] = {
     "ids": ("U", 1),
     "offsets": ("iu", 1),
     "points": ("f", 2),
@@ -57,9 +56,6 @@ def load_samples(path: str | Path) -> Samples:
     """The frames of a `samples.npz`; an InputError names the file when it is missing, damaged or does not hold together."""
     remedy = "write it again with `lidistill evaluate` on its folder"
     content = load_arrays(path, _KINDS, remedy)
-    for name, (kind, dimensions) in _KINDS.items():
-        if content[name].ndim != dimensions or content[name].dtype.kind not in kind:
-            raise InputError(f"{path}: {name} has the wrong type or number of dimensions; {remedy}")
     ids, classes, point_range = content["ids"], content["classes"], content["point_range"]
     points, geometry = content["points"].astype(np.float32), content["truth_geometry"].astype(np.float32)
     labels, starts, truth_starts = (content[name].astype(np.int64) for name in ("truth_labels", "offsets", "truth_offsets"))
@@ -68,6 +64,11 @@ def load_samples(path: str | Path) -> Samples:
             raise InputError(f"{path}: {name} does not cut its {len(rows)} rows into {len(ids)} frames; {remedy}")
     if points.shape[1] < 3 or geometry.shape != (len(labels), 7) or point_range.shape != (6,):
         raise InputError(f"{path}: points, truth_geometry or point_range have the wrong shape; {remedy}")
+    for names in (ids, classes):
+        if len(np.unique(names)) != len(names):
+            raise InputError(f"{path}: a frame or a class is listed twice; {remedy}")
+    if (geometry[:, 3:6] < 0).any():
+        raise InputError(f"{path}: truth_geometry holds a size below zero; {remedy}")
     frames = tuple(
         Frame(
             id=str(name),

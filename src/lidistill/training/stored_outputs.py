@@ -6,8 +6,6 @@ Files hold plain arrays and a description, each with a checksum (npz). They appe
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lidistill.files import written_aside
-from lidistill.types import Anchors, Boxes, FeatureMap, FeatureSet, HeadOutput
+from lidistill.array_files import load_arrays, save_arrays
+from lidistill.reading import parse_json
+from lidistill.types import Anchors, Boxes, FeatureMap, FeatureSet, HeadOutput, InputError
 
 Part = FeatureMap | FeatureSet | tuple[HeadOutput, ...] | list[Boxes]
 
@@ -81,22 +80,28 @@ def join(records: Sequence[FrameRecord], device: torch.device, anchors: Sequence
 
 def write_record(path: Path, record: FrameRecord) -> None:
     """Whole or not at all; an InputError where it cannot be written."""
-    about = json.dumps({"about": record.about, "layouts": record.layouts, "dtypes": record.dtypes})
+    about = json.dumps({"name": _name(path), "about": record.about, "layouts": record.layouts, "dtypes": record.dtypes})
     arrays = {f"tensor {name}": _as_array(tensor) for name, tensor in record.tensors.items()}
-    with written_aside(path) as aside, aside.open("wb") as file:
-        np.savez(file, description=np.array(about), **arrays)  # type: ignore[arg-type]
+    save_arrays(path, {"description": np.array(about), **arrays}, compressed=False)
 
 
 def read_record(path: Path) -> FrameRecord | None:
-    """None where there is no file, or one that is damaged or not ours."""
+    """None where there is no file, or one that is damaged, not ours, or was written under another name."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            described = json.loads(str(content["description"]))
-            dtypes: dict[str, str] = described["dtypes"]
-            tensors = {name: _as_tensor(content[f"tensor {name}"], dtype) for name, dtype in dtypes.items()}
+        described = parse_json(str(load_arrays(path, {"description": ("U", 0)}, "")["description"]), str(path))
+        if described["name"] != _name(path):
+            return None
+        dtypes: dict[str, str] = described["dtypes"]
+        arrays = load_arrays(path, {f"tensor {name}": ("fiub", None) for name in dtypes}, "")
+        tensors = {name: _as_tensor(arrays[f"tensor {name}"], dtype) for name, dtype in dtypes.items()}
         return FrameRecord(described["about"], tensors, described["layouts"], dtypes)
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+    except (InputError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _name(path: Path) -> str:
+    """What a file's place says of its content: the teacher, the frame's input and the part."""
+    return "/".join(path.parts[-3:])
 
 
 def _record(about: dict[str, Any], tensors: Mapping[str, Tensor | None], are_rows: bool = False) -> FrameRecord:
