@@ -31,6 +31,7 @@ from lidistill.ops.kitti_text import write_objects
 from lidistill.progress import progress as progress_line
 from lidistill.reading import read_json, read_text
 from lidistill.simulate import SIMULATOR_VERSION, SimulatorSettings, simulate_frame
+from lidistill.stopping import Stopped, held_back
 from lidistill.types import InputError
 
 MANIFEST = "simulated.json"
@@ -123,7 +124,13 @@ def _mapped(write: partial[None], indices: Sequence[int], processes: int) -> Ite
         return
     # Started afresh rather than forked: the parent may hold threads of torch.
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(write, indices, chunksize=8)
+        with held_back():  # the processes end when this one is asked to, after the frames they are at
+            written = pool.map(write, indices, chunksize=8)
+        try:
+            yield from written
+        except Stopped:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _cores() -> int:

@@ -22,6 +22,7 @@ from lidistill.experiment import Experiment
 from lidistill.jobs.training import train
 from lidistill.progress import progress
 from lidistill.run_folder import RunFolder
+from lidistill.stopping import Stopped, held_back, interruptible, listen_for_parent
 from lidistill.types import InputError
 
 ORPHAN_CHECK_S = 1.0
@@ -72,17 +73,24 @@ def _side_by_side(cells: Sequence[Cell], processes: int, device: str) -> None:
     threads = max(1, (os.cpu_count() or 1) // processes)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_with, initargs=(os.getpid(),)) as pool:
-        futures: dict[Future[None], Cell] = {
-            pool.submit(train_cell, cell.experiment.to_dict(), str(cell.folder), device, threads): cell for cell in cells
-        }
+        with held_back():  # this process tells the others to stop, so that each hears of it once
+            futures: dict[Future[None], Cell] = {
+                pool.submit(train_cell, cell.experiment.to_dict(), str(cell.folder), device, threads): cell for cell in cells
+            }
         failed: list[tuple[Cell, BaseException]] = []
-        with progress("students", len(cells)) as advance:
-            for number, future in enumerate(as_completed(futures), start=1):
-                cell = futures[future]
-                error = future.exception()
-                if error is not None:
-                    failed.append((cell, error))
-                advance(number, f"{cell.row}, seed {cell.seed}" + (" failed" if error else ""))
+        try:
+            with progress("students", len(cells)) as advance:
+                for number, future in enumerate(as_completed(futures), start=1):
+                    cell = futures[future]
+                    error = future.exception()
+                    if error is not None:
+                        failed.append((cell, error))
+                    advance(number, f"{cell.row}, seed {cell.seed}" + (" failed" if error else ""))
+        except Stopped as stop:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
+            raise Stopped(stop.signum, f"stopped with {sum(cell.done for cell in cells)} of {len(cells)} students done, the others saved") from None
     _raise_failed(failed)
 
 
@@ -114,7 +122,7 @@ def _on_cluster(cells: Sequence[Cell], address: str, device: str) -> None:
 def train_cell(content: dict[str, Any], folder: str, device: str, threads: int) -> None:
     """Train one cell in a process of its own, silently."""
     torch.set_num_threads(threads)
-    with _quiet():
+    with _quiet(), interruptible():
         train(Experiment.from_dict(content, folder), folder, resume=True, device=device, certificate=False)
 
 
@@ -126,7 +134,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _leave_with(parent: int) -> None:
-    """End this process when the one that started it is gone, so that nobody writes into run folders behind a later comparison's back."""
+    """End this process when the one that started it is gone, so that nobody writes into run folders behind a later comparison's back.
+
+    Where that one asks it to stop, it finishes its step, saves and takes nothing new.
+    """
+    listen_for_parent()
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -150,4 +162,6 @@ def _in_words(error: BaseException) -> str:
         return str(error)
     if isinstance(error, BrokenProcessPool):
         return "its process was ended from outside, perhaps for want of memory; use fewer --processes"
+    if isinstance(error, Stopped):
+        return f"{error} by a signal from outside; run the comparison again to go on"
     return f"{type(error).__name__}: {error}"

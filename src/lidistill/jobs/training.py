@@ -20,6 +20,7 @@ from lidistill.files import claimed
 from lidistill.jobs.evaluation import evaluate, score_frames, spread
 from lidistill.jobs.runs import Run, load_run, pick_device, provenance, read_experiment
 from lidistill.run_folder import RunFolder, write_json
+from lidistill.stopping import Stopped
 from lidistill.training.checkpoint import save_weights
 from lidistill.training.fit import fit
 from lidistill.training.objective import Distilled, Supervised
@@ -75,7 +76,10 @@ def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str,
     if not first:
         return None
     save_weights(folder.checkpoint, detector)
-    return evaluate(folder.path, device=device)
+    try:
+        return evaluate(folder.path, device=device)
+    except Stopped as stop:
+        raise Stopped(stop.signum, f"{folder.name}: stopped after the last step, before the run was scored") from None
 
 
 def training_frames(experiment: Experiment, source: FrameSource) -> TrainingFrames:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import signal
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -22,6 +23,7 @@ from lidistill.detectors.base import Detector
 from lidistill.files import write_text, written_aside
 from lidistill.progress import Advance, progress
 from lidistill.run_folder import RunFolder
+from lidistill.stopping import Stopped, check, finishing, held_back, keep_listening, requested
 from lidistill.training.module import TrainingModule
 from lidistill.training.resumption import read_resume, sign
 from lidistill.training.settings import TrainingSettings
@@ -51,6 +53,8 @@ def fit(
     `frames` is addressed by (epoch, row) and has a length. With `resume`, the run goes on from `folder.resume` and ends with the weights of an
     uninterrupted run. `undecayed` names parameters of `objective` that take no weight decay. `identity` tells experiments apart: a point of
     resumption is only taken up by the one that saved it.
+
+    A signal that asks to stop is heard at the end of a step: the point to go on from is saved, then `Stopped` raised.
     """
     if settings.norm_momentum:
         for layer in objective.modules():
@@ -65,7 +69,7 @@ def fit(
         callbacks.insert(0, EMAWeightAveraging(decay=settings.ema_decay))
     _quiet_lightning()
     kind, _, index = device.partition(":")  # "cuda:1" is that device alone
-    with ExitStack() as stack, warnings.catch_warnings():
+    with ExitStack() as stack, finishing(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
@@ -102,7 +106,7 @@ def fit(
                 return
         elif trainer.is_global_zero:
             folder.log.unlink(missing_ok=True)
-        loader = DataLoader(
+        loader = _Loader(
             frames,
             batch_sampler=_Batches(
                 num_frames,
@@ -135,8 +139,16 @@ class _Batches(StepBatches):
         return self.stop_step
 
 
+class _Loader(DataLoader[Frame]):
+    """Its processes do not see the signals that ask to stop: the step that is under way needs them, and they end with this process."""
+
+    def __iter__(self) -> Any:
+        with held_back():
+            return super().__iter__()
+
+
 class _Watch(Callback):
-    """Logs, validates, and saves points of resumption at step boundaries."""
+    """Logs, validates, saves points of resumption and stops, all at step boundaries."""
 
     def __init__(self, folder: RunFolder, settings: TrainingSettings, total: int, name: str, validate: Validate | None, identity: str) -> None:
         self.folder = folder
@@ -156,6 +168,10 @@ class _Watch(Callback):
         self.advance = self.stack.enter_context(progress(f"train {self.name}", self.total, first_step))
         self.since = time.monotonic()
 
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        keep_listening()  # Lightning would end at the next batch, without a point to go on from
+        check(f"{self.name}: stopped before step {trainer.global_step + 1} of {self.total}")
+
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
         if (batch_idx + 1) % self.settings.accumulate:
@@ -171,8 +187,16 @@ class _Watch(Callback):
             self.advance(step)
         if self.validate is not None and self.settings.validate_every and (step % self.settings.validate_every == 0) and not last:
             self._validate(trainer, module, step)
-        if (step % self.settings.save_every == 0) or last:
+        asked = _asked_anywhere(trainer)
+        if (step % self.settings.save_every == 0) or last or asked:
             self._save(trainer)
+        if asked:
+            self._stop(trainer, step)
+
+    def _stop(self, trainer: Trainer, step: int) -> None:
+        if not trainer.is_global_zero:
+            raise SystemExit(0)  # the first process speaks for all, and Lightning kills it where another one ends with an error
+        raise Stopped(requested() or signal.SIGTERM, f"{self.name}: stopped at step {step} of {self.total}")
 
     def _validate(self, trainer: Trainer, module: TrainingModule, step: int) -> None:
         if trainer.is_global_zero and self.validate is not None:
@@ -217,6 +241,12 @@ class _Watch(Callback):
 def _hand_on_best(watch: _Watch, objective: nn.Module, settings: TrainingSettings) -> None:
     if settings.keep_best and watch.best_state is not None:
         objective.student.load_state_dict(watch.best_state)  # type: ignore[union-attr]
+
+
+def _asked_anywhere(trainer: Trainer) -> bool:
+    """Whether any process of the run was asked to stop; all of them stop at the same step."""
+    asked = requested() is not None
+    return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
 
 
 def _plain(value: float) -> float | None:
