@@ -11,7 +11,7 @@ STAMP := $(VENV)/.stamp
 # to another process on a busy machine. Sleeping at once made steps half as slow again, spinning on slowed everything beside them.
 export GOMP_SPINCOUNT ?= 20000
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test check format catalogue clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,6 +35,9 @@ check: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+catalogue: $(STAMP)
+	$(BIN)/python -m lidistill.jobs.methods
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "camera": set(),
     "errors": set(),
     "settings": {"errors"},
+    "catalogue": set(),
     "types": {"camera", "errors", "settings"},
     "files": {"types"},
     "stopping": set(),
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     "interop": {"types", "files", "reading", "weights", "ops", "detectors"},
     "experiment": {"types", "configuration", "data", "detectors", "distillation", "training"},
     "jobs": {"*"},
-    "cli": {"errors", "types", "stopping", "jobs", "report", "data", "evaluation"},
+    "cli": {"errors", "types", "stopping", "catalogue", "jobs", "report", "data", "evaluation"},
     "__init__": set(),
 }
 

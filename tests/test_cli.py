@@ -8,7 +8,10 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+import lidistill
 from lidistill.cli import app, main
+from lidistill.detectors import DETECTORS
+from lidistill.distillation import METHODS
 from tests.journeys.conftest import TINY, journey  # noqa: F401 - the fixture
 
 COMMANDS = ("demo", "simulate", "import", "train", "distill", "compare", "methods", "evaluate", "predict", "report")
@@ -35,9 +38,24 @@ def test_every_command_explains_itself(command):
     assert len(result.output) > 100
 
 
-def test_help_does_not_wait_for_lightning():
-    code = "import sys; import lidistill.cli; print(any(name.startswith('lightning') for name in sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["methods"], ["train", "--help"]], ids=" ".join)
+def test_what_only_tells_does_not_wait_for_torch(words):
+    code = (
+        "import sys; from lidistill.cli import main; sys.argv = ['lidistill', *sys.argv[1:]]\n"
+        "try: main()\nfinally: print('torch' in sys.modules or 'lightning' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "False"
+
+
+def test_help_names_every_detector_and_every_method():
+    wide = {"COLUMNS": "200"}
+    assert all(name in CliRunner().invoke(app, ["train", "--help"], env=wide).output for name in DETECTORS)
+    assert all(name in CliRunner().invoke(app, ["distill", "--help"], env=wide).output for name in METHODS)
+
+
+def test_the_version_is_that_of_the_package():
+    assert run("--version").output == f"lidistill {lidistill.__version__}\n"
 
 
 def test_the_steps_of_the_quickstart_work_one_after_the_other(tmp_path):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lidistill import __version__
+from lidistill.catalogue import catalogue
 from lidistill.errors import InputError
 from lidistill.stopping import Stopped, end_children, listening
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from lidistill.evaluation.scores import Scores
 
 app = typer.Typer(
-    help="Turn a heavy LiDAR 3D detector into a small, fast student by knowledge distillation, and prove the result.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -40,7 +41,23 @@ MultipleOf = Annotated[
 ]
 Certificate = Annotated[bool, typer.Option(help="Examine the teacher first and refuse a sick one.")]
 
+DETECTORS = ", ".join(catalogue().detectors)
+METHODS = ", ".join(method.name for method in catalogue().methods)
+
 # Jobs import torch and Lightning, which takes seconds; a command imports the one it needs, so that --help answers at once.
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lidistill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def lidistill(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """Turn a heavy LiDAR 3D detector into a small, fast student by knowledge distillation, and prove the result."""
 
 
 @app.command()
@@ -88,7 +105,7 @@ def import_(
 
 @app.command()
 def train(
-    start: Annotated[str, typer.Argument(help="A detector (pointpillars), a YAML file or an earlier run's folder.")],
+    start: Annotated[str, typer.Argument(help=f"A detector ({DETECTORS}), a YAML file or an earlier run's folder.")],
     out: Out,
     overrides: Overrides = None,
     data: Data = None,
@@ -116,7 +133,7 @@ def distill(
     overrides: Overrides = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="What teaches: one of `lidistill methods`, or several at once, itkd+logits. [default: pointdistiller]"),
+        typer.Option(help=f"What teaches: {METHODS}; or several at once, itkd+logits. Default: pointdistiller."),
     ] = None,
     compression: Compression = 4.0,
     multiple_of: MultipleOf = 1,
@@ -182,14 +199,16 @@ def methods(
     markdown: Annotated[bool, typer.Option("--markdown", help="The tables of docs/methods.md.")] = False,
 ) -> None:
     """Show the distillation methods: what they teach, what they need, on which detectors they run, and their settings."""
-    from lidistill.jobs.methods import methods_as_markdown, print_methods
+    from lidistill.jobs.method_tables import methods_as_markdown, print_method, print_methods
 
     if markdown and name is not None:
         raise InputError(f"--markdown prints the tables of all methods; leave out {name}, or --markdown")
     if markdown:
         print(methods_as_markdown())
+    elif name is None:
+        print_methods()
     else:
-        print_methods(name)
+        print_method(name)
 
 
 @app.command()

@@ -10,7 +10,7 @@ import torch
 
 from lidistill import distillation
 from lidistill.detectors import DETECTORS
-from lidistill.jobs.methods import method_row, tap_specs
+from lidistill.jobs.methods import method_facts, tap_specs
 from tests.distillation import fakes, test_contract
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-method.md"
@@ -46,7 +46,7 @@ def test_it_is_a_method_that_the_project_does_not_have():
 
 def test_the_page_of_methods_would_describe_it(example):
     settings = example["channel_statistics"]
-    row = method_row(settings(), {name: tap_specs(name) for name in DETECTORS})
+    row = method_facts(settings(), {name: tap_specs(name) for name in DETECTORS})
     assert set(row.taps) == set(DETECTORS)
     assert row.kinds == ("map",)
     assert row.has_layers

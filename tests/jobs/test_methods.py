@@ -12,6 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from lidistill.catalogue import catalogue
 from lidistill.cli import app
 from lidistill.detectors import DETECTORS
 from lidistill.distillation import METHODS
@@ -19,22 +20,13 @@ from lidistill.distillation.base import NEEDS
 from lidistill.distillation.pointdistiller import PREFERRED_TAPS, PUBLISHED
 from lidistill.distillation.proposals import ProposalSettings
 from lidistill.jobs.method_settings import MethodSetting, comments_of, settings_of
-from lidistill.jobs.methods import (
-    built,
-    idea_of,
-    method_row,
-    method_rows,
-    methods_as_markdown,
-    print_methods,
-    published_settings,
-    section_of,
-    tap_specs,
-)
+from lidistill.jobs.method_tables import methods_as_markdown, print_methods, section_of
+from lidistill.jobs.methods import built, examined, idea_of, method_facts, published_settings, tap_specs
 from lidistill.types import Boxes, DetectorOutput, InputError, Settings, TapSpec
 from tests.distillation import fakes
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
-ROWS = {row.name: row for row in method_rows()}
+ROWS = {row.name: row for row in examined().methods}
 
 
 def test_every_method_runs_on_every_detector_that_offers_its_tap():
@@ -58,13 +50,17 @@ def test_the_table_is_wide_enough_for_all_detectors_when_it_is_not_on_a_terminal
     assert lines[-1][-len(DETECTORS) :] == ["encoder"] * len(DETECTORS)
 
 
+def test_the_catalogue_is_what_building_finds():
+    assert catalogue() == examined(), "write it again with `make catalogue`"
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_says_what_it_teaches_and_where_it_was_published(name):
     row = ROWS[name]
     assert len(row.idea) > 20
     assert "(" not in row.idea
     assert re.search(r"\b(19|20)\d\d\b", row.paper), f"{name}: give the paper as title, venue, year, and arXiv number where there is one"
-    assert set(row.needs) <= set(NEEDS)
+    assert set(row.needs) <= set(NEEDS.values())
 
 
 def values(name, batch, heads=True):
@@ -81,12 +77,12 @@ def values(name, batch, heads=True):
 def test_a_method_needs_what_it_says_and_nothing_more(name):
     batch = fakes.make_batch()
     full = values(name, batch)
-    assert (values(name, replace(batch, boxes=tuple(Boxes.empty() for _ in batch.boxes))) != full) is ("boxes" in ROWS[name].needs)
+    assert (values(name, replace(batch, boxes=tuple(Boxes.empty() for _ in batch.boxes))) != full) is (NEEDS["boxes"] in ROWS[name].needs)
     try:
         without_heads = values(name, batch, heads=False)
     except Exception:  # whatever it misses there, it had asked for
         without_heads = None
-    assert (without_heads != full) is ("predictions" in ROWS[name].needs)
+    assert (without_heads != full) is (NEEDS["predictions"] in ROWS[name].needs)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -103,7 +99,7 @@ def test_kinds_of_taps_are_found_by_trying_them():
 def test_what_a_detector_does_not_offer_is_told_with_the_reason():
     points = {"points": TapSpec("set", 8)}
     pairs = {"of points": (points, points)}
-    pointdistiller, itkd, logits = (method_row(METHODS[name](), pairs) for name in ("pointdistiller", "itkd", "logits"))
+    pointdistiller, itkd, logits = (method_facts(METHODS[name](), pairs) for name in ("pointdistiller", "itkd", "logits"))
     assert pointdistiller.taps == {"of points": ("points",)}
     assert itkd.taps == logits.taps == {}
     assert "needs the tap 'neck'" in itkd.refusals["of points"]
@@ -172,9 +168,14 @@ def test_nested_settings_are_written_as_overrides_write_them():
 
 
 def test_published_settings_are_those_that_differ_from_the_defaults():
-    assert published_settings("pointdistiller")["second"] == {"form": "released", "taps": ["bev.0", "bev.1"], "num_queries": 256, "channels": 32}
-    assert set(published_settings("pointdistiller")) == set(PUBLISHED)
-    assert published_settings("attention_transfer") == {}
+    assert published_settings(METHODS["pointdistiller"]())["second"] == {
+        "form": "released",
+        "taps": ["bev.0", "bev.1"],
+        "num_queries": 256,
+        "channels": 32,
+    }
+    assert set(published_settings(METHODS["pointdistiller"]())) == set(PUBLISHED)
+    assert published_settings(METHODS["attention_transfer"]()) == {}
     assert "published for second: taps=[bev.0, bev.1]" in CliRunner().invoke(app, ["methods", "pointdistiller"]).output
 
 

@@ -1,7 +1,23 @@
-"""Reports from run folders: tables, curves and pictures on one page. Imports no model, detector or dataset."""
+"""Reports from run folders: tables, curves and pictures on one page. Imports no model, detector or dataset.
 
-from lidistill.report.bev import draw_bev
-from lidistill.report.page import write_report
-from lidistill.report.samples import load_samples, save_samples
+A name is imported when it is first used: pictures need libraries that take long to import, and tables of text need none of them.
+"""
 
-__all__ = ["draw_bev", "load_samples", "save_samples", "write_report"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {"draw_bev": "bev", "load_samples": "samples", "save_samples": "samples", "write_report": "page"}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
