@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "interop": {"types", "files", "reading", "weights", "ops", "detectors"},
     "experiment": {"types", "configuration", "data", "detectors", "distillation", "training"},
     "jobs": {"*"},
-    "cli": {"errors", "types", "stopping", "catalogue", "jobs", "report", "data", "evaluation"},
+    "cli": {"errors", "types", "stopping", "catalogue", "run_folder", "jobs", "report", "data", "evaluation"},
     "__init__": set(),
 }
 

@@ -74,6 +74,12 @@ def test_the_steps_of_the_quickstart_work_one_after_the_other(tmp_path):
     assert (tmp_path / "report" / "report.html").is_file()
 
 
+def test_an_override_of_a_run_that_is_scored_is_refused():
+    result = run("evaluate", "run", "detector.grid.max_voxels_eval=3")
+    assert result.exit_code == 2
+    assert "unexpected extra argument" in result.output
+
+
 def test_simulate_writes_a_kitti_folder(tmp_path):
     assert run("simulate", tmp_path, "--frames", "3", "--preset", "kitti-lite", "--workers", "1").exit_code == 0
     assert len(list((tmp_path / "training" / "velodyne").glob("*.bin"))) == 3
@@ -89,6 +95,9 @@ def test_simulate_writes_a_kitti_folder(tmp_path):
         (("distill", "nowhere", "--out", "x"), "no run folder to learn from"),
         (("evaluate",), "give a run folder, or --predictions"),
         (("evaluate", "--predictions", "x"), "--predictions needs --data"),
+        (("evaluate", "run", "--predictions", "x", "--data", "kitti:/x"), "leave out run, or leave out --predictions"),
+        (("evaluate", "--predictions", "x", "--data", "kitti:/x", "data.val_split=all"), "leave out data.val_split=all"),
+        (("evaluate", "run", "--data", "kitti:/x"), "--data and --out go with --predictions"),
         (("predict", "nowhere", "scan.bin"), "not a run folder"),
         (("import", "nowhere.pth", "--from", "openpcdet", "--model", "pointpillars", "--data", "kitti:/x", "--out", "y"), "nowhere.pth"),
         (("methods", "itdk"), "did you mean 'itkd'"),

@@ -217,8 +217,8 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="Predictions made elsewhere: a folder of KITTI result files, or a predictions.npz.")
     ] = None,
-    data: Data = None,
-    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "val",
+    data: Annotated[str | None, typer.Option(help="With --predictions: where the labels come from, for example kitti:/data/kitti.")] = None,
+    split: Annotated[str, typer.Option(help="Split of the dataset; scores of another one than val go into a folder of its name.")] = "val",
     out: Annotated[Path | None, typer.Option(help="With --predictions: folder for the scores.")] = None,
     device: Device = "auto",
 ) -> None:
@@ -226,13 +226,20 @@ def evaluate(
     from lidistill.data import parse_source
     from lidistill.jobs.evaluation import evaluate as job
     from lidistill.jobs.evaluation import evaluate_predictions
+    from lidistill.run_folder import VALIDATION
 
     if predictions is not None:
+        if run is not None:
+            raise InputError(f"--predictions are scored by themselves; leave out {run}, or leave out --predictions")
         if data is None:
             raise InputError("--predictions needs --data, for example --data kitti:/data/kitti, to know the truth")
         _show(evaluate_predictions(predictions, parse_source(data), split=split, out=out))
     elif run is not None:
+        if out is not None or data is not None:
+            raise InputError("a run is scored on its own data, in its own folder; --data and --out go with --predictions")
         _show(job(run, split=split, device=device))
+        if split != VALIDATION:
+            print(f"written to {run / split}; the run's own scores, which reports read, are those of the split {VALIDATION}")
     else:
         raise InputError("give a run folder, or --predictions with --data")
 
@@ -242,7 +249,10 @@ def predict(
     run: Run,
     scans: Annotated[Path, typer.Argument(help="A .bin file, or a folder of them.")],
     out: Out = Path("predictions"),
-    calibration: Annotated[Path | None, typer.Option(help="KITTI calib file, or a folder with one a scan.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="KITTI calib file, or a folder with one a scan. Default: the folder calib beside that of the scans.")
+    ] = None,
+    columns: Annotated[int | None, typer.Option(help="Values a point in the files, where they are more than the detector takes.")] = None,
     minimum_score: Annotated[float, typer.Option(help="Lowest score to draw.")] = 0.3,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Report scans that cannot be read and leave them out.")] = False,
     device: Device = "auto",
@@ -250,7 +260,7 @@ def predict(
     """Write the boxes of scans as KITTI text and JSON, with a picture of each."""
     from lidistill.jobs.prediction import predict as job
 
-    written = job(run, scans, out, calibration=calibration, minimum_score=minimum_score, skip_bad=skip_bad, device=device)
+    written = job(run, scans, out, calibration=calibration, columns=columns, minimum_score=minimum_score, skip_bad=skip_bad, device=device)
     print(f"{len(written)} scans in {out}")
 
 

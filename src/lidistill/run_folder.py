@@ -12,6 +12,7 @@ profile.json       parameters, multiply-accumulates, latency
 samples.npz        a few validation frames (points, truth) for pictures
 step.json          time, memory and extra parameters of a training step, where they were compared
 certificate.json   for a student: what was checked of its teacher
+SPLIT/             predictions.npz, matches.npz and scores.json of another split than the validation split
 """
 
 from __future__ import annotations
@@ -28,11 +29,20 @@ from lidistill.files import write_text
 from lidistill.types import InputError
 
 LOG_REMEDY = "delete that line: the log is for curves only"
+VALIDATION = "val"  # the split whose scores are the run's
 
 
 @dataclass(frozen=True)
 class RunFolder:
     path: Path
+
+    def of_split(self, split: str) -> RunFolder:
+        """Where what was found on `split` lies."""
+        if split == VALIDATION:
+            return self
+        if Path(split).name != split:
+            raise InputError(f"split {split!r} names a folder of the scores, so give a plain name such as train")
+        return RunFolder(self.path / split)
 
     @property
     def name(self) -> str:

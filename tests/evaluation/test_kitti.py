@@ -1,11 +1,14 @@
 import json
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lidistill.evaluation import kitti
+from lidistill.evaluation.curves import ceiling
 from lidistill.evaluation.kitti import evaluate_objects, match_frames
+from lidistill.evaluation.kitti_keys import DIFFICULTIES
 from lidistill.ops.kitti_text import read_objects
 from lidistill.types import InputError
 from tests.evaluation.kitti_scenes import SIZES, objects, street
@@ -350,3 +353,17 @@ def test_boxes_without_extent_and_huge_boxes_do_no_harm():
     rows = [("Car", {"size": (0, 0, 0)}), ("Car", {"size": (1e9, 1e9, 1e9)}), ("Car", {"box": (50, 50, 50, 90)}), ("Car", {"box": (90, 90, 10, 10)})]
     values = scored([("Car", {}), *rows], [("Car", {}), *rows], [0.9, 0.8, 0.7, 0.6, 0.5])
     assert all(value is None or 0 <= value <= 100 for value in values.values())
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, 40])
+def test_the_labels_as_detections_reach_the_ceiling_of_their_number(num_frames):
+    truths, _ = street(np.random.default_rng(num_frames), num_frames)
+    classes = ("Car", "Pedestrian", "Cyclist")
+    labels = [replace(truth, scores=np.ones(len(truth)))[np.isin(truth.names, classes)] for truth in truths]
+    scores = evaluate_objects(truths, labels, classes)
+    for name in classes:
+        for difficulty in DIFFICULTIES:
+            count = scores.counts[f"{name}/{difficulty}"]
+            for points in ("R11", "R40"):
+                value = scores.values[f"strict/3d/{name}/{points}/{difficulty}"]
+                assert count == 0 or value == pytest.approx(ceiling(count, points), abs=1e-9)

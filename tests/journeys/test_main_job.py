@@ -70,6 +70,18 @@ def test_evaluating_again_gives_the_same_scores(journey, tmp_path):
     assert dict(jobs.evaluate(copy, device="cpu").values) == before
 
 
+def test_scores_of_another_split_leave_those_of_the_run_alone(journey, tmp_path):
+    copy = RunFolder(tmp_path / "copy")
+    shutil.copytree(journey.student, copy.path)
+    before = {path.name: path.read_bytes() for path in copy.path.iterdir() if path.is_file()}
+    jobs.evaluate(copy.path, split="train", device="cpu")
+    assert {path.name: path.read_bytes() for path in copy.path.iterdir() if path.is_file()} == before
+    scores = read_json(copy.path / "train" / "scores.json")
+    assert (scores["split"], scores["frames"], scores["name"]) == ("train", 8, "copy")
+    with pytest.raises(InputError, match="give a plain name such as train"):
+        jobs.evaluate(copy.path, split="../elsewhere", device="cpu")
+
+
 def test_predictions_as_kitti_text_score_as_the_run_does(journey, tmp_path):
     run = jobs.load_run(journey.student)
     source = run.experiment.data.open("val")
@@ -98,17 +110,50 @@ def test_predict_writes_text_json_and_a_picture_for_each_scan(journey, tmp_path)
         assert len(path.with_suffix(".txt").read_text().splitlines()) == len(content["boxes"])
 
 
+def test_predict_says_which_camera_and_columns_it_took(journey, tmp_path, capsys):
+    recorded = journey.data / "training" / "velodyne"
+    name = min(path.stem for path in recorded.glob("*.bin"))
+    jobs.predict(journey.student, recorded / f"{name}.bin", tmp_path / "beside", device="cpu")
+    said = capsys.readouterr().out
+    assert "points: 4 values each, the first are x, y, z, intensity" in said
+    assert f"calibration: a file a scan from {(journey.data / 'training' / 'calib').resolve()}" in said
+    jobs.predict(journey.student, recorded / f"{name}.bin", tmp_path / "told", calibration=recorded.parent / "calib", device="cpu")
+    assert (tmp_path / "beside" / f"{name}.txt").read_text() == (tmp_path / "told" / f"{name}.txt").read_text()
+
+    alone = tmp_path / "alone" / "scan.bin"
+    alone.parent.mkdir()
+    points = np.fromfile(recorded / f"{name}.bin", dtype="<f4").reshape(-1, 4)
+    np.concatenate([points, np.arange(len(points), dtype="<f4")[:, None] // 500], axis=1)[: len(points) // 4 * 4].tofile(alone)
+    capsys.readouterr()
+    with pytest.raises(InputError, match="looks like 5 values a point, not 4; say so with --columns 5"):
+        jobs.predict(journey.student, alone, tmp_path / "x", device="cpu")
+    assert "calibration: KITTI's nominal camera" in capsys.readouterr().out
+    jobs.predict(journey.student, alone, tmp_path / "five", columns=5, device="cpu")
+    points[: len(points) // 4 * 4].tofile(alone)
+    jobs.predict(journey.student, alone, tmp_path / "four", device="cpu")
+    assert (tmp_path / "five" / "scan.json").read_text() == (tmp_path / "four" / "scan.json").read_text()
+    with pytest.raises(InputError, match="--columns 3: the detector takes 4 values a point"):
+        jobs.predict(journey.student, alone, tmp_path / "x", columns=3, device="cpu")
+
+
 def test_a_bad_scan_stops_predict_unless_the_user_asked_to_skip_it(journey, tmp_path, capsys):
     scans = tmp_path / "scans"
     scans.mkdir()
     good = sorted((journey.data / "training" / "velodyne").glob("*.bin"))[0]
     shutil.copy(good, scans / "000001.bin")
     (scans / "000002.bin").write_bytes(good.read_bytes()[:-3])
+    (scans / "000003.bin").mkdir()
+    (scans / "000004.bin").symlink_to("nowhere")
+    np.full((50, 4), np.inf, dtype=np.float32).tofile(scans / "000005.bin")
+    np.full((5000, 4), 3e38, dtype=np.float32).tofile(scans / "000006.bin")
+    shutil.copy(good, scans / "000007.bin")
     with pytest.raises(InputError, match=r"000002.bin.*--skip-bad"):
         jobs.predict(journey.student, scans, tmp_path / "out", device="cpu")
     written = jobs.predict(journey.student, scans, tmp_path / "out", device="cpu", skip_bad=True)
-    assert [path.stem for path in written] == ["000001"]
-    assert "000002.bin" in capsys.readouterr().out
+    assert [path.stem for path in written] == ["000001", "000006", "000007"]
+    said = capsys.readouterr().out
+    assert "left out 4 of 7 scans" in said
+    assert all(f"{name}.bin" in said for name in ("000002", "000003", "000004", "000005"))
 
 
 @pytest.mark.parametrize("content", [b"", np.full((5, 4), 500.0, dtype=np.float32).tobytes()], ids=["empty", "all out of range"])

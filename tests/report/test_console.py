@@ -37,3 +37,17 @@ def test_tables_of_simulated_results_say_so(runs, pair):
         tables.values_table(runs),
     ]
     assert all(table.caption.endswith("; simulated data") for table in made)
+
+
+def test_a_class_that_is_never_detected_counts_as_the_mean_takes_it_and_one_without_objects_is_left_out(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    values = {f"strict/3d/{name}/R40/moderate": value for name, value in (("Car", 30.0), ("Pedestrian", None), ("Cyclist", None), ("mean", 15.0))}
+    counts = {"Car/moderate": 60, "Pedestrian/moderate": 5, "Cyclist/moderate": 0}
+    print_scores(Scores("kitti", "strict/3d/mean/R40/moderate", values, counts=counts, simulated=True))
+    printed = capsys.readouterr().out
+    rows = {line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")] for line in printed.splitlines() if line.startswith("│")}
+    assert [rows[name][3] for name in ("Car", "Pedestrian", "Cyclist", "mean")] == ["30.0", "0.0", "–", "15.0"]
+    assert rows["Pedestrian"][8].split() == ["0", "5", "0"]
+    assert rows["Pedestrian"][9].split() == ["–", "10", "–"]
+    assert rows["mean"][9].split() == ["0", "55", "0"]
+    assert "SIMULATED DATA" in printed

@@ -75,6 +75,16 @@ def average(curve: np.ndarray, points: str) -> float:
     return float(curve[AVERAGED_POINTS[points]].mean() * 100)
 
 
+def ceiling(num_truths: int, points: str) -> float:
+    """The most that the average over the "R11" or "R40" points can be with so many objects, in percent: what their own labels reach as detections.
+
+    There is at most one threshold an object, so fewer than about 40 objects do not fill the curve, and the rest of it counts 0.
+    """
+    curve = np.zeros(RECALL_STEPS)
+    curve[: len(score_thresholds(np.ones(num_truths), np.ones(num_truths, dtype=np.int64), num_truths))] = 1
+    return average(curve, points)
+
+
 def _envelope(amounts: np.ndarray, counted: np.ndarray) -> np.ndarray:
     """amounts / counted at the thresholds, 0 beyond them, replaced by the best value at any higher recall: (41,).
 

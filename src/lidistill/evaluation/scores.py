@@ -20,6 +20,7 @@ class Scores:
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # precision in 0..1 at evenly spaced recalls from 0 to 1
     counts: Mapping[str, int] = field(default_factory=dict)  # "class/difficulty" -> truths that count
     overlap: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # level -> class -> overlap that a match must exceed, where there is one
+    simulated: bool = False  # whether the frames were simulated; whoever shows the scores says so
 
     @property
     def headline(self) -> float | None:
@@ -34,6 +35,7 @@ class Scores:
             "curves": {key: list(curve) for key, curve in self.curves.items()},
             "counts": dict(self.counts),
             "overlap": {level: dict(limits) for level, limits in self.overlap.items()},
+            "simulated": self.simulated,
         }
 
     @staticmethod
@@ -61,6 +63,7 @@ class Scores:
             curves={key: tuple(float(point) for point in curve) for key, curve in content["curves"].items()},
             counts=dict(content["counts"]),
             overlap=content.get("overlap") or {},
+            simulated=content.get("simulated") is True,
         )
 
 

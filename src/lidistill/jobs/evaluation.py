@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +17,41 @@ from lidistill.jobs.runs import commit, load_run, pick_device
 from lidistill.progress import progress
 from lidistill.reading import is_file, is_folder
 from lidistill.report.samples import save_samples
-from lidistill.run_folder import RunFolder, write_json
+from lidistill.run_folder import VALIDATION, RunFolder, write_json
 from lidistill.types import DatasetSpec, Frame, InputError
 
 PICTURED_FRAMES = 6
 PROFILED_FRAMES = 12
 
 
-def evaluate(run: str | Path, *, split: str = "val", device: str = "auto") -> Scores:
-    """Predict on a split of the run's own dataset, score and profile.
+def evaluate(run: str | Path, *, split: str = VALIDATION, device: str = "auto") -> Scores:
+    """Predict on a split of the run's own dataset and score.
 
-    Predictions, matches, scores, profile and sample frames are written into the folder.
+    Of the validation split, predictions, matches, scores, profile and sample frames are written into the folder; of another split, predictions,
+    matches and scores into a folder of its name there. So what reports compare is always of the validation split.
     """
     loaded = load_run(run)
-    folder, experiment = loaded.folder, loaded.experiment
+    experiment = loaded.experiment
+    folder = loaded.folder.of_split(split)
     where = pick_device(device)
     source = experiment.data.open(split)
     detector = loaded.detector.to(where)
-    with progress(f"predict {folder.name}", len(source)) as advance:
+    with progress(f"predict {loaded.folder.name}", len(source)) as advance:
         predictions = predict(detector, source, device=where, batch_size=experiment.training.batch_size, progress=advance)
     predictions.save(folder.predictions)
     scores, matches = score_frames(source.spec, predictions, source)
     matches.save(folder.matches)
-    save_samples(
-        folder.samples, [source[row] for row in spread(len(source), PICTURED_FRAMES)], source.spec.classes, experiment.detector.grid.point_range
-    )
-    cost = profile(detector, [source[row] for row in range(min(PROFILED_FRAMES, len(source)))], device=where)
-    write_json(folder.profile, cost.to_dict())
+    if split == VALIDATION:
+        pictured = [source[row] for row in spread(len(source), PICTURED_FRAMES)]
+        save_samples(folder.samples, pictured, source.spec.classes, experiment.detector.grid.point_range)
+        cost = profile(detector, [source[row] for row in range(min(PROFILED_FRAMES, len(source)))], device=where)
+        write_json(folder.profile, cost.to_dict())
     write_json(
         folder.scores,
         {
             **labels(source, split),
             "role": experiment.role,
-            "name": folder.name,
+            "name": loaded.folder.name,
             "seed": experiment.seed,
             "commit": commit(),
             "device": device_name(where),
@@ -58,7 +61,7 @@ def evaluate(run: str | Path, *, split: str = "val", device: str = "auto") -> Sc
     return scores
 
 
-def evaluate_predictions(path: str | Path, data: DataSettings, *, split: str = "val", out: str | Path | None = None) -> Scores:
+def evaluate_predictions(path: str | Path, data: DataSettings, *, split: str = VALIDATION, out: str | Path | None = None) -> Scores:
     """Score predictions made elsewhere: a folder of KITTI result files, one a frame, or a `predictions.npz`.
 
     `out` is a folder for scores and matches.
@@ -68,6 +71,7 @@ def evaluate_predictions(path: str | Path, data: DataSettings, *, split: str = "
     if is_folder(path):
         truths = {frame.id: frame.meta.objects for frame in source if frame.meta.objects is not None}
         scores, matches = evaluate_folder(truths, path, source.spec.classes)
+        scores = replace(scores, simulated=source.spec.simulated)
     elif is_file(path):
         scores, matches = score_frames(source.spec, Predictions.load(path), source)
     else:
@@ -81,7 +85,8 @@ def evaluate_predictions(path: str | Path, data: DataSettings, *, split: str = "
 
 def score_frames(spec: DatasetSpec, predictions: Predictions, frames: Iterable[Frame]) -> tuple[Scores, Any]:
     """Scores and per-frame matches by the dataset's own protocol."""
-    return PROTOCOLS[spec.protocol](predictions, frames)
+    scores, matches = PROTOCOLS[spec.protocol](predictions, frames)
+    return replace(scores, simulated=spec.simulated), matches
 
 
 def labels(source: FrameSource, split: str) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from lidistill.data.kitti import read_calibration
+from lidistill.data.kitti import image_size, read_calibration
+from lidistill.data.point_columns import check_columns
 from lidistill.data.points import read_bin
 from lidistill.evaluation.predict import predict as predict_frames
 from lidistill.files import prepared, write_text
@@ -38,47 +40,95 @@ def predict(
     out: str | Path,
     *,
     calibration: str | Path | None = None,
+    columns: int | None = None,
     minimum_score: float = 0.3,
     skip_bad: bool = False,
     device: str = "auto",
 ) -> list[Path]:
     """Detect in a `.bin` file or in every one of a folder; write NAME.txt, NAME.json and NAME.png into `out` and return the JSON paths.
 
-    `calibration` is a KITTI calib file, or a folder with one a scan; without it KITTI's nominal camera serves for the text. The text and JSON
-    hold every box; the picture those of at least `minimum_score`. A scan that cannot be read stops the command, or is reported and left out with
-    `skip_bad`.
+    `calibration` is a KITTI calib file, or a folder with one a scan; without it the folder `calib` beside that of the scans is taken, and where
+    there is none, KITTI's nominal camera, for the text. `columns` is how many values a point has in the files, of which the detector takes the
+    first; without it as many as it takes, unless the values look otherwise. The text and JSON hold every box; the picture those of at least
+    `minimum_score`. A scan that cannot be read stops the command, or is reported and left out with `skip_bad`.
     """
     minimum_score = checked(Share, minimum_score, "--minimum-score")
     with prepared(out):
-        return _predict(run, Path(scans), Path(out), calibration, minimum_score, skip_bad, device)
+        return _predict(run, Path(scans), Path(out), calibration, columns, minimum_score, skip_bad, device)
 
 
 def _predict(
-    run: str | Path, scans: Path, out: Path, calibration: str | Path | None, minimum_score: float, skip_bad: bool, device: str
+    run: str | Path,
+    scans: Path,
+    out: Path,
+    calibration: str | Path | None,
+    columns: int | None,
+    minimum_score: float,
+    skip_bad: bool,
+    device: str,
 ) -> list[Path]:
     loaded = load_run(run)
     spec, detector = loaded.experiment.data.spec, loaded.detector
+    taken = ("x", "y", "z", *spec.point_features)
+    if columns is not None and columns < len(taken):
+        raise InputError(f"--columns {columns}: the detector takes {len(taken)} values a point ({', '.join(taken)}); give scans that hold them")
     where = pick_device(device)
     detector.to(where)
     paths = scan_paths(scans)
+    cameras = Cameras.of(scans, calibration)
+    print(f"points: {columns or len(taken)} values each, the first are {', '.join(taken)}")
+    print(f"calibration: {cameras.sentence}")
     written, skipped = [], []
     with progress("predict", len(paths)) as advance:
         for count, path in enumerate(paths, start=1):
             try:
-                points = torch.from_numpy(read_bin(path, columns=3 + len(spec.point_features)))
-                camera = _calibration_of(path, calibration)
+                points = read_bin(path, columns=columns or len(taken))
+                if columns is None:
+                    check_columns(path, points)
+                frame = Frame(path.stem, torch.from_numpy(np.ascontiguousarray(points[:, : len(taken)])))
+                camera = cameras.of_scan(path)
+                boxes = predict_frames(detector, [frame], device=where, batch_size=1).boxes[0]
             except InputError as error:
                 if not skip_bad:
                     raise InputError(f"{error}; or leave such scans out with --skip-bad") from error
                 skipped.append(str(error))
-                continue
-            frame = Frame(path.stem, points)
-            boxes = predict_frames(detector, [frame], device=where, batch_size=1).boxes[0]
-            written.append(_write(out, frame, boxes, spec.classes, camera, loaded.experiment.detector.grid.point_range, minimum_score))
+            else:
+                written.append(_write(out, frame, boxes, spec.classes, camera, loaded.experiment.detector.grid.point_range, minimum_score))
             advance(count)
     if skipped:
         print(f"left out {len(skipped)} of {len(paths)} scans:", *skipped, sep="\n  ")
     return written
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """Where the camera of a scan comes from."""
+
+    place: Path | None  # a calib file, a folder with one a scan, or nothing: the nominal camera
+    images: Path | None = None  # a folder with the image of each scan, whose size counts
+
+    @staticmethod
+    def of(scans: Path, calibration: str | Path | None) -> Cameras:
+        """As asked for; else KITTI's own folder `calib` beside that of the scans, where there is one."""
+        if calibration is not None:
+            return Cameras(Path(calibration))
+        beside = (scans if is_folder(scans) else scans.parent).resolve().parent
+        return Cameras(beside / "calib", beside / "image_2") if is_folder(beside / "calib") else Cameras(None)
+
+    @property
+    def sentence(self) -> str:
+        if self.place is None:
+            return (
+                "KITTI's nominal camera, so the boxes in the .txt files are in no real camera's axes (those in the .json files are in LiDAR axes); "
+                "give --calibration for your own"
+            )
+        return f"a file a scan from {self.place}" if is_folder(self.place) else f"{self.place} for all scans"
+
+    def of_scan(self, scan: Path) -> CameraCalibration:
+        if self.place is None:
+            return NOMINAL_CALIBRATION
+        size = IMAGE_SIZE if self.images is None else image_size(self.images / f"{scan.stem}.png")
+        return read_calibration(self.place / f"{scan.stem}.txt" if is_folder(self.place) else self.place, size)
 
 
 def scan_paths(place: Path) -> list[Path]:
@@ -91,13 +141,6 @@ def scan_paths(place: Path) -> list[Path]:
     if not is_file(place):
         raise InputError(f"{place}: no such file or folder; give a .bin file of float32 x, y, z, intensity or a folder of them")
     return [place]
-
-
-def _calibration_of(scan: Path, calibration: str | Path | None) -> CameraCalibration:
-    if calibration is None:
-        return NOMINAL_CALIBRATION
-    path = Path(calibration)
-    return read_calibration(path / f"{scan.stem}.txt" if is_folder(path) else path, IMAGE_SIZE)
 
 
 def _write(
