@@ -11,7 +11,7 @@ STAMP := $(VENV)/.stamp
 # to another process on a busy machine. Sleeping at once made steps half as slow again, spinning on slowed everything beside them.
 export GOMP_SPINCOUNT ?= 20000
 
-.PHONY: setup demo test check format catalogue clean
+.PHONY: setup demo test lint check format catalogue clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,11 +26,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2
 
-check: $(STAMP)
+lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(MAKE) test
+
+check: lint test
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -46,3 +46,8 @@ def test_every_command_exists(page):
 def test_the_readme_shows_every_command():
     readme = text_of(ROOT / "README.md")
     assert {name for name in COMMANDS if not re.search(rf"\b(lidistill|make) {name}\b", readme)} == set()
+
+
+def test_what_decides_whether_a_change_lands_runs_the_tests_as_the_readme_says():
+    (command,) = re.findall(r"^(make test)\b", text_of(ROOT / "README.md"), flags=re.MULTILINE)
+    assert re.search(rf"^(exec )?{command}$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), flags=re.MULTILINE)

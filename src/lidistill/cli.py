@@ -65,12 +65,13 @@ def demo(
     overrides: Overrides = None,
     out: Out = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    anew: Annotated[bool, typer.Option("--anew", help="Remove the demo of other settings that the folder holds, and make it anew.")] = False,
     device: Device = "auto",
 ) -> None:
     """From nothing to a report on the simulator: teacher, plain student, distilled student."""
     from lidistill.jobs.demonstration import demo as job
 
-    print(f"report: {job(out, seed=seed, overrides=overrides or (), device=device)}")
+    print(f"report: {job(out, seed=seed, overrides=overrides or (), anew=anew, device=device)}")
 
 
 @app.command()

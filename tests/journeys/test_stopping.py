@@ -20,6 +20,7 @@ from lidistill.training.checkpoint import read_weights
 from tests.journeys.conftest import TINY
 
 PATIENCE_S = 240
+MOMENT_S = 3
 LONG = ["training.steps=100000", "training.save_every=100000", "training.log_every=1"]
 
 
@@ -59,6 +60,14 @@ class Command:
 
     @property
     def lingering(self) -> bool:
+        """Whether a process of the group outlives the command by more than the moment that it takes to end."""
+        deadline = time.monotonic() + MOMENT_S
+        while self.has_processes and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return self.has_processes
+
+    @property
+    def has_processes(self) -> bool:
         """Whether any process of the group is left, zombies aside."""
         stats = (entry / "stat" for entry in Path("/proc").iterdir() if entry.name.isdigit())
         for stat in stats:

@@ -82,6 +82,14 @@ class SimulatedData(DataSettings):
         write_frames(folder, splits[split], self.simulator, self.seed, self.workers)
         return KittiFrames(folder / "training", [frame_id(index) for index in splits[split]], self.spec)
 
+    def fits_folder(self) -> bool:
+        """Whether the folder is free, or holds frames of these settings."""
+        try:
+            claim_folder(self.folder, self._manifest())
+        except InputError:
+            return False
+        return True
+
     def _manifest(self) -> dict[str, object]:
         return manifest(self.simulator, self.seed) | {"train_frames": self.train_frames, "val_frames": self.val_frames}
 

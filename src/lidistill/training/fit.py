@@ -159,6 +159,7 @@ class _Watch(Callback):
         self.identity = identity
         self.stack = ExitStack()
         self.advance: Advance = lambda done, note="": None
+        self.notes: dict[str, str] = {}  # what stands behind the line of progress
         self.best = float("-inf")
         self.best_state: dict[str, Tensor] | None = None
         self.spent_s = 0.0
@@ -182,9 +183,8 @@ class _Watch(Callback):
             figures = {name: float(value) for name, value in module.last.items()}
             figures["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
             self._log(trainer, step, "train", figures)
-            self.advance(step, f"loss {figures['loss']:.3f}")
-        else:
-            self.advance(step)
+            self.notes["loss"] = f"loss {figures['loss']:.3f}"
+        self.advance(step, ", ".join(self.notes.values()))
         if self.validate is not None and self.settings.validate_every and (step % self.settings.validate_every == 0) and not last:
             self._validate(trainer, module, step)
         asked = _asked_anywhere(trainer)
@@ -204,6 +204,7 @@ class _Watch(Callback):
             figures = dict(self.validate(detector))  # type: ignore[arg-type]
             self._log(trainer, step, "validation", figures)
             main = next(iter(figures.values()), 0.0)
+            self.notes["score"] = f"score {main:.1f} at step {step}"
             if main > self.best:
                 self.best = main
                 self.best_state = {key: value.detach().clone() for key, value in detector.state_dict().items()}  # type: ignore[union-attr]

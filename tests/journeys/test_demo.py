@@ -1,0 +1,53 @@
+"""The demo: finished stages are kept, and a demo of other settings is neither mixed nor reported."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from lidistill import jobs
+from lidistill.jobs.demonstration import _remove
+from lidistill.run_folder import RunFolder
+from lidistill.types import InputError
+from tests.journeys.conftest import TINY
+
+
+def changed(*overrides):
+    keys = [override.partition("=")[0] for override in overrides]
+    return [word for word in TINY if word.partition("=")[0] not in keys] + list(overrides)
+
+
+def test_a_demo_of_other_settings_is_refused_or_made_anew(tmp_path, capsys):
+    out = tmp_path / "demo"
+    settings = [*TINY, "training.validate_every=5", "training.validation_frames=4"]
+    page = jobs.demo(out, overrides=[*settings, "training.log_every=1"], device="cpu")
+    said = capsys.readouterr().err
+    assert re.search(r"train teacher: 12/12, .*; loss \d+\.\d+, score \d+\.\d at step 10; demo: \d+ s left\n", said)
+    assert re.search(r"predict distilled: 6/6, .*; demo: \d+ s left\n", said)
+    rows = RunFolder(out / "teacher").read_log()
+    assert [row["step"] for row in rows if row["kind"] == "validation"] == [5, 10]
+    first = page.read_bytes()
+
+    for other in ({"seed": 1}, {"overrides": [*settings, "training.log_every=1", "training.learning_rate=0.001"]}):
+        with pytest.raises(InputError, match=r"a demo made with other settings \((seed|training)\); make it anew with --anew"):
+            jobs.demo(out, **{"overrides": [*settings, "training.log_every=1"], "device": "cpu", **other})
+    assert page.read_bytes() == first
+
+    weights = RunFolder(out / "teacher").checkpoint.read_bytes()
+    frames = sorted((path, path.stat().st_mtime_ns) for path in (out / "data").rglob("*.bin"))
+    assert jobs.demo(out, overrides=[*settings, "training.log_every=1"], device="cpu") == page  # the same again: nothing is trained
+    assert RunFolder(out / "teacher").checkpoint.read_bytes() == weights
+    jobs.demo(out, seed=1, overrides=[*settings, "training.log_every=1"], anew=True, device="cpu")
+    assert RunFolder(out / "teacher").read_experiment()["seed"] == 1
+    assert RunFolder(out / "teacher").checkpoint.read_bytes() != weights
+    assert sorted((path, path.stat().st_mtime_ns) for path in (out / "data").rglob("*.bin")) == frames  # the streets are kept
+
+
+def test_making_anew_leaves_the_folders_of_others_alone(tmp_path):
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError):
+        jobs.demo(tmp_path, overrides=["training.steps=-1"], anew=True, device="cpu")
+    _remove(tmp_path, jobs.supervised("pointpillars", data=f"simulated:{tmp_path / 'data'}").data)
+    assert (tmp_path / "teacher" / "notes.txt").read_text() == "mine"
