@@ -80,6 +80,12 @@ def test_an_override_of_a_run_that_is_scored_is_refused():
     assert "unexpected extra argument" in result.output
 
 
+def test_a_refused_training_leaves_no_folder(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert "no such folder" in fails(monkeypatch, capsys, "train", "pointpillars", "--data", "kitti:/nowhere", "--out", "a/b")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_simulate_writes_a_kitti_folder(tmp_path):
     assert run("simulate", tmp_path, "--frames", "3", "--preset", "kitti-lite", "--workers", "1").exit_code == 0
     assert len(list((tmp_path / "training" / "velodyne").glob("*.bin"))) == 3

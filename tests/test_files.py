@@ -205,3 +205,10 @@ def test_the_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     write_text(tmp_path / "a.txt", "x")
     assert [name if name == "rename" else Path(name).suffix for name in order] == [".part", "rename", ""]
     assert order[2] == tmp_path.name
+
+
+def test_a_claim_that_fails_later_leaves_what_was_written(tmp_path):
+    with pytest.raises(InputError, match="refused"), claimed(tmp_path / "a"):
+        write_text(tmp_path / "a" / "log.txt", "one")
+        raise InputError("refused")
+    assert (tmp_path / "a" / "log.txt").read_text() == "one"
