@@ -41,8 +41,8 @@ MultipleOf = Annotated[
 ]
 Certificate = Annotated[bool, typer.Option(help="Examine the teacher first and refuse a sick one.")]
 
-DETECTORS = ", ".join(catalogue().detectors)
-METHODS = ", ".join(method.name for method in catalogue().methods)
+DETECTOR_NAMES = ", ".join(catalogue().detectors)
+METHOD_NAMES = ", ".join(method.name for method in catalogue().methods)
 
 # Jobs import torch and Lightning, which takes seconds; a command imports the one it needs, so that --help answers at once.
 
@@ -106,7 +106,7 @@ def import_(
 
 @app.command()
 def train(
-    start: Annotated[str, typer.Argument(help=f"A detector ({DETECTORS}), a YAML file or an earlier run's folder.")],
+    start: Annotated[str, typer.Argument(help=f"A detector ({DETECTOR_NAMES}), a YAML file or an earlier run's folder.")],
     out: Out,
     overrides: Overrides = None,
     data: Data = None,
@@ -134,7 +134,7 @@ def distill(
     overrides: Overrides = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help=f"What teaches: {METHODS}; or several at once, itkd+logits. Default: pointdistiller."),
+        typer.Option(help=f"What teaches: {METHOD_NAMES}; or several at once, itkd+logits. Default: pointdistiller."),
     ] = None,
     compression: Compression = 4.0,
     multiple_of: MultipleOf = 1,

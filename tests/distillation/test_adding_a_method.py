@@ -48,7 +48,7 @@ def test_the_page_of_methods_would_describe_it(example):
     settings = example["channel_statistics"]
     row = method_facts(settings(), {name: tap_specs(name) for name in DETECTORS})
     assert set(row.taps) == set(DETECTORS)
-    assert row.kinds == ("map",)
+    assert row.kinds == ("maps",)
     assert row.has_layers
     assert row.idea == "Every channel should have the teacher's mean and spread over the map"
 

@@ -91,8 +91,8 @@ def test_its_own_layers_are_those_of_the_module(name):
 
 
 def test_kinds_of_taps_are_found_by_trying_them():
-    assert ROWS["pointdistiller"].kinds == ("map", "set")
-    assert ROWS["itkd"].kinds == ROWS["fitnets"].kinds == ("map",)
+    assert ROWS["pointdistiller"].kinds == ("maps", "sets")
+    assert ROWS["itkd"].kinds == ROWS["fitnets"].kinds == ("maps",)
     assert ROWS["logits"].kinds == ()
 
 

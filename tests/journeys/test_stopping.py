@@ -251,7 +251,7 @@ def test_an_output_that_nobody_reads_is_a_sentence(tmp_path):
 
 def test_a_full_disk_is_a_sentence(journey, tmp_path):
     limit = 200 * 512  # bytes a file may have; the log of a few steps fits, the weights do not
-    words = training_words(journey, tmp_path / "run", "training.steps=3")
+    words = training_words(journey, tmp_path / "run", "training.steps=3", "training.workers=0")
     done = subprocess.run(
         [sys.executable, "-m", "lidistill.cli", *words],
         capture_output=True,
