@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pytest
 
 from lidistill import jobs
-from lidistill.jobs.demonstration import _remove
+from lidistill.jobs import demonstration
 from lidistill.run_folder import RunFolder
 from lidistill.types import InputError
 from tests.journeys.conftest import TINY
 
 
-def changed(*overrides):
-    keys = [override.partition("=")[0] for override in overrides]
-    return [word for word in TINY if word.partition("=")[0] not in keys] + list(overrides)
-
-
-def test_a_demo_of_other_settings_is_refused_or_made_anew(tmp_path, capsys):
+def test_a_demo_of_other_settings_is_refused_or_made_anew(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(demonstration, "train", partial(demonstration.train, certificate=False))  # so small a teacher would be refused
     out = tmp_path / "demo"
     settings = [*TINY, "training.validate_every=5", "training.validation_frames=4"]
     page = jobs.demo(out, overrides=[*settings, "training.log_every=1"], device="cpu")
@@ -49,5 +46,5 @@ def test_making_anew_leaves_the_folders_of_others_alone(tmp_path):
     (tmp_path / "teacher" / "notes.txt").write_text("mine")
     with pytest.raises(InputError):
         jobs.demo(tmp_path, overrides=["training.steps=-1"], anew=True, device="cpu")
-    _remove(tmp_path, jobs.supervised("pointpillars", data=f"simulated:{tmp_path / 'data'}").data)
+    demonstration._remove(tmp_path, jobs.supervised("pointpillars", data=f"simulated:{tmp_path / 'data'}").data)
     assert (tmp_path / "teacher" / "notes.txt").read_text() == "mine"
