@@ -1,8 +1,10 @@
+import gc
 import io
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from lidistill.report.bev import GROUND, draw_bev, footprints
@@ -129,3 +131,14 @@ def test_tensors_and_arrays_give_one_picture():
 def test_an_empty_range_is_refused_with_the_remedy():
     with pytest.raises(InputError, match="max above its min"):
         draw_bev(NO_POINTS, {}, CLASSES, (0, 0, 0, 0, 10, 1))
+
+
+def test_a_drawn_picture_leaves_nothing_for_a_full_collection():
+    def draw():
+        draw_bev(np.zeros((5, 3)), {}, ("Car",), (0, -10, -3, 20, 10, 1), width_px=40, title="scan")
+
+    draw()
+    gc.collect()
+    for _ in range(20):
+        draw()
+    assert not [found for found in gc.get_objects() if isinstance(found, Figure)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -27,7 +28,7 @@ LESSON_SETTINGS = ("methods.pointdistiller.num_queries=300", "methods.pointdisti
 
 
 # Expected of each stage on two cores; only their proportions matter.
-SECONDS = {"data": 25.0, "teacher": 185.0, "plain": 235.0, "distilled": 255.0, "report": 5.0}
+SECONDS = {"data": 25.0, "teacher": 185.0, "plain": 235.0, "distilled": 255.0, "report": 20.0}
 
 
 def demo(out: str | Path, *, seed: int = 0, overrides: Sequence[str] = (), anew: bool = False, device: str = "auto") -> Path:
@@ -60,7 +61,8 @@ def _demo(out: Path, seed: int, overrides: Sequence[str], device: str) -> Path:
     console.print(f"[bold]4/5[/bold] the same student, distilled by {' and '.join(LESSONS)}")
     student = stages.run(distilled(str(teacher), compression=COMPRESSION, methods=LESSONS, overrides=LESSON_SETTINGS), "distilled")
     console.print("[bold]5/5[/bold] the report")
-    written = report([teacher, plain, student], out / "report", device=device)
+    with stages.whole.stage("report"):
+        written = report([teacher, plain, student], out / "report", device=device)
     console.print(written.headline, highlight=False)
     return written.path
 
@@ -88,13 +90,23 @@ class _Stages:
         folder = RunFolder(self.out / name)
         if not folder.experiment.is_file():
             return
-        before = read_experiment(folder).to_dict()
-        changed = [key for key, value in experiment.to_dict().items() if before.get(key) != value]
+        before, now = (_of_any_folder(settings).to_dict() for settings in (read_experiment(folder), experiment))
+        changed = [key for key, value in now.items() if before.get(key) != value]
         if changed:
             raise InputError(
                 f"{self.out} holds a demo made with other settings ({', '.join(changed)}); make it anew with --anew, which removes that one, "
                 "or choose another --out"
             )
+
+
+def _of_any_folder(experiment: Experiment) -> Experiment:
+    """Without the folders in it, which are the same ones however they are written."""
+    lessons = experiment.distillation
+    return replace(
+        experiment,
+        data=replace(experiment.data, root="") if isinstance(experiment.data, SimulatedData) else experiment.data,
+        distillation=None if lessons is None else replace(lessons, teacher="teacher"),
+    )
 
 
 def _remove(out: Path, data: SimulatedData) -> None:
