@@ -24,16 +24,7 @@ from lidistill.types import InputError
 
 # Sized so that teacher, plain and distilled student are trained and scored within minutes on two processor cores.
 DEMO_TRAINING = TrainingSettings(
-    steps=1600,
-    batch_size=2,
-    learning_rate=6e-3,
-    warmup_share=0.2,
-    norm_momentum=0.05,
-    validate_every=400,
-    validation_frames=60,
-    save_every=200,
-    log_every=10,
-    workers=1,
+    steps=1600, batch_size=2, learning_rate=6e-3, warmup_share=0.2, norm_momentum=0.05, save_every=200, log_every=10, validation_frames=60, workers=1
 )
 # A short training learns faster from streets as they are: pasted objects and wide rotations are for long schedules.
 DEMO_AUGMENTATION = Augmentation(paste={}, rotation=0.2)
