@@ -6,10 +6,12 @@ import re
 from functools import partial
 
 import pytest
+import torch
 
 from lidistill import jobs
 from lidistill.jobs import demonstration
 from lidistill.run_folder import RunFolder
+from lidistill.training.checkpoint import read_weights
 from lidistill.types import InputError
 from tests.journeys.conftest import TINY
 
@@ -25,6 +27,10 @@ def test_a_demo_of_other_settings_is_refused_or_made_anew(tmp_path, capsys, monk
     rows = RunFolder(out / "teacher").read_log()
     assert [row["step"] for row in rows if row["kind"] == "validation"] == [5, 10]
     first = page.read_bytes()
+    unwatched = jobs.supervised("pointpillars", data=f"simulated:{out / 'data'}", overrides=TINY)
+    jobs.train(unwatched, tmp_path / "unwatched", device="cpu")
+    watched, own = (read_weights(RunFolder(path).checkpoint) for path in (out / "teacher", tmp_path / "unwatched"))
+    assert all(torch.equal(own[key], watched[key]) for key in own)  # scoring while training changes no weight
 
     for other in ({"seed": 1}, {"overrides": [*settings, "training.log_every=1", "training.learning_rate=0.001"]}):
         with pytest.raises(InputError, match=r"a demo made with other settings \((seed|training)\); make it anew with --anew"):
