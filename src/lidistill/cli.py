@@ -30,12 +30,17 @@ Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Data = Annotated[str | None, typer.Option(help="Where the frames come from: simulated, simulated:FOLDER or kitti:FOLDER.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run; it ends with the weights of an uninterrupted one.")]
+Student = Annotated[
+    str | None,
+    typer.Option(help="The student's network, where it is not the teacher's made thinner: a detector (pointpillars), a YAML file or a run's folder."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the interrupted run in --out, by its own settings, to the weights of an uninterrupted one.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Dotted overrides, for example training.steps=300 detector.grid.voxel_size=[0.32,0.32,4].")
 ]
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
-Compression = Annotated[float, typer.Option(help="By how much to divide the parameters: 2, 4, 8, 16.")]
 MultipleOf = Annotated[
     int, typer.Option(help="With --compression: round the student's widths to multiples of this, such as 8, which accelerators prefer.")
 ]
@@ -106,37 +111,74 @@ def import_(
 
 @app.command()
 def train(
-    start: Annotated[str, typer.Argument(help=f"A detector ({DETECTOR_NAMES}), a YAML file or an earlier run's folder.")],
     out: Out,
+    start: Annotated[
+        str | None,
+        typer.Argument(
+            help=f"A detector ({DETECTOR_NAMES}), a YAML file of settings, or an earlier run's folder, of which the settings are taken "
+            "and not the weights. Left out with --resume; with --from it may be."
+        ),
+    ] = None,
     overrides: Overrides = None,
     data: Data = None,
-    compression: Annotated[float | None, typer.Option(help="Train the thinner student of an earlier run instead, alone: the plain baseline.")] = None,
+    compression: Annotated[
+        float | None, typer.Option(help="Train the thinner student of a teacher's run (the start) instead, alone: the plain baseline.")
+    ] = None,
+    student: Student = None,
     multiple_of: MultipleOf = 1,
+    weights: Annotated[
+        Path | None, typer.Option("--from", help="Fine-tune: start from the weights of this trained or imported run, not from random ones.")
+    ] = None,
     seed: Seed = None,
     resume: Resume = False,
     device: Device = "auto",
 ) -> None:
-    """Train a detector without a teacher."""
+    """Train a detector without a teacher: from scratch, or from the weights of an earlier run (--from)."""
+    from lidistill.jobs.fine_tuning import fine_tuned
+    from lidistill.jobs.resumption import in_agreement, resumed
     from lidistill.jobs.setup import plain_student, supervised
     from lidistill.jobs.training import train as job
 
-    if compression is None:
-        experiment = supervised(start, data=data, seed=seed, overrides=overrides or ())
+    start, words = _start_and_overrides(start, overrides)
+    if weights is not None:
+        if compression is not None or student is not None:
+            raise InputError(
+                f"--from takes all weights of {weights}, and --compression and --student make another network; "
+                "for a thinner student that starts from some of its channels: "
+                f"lidistill distill {weights} --method none distillation.initialise=first"
+            )
+        experiment = fine_tuned(weights, start=start, data=data, seed=seed, overrides=words)
+    elif start is None:
+        _only_resumed(resume, {"--data": data, "--compression": compression, "--student": student, "--seed": seed})
+        experiment = resumed(out, words)
+    elif compression is None and student is None:
+        experiment = supervised(start, data=data, seed=seed, overrides=words)
     else:
-        experiment = plain_student(start, compression=compression, multiple_of=multiple_of, data=data, seed=seed, overrides=overrides or ())
+        experiment = plain_student(start, compression=compression, student=student, multiple_of=multiple_of, data=data, seed=seed, overrides=words)
+    if resume:
+        experiment = in_agreement(experiment, out, words)
+    elif weights is not None:
+        _say(f"from the weights of {weights}, with the settings of {start or weights}")
+    elif start is not None and Path(start).is_dir():
+        _say(f"from scratch, with the settings of {start} and none of its weights (--from {start} would take them)")
     _show(job(experiment, out, resume=resume, device=device))
 
 
 @app.command()
 def distill(
-    teacher: Annotated[str, typer.Argument(help="The teacher's run folder.")],
     out: Out,
+    teacher: Annotated[str | None, typer.Argument(help="The teacher's run folder. Not with --resume.")] = None,
     overrides: Overrides = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help=f"What teaches: {METHOD_NAMES}; or several at once, itkd+logits. Default: pointdistiller."),
+        typer.Option(
+            help=f"What teaches: {METHOD_NAMES}; several at once, itkd+logits; or one of your own, my_module:Config. Default: pointdistiller."
+        ),
     ] = None,
-    compression: Compression = 4.0,
+    compression: Annotated[
+        float | None, typer.Option(help="By how much to divide the parameters: 2, 4, 8, 16. [default: 4; with --student: not at all]")
+    ] = None,
+    student: Student = None,
     multiple_of: MultipleOf = 1,
     data: Data = None,
     seed: Seed = None,
@@ -144,15 +186,24 @@ def distill(
     certificate: Certificate = True,
     device: Device = "auto",
 ) -> None:
-    """Train a thinner student with a teacher's lessons."""
+    """Train a student with a teacher's lessons: the teacher's network made thinner, or another detector (--student)."""
     from lidistill.jobs.lessons import one_lesson
+    from lidistill.jobs.resumption import in_agreement, resumed
     from lidistill.jobs.setup import distilled
     from lidistill.jobs.training import train as job
 
-    methods = one_lesson(method or ["pointdistiller"])
-    experiment = distilled(
-        teacher, compression=compression, multiple_of=multiple_of, methods=methods, data=data, seed=seed, overrides=overrides or ()
-    )
+    teacher, words = _start_and_overrides(teacher, overrides)
+    if teacher is None:
+        _only_resumed(resume, {"--method": method, "--data": data, "--compression": compression, "--student": student, "--seed": seed})
+        experiment = resumed(out, words)
+        if experiment.distillation is None:
+            raise InputError(f"{out} is no distilled run; go on with `lidistill train --resume --out {out}`")
+    else:
+        lesson = one_lesson(method or ["pointdistiller"])
+        experiment = distilled(
+            teacher, compression=compression, student=student, multiple_of=multiple_of, methods=lesson, data=data, seed=seed, overrides=words
+        )
+    experiment = in_agreement(experiment, out, words) if resume else experiment
     _show(job(experiment, out, resume=resume, device=device, certificate=certificate))
 
 
@@ -278,6 +329,26 @@ def report(
     written = job(runs, out, timing=timing, device=device)
     print(written.headline)
     print(f"report: {written.path}")
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+
+
+def _start_and_overrides(start: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:
+    """The first word may be an override already, since --resume needs no start."""
+    if start is not None and "=" in start and not Path(start).exists():
+        return None, [start, *(overrides or [])]
+    return start, overrides or []
+
+
+def _only_resumed(resume: bool, options: dict[str, object]) -> None:
+    """InputError unless a command without a start goes on with a run, all of whose settings stand in its folder."""
+    given = [name for name, value in options.items() if value is not None]
+    if not resume:
+        raise InputError("nothing says what to train; name a start first (see --help), or go on with a run: --resume --out RUN")
+    if given:
+        raise InputError(f"{', '.join(given)}: --resume takes the run's own settings; leave out {'it' if len(given) == 1 else 'them'}")
 
 
 def _show(scores: Scores | None) -> None:

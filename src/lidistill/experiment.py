@@ -6,8 +6,6 @@ Defaults are the published values. Settings come from a preset, a YAML file or a
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -25,12 +23,14 @@ from lidistill.distillation import METHODS
 from lidistill.distillation.base import MethodConfig
 from lidistill.distillation.initialisation import RANDOM, Start
 from lidistill.errors import shown
+from lidistill.external import ExternalMethod, settings_class
 from lidistill.settings import Number, Seed, Settings, Share, Text
 from lidistill.training.settings import TrainingSettings
 from lidistill.training.teacher_cache import CachePrecision, check_batch_free, count_views
 from lidistill.types import DatasetSpec, InputError
 
 FORMAT = 1
+Lesson = MethodConfig | ExternalMethod
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Distillation(Settings):
     place: ClassVar[str] = "distillation"
 
     teacher: Text  # run folder
-    methods: Annotated[tuple[InstanceOf[MethodConfig], ...], Field(max_length=100)]
+    methods: Annotated[tuple[InstanceOf[MethodConfig] | InstanceOf[ExternalMethod], ...], Field(max_length=100)]
     teacher_bn: Literal["eval", "train-frozen"] = "eval"  # train-frozen: batch statistics, running ones untouched
     minimum_score: Annotated[Number, Field(ge=0, le=100)] = 5.0  # percent on the headline metric below which a teacher is refused
     labelled_share: Share = 1.0  # of the training frames whose labels are used; the others are as if nobody had labelled them
@@ -66,15 +66,26 @@ class Distillation(Settings):
 
 
 @dataclass(frozen=True)
-class Experiment(Settings):
-    """A teacher's, a plain student's or a distilled student's run."""
+class InitialWeights(Settings):
+    """The finished run whose weights a training starts from."""
 
-    role: Literal["teacher", "plain", "distilled"]
+    place: ClassVar[str] = "initial_weights"
+
+    run: Text  # run folder
+    digest: Text  # of its weights, so that nothing else is started from when the run is made again
+
+
+@dataclass(frozen=True)
+class Experiment(Settings):
+    """A teacher's, a plain student's or a distilled student's run, or that of a student which is trained further."""
+
+    role: Literal["teacher", "plain", "distilled", "fine-tuned"]
     data: InstanceOf[DataSettings]
     detector: InstanceOf[DetectorConfig]
     training: TrainingSettings = field(default_factory=TrainingSettings)
     augmentation: Augmentation = field(default_factory=Augmentation)
     distillation: Distillation | None = None
+    initial_weights: InitialWeights | None = None  # None: drawn
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -91,15 +102,12 @@ class Experiment(Settings):
         content["detector"] = named(self.detector)
         content["training"] = plain(asdict(self.training))
         content["augmentation"] = plain(asdict(self.augmentation))
+        if self.initial_weights is not None:
+            content["initial_weights"] = asdict(self.initial_weights)
         if self.distillation is not None:
             rest = {f.name: getattr(self.distillation, f.name) for f in fields(self.distillation) if f.name != "methods"}
-            content["distillation"] = {**plain(rest), "methods": [named(method) for method in self.distillation.methods]}
+            content["distillation"] = {**plain(rest), "methods": [_method_to_dict(method) for method in self.distillation.methods]}
         return content
-
-    @property
-    def digest(self) -> str:
-        """Tells experiments apart: SHA-256 of `to_dict`, in hexadecimal."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     @staticmethod
     def from_dict(content: Mapping[str, Any], where: str) -> Experiment:
@@ -149,7 +157,7 @@ def _distillation(content: Any, where: str) -> Distillation | None:
     if content is None:
         return None
     if isinstance(content, Mapping) and isinstance(content.get("methods"), list | tuple):
-        methods = [from_named(method, "method", METHODS, f"{where}: distillation.methods") for method in content["methods"]]
+        methods = [_method_from_dict(method, f"{where}: distillation.methods") for method in content["methods"]]
         content = {**content, "methods": methods}
     return settings_from(Distillation, content, where)
 
@@ -164,8 +172,25 @@ SECTIONS: Mapping[str, Callable[[Any, str], Any]] = {
 }
 
 
+def _method_to_dict(method: Lesson) -> dict[str, Any]:
+    return method.to_dict() if isinstance(method, ExternalMethod) else named(method)
+
+
+def _method_from_dict(content: Any, where: str) -> Lesson:
+    if isinstance(content, Mapping) and "from" in content:
+        return ExternalMethod.from_dict(content, where)
+    return from_named(content, "method", METHODS, where)
+
+
+def lesson(method: str | MethodConfig) -> Lesson:
+    """A method as a run keeps it: from its settings, or at its defaults by its name, or by `module:Class` where it is from outside the package."""
+    if isinstance(method, MethodConfig):
+        return method if METHODS.get(method.name) is type(method) else ExternalMethod.of(method)
+    return ExternalMethod.of(settings_class(method)()) if ":" in method else method_settings(method)
+
+
 def method_settings(name: str) -> MethodConfig:
-    """A method by its name, at its defaults."""
+    """A method of the package by its name, at its defaults."""
     if {"+", ","} & set(name):
         names = ", ".join(part.strip() for part in name.replace("+", ",").split(",") if part.strip())
         raise InputError(f"{name!r} is not one method; list them one by one: [{names}]")

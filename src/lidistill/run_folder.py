@@ -18,6 +18,7 @@ SPLIT/             predictions.npz, matches.npz and scores.json of another split
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,10 @@ class RunFolder:
     @property
     def certificate(self) -> Path:
         return self.path / "certificate.json"
+
+    def resume_command(self, *overrides: str) -> str:
+        """What goes on with the run, whichever command began it."""
+        return f"`{shlex.join(['lidistill', 'train', '--resume', '--out', str(self.path), *overrides])}`"
 
     def read_experiment(self) -> dict[str, Any]:
         """The resolved settings as plain containers."""

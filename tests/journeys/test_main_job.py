@@ -200,13 +200,13 @@ def test_a_run_that_cannot_be_timed_is_left_out_with_the_reason(journey, tmp_pat
 
 def test_a_finished_run_is_never_overwritten(journey):
     experiment = jobs.load_run(journey.plain).experiment
-    with pytest.raises(InputError, match="already holds a run; go on with --resume"):
+    with pytest.raises(InputError, match="already holds a run; go on with `lidistill train --resume --out"):
         jobs.train(experiment, journey.plain)
 
 
 def test_a_run_is_not_resumed_with_other_settings(journey):
-    experiment = jobs.load_run(journey.plain).experiment.overridden(["training.learning_rate=0.5"])
-    with pytest.raises(InputError, match="cannot resume, its training settings are others"):
+    experiment = jobs.load_run(journey.plain).experiment.overridden(["training.weight_decay=0.5"])
+    with pytest.raises(InputError, match="cannot resume with other settings .training.weight_decay is 0.01 in the run, and 0.5 was asked for"):
         jobs.train(experiment, journey.plain, resume=True)
 
 

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from lidistill.run_folder import RunFolder
-from lidistill.training.fit import fit
+from lidistill.training.fit import fit, saved_step
 from lidistill.training.objective import Supervised
 from lidistill.training.settings import TrainingSettings
 from lidistill.types import InputError
@@ -92,6 +93,29 @@ def test_kill_9_in_the_middle_then_resume_gives_the_weights_of_an_uninterrupted_
     child.wait()
     assert torch.load(cut.resume, weights_only=True)["global_step"] < SETTINGS.steps
     assert same(whole, run(cut.path, resume=True))
+
+
+def test_another_learning_rate_is_taken_up_from_the_saved_step(tmp_path):
+    """All rates of the rest are in proportion to the peak, and the same peak changes no weight."""
+    whole = run(tmp_path / "whole")
+    rates = {}
+    for name, factor in (("same", 1.0), ("lower", 0.1)):
+        folder = tmp_path / name
+
+        class Stop(TinyFrames):
+            def __getitem__(self, key):
+                if key[0] >= 7:
+                    raise KeyboardInterrupt
+                return super().__getitem__(key)
+
+        with pytest.raises(BaseException):  # noqa: B017
+            run(folder, frames=Stop())
+        step = saved_step(RunFolder(folder))
+        assert 0 < step < SETTINGS.steps
+        state = run(folder, replace(SETTINGS, learning_rate=factor * SETTINGS.learning_rate), resume=True)
+        assert same(whole, state) is (name == "same")
+        rates[name] = {row["step"]: row["lr"] for row in RunFolder(folder).read_log()}
+    assert rates["lower"] == pytest.approx({at: rate * (0.1 if at > step else 1.0) for at, rate in rates["same"].items()})
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):

@@ -15,6 +15,8 @@ _HOME = {
     "supervised": "setup",
     "plain_student": "setup",
     "distilled": "setup",
+    "fine_tuned": "fine_tuning",
+    "resumed": "resumption",
     "train": "training",
     "compare": "comparison",
     "Comparison": "comparison",

@@ -23,6 +23,7 @@ from lidistill.jobs.training import train
 from lidistill.progress import progress
 from lidistill.run_folder import RunFolder
 from lidistill.stopping import Stopped, held_back, interruptible, listen_for_parent
+from lidistill.training.guard import NotFinite
 from lidistill.types import InputError
 
 ORPHAN_CHECK_S = 1.0
@@ -158,6 +159,8 @@ def _raise_failed(failed: Sequence[tuple[Cell, BaseException]]) -> None:
 
 
 def _in_words(error: BaseException) -> str:
+    if isinstance(error, NotFinite):  # whose remedy, for this one alone, would make it another training than the others'
+        return f"{error.finding}; lower training.learning_rate for all rows, in another --out"
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, BrokenProcessPool):

@@ -11,11 +11,13 @@ from pydantic import Field
 
 from lidistill.configuration import read_yaml, settings_from, split_override
 from lidistill.detectors.base import Compression, WidthRule
-from lidistill.experiment import Distillation, Experiment, check_labels, method_settings
+from lidistill.experiment import Distillation, Experiment, check_labels, lesson
+from lidistill.external import ExternalMethod
 from lidistill.jobs.cells import Cell
-from lidistill.jobs.lessons import NO_METHOD, method_names
+from lidistill.jobs.lessons import NO_METHOD, check_pairing, method_names
 from lidistill.jobs.methods import built
 from lidistill.settings import Channels, Names, Seed, Settings, Text, Whole, checked
+from lidistill.training.objective import Distilled
 from lidistill.types import InputError
 
 PLAIN = NO_METHOD
@@ -41,8 +43,8 @@ class Row(Settings):
 
     @staticmethod
     def of(text: str) -> Row:
-        """ "itkd" or "itkd+logits"; "none" is the plain student."""
-        return Row(text, method_names(text))
+        """ "itkd" or "itkd+logits"; "none" is the plain student. A method from outside gives its class's name to the row."""
+        return Row("+".join(part.rpartition(":")[2] for part in text.split("+")), method_names(text))
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,12 @@ def plan_cells(plan: Comparison, taught: Experiment, teacher: Path, out: Path) -
     """
     base = taught.overridden(plan.overrides)
     rule = WidthRule.for_compression(plan.compression, plan.multiple_of)
-    student = replace(base, role="plain", distillation=None, detector=base.detector.thinner(rule))
+    student = replace(base, role="plain", distillation=None, initial_weights=None, detector=base.detector.thinner(rule))
     cells = []
     for row in (Row(PLAIN), *(row for row in plan.rows if row.name != PLAIN)):
         experiment = student
         if row.name != PLAIN:
-            lessons = Distillation(teacher=str(teacher), methods=tuple(method_settings(name) for name in row.methods))
+            lessons = Distillation(teacher=str(teacher), methods=tuple(lesson(name) for name in row.methods))
             experiment = replace(student, role="distilled", distillation=lessons).overridden(row.overrides)
         cells += [Cell(row.name, seed, replace(experiment, seed=seed), out / f"{row.name}-seed{seed}") for seed in plan.seeds]
     return cells
@@ -124,16 +126,18 @@ def check_alike(cells: Sequence[Cell], teacher: Experiment) -> None:
 
 def check_lessons(cells: Sequence[Cell], teacher: Experiment) -> None:
     """An InputError where a row's methods cannot work between these two networks: said before anything is trained."""
-    taught = teacher.detector.build().tap_specs
-    learnt = cells[0].experiment.detector.build().tap_specs
-    for cell in cells:
+    taught, learnt = teacher.detector.build(), cells[0].experiment.detector.build()
+    for row, cell in {cell.row: cell for cell in cells}.items():
         lessons = cell.experiment.distillation
         if lessons is None:
             continue
         if not lessons.methods and lessons.teacher_labels is None and not lessons.is_start_alone:
-            raise InputError(f"row {cell.row} teaches nothing: name a method, or set distillation.teacher_labels=0.3")
-        for method in lessons.methods:
-            try:
-                built(method, taught, learnt)
-            except InputError as error:
-                raise InputError(f"row {cell.row}: {error}") from error
+            raise InputError(f"row {row} teaches nothing: name a method, or set distillation.teacher_labels=0.3")
+        try:
+            for method in lessons.methods:
+                built(method.load() if isinstance(method, ExternalMethod) else method, taught.tap_specs, learnt.tap_specs)
+            if lessons.methods:
+                methods = [method.build(taught.tap_specs, learnt.tap_specs) for method in lessons.methods]
+                check_pairing(Distilled(learnt, taught, methods, lessons.teacher_bn))
+        except InputError as error:
+            raise InputError(f"row {row}: {error}") from error

@@ -11,10 +11,12 @@ from lidistill.data import parse_source
 from lidistill.data.augment import Augmentation
 from lidistill.data.loading import DataSettings
 from lidistill.detectors import DETECTORS
-from lidistill.detectors.base import WidthRule
+from lidistill.detectors.base import DetectorConfig, WidthRule
 from lidistill.detectors.presets import preset
+from lidistill.distillation.base import MethodConfig
 from lidistill.errors import did_you_mean, shown
-from lidistill.experiment import Distillation, Experiment, method_settings
+from lidistill.experiment import Distillation, Experiment, lesson
+from lidistill.external import ExternalMethod
 from lidistill.jobs.lessons import NO_METHOD
 from lidistill.jobs.runs import read_experiment
 from lidistill.reading import is_folder
@@ -33,11 +35,12 @@ DEMO_AUGMENTATION = Augmentation(paste={}, rotation=0.2)
 def supervised(start: str, *, data: str | None = None, seed: int | None = None, overrides: Sequence[str] = ()) -> Experiment:
     """An experiment without a teacher.
 
-    `start` is a detector's name, a YAML file or an earlier run's folder; `data` as in `kitti:/path` or `simulated`.
+    `start` is a detector's name, a YAML file or an earlier run's folder, of which the settings are taken and not the weights (for those, see
+    `fine_tuned`); `data` as in `kitti:/path` or `simulated`.
     """
     path = Path(start)
     if is_folder(path):
-        base = replace(read_experiment(RunFolder(path)), role="teacher", distillation=None)
+        base = replace(read_experiment(RunFolder(path)), role="teacher", distillation=None, initial_weights=None)
     elif path.suffix in (".yaml", ".yml"):
         base = Experiment.from_dict(read_yaml(path), str(path))
     elif start in DETECTORS:
@@ -51,42 +54,65 @@ def supervised(start: str, *, data: str | None = None, seed: int | None = None, 
 def plain_student(
     teacher: str,
     *,
-    compression: float,
+    compression: float | None = None,
+    student: str | None = None,
     multiple_of: int = 1,
     data: str | None = None,
     seed: int | None = None,
     overrides: Sequence[str] = (),
 ) -> Experiment:
-    """The thinner detector trained alone on the teacher's data and schedule: the baseline of every distillation.
+    """A student trained alone on the teacher's data and schedule: the baseline of every distillation.
 
-    Its widths are multiples of `multiple_of`.
+    It is the teacher's detector with 1 / `compression` of its parameters (4 unless given), or the detector of `student`: a preset's name, or a YAML
+    file or a run's folder of which the detector is taken and nothing else; thinner, too, where `compression` is given. Widths of a thinner one are
+    multiples of `multiple_of`.
     """
     base = supervised(teacher, data=data, seed=seed)
-    rule = WidthRule.for_compression(compression, multiple_of)
-    return replace(base, role="plain", detector=base.detector.thinner(rule)).overridden(overrides)
+    detector = base.detector if student is None else _detector(student, base.data)
+    if student is None and compression is None:
+        compression = 4.0
+    if compression is not None:
+        detector = detector.thinner(WidthRule.for_compression(compression, multiple_of))
+    plain = replace(base, role="plain", detector=detector, initial_weights=None)
+    return plain.overridden(overrides)
 
 
 def distilled(
     teacher: str,
     *,
-    compression: float,
-    methods: Sequence[str],
+    methods: Sequence[str | MethodConfig],
+    compression: float | None = None,
+    student: str | None = None,
     multiple_of: int = 1,
     data: str | None = None,
     seed: int | None = None,
     overrides: Sequence[str] = (),
 ) -> Experiment:
-    """The same student with the teacher's lessons. `teacher` is a run folder; `methods` may be empty where its labels or its start teach alone."""
+    """What `plain_student` trains, with the teacher's lessons.
+
+    `teacher` is a run folder. `methods` are names, `module:Class` for methods from outside the package, or their settings; there may be none where
+    the teacher's labels or its channels teach alone.
+    """
     if not is_folder(teacher):
         raise InputError(f"{teacher}: no run folder to learn from; train a teacher first, or import one with `lidistill import`")
-    lessons = Distillation(teacher=str(teacher), methods=tuple(method_settings(name) for name in methods if name != NO_METHOD))
-    student = plain_student(teacher, compression=compression, multiple_of=multiple_of, data=data, seed=seed)
-    experiment = replace(student, role="distilled", distillation=lessons).overridden(overrides)
+    lessons = Distillation(teacher=str(teacher), methods=tuple(lesson(method) for method in methods if method != NO_METHOD))
+    plain = plain_student(teacher, compression=compression, student=student, multiple_of=multiple_of, data=data, seed=seed)
+    experiment = replace(plain, role="distilled", distillation=lessons).overridden(overrides)
     settled = experiment.distillation
     assert settled is not None
+    for method in settled.methods:
+        if isinstance(method, ExternalMethod):
+            method.load()  # its class has not seen the overrides yet
     if not settled.methods and settled.teacher_labels is None and not settled.is_start_alone:
         raise InputError("neither a method nor the teacher's labels are used; name a method, or set distillation.teacher_labels=0.3")
     return experiment
+
+
+def _detector(start: str, data: DataSettings) -> DetectorConfig:
+    """The network that a preset's name, a YAML file or a run's folder describes."""
+    if start in DETECTORS and not Path(start).is_dir():
+        return preset(start, data.spec.name)
+    return supervised(start).detector
 
 
 def _from_preset(detector: str, data: DataSettings) -> Experiment:

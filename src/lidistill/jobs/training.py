@@ -18,6 +18,9 @@ from lidistill.evaluation.scores import Scores
 from lidistill.experiment import Distillation, Experiment, check_labels
 from lidistill.files import claimed
 from lidistill.jobs.evaluation import evaluate, score_frames, spread
+from lidistill.jobs.fine_tuning import take_weights
+from lidistill.jobs.lessons import check_pairing
+from lidistill.jobs.resumption import Changes, check_changes, continued, identity
 from lidistill.jobs.runs import Run, load_run, pick_device, provenance, read_experiment
 from lidistill.run_folder import RunFolder, write_json
 from lidistill.stopping import Stopped
@@ -25,6 +28,7 @@ from lidistill.training.checkpoint import save_weights
 from lidistill.training.fit import fit
 from lidistill.training.objective import Distilled, Supervised
 from lidistill.training.ranks import is_first_process
+from lidistill.training.resumption import saved_step
 from lidistill.training.teacher_cache import CachedTeacher, count_views, default_folder
 from lidistill.types import Frame, InputError
 
@@ -32,7 +36,8 @@ from lidistill.types import Frame, InputError
 def train(experiment: Experiment, out: str | Path, *, resume: bool = False, device: str = "auto", certificate: bool = True) -> Scores | None:
     """Train, save the weights, predict on the validation split, score and profile; everything lands in the run folder `out`.
 
-    With `resume` an interrupted run goes on and ends with the weights of an uninterrupted one. Without it an existing run is never overwritten.
+    With `resume` an interrupted run goes on and ends with the weights of an uninterrupted one; settings of `resumption.CHANGEABLE` may be others than
+    before, which is recorded. Without it an existing run is never overwritten.
     `certificate=False` skips the examination of the teacher. In a distributed run the other processes only train, and get None.
     """
     folder = RunFolder(Path(out))
@@ -46,19 +51,30 @@ def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str,
     first = is_first_process()
     if experiment.distillation is not None:
         check_labels(read_experiment(RunFolder(Path(experiment.distillation.teacher))).detector, experiment.data.spec, "teacher")
-    if first:
-        _claim(folder, experiment, resume)
     where = pick_device(device)
+    changed = _claim(folder, experiment, resume) if first else None
     frames = experiment.data.open("train")
     validation = experiment.data.open("val")
     torch.manual_seed(experiment.seed)
     detector = experiment.detector.build()
     lessons = experiment.distillation
-    if lessons is not None and certificate:
-        examine_teacher(load_run(lessons.teacher), experiment, lessons, folder, validation, device)
+    step = saved_step(folder.resume) if resume and folder.experiment.is_file() else 0
+    if experiment.initial_weights is not None and step == 0:
+        take_weights(detector, experiment.initial_weights)
+    finished = step >= experiment.training.total_steps(len(frames))
+    if changed and finished:
+        raise InputError(
+            f"{folder.path}: all of its {step} steps are done, so {', '.join(changed)} would change nothing; "
+            f"train on from its weights with `lidistill train --from {folder.path}`"
+        )
     objective = build_objective(experiment, detector, len(frames))
-    if first:
-        folder.write_experiment({**experiment.to_dict(), "provenance": provenance(where)})
+    if step == 0 and isinstance(objective, Distilled):
+        check_pairing(objective)
+    if lessons is not None and certificate and step == 0:  # a run that has taken steps has a teacher that passed, or that was not to be examined
+        examine_teacher(load_run(lessons.teacher), experiment, lessons, folder, validation, device)
+    if first and not finished:
+        history = provenance(where) if changed is None else continued(folder, changed, step, where)
+        folder.write_experiment({**experiment.to_dict(), "provenance": history})
     training = experiment.training
     fit(
         objective,
@@ -71,7 +87,7 @@ def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str,
         validate=_Validation(experiment, validation, str(where)) if training.validate_every else None,
         undecayed=objective.undecayed() if isinstance(objective, Distilled) else (),
         resume=resume,
-        identity=experiment.digest,
+        identity=identity(experiment),
     )
     if not first:
         return None
@@ -92,17 +108,13 @@ def training_frames(experiment: Experiment, source: FrameSource) -> TrainingFram
     return TrainingFrames(source, augmentation, objects, experiment.detector.grid.point_range, experiment.seed)
 
 
-def _claim(folder: RunFolder, experiment: Experiment, resume: bool) -> None:
+def _claim(folder: RunFolder, experiment: Experiment, resume: bool) -> Changes | None:
+    """None for a new run; for one that goes on, the settings that change. An InputError where `experiment` is not the run that lies there."""
     if not folder.experiment.is_file():
-        return
+        return None
     if not resume:
-        raise InputError(f"{folder.path} already holds a run; go on with --resume, or choose another --out")
-    before = read_experiment(folder)
-    if before != experiment:
-        changed = [key for key, value in experiment.to_dict().items() if before.to_dict().get(key) != value]
-        raise InputError(
-            f"{folder.path}: cannot resume, its {', '.join(changed) or 'distillation'} settings are others; use the run's own, or another --out"
-        )
+        raise InputError(f"{folder.path} already holds a run; go on with {folder.resume_command()}, or choose another --out")
+    return check_changes(folder, read_experiment(folder), experiment)
 
 
 def build_objective(experiment: Experiment, student: Detector, num_frames: int | None = None) -> Supervised | Distilled:

@@ -33,7 +33,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         content = load_tensors(path, _REMEDY)
     except MissingFile as error:
-        raise InputError(f"{path}: no checkpoint; finish the run with --resume, or import one with `lidistill import`") from error
+        raise InputError(
+            f"{path}: no checkpoint; finish the run with `lidistill train --resume --out {path.parent}`, or import one with `lidistill import`"
+        ) from error
     except InputError:
         raise
     except Exception as error:  # whatever a damaged file makes the reader trip over

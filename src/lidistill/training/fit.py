@@ -24,6 +24,7 @@ from lidistill.files import write_text, written_aside
 from lidistill.progress import Advance, progress
 from lidistill.run_folder import RunFolder
 from lidistill.stopping import Stopped, check, finishing, held_back, keep_listening, requested
+from lidistill.training.guard import NotFinite
 from lidistill.training.module import TrainingModule
 from lidistill.training.resumption import read_resume, sign
 from lidistill.training.settings import TrainingSettings
@@ -126,6 +127,9 @@ def fit(
             watch.begin(first_step)
         try:
             trainer.fit(module, loader, ckpt_path=str(folder.resume) if first_step else None, weights_only=True)
+        except NotFinite as error:
+            command = folder.resume_command(f"training.learning_rate={settings.learning_rate / 3:.1g}")
+            raise NotFinite(error.finding, f"{error.remedy} and go on, for example with {command}") from error
         except InputError as error:
             # A loader process hands its traceback on inside the message; the sentence is behind it.
             raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error

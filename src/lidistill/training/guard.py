@@ -11,25 +11,37 @@ from torch import Tensor, nn
 from lidistill.types import Batch, FeatureMap, FeatureSet, InputError, Losses
 
 
+class NotFinite(InputError):
+    """A training cannot go on as it is: what was found, and what may help."""
+
+    def __init__(self, finding: str, remedy: str) -> None:
+        super().__init__(finding, remedy)
+        self.finding = finding
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.finding}; {self.remedy}"
+
+
 def check_finite(objective: nn.Module, batch: Batch, losses: Losses, step: int) -> None:
-    """Raise an InputError that names frame, term and layer when a term of `losses` is NaN or infinite."""
+    """Raise a NotFinite that names frame, term and layer when a term of `losses` is NaN or infinite."""
     bad_terms = [name for name, term in losses.terms.items() if not torch.isfinite(term)]
     if not bad_terms:
         return
     frames = ", ".join(_bad_frames(objective, batch) or batch.frame_ids)
-    raise InputError(
-        f"step {step}: the loss term {', '.join(bad_terms)} is not finite for frame {frames}; first seen in {_first_bad_layer(objective, batch)}; "
-        "check that frame's labels and points, then lower training.learning_rate or training.clip_norm and go on with --resume"
+    raise NotFinite(
+        f"step {step}: the loss term {', '.join(bad_terms)} is not finite for frame {frames}; first seen in {_first_bad_layer(objective, batch)}",
+        "check that frame's labels and points, then lower training.learning_rate or training.clip_norm",
     )
 
 
 def check_gradients(module: nn.Module, step: int) -> None:
-    """Raise an InputError that names the first parameter whose gradient is NaN or infinite."""
+    """Raise a NotFinite that names the first parameter whose gradient is NaN or infinite."""
     for name, parameter in module.named_parameters():
         if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-            raise InputError(
-                f"step {step}: the gradient of {name} is not finite although the loss is; "
-                "lower training.learning_rate, or train with training.precision=32"
+            raise NotFinite(
+                f"step {step}: the gradient of {name} is not finite although the loss is",
+                "lower training.learning_rate, or train with training.precision=32",
             )
 
 

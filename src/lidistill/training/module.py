@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lidistill.training.guard import check_finite, check_gradients
 from lidistill.training.pull import pulls
-from lidistill.training.schedule import build_optimizer, build_schedule
+from lidistill.training.schedule import build_optimizer, build_schedule, set_peak
 from lidistill.training.settings import TrainingSettings
 from lidistill.types import Batch
 
@@ -31,6 +31,11 @@ class TrainingModule(LightningModule):
         self.seed = seed
         self.undecayed = {f"objective.{name}" for name in undecayed}
         self.last: dict[str, Tensor] = {}  # what the step just done measured; read by the log
+
+    def on_train_start(self) -> None:
+        """A point of resumption brings its learning rate with it; the settings may have another since."""
+        for optimizer, schedule in zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs, strict=True):
+            set_peak(optimizer, schedule.scheduler, self.settings.learning_rate)  # type: ignore[arg-type]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed((self.seed * 1_000_003 + batch_idx) % 2**63)

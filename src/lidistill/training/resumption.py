@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,7 @@ def read_resume(path: Path, identity: str, own: Mapping[str, Tensor], total: int
 
     Anything else is an InputError, so that Lightning never sees it.
     """
-    try:
-        saved = load_tensors(path, _AGAIN)
-    except InputError:
-        raise
-    except Exception as error:  # whatever a damaged file makes the reader trip over
-        raise InputError(f"{path}: cannot be read ({type(error).__name__}); {_AGAIN}") from error
-    if not isinstance(saved, dict) or not {"global_step", "state_dict", "callbacks"} <= saved.keys():
-        raise InputError(f"{path}: cannot be read, it is no point of resumption; {_AGAIN}")
+    saved = _saved(path)
     if not {_IDENTITY, _DIGEST} <= saved.keys():
         raise InputError(
             f"{path}: does not say which settings it was saved under, as those of earlier versions; go on with that version, or {_AGAIN}"
@@ -48,4 +42,24 @@ def read_resume(path: Path, identity: str, own: Mapping[str, Tensor], total: int
     if type(step) is not int or not 0 <= step <= total:
         raise InputError(f"{path}: says that step {step!r} of {total} was reached; {_AGAIN}")
     check_places(checked_weights(saved["state_dict"], path, _AGAIN), own, path, _AGAIN)
+    return saved
+
+
+def saved_step(path: Path) -> int:
+    """The step from which a run goes on; 0 where no point of resumption was saved yet. Whose point it is, `read_resume` asks."""
+    if not os.path.lexists(path):
+        return 0
+    step = _saved(path)["global_step"]
+    return step if type(step) is int else 0
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    try:
+        saved = load_tensors(path, _AGAIN)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged file makes the reader trip over
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}); {_AGAIN}") from error
+    if not isinstance(saved, dict) or not {"global_step", "state_dict", "callbacks"} <= saved.keys():
+        raise InputError(f"{path}: cannot be read, it is no point of resumption; {_AGAIN}")
     return saved

@@ -43,3 +43,12 @@ def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainingSettings,
         base_momentum=low,
         max_momentum=high,
     )
+
+
+def set_peak(optimizer: torch.optim.Optimizer, schedule: OneCycleLR, learning_rate: float) -> None:
+    """Let the rest of the schedule run under another peak; all rates are in proportion to it. Where it is the same, nothing is touched."""
+    for group in optimizer.param_groups:
+        ratio = learning_rate / group["max_lr"]
+        if ratio != 1:
+            group.update({key: ratio * group[key] for key in ("lr", "initial_lr", "min_lr")}, max_lr=learning_rate)
+    schedule.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]

@@ -1,0 +1,87 @@
+"""Put the demo's recorded result into README.md, and draw its picture from a demo that was run.
+
+    python benchmarks/readme_demo.py                       # the table, from docs/results/demo.json
+    python benchmarks/readme_demo.py --folder runs/demo    # docs/demo.png too, from the distilled student of that folder
+
+The picture shows the middle one of the sample frames that the run keeps, which are evenly spaced and not chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from lidistill.evaluation.predict import Predictions
+from lidistill.report.bev import draw_bev
+from lidistill.report.pictures import MINIMUM_SCORE, view_of
+from lidistill.report.samples import load_samples
+from lidistill.run_folder import RunFolder
+from lidistill.types import Boxes
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURE = ROOT / "docs" / "demo.png"
+BETWEEN = re.compile(r"(<!-- benchmarks/readme_demo.py -->\n).*?(\n<!-- end -->)", flags=re.DOTALL)
+NAMES = {"teacher": "teacher", "plain": "student alone", "distilled": "student, distilled"}
+WIDTH_PX = 960
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="where the demo was run; without it the picture stays as it is")
+    arguments = parser.parse_args()
+    readme = ROOT / "README.md"
+    readme.write_text(BETWEEN.sub(lambda marks: marks[1] + block() + marks[2], readme.read_text(encoding="utf-8")), encoding="utf-8")
+    if arguments.folder is not None:
+        draw(RunFolder(arguments.folder / "distilled"))
+
+
+def block() -> str:
+    """What stands in the README between the marks."""
+    content = json.loads((ROOT / "docs" / "results" / "demo.json").read_text(encoding="utf-8"))
+    results, where = content["results"], content["environment"]
+    gain, runs = results["gain of distilled over plain"], results["runs"]
+    any_run = runs["teacher"]
+    lines = [
+        f"Expected result of `make demo`, **simulated data**, {any_run['frames']} validation frames, **one seed** ({any_run['seed']}); KITTI metric, "
+        "3D AP (R40) at the strict overlaps, moderate:",
+        "",
+        "| | Car | Pedestrian | Cyclist | mean | parameters |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, run in runs.items():
+        values = [f"{run['values'][f'strict/3d/{kind}/R40/moderate']:.1f}" for kind in ("Car", "Pedestrian", "Cyclist")]
+        lines.append(f"| {NAMES[name]} | {' | '.join(values)} | **{run['values'][run['main']]:.1f}** | {run['parameters']:,} |")
+    lines += [
+        "",
+        f"Distilled over plain: {gain['gain']:+.1f} AP, {gain['level']:.0%} interval over frames {gain['low']:+.1f} to {gain['high']:+.1f}; "
+        f"it says nothing about other seeds. {results['minutes']:.1f} minutes with {where['threads']} threads of {where['device']}. "
+        "Another machine may round otherwise, and end with other figures.",
+    ]
+    return "\n".join(lines)
+
+
+def draw(run: RunFolder) -> None:
+    """Truth and the run's detections on one frame, into docs/demo.png."""
+    samples, predictions = load_samples(run.samples), Predictions.load(run.predictions)
+    frame = samples.frames[len(samples.frames) // 2]
+    found = predictions.boxes[predictions.frame_ids.index(frame.id)]
+    assert predictions.classes == samples.classes and found.scores is not None
+    found = found[found.scores >= MINIMUM_SCORE]
+    truth = Boxes.empty() if frame.boxes is None else frame.boxes
+    boxes = {"truth": truth, "distilled": found}
+    draw_bev(
+        frame.points,
+        boxes,
+        samples.classes,
+        view_of(list(boxes.values()), samples.point_range),
+        PICTURE,
+        title=f"simulated frame {frame.id} (make demo)",
+        width_px=WIDTH_PX,
+        text_scale=1.2,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""A distillation method from outside the package: where its settings class is, and its settings as plain values.
+
+Only a training imports it. A student that it taught is read, scored and used where it is not installed.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lidistill.configuration import plain, settings_from
+from lidistill.distillation import METHODS, DistillationMethod, MethodConfig
+from lidistill.distillation.base import Specs
+from lidistill.settings import Settings, Text
+from lidistill.types import InputError
+
+SOURCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # module:Class
+
+
+@dataclass(frozen=True)
+class ExternalMethod(Settings):
+    """Stands for a MethodConfig of which the class may be missing here."""
+
+    name: Text
+    source: Text  # as SOURCE
+    settings: dict[str, Any]  # plain values; what is left out is at the class's default
+
+    @staticmethod
+    def of(settings: MethodConfig) -> ExternalMethod:
+        """Settings of a class that is here."""
+        cls = type(settings)
+        source = f"{cls.__module__}:{cls.__qualname__}"
+        if cls.name in METHODS:
+            raise InputError(f"{source} calls itself {cls.name!r}, as a method of lidistill does; give it a name of its own")
+        return ExternalMethod(cls.name, source, plain(asdict(settings)))
+
+    @staticmethod
+    def from_dict(content: Mapping[str, Any], where: str) -> ExternalMethod:
+        """What `to_dict` wrote. Nothing is imported."""
+        rest = {key: value for key, value in content.items() if key not in ("name", "from")}
+        name, source = content.get("name"), content.get("from")
+        if not isinstance(name, str) or not isinstance(source, str) or not SOURCE.fullmatch(source):
+            raise InputError(f"{where}: a method from outside has a name and a source, such as from: my_module:Config")
+        return ExternalMethod(name, source, rest)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `experiment.yaml` holds it."""
+        return {"name": self.name, "from": self.source, **self.settings}
+
+    def load(self) -> MethodConfig:
+        """The settings as an object of their class; an InputError where that cannot be imported or does not take them."""
+        return settings_from(settings_class(self.source), self.settings, f"{self.source}: {self.name}")
+
+    def build(self, teacher_specs: Specs, student_specs: Specs) -> DistillationMethod:
+        """As MethodConfig.build."""
+        return self.load().build(teacher_specs, student_specs)
+
+
+def settings_class(source: str) -> type[MethodConfig]:
+    """The class that `module:Class` names, imported from Python's path."""
+    if not SOURCE.fullmatch(source):
+        raise InputError(f"method {source!r}: write a method from outside the package as module:Class, for example my_module:Config")
+    module, _, name = source.partition(":")
+    try:
+        found: Any = import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"method {source}: {error}; install it, or put its folder on Python's path, for example PYTHONPATH=. before the command"
+        ) from error
+    except Exception as error:  # whatever a module does when it is imported
+        raise InputError(f"method {source}: {module} cannot be imported ({type(error).__name__}: {error}); mend it first") from error
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not (isinstance(found, type) and issubclass(found, MethodConfig)):
+        raise InputError(f"method {source}: {module} has no {name} that extends lidistill.distillation.MethodConfig; see docs/adding-a-method.md")
+    return found
+
+
+def look_in_working_folder() -> None:
+    """Let modules be found beside the caller, as Python's own `-m` does: for a module that he names himself, and never for one that a file names."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
