@@ -14,7 +14,8 @@ from lidistill.jobs.resumption import CHANGEABLE, in_agreement, resumed
 from lidistill.run_folder import RunFolder
 from lidistill.training.checkpoint import read_weights
 from lidistill.training.module import TrainingModule
-from lidistill.types import InputError
+from lidistill.training.objective import Supervised
+from lidistill.types import InputError, Losses
 
 CUT = 8  # the step at which the run is cut; 5 is the last saved one
 LOWER = "training.learning_rate=0.001"
@@ -103,7 +104,7 @@ def test_a_start_that_agrees_is_fine_and_its_presets_change_nothing_back(journey
         (["train", "training.steps=24"], "lidistill train --from"),
         (["train", "seed=1"], "seed is 0 in the run, and 1 was asked for"),
         (["train", "training.batch_size=4"], "a step would see 4 frames, and saw 2"),
-        (["train", "second", "--data", "simulated"], "detector.name is pointpillars in the run, and second was asked for"),
+        (["train", "second", "--data", "simulated"], "role is plain in the run, and teacher was asked for"),
         (["train", "TEACHER", "--compression", "16"], "detector.encoder.channels is"),
         (["train", "--seed", "1"], "--seed: --resume takes the run's own settings; leave out it"),
         (["distill"], "is no distilled run; go on with `lidistill train --resume --out"),
@@ -148,15 +149,36 @@ def test_a_run_that_does_not_exist_yet_is_begun(journey, tmp_path):
 
 
 def test_the_remedy_of_a_loss_that_is_not_finite_works_as_it_is_printed(journey, monkeypatch, capsys, tmp_path):
-    """A learning rate so high that the loss overflows: the command in the sentence ends the run well."""
+    """The loss overflows at step 7, as it does under too high a learning rate: the command in the sentence ends the run well."""
     out = tmp_path / "run"
-    words = [journey.teacher, "--compression", "4", "--device", "cpu", "training.save_every=1", "training.learning_rate=1e18"]
-    assert lidistill(monkeypatch, "train", *words, "--out", out) == 2
+    words = [journey.teacher, "--compression", "4", "--device", "cpu", "training.learning_rate=0.03"]
+    with monkeypatch.context() as patch:
+        explode(patch, at=7)
+        assert lidistill(monkeypatch, "train", *words, "--out", out) == 2
     said = capsys.readouterr().err
     assert "is not finite" in said
     command = said.partition("`lidistill ")[2].partition("`")[0]
-    assert command == f"train --resume --out {out} training.learning_rate=3e+17"
-    assert lidistill(monkeypatch, "train", "--resume", "--out", out, "--device", "cpu", "training.learning_rate=0.001") == 0
+    assert command == f"train --resume --out {out} training.learning_rate=0.01"
+    assert lidistill(monkeypatch, *command.split()[:-1], "--device", "cpu", "training.learning_rate=0.001") == 0
     (entry,) = RunFolder(out).read_experiment()["provenance"]["resumed"]
-    assert entry["changed"]["training.learning_rate"] == {"from": 1e18, "to": 0.001}
+    assert (entry["step"], entry["changed"]) == (5, {"training.learning_rate": {"from": 0.03, "to": 0.001}})
     assert all(value.isfinite().all() for value in read_weights(RunFolder(out).checkpoint).values())
+
+
+def test_where_the_saved_weights_fail_themselves_it_says_so(journey, monkeypatch, capsys, tmp_path):
+    words = [journey.teacher, "--compression", "4", "--device", "cpu", "--out", tmp_path / "run"]
+    with monkeypatch.context() as patch:
+        explode(patch, at=5)
+        assert lidistill(monkeypatch, "train", *words) == 2
+    assert "the weights of the last saved point, step 5, fail at once" in capsys.readouterr().err
+
+
+def explode(patch, at):
+    """Let the loss be infinite at a step."""
+    honest = Supervised.forward
+
+    def forward(objective, batch, progress=1.0):
+        losses = honest(objective, batch, progress)
+        return Losses({name: term / (1 - (round(progress * 12) == at)) for name, term in losses.terms.items()})
+
+    patch.setattr(Supervised, "forward", forward)

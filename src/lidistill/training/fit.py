@@ -26,7 +26,7 @@ from lidistill.run_folder import RunFolder
 from lidistill.stopping import Stopped, check, finishing, held_back, keep_listening, requested
 from lidistill.training.guard import NotFinite
 from lidistill.training.module import TrainingModule
-from lidistill.training.resumption import read_resume, sign
+from lidistill.training.resumption import read_resume, saved_step, sign
 from lidistill.training.settings import TrainingSettings
 from lidistill.types import Frame, InputError, collate
 
@@ -128,8 +128,7 @@ def fit(
         try:
             trainer.fit(module, loader, ckpt_path=str(folder.resume) if first_step else None, weights_only=True)
         except NotFinite as error:
-            command = folder.resume_command(f"training.learning_rate={settings.learning_rate / 3:.1g}")
-            raise NotFinite(error.finding, f"{error.remedy} and go on, for example with {command}") from error
+            raise NotFinite(error.finding, f"{error.remedy} {_way_on(folder, settings, module.global_step)}") from error
         except InputError as error:
             # A loader process hands its traceback on inside the message; the sentence is behind it.
             raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
@@ -257,6 +256,14 @@ def _asked_anywhere(trainer: Trainer) -> bool:
 def _plain(value: float) -> float | None:
     """JSON has no NaN and no infinity."""
     return value if math.isfinite(value) else None
+
+
+def _way_on(folder: RunFolder, settings: TrainingSettings, failed_step: int) -> str:
+    """How a run that failed at a step can go on with another learning rate."""
+    lower = f"training.learning_rate={settings.learning_rate / 3:.1g}"
+    if failed_step and saved_step(folder.resume) == failed_step:
+        return f"and start again with another --out: the weights of the last saved point, step {failed_step}, fail at once"
+    return f"and go on, for example with {folder.resume_command(lower)}"
 
 
 def _forget_log_after(folder: RunFolder, step: int) -> None:
