@@ -25,6 +25,7 @@ from tests.journeys.conftest import TINY
 from tests.journeys.test_resumption import cut, lidistill
 
 DATA = [override for override in TINY if override.startswith("data.")]
+PATH = list(sys.path)  # without the folders that tests add
 RANGE = "[0,-12.8,-3,25.6,12.8,1]"
 
 
@@ -136,7 +137,7 @@ def level(folder):
 
 def python(folder, code, **environment):
     """In a fresh process in `folder`, as somebody who does not have the module would."""
-    kept = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **environment}
+    kept = {**os.environ, "PYTHONPATH": os.pathsep.join(PATH), "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run([sys.executable, "-c", code], cwd=folder, env=kept, capture_output=True, text=True, check=False)
 
 
@@ -187,7 +188,7 @@ def test_resuming_needs_the_module_and_says_so(journey, outside, monkeypatch, tm
     assert refused.returncode == 2
     assert f"method {outside}:LevelConfig: No module named '{outside}'; install it, or put its folder on Python's path" in refused.stderr
     assert not run.checkpoint.exists()
-    gone_on = python(elsewhere, code, PYTHONPATH=os.pathsep.join([*sys.path, str(tmp_path)]))
+    gone_on = python(elsewhere, code, PYTHONPATH=os.pathsep.join([*PATH, str(tmp_path)]))
     assert gone_on.returncode == 0, gone_on.stderr
     assert read_weights(run.checkpoint)
 
