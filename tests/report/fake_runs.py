@@ -78,7 +78,7 @@ def timing_of(runs: Sequence[Run], **milliseconds: Sequence[float]) -> Timing:
     """A timing in which the runs of each role took so long a frame, one entry a turn; a tenth of it to voxelise and to decode."""
     shares = {"total": 1.0, "voxelise": 0.1, "network": 0.8, "decode": 0.1}
     turns = {
-        str(run.folder.path): {stage: [share * time for time in milliseconds[run.role]] for stage, share in shares.items()}
+        run.label: {stage: [share * time for time in milliseconds[run.role]] for stage, share in shares.items()}
         for run in runs
         if run.role in milliseconds
     }

@@ -57,18 +57,17 @@ def time_runs(runs: Sequence[Run], device: torch.device) -> Timing:
     frames: dict[str, Sequence[Frame]] = {}
     left_out: dict[str, str] = {}
     for run in runs:
-        name = str(run.folder.path)
         try:
             kept = load_samples(run.folder.samples).frames
-            detector = load_run(name).detector
+            detector = load_run(run.folder.path).detector
         except InputError as error:
-            left_out[name] = str(error)
+            left_out[run.label] = str(error)
             continue
         first = next(iter(frames.values()), kept)
         if not kept or [frame.id for frame in kept] != [frame.id for frame in first]:
-            left_out[name] = f"{run.folder.samples}: holds no frames, or other frames than the first run's; run `lidistill evaluate` on both again"
+            left_out[run.label] = f"{run.folder.samples}: holds no frames, or others than the first run's; run `lidistill evaluate` on both again"
             continue
-        detectors[name], frames[name] = detector, kept
+        detectors[run.label], frames[run.label] = detector, kept
     turns: Turns = {}
     if detectors:
         with progress(f"time {len(detectors)} networks in turns", MOST_TURNS) as advance:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PolyCollection
@@ -34,6 +35,7 @@ TICK_BEYOND_M = 0.8  # the heading tick leaves the box by this much, so that a p
 DOTS_PER_INCH = 100
 
 
+@matplotlib.rc_context({"text.parse_math": False})  # names of files and classes may hold a dollar sign, which would begin a formula
 def draw_bev(
     points: Tensor | ArrayLike,
     boxes: Mapping[str, Boxes],

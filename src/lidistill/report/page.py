@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,7 +15,7 @@ from lidistill.report.blocks import Page, RunColour, Table, figures_of
 from lidistill.report.first_screen import headline, key_figures, lead
 from lidistill.report.gains import pair_runs
 from lidistill.report.markdown import FIGURES, page_as_markdown, table_as_latex
-from lidistill.report.runs import Run, is_simulated, read_runs
+from lidistill.report.runs import Run, is_simulated, read_runs, writable
 from lidistill.report.sections import sections
 from lidistill.report.seeds import seed_spreads
 from lidistill.report.timing import Timing
@@ -48,10 +49,10 @@ def write_page(page: Page, out: str | Path) -> Path:
         for figure in figures_of(section.blocks):
             with written_aside(out / FIGURES / f"{figure.name}.png") as aside:
                 aside.write_bytes(figure.png)
-    write_text(out / "report.md", page_as_markdown(page))
+    write_text(out / "report.md", writable(page_as_markdown(page)))
     table = next(block for section in page.sections for block in section.blocks if isinstance(block, Table))
-    write_text(out / "report.tex", table_as_latex(table))
-    write_text(out / "report.html", page_as_html(page))
+    write_text(out / "report.tex", writable(table_as_latex(table)))
+    write_text(out / "report.html", writable(page_as_html(page)))
     return out / "report.html"
 
 
@@ -75,6 +76,11 @@ def build_page(runs: Sequence[Run], timing: Timing | None = None) -> Page:
 
 def page_as_html(page: Page) -> str:
     """One HTML file without a script, and without anything that lies outside it."""
+    return _environment().get_template("page.html.j2").render(page=page)
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("lidistill.report", "."),
         autoescape=True,
@@ -85,7 +91,7 @@ def page_as_html(page: Page) -> str:
     # The SVGs are our own drawings, their texts escaped by the drawing library.
     environment.filters["drawing"] = Markup
     environment.filters["unrendered"] = _unrendered
-    return environment.get_template("page.html.j2").render(page=page)
+    return environment
 
 
 def _unrendered(block: object) -> str:

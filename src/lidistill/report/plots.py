@@ -26,9 +26,11 @@ INK = "#1b2431"
 LINE = "#d8dee6"
 SIZE_INCHES = (4.4, 3.1)
 MOST_POINTS = 300  # of a curve; more are averaged in bins
+MOST_STEP = 1e15  # further than any training goes
 MOST_LOSS = 1e9  # a loss that exploded is drawn here: axes that reach further are of no use
 
 _STYLE: Any = {
+    "text.parse_math": False,  # names may hold a dollar sign
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -78,7 +80,7 @@ def training_curves(runs: Sequence[Run]) -> list[Figure]:
 
         def draw_scores(axes: Any) -> None:
             for row, steps, values in scores:
-                axes.plot(steps, values, color=runs[row].colour.on_light, marker="o", markersize=4, label=runs[row].label)
+                axes.plot(steps, values.clip(-MOST_LOSS, MOST_LOSS), color=runs[row].colour.on_light, marker="o", markersize=4, label=runs[row].label)
             axes.set_ylim(bottom=0)
             axes.set_xlabel("step")
 
@@ -232,7 +234,7 @@ def _series(log: Sequence[Mapping[str, Any]], kind: str, key: str) -> tuple[np.n
     pairs = [(numbers.finite(entry.get("step")), numbers.finite(entry.get(key))) for entry in log if entry.get("kind") == kind]
     known = [(step, value) for step, value in pairs if step is not None and value is not None]
     columns = np.array(sorted(known, key=lambda pair: pair[0]), dtype=np.float64).reshape(-1, 2)
-    return columns[:, 0], columns[:, 1]
+    return columns[:, 0].clip(0, MOST_STEP), columns[:, 1]
 
 
 def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

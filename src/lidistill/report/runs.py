@@ -42,7 +42,8 @@ class Run:
     @property
     def methods(self) -> tuple[str, ...]:
         """Names of the distillation methods."""
-        return tuple(str(method.get("name")) for method in self.setting("distillation", "methods") or () if isinstance(method, Mapping))
+        listed = self.setting("distillation", "methods")
+        return tuple(str(method.get("name")) for method in listed if isinstance(method, Mapping)) if isinstance(listed, list) else ()
 
     @property
     def seed(self) -> Any:
@@ -127,12 +128,18 @@ def _rank(role: str) -> int:
 def _labels(folders: Sequence[RunFolder], experiments: Sequence[Mapping[str, Any]]) -> list[str]:
     """The role; with the folder's name, and if need be its path, where several share a role."""
     titles = [TITLES.get(str(experiment.get("role")), str(experiment.get("role", "other")).capitalize()) for experiment in experiments]
-    names = [f"{title} ({folder.name})" for title, folder in zip(titles, folders, strict=True)]
-    paths = [f"{title} ({folder.path})" for title, folder in zip(titles, folders, strict=True)]
+    titles = [writable(title) for title in titles]
+    names = [writable(f"{title} ({folder.name})") for title, folder in zip(titles, folders, strict=True)]
+    paths = [writable(f"{title} ({folder.path})") for title, folder in zip(titles, folders, strict=True)]
     return [
         title if titles.count(title) == 1 else name if names.count(name) == 1 else path
         for title, name, path in zip(titles, names, paths, strict=True)
     ]
+
+
+def writable(text: str) -> str:
+    """Text that a file in UTF-8 can hold: bytes of a folder's name that are none are shown escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _check_side_by_side(runs: Sequence[Run]) -> None:

@@ -16,6 +16,7 @@ from lidistill.report.runs import Run
 from lidistill.report.seeds import SeedSpread
 from lidistill.report.timing import Timing, speed_sentence
 from lidistill.run_folder import read_json
+from lidistill.types import InputError
 
 
 def sections(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpread], timing: Timing | None = None) -> tuple[Section, ...]:
@@ -23,7 +24,7 @@ def sections(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedS
     made = [
         Section("results", "Results", _results(runs, pairs, timing)),
         Section("gain", "What distillation gained", _gain(runs, pairs)),
-        Section("pictures", "Seen from above", tuple(gallery(runs, pairs))),
+        Section("pictures", "Seen from above", _pictures(runs, pairs)),
         Section("training", "Training", _training(runs)),
         Section("precision", "Precision and recall", _precision(runs)),
         Section("scores", "Scores in full", _scores(runs)),
@@ -69,6 +70,13 @@ def _gain(runs: Sequence[Run], pairs: Sequence[Pair]) -> tuple[Block, ...]:
         blocks += [Figures((chart,))] if chart else []
         blocks += [table] if table else []
     return tuple(blocks)
+
+
+def _pictures(runs: Sequence[Run], pairs: Sequence[Pair]) -> tuple[Block, ...]:
+    try:
+        return tuple(gallery(runs, pairs))
+    except InputError as error:
+        return (Paragraph(f"The pictures are left out ({error})."),)
 
 
 def _training(runs: Sequence[Run]) -> tuple[Block, ...]:
@@ -133,9 +141,7 @@ def _cost(runs: Sequence[Run], pairs: Sequence[Pair], timing: Timing | None) -> 
             times,
             Paragraph(f"{said} Timed on {timing.device}, {threads}, {turns} turns over {timing.frames} frames, when this page was made."),
         ]
-    blocks += [
-        Paragraph(f"{run.label}: not timed ({timing.left_out[str(run.folder.path)]}).") for run in runs if str(run.folder.path) in timing.left_out
-    ]
+    blocks += [Paragraph(f"{run.label}: not timed ({timing.left_out[run.label]}).") for run in runs if run.label in timing.left_out]
     return tuple(blocks)
 
 
@@ -144,8 +150,13 @@ def _certificates(runs: Sequence[Run]) -> tuple[Block, ...]:
     for run in runs:
         if not run.folder.certificate.is_file():
             continue
-        content = read_json(run.folder.certificate)
-        checks = [check for check in content.get("checks") or () if isinstance(check, dict)]
+        try:
+            content = read_json(run.folder.certificate)
+        except InputError as error:
+            blocks.append(Paragraph(f"{run.label}: its teacher's certificate is left out ({error})."))
+            continue
+        listed = content.get("checks")
+        checks = [check for check in listed if isinstance(check, dict)] if isinstance(listed, list) else []
         verdict = "passed" if content.get("passed") is True else "refused"
         rows = tuple(
             (str(check.get("name", "")).replace("_", " "), "passed" if check.get("passed") is True else "failed", str(check.get("detail", "")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lidistill.evaluation.estimates import Estimate
@@ -40,8 +40,8 @@ def spread_of(pair: Pair, spreads: Sequence[SeedSpread]) -> SeedSpread | None:
 def _setting(pair: Pair) -> str:
     """Everything that makes the student what it is, but the seed and whose copy of the teacher taught it."""
     experiment = pair.distilled.experiment
-    lessons = dict(experiment.get("distillation") or {})
-    lessons.pop("teacher", None)
+    found = experiment.get("distillation")
+    lessons = {key: value for key, value in found.items() if key != "teacher"} if isinstance(found, Mapping) else {}
     return repr([experiment.get(key) for key in ("data", "detector", "training", "augmentation")] + [lessons])
 
 

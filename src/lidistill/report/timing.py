@@ -22,8 +22,8 @@ class Timing:
     device: str
     threads: int  # CPU threads of one operation
     frames: int  # different frames, taken one at a time
-    turns: Mapping[str, Mapping[str, Sequence[float]]]  # run folder -> "total" or stage -> milliseconds
-    left_out: Mapping[str, str] = field(default_factory=dict)  # run folder -> why it was not timed
+    turns: Mapping[str, Mapping[str, Sequence[float]]]  # run label -> "total" or stage -> milliseconds
+    left_out: Mapping[str, str] = field(default_factory=dict)  # run label -> why it was not timed
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, ready for JSON."""
@@ -31,7 +31,7 @@ class Timing:
 
     def of(self, run: Run, stage: str = "total") -> Sequence[float]:
         """What a run took in each turn; empty where it was not timed."""
-        return self.turns.get(str(run.folder.path), {}).get(stage, ())
+        return self.turns.get(run.label, {}).get(stage, ())
 
     def median(self, run: Run, stage: str = "total") -> float | None:
         times = self.of(run, stage)
