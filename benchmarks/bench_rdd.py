@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,15 +132,24 @@ def main() -> None:
             "ours, align_on=regions": lambda: regional.step("ours"),
         },
         arguments.repeats,
+        clock=time.process_time,
     )
     print_ratios(f"feature loss, forward and backward, batch {arguments.batch}, {len(problem.pairs)} pairs, {arguments.threads} threads", times)
     (expected, slope), (value, own_slope) = ((part[0], part[1].clone()) for part in map(problem.step, ("straightforward", "ours")))
     errors = {"value": abs(value.item() / expected.item() - 1), "gradient": ((own_slope - slope).norm() / slope.norm()).item()}
     print(f"  relative difference of both forms: value {errors['value']:.1e}, gradient {errors['gradient']:.1e}")
-    results: dict[str, Any] = {"seed": SEED, "batch": arguments.batch, "pairs": len(problem.pairs), "times": times, "difference": errors}
+    results: dict[str, Any] = {
+        "seed": SEED,
+        "batch": arguments.batch,
+        "threads": arguments.threads,
+        "clock": "processor",
+        "pairs": len(problem.pairs),
+        "times": times,
+        "difference": errors,
+    }
     if arguments.step:
         config = preset("pointpillars", "kitti")
-        results["step"] = compare(steps(config, frames(arguments.batch, config.classes)), arguments.repeats)
+        results["step"] = compare(steps(config, frames(arguments.batch, config.classes)), arguments.repeats, clock=time.process_time)
         print_ratios(f"one step, batch {arguments.batch}, {arguments.threads} threads", results["step"])
     if arguments.out:
         record(arguments.out, "rdd", results, arguments.device)
