@@ -72,7 +72,7 @@ def sparse_size(detector: BevDetector, batch: Batch) -> dict[str, object]:
     return {"points": len(batch.points), "sites": [*(len(level.sites) for level in levels), len(sites)], "sparse_macs": macs}
 
 
-def demo_frames(count: int, classes: tuple[str, ...]) -> Batch:
+def demo_frames(count: int, classes: tuple[str, ...]) -> list[Frame]:
     """Frames as the simulated dataset makes them."""
     made = []
     for index in range(count):
@@ -81,7 +81,7 @@ def demo_frames(count: int, classes: tuple[str, ...]) -> Batch:
         labels = torch.tensor([classes.index(scan.objects.names[row]) for row in kept], dtype=torch.int64)
         boxes = Boxes(torch.from_numpy(scan.objects.geometry[kept]).float().reshape(-1, 7), labels)
         made.append(Frame(str(index), torch.from_numpy(scan.points), boxes))
-    return collate(made)
+    return made
 
 
 def by_name(turns: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
@@ -110,7 +110,7 @@ def main() -> None:
     for stage, row in stages.items():
         print(f"  {stage:32s} median {row['median_s'] * 1e3:9.1f} ms ({row['min_s'] * 1e3:.1f} to {row['max_s'] * 1e3:.1f})")
 
-    small_batch = demo_frames(2, config.classes)
+    small_batch = collate(demo_frames(2, config.classes))
     detectors = {name: preset(name, "simulated").build().train() for name in ("pointpillars", "second")}
     turns = []
     for _ in range(1 + 3 * arguments.repeats):
