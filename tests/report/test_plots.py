@@ -9,11 +9,14 @@ from PIL import Image
 
 from lidistill.evaluation.estimates import Estimate
 from lidistill.report import plots
+from tests.report.fake_runs import timing_of
 
 
 @pytest.fixture(scope="module")
 def figures(runs, pair):
-    drawn = [*plots.training_curves(runs), *plots.precision_recall(runs), *plots.score_against_cost(runs, [pair]), plots.gain_chart(pair)]
+    timing = timing_of(runs, teacher=[20.0] * 9, plain=[10.0] * 9, distilled=[10.0] * 9)
+    costs = plots.score_against_cost(runs, [pair], timing)
+    drawn = [*plots.training_curves(runs), *plots.precision_recall(runs), *costs, plots.gain_chart(pair)]
     return {figure.name: figure for figure in drawn}
 
 

@@ -43,8 +43,6 @@ def test_a_run_reads_its_figures(runs):
     assert teacher.methods == ()
     assert student.methods == ("pointdistiller", "logits")
     assert teacher.parameters == 4_830_000
-    assert teacher.latency("decode", "p95") == pytest.approx(1.2 * 6.3)
-    assert teacher.latency("no such stage") is None
     assert teacher.value("strict/3d/mean/R40/moderate") > student.value("strict/3d/mean/R40/moderate") > 0
     assert teacher.value("no such score") is None
     assert student.setting("distillation", "teacher_bn") == "eval"
@@ -57,7 +55,7 @@ def test_a_run_without_scores_profile_and_log_is_read(copies):
     run = read_runs(copies[:1])[0]
     assert run.scores is run.cost is None
     assert run.log == []
-    assert run.value("strict/3d/mean/R40/moderate") is run.parameters is run.latency() is None
+    assert run.value("strict/3d/mean/R40/moderate") is run.parameters is None
 
 
 @pytest.mark.parametrize(
