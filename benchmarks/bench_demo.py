@@ -40,7 +40,7 @@ def main() -> None:
             key: scores[key] for key in ("dataset", "simulated", "split", "frames", "protocol", "overlap", "main", "seed", "commit", "device")
         }
         trained_s = folder.read_log()[-1]["time_s"]
-        rows[name] = {**described, "parameters": cost["parameters"], "macs": cost["macs"], "latency_ms": cost["latency_ms"], "trained_s": trained_s}
+        rows[name] = {**described, "parameters": cost["parameters"], "macs": cost["macs"], "trained_s": trained_s}
         rows[name]["values"] = kept
         print(f"{name:10s} {scores['main']} {scores['values'][scores['main']]:.1f}  {cost['parameters']:,} parameters  trained in {trained_s:.0f} s")
     plain, distilled = (FrameMatches.load(RunFolder(arguments.folder / name).matches) for name in ("plain", "distilled"))
@@ -48,7 +48,9 @@ def main() -> None:
     print(f"gain {gain.value:+.1f}, 95% interval {gain.low:+.1f} to {gain.high:+.1f}; {minutes:.1f} minutes from nothing to the report")
     if arguments.out:
         interval = {"gain": gain.value, "low": gain.low, "high": gain.high, "resamples": RESAMPLES, "level": gain.level}
-        record(arguments.out, "demo", {"simulated": True, "minutes": round(minutes, 2), "gain of distilled over plain": interval, "runs": rows})
+        timing = read_json(arguments.folder / "report" / "timing.json")
+        content = {"simulated": True, "minutes": round(minutes, 2), "gain of distilled over plain": interval, "runs": rows, "timing": timing}
+        record(arguments.out, "demo", content)
 
 
 if __name__ == "__main__":

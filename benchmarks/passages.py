@@ -95,22 +95,11 @@ def simulator() -> str:
     return f"**Speed.** {1 / found['median_s']:.0f} frames a second (median) of the preset `kitti` on one core (`docs/results/simulator.json`)."
 
 
-def rdd() -> str:
-    results = read("rdd")[0]
-    ours, regions = (spread_of(ratio_of(results["times"], form)) for form in ("ours", "ours, align_on=regions"))
-    step = spread_of(ratio_of(results["step"], "distilled step (rdd)"))
-    difference = results["difference"]
-    return (
-        f"In processor time on one thread, for {results['batch']} KITTI-size frames and {results['pairs']} pairs, the feature loss takes {ours} of "
-        f"the straightforward form's ({regions} with `regions`), and a distilled step {step} times a plain step and a teacher forward; value and "
-        f"gradient differ by {difference['value']:.0e} and {difference['gradient']:.0e} of their size (`docs/results/rdd.json`)."
-    )
-
-
 def pull() -> str:
     results = read("pull")[0]
     steps, frames, seeds = results["teacher's steps"], results["frames"], len(results["seeds"])
-    rows = [f"| `{name}` | {row['median']:.2g} | {row['low']:.2g} to {row['high']:.2g} |" for name, row in results["pulls"].items()]
+    shown = {name: {key: f"{value:.0f}" if value >= 10 else f"{value:.2g}" for key, value in row.items()} for name, row in results["pulls"].items()}
+    rows = [f"| `{name}` | {row['median']} | {row['low']} to {row['high']} |" for name, row in shown.items()]
     said = fill(
         "Gradient norm of each method at its defaults over the student's parameters, relative to that of the detection loss: for untrained 4x "
         f"PointPillars students, a teacher trained for {steps} steps, and {frames} simulated frames (`docs/results/pull.json`). `lad` changes the "
@@ -128,6 +117,5 @@ PASSAGES: dict[str, Callable[[], str]] = {
     "cache_sizes": cache_sizes,
     "cache_times": cache_times,
     "simulator": simulator,
-    "rdd": rdd,
     "pull": pull,
 }
