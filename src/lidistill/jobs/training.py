@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 
 from lidistill.data.labels import PartlyLabelled
-from lidistill.data.loading import FrameSource, TrainingFrames
+from lidistill.data.loading import FrameSource, StepBatches, TrainingFrames
 from lidistill.data.objects import object_database
 from lidistill.detectors.base import Detector
 from lidistill.distillation.certificate import certify
@@ -22,6 +22,7 @@ from lidistill.jobs.fine_tuning import take_weights
 from lidistill.jobs.lessons import check_pairing
 from lidistill.jobs.resumption import Changes, check_changes, continued, identity
 from lidistill.jobs.runs import Run, load_run, pick_device, provenance, read_experiment
+from lidistill.progress import progress
 from lidistill.run_folder import RunFolder, write_json
 from lidistill.stopping import Stopped
 from lidistill.training.checkpoint import save_weights
@@ -29,8 +30,10 @@ from lidistill.training.fit import fit
 from lidistill.training.objective import Distilled, Supervised
 from lidistill.training.ranks import is_first_process
 from lidistill.training.resumption import saved_step
+from lidistill.training.settings import TrainingSettings
+from lidistill.training.settling import batches_to_settle, settle
 from lidistill.training.teacher_cache import CachedTeacher, count_views, default_folder
-from lidistill.types import Frame, InputError
+from lidistill.types import Batch, Frame, InputError, collate
 
 
 def train(experiment: Experiment, out: str | Path, *, resume: bool = False, device: str = "auto", certificate: bool = True) -> Scores | None:
@@ -76,9 +79,10 @@ def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str,
         history = provenance(where) if changed is None else continued(folder, changed, step, where)
         folder.write_experiment({**experiment.to_dict(), "provenance": history})
     training = experiment.training
+    augmented = training_frames(experiment, frames)
     fit(
         objective,
-        training_frames(experiment, frames),
+        augmented,
         training,
         folder,
         seed=experiment.seed,
@@ -91,11 +95,22 @@ def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str,
     )
     if not first:
         return None
+    if last := batches_to_settle(detector):
+        settle(detector.to(where), _last_batches(augmented, training, experiment.seed, last, folder.name, where))
     save_weights(folder.checkpoint, detector)
     try:
         return evaluate(folder.path, device=device)
     except Stopped as stop:
         raise Stopped(stop.signum, f"{folder.name}: stopped after the last step, before the run was scored") from None
+
+
+def _last_batches(frames: TrainingFrames, training: TrainingSettings, seed: int, count: int, name: str, where: torch.device) -> Iterator[Batch]:
+    """The last batches of the training once more, which follow from the seed: a resumed run sees those of an uninterrupted one."""
+    end = training.total_steps(len(frames)) * training.accumulate
+    with progress(f"settle BatchNorm of {name}", count) as advance:
+        for done, keys in enumerate(StepBatches(len(frames), training.batch_size, seed, end - count, end), start=1):
+            yield collate([frames[key] for key in keys]).to(where)
+            advance(done)
 
 
 def training_frames(experiment: Experiment, source: FrameSource) -> TrainingFrames:

@@ -7,7 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-MAX_LOG_SIZE_CODE = math.log(1000)  # a decoded size is at most 1000 anchors, or metres, long, so that exp stays finite
+# Decoded sizes end here, so that a network that was hardly trained states no box of kilometres. The largest objects of the public datasets, buses and
+# trailers of some 30 m, lie well below.
+MAX_SIZE_RATIO = 16.0  # times the anchor: 62 m for a car's
+MAX_SIZE_M = 100.0  # of boxes without an anchor
 
 
 def encode_anchors(boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -24,11 +27,11 @@ def encode_anchors(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def decode_anchors(codes: Tensor, anchors: Tensor) -> Tensor:
-    """The inverse of `encode_anchors`: codes (N, 7) and anchors (N, 7) -> boxes (N, 7)."""
+    """The inverse of `encode_anchors`: codes (N, 7) and anchors (N, 7) -> boxes (N, 7), no longer than MAX_SIZE_RATIO anchors along any side."""
     diagonal = torch.linalg.vector_norm(anchors[:, 3:5], dim=1, keepdim=True)
     plane = codes[:, :2] * diagonal + anchors[:, :2]
     height = codes[:, 2:3] * anchors[:, 5:6] + anchors[:, 2:3]
-    sizes = torch.exp(codes[:, 3:6].clamp(max=MAX_LOG_SIZE_CODE)) * anchors[:, 3:6]
+    sizes = torch.exp(codes[:, 3:6].clamp(max=math.log(MAX_SIZE_RATIO))) * anchors[:, 3:6]
     return torch.cat([plane, height, sizes, codes[:, 6:7] + anchors[:, 6:7]], dim=1)
 
 
@@ -46,8 +49,8 @@ def encode_centers(boxes: Tensor, origin: tuple[float, float], cell: tuple[float
 
 
 def decode_centers(codes: Tensor, cells: Tensor, origin: tuple[float, float], cell: tuple[float, float]) -> Tensor:
-    """The inverse of `encode_centers`: codes (N, 8) at cells (N, 2: row, column) -> boxes (N, 7)."""
+    """The inverse of `encode_centers`: codes (N, 8) at cells (N, 2: row, column) -> boxes (N, 7), no side longer than MAX_SIZE_M."""
     places = (cells.flip(1).to(codes.dtype) + codes[:, :2]) * codes.new_tensor(cell) + codes.new_tensor(origin)
-    sizes = torch.exp(codes[:, 3:6].clamp(max=MAX_LOG_SIZE_CODE))
+    sizes = torch.exp(codes[:, 3:6].clamp(max=math.log(MAX_SIZE_M)))
     yaw = torch.atan2(codes[:, 6:7], codes[:, 7:8])
     return torch.cat([places, codes[:, 2:3], sizes, yaw], dim=1)

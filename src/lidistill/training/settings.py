@@ -56,7 +56,7 @@ class TrainingSettings(Settings):
     beta2: ShareBelowOne = 0.99
     weight_decay: NonNegative = 0.01
     clip_norm: NonNegative = 10.0  # largest gradient norm; 0: no clipping
-    norm_momentum: Share = 0.0  # of BatchNorm's running statistics; 0: the detector's own (0.01, which needs well over 500 steps to settle)
+    norm_momentum: Share = 0.0  # of BatchNorm's running statistics; 0: the detector's own (0.01). Trainings too short for it settle them in the end
     precision: Precision = "32"  # "32", "bf16" or "fp16" (autocast)
     ema_decay: ShareBelowOne = 0.0  # 0: no moving average of the weights
     validate_every: StepsOrNone = 0  # steps; 0: only after the last one
