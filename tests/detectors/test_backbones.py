@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
-from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk, scatter_to_map
+from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk
 from lidistill.types import InputError, VoxelGrid
+from tests.detectors.test_canvas import canvas_of
 
 SMALL = BevConfig(channels=(4, 6, 8), layers=(1, 0, 2), neck_channels=(3, 5, 7))
 
 
 def test_stages_halve_and_the_neck_joins_them_at_the_first_stage():
-    stages = BevTrunk(SMALL, 5)(torch.randn(2, 5, 16, 24))
+    stages = BevTrunk(SMALL, 5)(canvas_of(torch.randn(2, 5, 16, 24)))
     assert [tuple(stage.shape) for stage in stages] == [(2, 4, 8, 12), (2, 6, 4, 6), (2, 8, 2, 3)]
     assert BevNeck(SMALL)(stages).shape == (2, 15, 8, 12)
     assert SMALL.stage_strides == (2, 4, 8)
@@ -22,7 +25,7 @@ def test_stages_halve_and_the_neck_joins_them_at_the_first_stage():
 def test_a_trunk_that_keeps_its_first_resolution_is_valid():
     config = BevConfig(channels=(4, 4), layers=(0, 0), strides=(1, 2), neck_channels=(4, 4), neck_strides=(1, 2))
     assert (config.stage_strides, config.neck_stride) == ((1, 2), 1)
-    joined = BevNeck(config)(BevTrunk(config, 3)(torch.randn(1, 3, 4, 6)))
+    joined = BevNeck(config)(BevTrunk(config, 3)(canvas_of(torch.randn(1, 3, 4, 6))))
     assert joined.shape == (1, 8, 4, 6)
 
 
@@ -42,31 +45,24 @@ def test_no_output_of_the_neck_is_touched_by_two_inputs():
     assert not changed[:, :4].any()
 
 
-def test_pillars_land_on_their_cells_and_nowhere_else():
-    coords = torch.tensor([[0, 0, 1, 2], [1, 0, 0, 0], [1, 0, 2, 3]])
-    features = torch.arange(1.0, 7.0).view(3, 2)
-    canvas = scatter_to_map(features, coords, batch_size=2, height=3, width=4)
-    assert canvas.shape == (2, 2, 3, 4)
-    assert canvas.is_contiguous(memory_format=torch.channels_last)
-    expected = torch.zeros(2, 2, 3, 4)
-    for (batch, _, y, x), value in zip(coords.tolist(), features, strict=True):
-        expected[batch, :, y, x] = value
-    assert torch.equal(canvas, expected)
-
-
-def test_scattering_hands_every_gradient_back_to_its_pillar():
-    coords = torch.tensor([[0, 0, 1, 2], [0, 0, 0, 3]])
-    features = torch.zeros(2, 2, requires_grad=True)
-    weights = torch.randn(1, 2, 3, 4)
-    (scatter_to_map(features, coords, 1, 3, 4) * weights).sum().backward()
-    assert torch.equal(features.grad, torch.stack([weights[0, :, 1, 2], weights[0, :, 0, 3]]))
-
-
-def test_no_pillar_gives_an_empty_map():
-    coords = torch.zeros(0, 4, dtype=torch.int64)
-    canvas = scatter_to_map(torch.zeros(0, 2), coords, 2, 3, 4)
-    assert canvas.shape == (2, 2, 3, 4)
-    assert not canvas.any()
+@pytest.mark.parametrize("neck_strides", [(1, 2, 4), (0.5, 1, 2)], ids=["enlarging", "shrinking"])
+def test_the_neck_is_that_of_its_layers_in_values_gradients_and_statistics(neck_strides):
+    """Against the branches run as they stand, with torch's own transposed convolutions."""
+    config = BevConfig(channels=(4, 6, 8), layers=(0, 0, 0), strides=(2, 2, 2), neck_channels=(3, 5, 7), neck_strides=neck_strides)
+    ours = BevNeck(config).double()
+    plain = copy.deepcopy(ours)
+    stages = [torch.randn(2, c, 16 // s, 24 // s, dtype=torch.float64, requires_grad=True) for c, s in zip((4, 6, 8), (1, 2, 4), strict=True)]
+    twins = [stage.detach().clone().requires_grad_() for stage in stages]
+    joined = ours([stage.contiguous(memory_format=torch.channels_last) for stage in stages])
+    expected = torch.cat([branch(stage) for branch, stage in zip(plain.branches, twins, strict=True)], dim=1)
+    torch.testing.assert_close(joined, expected)
+    pull = torch.randn_like(expected)
+    (joined * pull).sum().backward()
+    (expected * pull).sum().backward()
+    for one, other in zip([*stages, *ours.parameters()], [*twins, *plain.parameters()], strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    for name, value in ours.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[name])
 
 
 @pytest.mark.parametrize(

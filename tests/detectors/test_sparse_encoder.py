@@ -66,6 +66,7 @@ def test_it_equals_its_dense_twin(kind, training):
     encoder, voxels = encoder_of(KINDS[kind], training), double(cloud())
     dense, mask = dense_encoder(encoder, voxels)
     rows, canvas = encoder(voxels)
+    canvas = canvas.dense()
     torch.testing.assert_close(canvas, dense.flatten(1, 2), rtol=1e-9, atol=1e-9)
     assert canvas.shape == (2, 10 * 2, 3, 4)
     assert len(rows.features) == int(mask.sum()) > 10
@@ -80,7 +81,7 @@ def test_gradients_equal_those_of_the_dense_twin(kind):
     wanted = [points, *encoder.parameters()]
     voxels = replace(voxels, points=points)
     expected = torch.autograd.grad((dense_encoder(encoder, voxels)[0].flatten(1, 2) * pull).sum(), wanted)
-    given = torch.autograd.grad((encoder(voxels)[1] * pull).sum(), wanted)
+    given = torch.autograd.grad((encoder(voxels)[1].dense() * pull).sum(), wanted)
     for ours, theirs in zip(given, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
 
@@ -89,6 +90,7 @@ def test_the_map_has_channels_outside_and_height_inside():
     """Channel c of layer d is c * depth + d, as the published trunks expect it."""
     encoder = encoder_of(PLAIN, training=False)
     rows, canvas = encoder(double(cloud()))
+    canvas = canvas.dense()
     sites = encoder.index_maps(cloud())[1].coords
     for row in (0, len(sites) // 2, len(sites) - 1):
         batch, depth, y, x = sites[row].tolist()
@@ -98,7 +100,7 @@ def test_the_map_has_channels_outside_and_height_inside():
 def test_the_flat_map_is_the_dense_one_with_its_layers_inside_the_channels():
     rows, _ = encoder_of(PLAIN, training=False)(double(cloud()))
     sites = encoder_of(PLAIN).index_maps(cloud())[1]
-    canvas = flattened(rows.features, sites)
+    canvas = flattened(rows.features, sites).dense()
     assert torch.equal(canvas, densified(rows.features, sites).flatten(1, 2))
     assert canvas.is_contiguous(memory_format=torch.channels_last)
 
@@ -180,7 +182,7 @@ def test_rows_are_in_the_order_of_the_frames():
 @pytest.mark.parametrize("kind", KINDS)
 def test_frames_do_not_disturb_each_other_in_evaluation(kind):
     encoder, together = encoder_of(KINDS[kind], training=False), double(cloud())
-    canvas = encoder(together)[1]
+    canvas = encoder(together)[1].dense()
     for frame in (0, 1):
         mine = together.coords[:, 0] == frame
         index = torch.cumsum(mine, 0) - 1
@@ -188,7 +190,7 @@ def test_frames_do_not_disturb_each_other_in_evaluation(kind):
         coords[:, 0] = 0
         of_points = mine[together.voxel_index]
         alone = Voxels(together.points[of_points], index[together.voxel_index[of_points]], together.counts[mine], coords, GRID, 1)
-        torch.testing.assert_close(encoder(alone)[1][0], canvas[frame])
+        torch.testing.assert_close(encoder(alone)[1].dense()[0], canvas[frame])
 
 
 def test_moving_the_scene_by_the_stride_moves_the_map_by_a_cell():
@@ -196,7 +198,7 @@ def test_moving_the_scene_by_the_stride_moves_the_map_by_a_cell():
     place = [(0, 12, 5, 6), (0, 13, 6, 6), (0, 14, 6, 7)]
     near, far = voxels_at(*place), voxels_at(*[(b, z, y + 8, x + 16) for b, z, y, x in place])
     far = replace(far, points=near.points)  # the features know their place, so they are kept
-    first, second = encoder(double(near))[1], encoder(double(far))[1]
+    first, second = encoder(double(near))[1].dense(), encoder(double(far))[1].dense()
     assert first.abs().sum() > 0
     torch.testing.assert_close(second[:, :, 1:3, 2:4], first[:, :, 0:2, 0:2])
 
@@ -219,6 +221,7 @@ HARD = {
 def test_hard_voxels_give_finite_maps_gradients_and_statistics(name, kind, training):
     encoder = KINDS[kind].build(GRID, 1).train(training)
     rows, canvas = encoder(HARD[name])
+    canvas = canvas.dense()
     assert canvas.shape == (HARD[name].batch_size, 20, 3, 4)
     assert canvas.isfinite().all()
     (canvas.sum() + rows.features.sum()).backward()
@@ -255,10 +258,10 @@ def test_rows_are_normalised_as_by_batch_norm():
 def test_half_precision_around_the_encoder_changes_nothing():
     encoder, voxels = PLAIN.build(GRID, 1).eval(), cloud()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = encoder(voxels)[1]
+        inside = encoder(voxels)[1].dense()
     assert inside.dtype == torch.float32
     with torch.no_grad():
-        assert torch.equal(inside, encoder(voxels)[1])
+        assert torch.equal(inside, encoder(voxels)[1].dense())
 
 
 def test_the_order_of_the_voxels_is_irrelevant():

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from lidistill.detectors.base import NORM_EPS, NORM_MOMENTUM, WidthRule
+from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.norms import MapNorm
 from lidistill.ops.wiring import Block, Layer
 from lidistill.settings import LayersOrNone, Number, Settings, Whole, Widths
@@ -85,7 +87,7 @@ class BevConfig(Settings):
 
 
 class BevTrunk(nn.Module):
-    """Stages of 3 x 3 convolutions, the first of each strided: (B, C, H, W) -> one map a stage."""
+    """Stages of 3 x 3 convolutions, the first of each strided: a canvas of (B, C, H, W) -> one map a stage."""
 
     def __init__(self, config: BevConfig, in_channels: int) -> None:
         super().__init__()
@@ -101,11 +103,15 @@ class BevTrunk(nn.Module):
         first = next(self.parameters())
         return torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
 
-    def forward(self, canvas: Tensor) -> list[Tensor]:
-        maps = []
+    def forward(self, canvas: Canvas) -> list[Tensor]:
+        maps: list[Tensor] = []
         for stage in self.stages:
-            canvas = stage(canvas)
-            maps.append(canvas)
+            opening, *layers = stage.children()
+            assert isinstance(opening, nn.Conv2d)
+            features = opening(maps[-1]) if maps else canvas.convolved(opening).contiguous(memory_format=self.memory_format)
+            for layer in layers:
+                features = layer(features)
+            maps.append(features)
         return maps
 
     def wiring(self, canvas: tuple[Block, ...]) -> tuple[list[Layer], tuple[Block, ...]]:
@@ -134,7 +140,9 @@ class BevNeck(nn.Module):
         )
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
-        return torch.cat([branch(stage) for branch, stage in zip(self.branches, stages, strict=True)], dim=1)
+        enlarged = [_enlarged(branch, stage) for branch, stage in zip(self.branches, stages, strict=True)]
+        joined: Tensor = _Joined.apply(*enlarged)
+        return joined.permute(0, 3, 1, 2)
 
     def wiring(self, stages: tuple[Block, ...]) -> tuple[list[Layer], tuple[Block, ...]]:
         """Its layers, and the channels of the joined map."""
@@ -146,12 +154,46 @@ class BevNeck(nn.Module):
         return layers, tuple(Block(f"neck.{index}") for index in range(len(layers)))
 
 
-def scatter_to_map(features: Tensor, coords: Tensor, batch_size: int, height: int, width: int) -> Tensor:
-    """Features (M, C) at coords (M, 4: batch z y x) on an empty map (B, C, H, W) in channels_last order."""
-    channels = features.shape[1]
-    cells = (coords[:, 0] * height + coords[:, 2]) * width + coords[:, 3]
-    canvas = features.new_zeros((batch_size * height * width, channels)).index_copy(0, cells, features)
-    return canvas.view(batch_size, height, width, channels).permute(0, 3, 1, 2)
+def _enlarged(branch: nn.Module, stage: Tensor) -> Tensor:
+    """A branch's result on a stage (B, C, h, w) with steps of s cells: (B, h, s, w, s, C'), not yet in the order of a map.
+
+    A transposed convolution whose outputs do not overlap is one matrix product, which is up to five times as fast on a CPU. Norm and ReLU treat all
+    cells alike, so they come before the cells are put in order.
+    """
+    resizing, norm, relu = branch.children()
+    if isinstance(resizing, nn.Conv2d):
+        return relu(norm(resizing(stage))).permute(0, 2, 3, 1)[:, :, None, :, None]
+    assert isinstance(resizing, nn.ConvTranspose2d)
+    step = resizing.stride[0]
+    weight = resizing.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (s * s * C', C)
+    bias = None if resizing.bias is None else resizing.bias.repeat(step * step)
+    product = F.linear(stage.permute(0, 2, 3, 1), weight, bias)
+    batch, height, width, _ = product.shape
+    cells = product.view(batch, height, width * step * step, -1).permute(0, 3, 1, 2)
+    rows = relu(norm(cells)).permute(0, 2, 3, 1).reshape(batch, height, width, step, step, -1)
+    return rows.permute(0, 1, 3, 2, 4, 5)
+
+
+class _Joined(torch.autograd.Function):
+    """Enlarged stages (B, h, s, w, s, C) -> one map (B, H, W, sum of C), written in a single pass; torch.cat needs each of them in order before."""
+
+    @staticmethod
+    def forward(ctx: Any, *enlarged: Tensor) -> Tensor:
+        ctx.shapes = [part.shape for part in enlarged]
+        batch, height, step, width, _, _ = ctx.shapes[0]
+        joined = enlarged[0].new_empty((batch, height * step, width * step, sum(shape[-1] for shape in ctx.shapes)))
+        for place, part in zip(_places(joined, ctx.shapes), enlarged, strict=True):
+            place.copy_(part)
+        return joined
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_places(gradient, ctx.shapes))
+
+
+def _places(joined: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """Where on the joined map (B, H, W, sum of C) the enlarged stages of these shapes lie: a view of each shape."""
+    return [place.view(shape) for place, shape in zip(joined.split([shape[-1] for shape in shapes], dim=-1), shapes, strict=True)]
 
 
 def _resizing(in_channels: int, out_channels: int, stride: float) -> nn.Module:

@@ -16,16 +16,17 @@ from torch import Tensor, nn
 
 from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk
 from lidistill.detectors.base import Detector, DetectorConfig, WidthRule, voxels_on
+from lidistill.detectors.canvas import Canvas
 from lidistill.ops.wiring import Block, Layer
 from lidistill.settings import Channels, Settings
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, Losses, TapSpec, VoxelGrid, Voxels
 
 
 class BevEncoder(nn.Module, ABC):
-    """Voxels -> features of pillars or voxels, and the bird's-eye view map made of them (B, C, H, W)."""
+    """Voxels -> features of pillars or voxels, and the bird's-eye view map made of them."""
 
     @abstractmethod
-    def forward(self, voxels: Voxels) -> tuple[FeatureSet, Tensor]:
+    def forward(self, voxels: Voxels) -> tuple[FeatureSet, Canvas]:
         """The rows for the tap `encoder`, and the trunk's input."""
 
     @abstractmethod
@@ -157,7 +158,7 @@ class BevDetector(Detector):
     def forward(self, batch: Batch, voxels: Voxels | None = None) -> DetectorOutput:
         voxels = voxels_on(self.grid, self.voxelise(batch) if voxels is None else voxels)
         rows, canvas = self.encoder(voxels)
-        stages = self.trunk(canvas.contiguous(memory_format=self.trunk.memory_format))
+        stages = self.trunk(canvas)
         joined = self.neck(stages)
         taps: dict[str, FeatureMap | FeatureSet] = {"encoder": rows}
         for index, stage in enumerate(stages):

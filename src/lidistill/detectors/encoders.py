@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from lidistill.detectors.backbones import scatter_to_map
 from lidistill.detectors.base import NORM_EPS, NORM_MOMENTUM, WidthRule
 from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
+from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.norms import move_running_statistics
 from lidistill.ops.segments import segment_max
+from lidistill.ops.sparse import Sites
 from lidistill.ops.wiring import INPUT, Block, Layer
 from lidistill.settings import Channels
 from lidistill.types import FeatureSet, InputError, VoxelGrid, Voxels
@@ -165,8 +166,8 @@ class PillarEncoder(BevEncoder):
         outputs = (*config.hidden_channels, config.channels)
         self.layers = nn.ModuleList(PillarLayer(before, after) for before, after in zip(inputs, outputs, strict=True))
 
-    def forward(self, voxels: Voxels) -> tuple[FeatureSet, Tensor]:
-        """Pillars (M) with P' kept points -> features (M, C) of all of them, and the map that holds them (B, C, H, W)."""
+    def forward(self, voxels: Voxels) -> tuple[FeatureSet, Canvas]:
+        """Pillars (M) with P' kept points -> features (M, C) of all of them, and the map that holds them."""
         # Half precision would round coordinates of 70 m to 0.25 m.
         with torch.autocast(voxels.points.device.type, enabled=False):
             features = decorated_points(voxels, self.legacy_features)
@@ -178,7 +179,7 @@ class PillarEncoder(BevEncoder):
             pillars = last(rows, voxels).maxima(voxels)
         found = FeatureSet(features=pillars, batch_index=voxels.coords[:, 0], positions=voxel_centres(voxels), occupancy=voxels.counts)
         width, height, _ = self.grid.shape
-        return found, scatter_to_map(pillars, voxels.coords, voxels.batch_size, height, width)
+        return found, Canvas(pillars, Sites(voxels.coords, (1, height, width), voxels.batch_size))
 
     def wiring(self) -> tuple[list[Layer], tuple[Block, ...]]:
         layers: list[Layer] = []

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from lidistill.detectors.base import WidthRule
 from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
+from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.sparse_blocks import ResidualBlock, SparseBlock
-from lidistill.ops.grid_cells import Triple, cell_numbers
+from lidistill.ops.grid_cells import Triple, cell_numbers, numbered_cells
 from lidistill.ops.sparse import KernelMap, Sites, strided_map, submanifold_map
 from lidistill.ops.wiring import INPUT, Block, Layer
 from lidistill.settings import Channels, LayersOrNone, Widths
@@ -97,7 +98,7 @@ class Level:
 
 
 class SparseEncoder(BevEncoder):
-    """Mean of each voxel's points, stages of sparse convolutions, and the last rows as a map (B, channels * depth, H, W)."""
+    """Mean of each voxel's points, stages of sparse convolutions, and the last rows as a map of channels * depth channels."""
 
     def __init__(self, config: SparseEncoderConfig, grid: VoxelGrid, num_point_features: int) -> None:
         super().__init__()
@@ -110,7 +111,7 @@ class SparseEncoder(BevEncoder):
         )
         self.output = SparseBlock(config.stage_channels[-1], config.channels, kernel_volume=FLAT_KERNEL[0])
 
-    def forward(self, voxels: Voxels) -> tuple[FeatureSet, Tensor]:
+    def forward(self, voxels: Voxels) -> tuple[FeatureSet, Canvas]:
         """Voxels (M) -> rows (N, channels) of the last convolution's sites, each once for its layer along z, and the map."""
         # Half precision would round coordinates of 70 m to 0.25 m.
         with torch.autocast(voxels.points.device.type, enabled=False):
@@ -177,18 +178,14 @@ def voxel_means(voxels: Voxels) -> Tensor:
     return sums / voxels.counts[:, None].to(sums.dtype)
 
 
-def flattened(features: Tensor, sites: Sites) -> Tensor:
-    """Rows (N, C) at sites on D layers -> map (B, C * D, H, W), channel c of layer d at c * D + d, in channels_last order.
-
-    The layers of a column are put side by side before the map is filled, since turning the whole map round takes several times as long.
-    """
+def flattened(features: Tensor, sites: Sites) -> Canvas:
+    """Rows (N, C) at sites on D layers -> a map of C * D channels, channel c of layer d at c * D + d."""
     depth, height, width = sites.shape
     batch, z, y, x = sites.coords.unbind(dim=1)
     cells, column = torch.unique((batch * height + y) * width + x, return_inverse=True)
     layers = features.new_zeros((len(cells) * depth, features.shape[1])).index_copy(0, column * depth + z, features)
     columns = layers.view(len(cells), depth, features.shape[1]).transpose(1, 2).flatten(1)
-    canvas = features.new_zeros((sites.batch_size * height * width, columns.shape[1])).index_copy_(0, cells, columns)
-    return canvas.view(sites.batch_size, height, width, -1).permute(0, 3, 1, 2)
+    return Canvas(columns, Sites(numbered_cells(cells, (1, height, width)), (1, height, width), sites.batch_size))
 
 
 def points_under(voxels: Voxels, sites: Sites, stride: int) -> Tensor:
