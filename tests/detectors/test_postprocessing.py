@@ -15,15 +15,32 @@ def boxes_at(*x: float) -> torch.Tensor:
     return torch.tensor([[value, 0.0, 0.0, 2.0, 1.0, 1.0, 0.0] for value in x]).reshape(-1, 7)
 
 
-def test_candidates_are_the_best_above_the_threshold_in_order():
-    scores = torch.tensor([[0.05, 0.09], [0.2, 0.3], [0.9, 0.0], [0.1, 0.0], [float("nan"), 0.5]])
-    assert candidates(scores, PER_CLASS).tolist() == [2, 1, 3]
-    assert candidates(scores, PostProcessing(max_before=2)).tolist() == [2, 1]
-    assert candidates(torch.zeros(0, 3), PER_CLASS).tolist() == []
+def test_candidates_are_the_best_from_the_threshold_on_in_order():
+    logits = torch.tensor([[-3.0, -2.5], [-1.0, -0.5], [2.0, -9.0], [-2.0, -9.0], [float("nan"), 0.0], [-2.001, -9.0]])
+    threshold = torch.sigmoid(torch.tensor(-2.0)).item()
+    rows, scores = candidates(logits, PostProcessing(score_threshold=threshold))
+    assert rows.tolist() == [2, 1, 3]
+    assert torch.equal(scores, torch.sigmoid(logits[[2, 1, 3]]))
+    assert candidates(logits, PostProcessing(score_threshold=threshold, max_before=2))[0].tolist() == [2, 1]
+    assert candidates(torch.zeros(0, 3), PER_CLASS)[0].tolist() == []
 
 
 def test_equal_scores_keep_the_order_of_their_rows():
-    assert candidates(torch.full((5, 1), 0.5), PER_CLASS).tolist() == [0, 1, 2, 3, 4]
+    assert candidates(torch.full((5, 1), 0.5), PER_CLASS)[0].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1e-38, 1e-9, 0.1, 0.5, 0.9, 0.999999, 0.99999999, 1.0])
+def test_candidates_are_those_of_all_scores_whatever_the_threshold(threshold):
+    """Logits all about the threshold, a rounding apart from it, and far out."""
+    middle = min(max(torch.logit(torch.tensor(threshold, dtype=torch.float64)).item(), -100.0), 100.0)
+    near = torch.tensor(middle).float() * (1 + 1e-7 * torch.arange(-20, 20))
+    logits = torch.cat([near, middle + torch.randn(200), 30 * torch.randn(200), torch.tensor([torch.inf, -torch.inf, 17.0, -200.0])])[:, None]
+    scores = torch.sigmoid(logits)[:, 0]
+    passing = (scores >= threshold).nonzero()[:, 0]
+    expected = passing[torch.sort(scores[passing], descending=True, stable=True).indices]
+    rows, found = candidates(logits, PostProcessing(score_threshold=threshold, max_before=10_000))
+    assert torch.equal(rows, expected)
+    assert torch.equal(found[:, 0], scores[expected])
 
 
 def test_suppression_within_a_class_spares_other_classes():

@@ -143,14 +143,15 @@ class AnchorHead(BevHead):
     @torch.no_grad()
     def decode(self, outputs: tuple[HeadOutput, ...]) -> list[Boxes]:
         """Detections of each frame, best first."""
-        logits, codes, directions = self._rows(outputs[0])
-        scores = torch.sigmoid(logits)
+        logits, codes, directions = self._cells(outputs[0])
+        per_cell = logits.shape[2]
         found = []
         for frame in range(logits.shape[0]):
-            rows = candidates(scores[frame], self.config.post)
-            boxes = decode_anchors(codes[frame, rows], self.anchors[rows])
-            yaw = with_direction(boxes[:, 6], directions[frame, rows].argmax(dim=1), self.config.direction)
-            found.append(detections(torch.cat([boxes[:, :6], yaw[:, None]], dim=1), scores[frame, rows], self.config.post))
+            rows, scores = candidates(logits[frame].flatten(0, 1), self.config.post)
+            cells, kinds = torch.div(rows, per_cell, rounding_mode="floor"), rows % per_cell
+            boxes = decode_anchors(as_full(codes[frame, cells, kinds]), self.anchors[rows])
+            yaw = with_direction(boxes[:, 6], directions[frame, cells, kinds].argmax(dim=1), self.config.direction)
+            found.append(detections(torch.cat([boxes[:, :6], yaw[:, None]], dim=1), scores, self.config.post))
         return found
 
     def wiring(self, joined: tuple[Block, ...]) -> list[Layer]:
@@ -173,11 +174,14 @@ class AnchorHead(BevHead):
 
     def _rows(self, output: HeadOutput) -> tuple[Tensor, Tensor, Tensor]:
         """The maps as rows of anchors, at least in single precision: (B, A, K), (B, A, 7), (B, A, 2)."""
+        logits, codes, directions = (as_full(values.flatten(1, 2)) for values in self._cells(output))
+        return logits, codes, directions
+
+    def _cells(self, output: HeadOutput) -> tuple[Tensor, Tensor, Tensor]:
+        """The maps by cell and anchor of the cell, K, 7 and 2 numbers each: (B, H * W, A / (H * W), ...), views where the maps are channels_last."""
         widths = {"class": len(self.config.anchors), "box": CODE_SIZE, "direction": 2}
-        rows = []
-        for name, width in widths.items():
-            values = output.maps[name]
-            rows.append(as_full(values.permute(0, 2, 3, 1).reshape(values.shape[0], -1, width)))
-        if rows[0].shape[1] != self.anchors.shape[0]:
-            raise InputError(f"head output with {rows[0].shape[1]} anchors a frame does not belong to a head with {self.anchors.shape[0]}")
-        return rows[0], rows[1], rows[2]
+        cells = [output.maps[name].permute(0, 2, 3, 1).flatten(1, 2).unflatten(2, (-1, width)) for name, width in widths.items()]
+        num_anchors = cells[0].shape[1] * cells[0].shape[2]
+        if num_anchors != self.anchors.shape[0]:
+            raise InputError(f"head output with {num_anchors} anchors a frame does not belong to a head with {self.anchors.shape[0]}")
+        return cells[0], cells[1], cells[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lidistill.ops.nms import nms_rotated
+from lidistill.ops.precision import as_full
 from lidistill.settings import BoxCount, Settings, Share
 from lidistill.types import Boxes, InputError
 
@@ -31,12 +33,22 @@ class PostProcessing(Settings):
             raise InputError("post-processing: class_agnostic suppression keeps one class a box; switch every_class off")
 
 
-def candidates(scores: Tensor, settings: PostProcessing) -> Tensor:
-    """Rows of scores (A, K) that are worth decoding, best first: (C,)."""
+def candidates(logits: Tensor, settings: PostProcessing) -> tuple[Tensor, Tensor]:
+    """Rows of logits (A, K) that are worth decoding, best first, and their scores: (C,), (C, K)."""
+    near = torch.unique_consecutive((logits >= least_logit(settings.score_threshold)).nonzero()[:, 0])
+    scores = torch.sigmoid(as_full(logits[near]))
     best = scores.max(dim=1).values
     passing = (best >= settings.score_threshold).nonzero()[:, 0]
-    order = torch.sort(best[passing], descending=True, stable=True).indices[: settings.max_before]
-    return passing[order]
+    order = passing[torch.sort(best[passing], descending=True, stable=True).indices[: settings.max_before]]
+    return near[order], scores[order]
+
+
+def least_logit(score_threshold: float) -> float:
+    """A logit that lies safely, if not far, below all whose score reaches the threshold: few are left to take the sigmoid of."""
+    if score_threshold < 1e-30:
+        return -math.inf
+    score = min(score_threshold, 1 - 1e-6)  # higher ones are 1 in single precision
+    return math.log(score / (1 - score)) - 1e-2
 
 
 def detections(geometry: Tensor, scores: Tensor, settings: PostProcessing) -> Boxes:
