@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -111,6 +112,10 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def decode(self, output: DetectorOutput) -> list[Boxes]:
         """Detections with scores, one entry a frame, best first."""
+
+    def for_inference(self) -> Detector:
+        """A frozen copy in evaluation mode whose outputs, taps included, are this one's to rounding; it may be faster, and cannot be trained."""
+        return copy.deepcopy(self).eval().requires_grad_(False)
 
     def wiring(self) -> tuple[Layer, ...]:
         """All layers with weights in the order in which they work, by which a thinner detector can start from this; () where that is not known."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk
 from lidistill.detectors.base import Detector, DetectorConfig, WidthRule, voxels_on
 from lidistill.detectors.canvas import Canvas
+from lidistill.detectors.folding import fold_norms
 from lidistill.ops.wiring import Block, Layer
 from lidistill.settings import Channels, Settings
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, Losses, TapSpec, VoxelGrid, Voxels
@@ -171,6 +172,12 @@ class BevDetector(Detector):
 
     def decode(self, output: DetectorOutput) -> list[Boxes]:
         return self.head.decode(output.heads)
+
+    def for_inference(self) -> Detector:
+        """As in Detector, with every norm folded into the convolution before it."""
+        twin = super().for_inference()
+        fold_norms(twin)
+        return twin
 
     def wiring(self) -> tuple[Layer, ...]:
         encoder, canvas = self.encoder.wiring()
