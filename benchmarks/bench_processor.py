@@ -1,0 +1,197 @@
+"""A detector's training step and its prediction on one processor thread: this code against an earlier one, and half precision against single.
+
+Both sides run in processes of their own, take turns frame by frame, and are timed in processor seconds, which other work on the machine disturbs less
+than the clock on the wall. A step is voxelising, forward, loss, backward, clipping and the optimiser; a prediction goes from points to boxes. Weights
+are fresh and seeded, with class scores high enough that as many anchors are decoded as may be.
+
+`--against` is another checkout of this project (`git worktree add ../before ed3852e`). Where that commit was compared with mmdetection3d in one run,
+its ratio then times the ratio now is printed as an estimate of today's: an estimate, since mmdetection3d does not run here.
+
+    python benchmarks/bench_processor.py --against ../before [--kitti FOLDER] [--half] [--out docs/results/processor.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+CASES = (("pointpillars", "kitti"), ("second", "kitti"), ("centerpoint-voxel", "nuscenes"))
+WORK = ("train step", "predict")
+# Time of commit ed3852e over that of mmdetection3d 1.4, measured in one run on an Intel Xeon with AMX, in single precision on one thread.
+PEER = {
+    "pointpillars train step": 0.62,
+    "pointpillars predict": 0.76,
+    "second train step": 0.75,
+    "second predict": 0.71,
+    "centerpoint-voxel train step": 0.83,
+    "centerpoint-voxel predict": 0.56,
+}
+
+
+def serve(detector_name: str, dataset: str, frame_file: str, precision: str) -> None:
+    """A process of one side: for each line on standard input, "train step" or "predict", do it and answer with its processor seconds."""
+    from lidistill.detectors.presets import preset
+    from lidistill.training.schedule import build_optimizer
+    from lidistill.training.settings import TrainingSettings
+    from lidistill.types import Boxes, Frame, collate
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    config = preset(detector_name, dataset)
+    stored = np.load(frame_file)
+    points, labels = torch.from_numpy(stored["points"]), torch.from_numpy(stored["labels"])
+    missing = 3 + len(config.point_features) - points.shape[1]
+    points = torch.cat([points, points.new_zeros(len(points), max(0, missing))], dim=1)
+    batch = collate([Frame("0", points, Boxes(torch.from_numpy(stored["geometry"]), labels))])
+    detector = config.build()
+    for name, bias in detector.named_parameters():
+        if name.endswith("conv_class.bias") or name.endswith("heatmap.output.bias"):
+            nn.init.constant_(bias, -2.0)  # a score of 0.12
+    optimizer = build_optimizer(detector, TrainingSettings())
+    twin = detector.for_inference() if callable(getattr(detector, "for_inference", None)) else detector
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            total = detector.train().loss(detector(batch), batch).total
+        total.backward()
+        nn.utils.clip_grad_norm_([p for p in detector.parameters() if p.grad is not None], 10.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    @torch.no_grad()
+    def predict() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            output = twin.eval()(batch)
+        twin.decode(output)
+
+    work = {"train step": step, "predict": predict}
+    for line in sys.stdin:
+        start = time.process_time()
+        work[line.strip()]()
+        print(time.process_time() - start, flush=True)
+
+
+class Side:
+    """A serving process of one source tree."""
+
+    def __init__(self, source: Path, detector: str, dataset: str, frame: Path, precision: str) -> None:
+        command = [sys.executable, __file__, "--serve", detector, dataset, str(frame), precision]
+        environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+    def seconds(self, work: str) -> float:
+        """What one turn of `work` takes."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(work + "\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compared(sides: dict[str, Side], work: str, repeats: int) -> dict[str, Any]:
+    """Milliseconds of each side, with quartiles, and the ratio of the last to the first, turn by turn."""
+    turns: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(1 + repeats):
+        for name, side in sides.items():
+            spent = side.seconds(work)
+            if turn:
+                turns[name].append(1e3 * spent)
+    first, *_, last = turns.values()
+    ratios = [b / a for a, b in zip(first, last, strict=True)]
+    return {**{f"{name}_ms": spread(values) for name, values in turns.items()}, "ratio": spread(ratios)}
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, and the quarter and three quarter points."""
+    low, high = np.percentile(values, [25, 75])
+    return {"median": statistics.median(values), "low": float(low), "high": float(high)}
+
+
+def stored_frame(kitti: Path | None, path: Path) -> str:
+    """Write a frame for both sides; says which it is."""
+    if kitti is None:
+        from bench_distilled_step import frames
+
+        from lidistill.detectors.presets import CLASSES
+
+        batch = frames(1, CLASSES)
+        points, boxes, name = batch.points, batch.boxes[0], "simulated, 64 beams, seed 0"
+    else:
+        from lidistill.data.kitti import KittiData
+
+        frame = KittiData(root=str(kitti)).open("train")[0]
+        assert frame.boxes is not None
+        points, boxes, name = frame.points, frame.boxes, f"KITTI {frame.id}"
+    np.savez(path, points=points.numpy(), geometry=boxes.geometry.numpy(), labels=boxes.labels.numpy())
+    return f"{name}, {len(points)} points, {len(boxes)} boxes"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--against", type=Path, help="another checkout of this project")
+    parser.add_argument("--half", action="store_true", help="bf16 against single precision, of this code")
+    parser.add_argument("--kitti", type=Path, help="a KITTI folder, for its first training frame; else a simulated frame")
+    parser.add_argument("--detectors", nargs="+", default=[name for name, _ in CASES])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(*arguments.serve)
+        return
+    from measure import record
+
+    ours = Path(__file__).resolve().parents[1] / "src"
+    before = json.loads(arguments.out.read_text(encoding="utf-8"))["results"] if arguments.out and arguments.out.is_file() else {}
+    results: dict[str, Any] = {"clock": "processor", "threads": 1, "amx": torch.cpu._is_amx_tile_supported(), "against": {}, "half": {}}
+    for part in ("against", "half"):
+        results[part] = before.get(part, {})
+    with tempfile.TemporaryDirectory() as folder:
+        frame = Path(folder) / "frame.npz"
+        results["frame"] = stored_frame(arguments.kitti, frame)
+        print(results["frame"])
+        for name, dataset in CASES:
+            if name not in arguments.detectors:
+                continue
+            pairs = {}
+            if arguments.against:
+                pairs["against"] = {"before": (arguments.against / "src", "32"), "now": (ours, "32")}
+            if arguments.half:
+                pairs["half"] = {"32": (ours, "32"), "bf16": (ours, "bf16")}
+            for part, pair in pairs.items():
+                sides = {label: Side(source, name, dataset, frame, precision) for label, (source, precision) in pair.items()}
+                for work in WORK:
+                    found = compared(sides, work, arguments.repeats)
+                    peer = PEER[f"{name} {work}"]
+                    if part == "against":
+                        found["estimated_ratio_to_mmdetection3d"] = peer * found["ratio"]["median"]
+                    results[part][f"{name} {dataset} {work}"] = found
+                    times = "   ".join(f"{label} {found[f'{label}_ms']['median']:7.0f} ms" for label in pair)
+                    ratio = found["ratio"]
+                    print(f"{name:18s} {work:10s} {times}   ratio {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})", flush=True)
+                    if part == "against":
+                        print(f"{'':30s}estimate against mmdetection3d: {peer} before, {found['estimated_ratio_to_mmdetection3d']:.2f} now")
+                for side in sides.values():
+                    side.end()
+                if arguments.out:
+                    record(arguments.out, "processor", results)
+
+
+if __name__ == "__main__":
+    main()
