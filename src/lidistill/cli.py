@@ -29,6 +29,7 @@ app = typer.Typer(
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Data = Annotated[str | None, typer.Option(help="Where the frames come from: simulated, simulated:FOLDER or kitti:FOLDER.")]
+Precision = Annotated[str, typer.Option(help="Of the network: 32, bf16, fp16, or auto for bf16 where the device has units for it.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")]
 Student = Annotated[
     str | None,
@@ -273,6 +274,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split of the dataset; scores of another one than val go into a folder of its name.")] = "val",
     out: Annotated[Path | None, typer.Option(help="With --predictions: folder for the scores.")] = None,
     device: Device = "auto",
+    precision: Precision = "32",
 ) -> None:
     """Score a run by its dataset's official metric, or predictions made elsewhere."""
     from lidistill.data import parse_source
@@ -289,7 +291,7 @@ def evaluate(
     elif run is not None:
         if out is not None or data is not None:
             raise InputError("a run is scored on its own data, in its own folder; --data and --out go with --predictions")
-        _show(job(run, split=split, device=device))
+        _show(job(run, split=split, device=device, precision=precision))
         if split != VALIDATION:
             print(f"written to {run / split}; the run's own scores, which reports read, are those of the split {VALIDATION}")
     else:
@@ -308,11 +310,22 @@ def predict(
     minimum_score: Annotated[float, typer.Option(help="Lowest score to draw.")] = 0.3,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Report scans that cannot be read and leave them out.")] = False,
     device: Device = "auto",
+    precision: Precision = "32",
 ) -> None:
     """Write the boxes of scans as KITTI text and JSON, with a picture of each."""
     from lidistill.jobs.prediction import predict as job
 
-    written = job(run, scans, out, calibration=calibration, columns=columns, minimum_score=minimum_score, skip_bad=skip_bad, device=device)
+    written = job(
+        run,
+        scans,
+        out,
+        calibration=calibration,
+        columns=columns,
+        minimum_score=minimum_score,
+        skip_bad=skip_bad,
+        device=device,
+        precision=precision,
+    )
     print(f"{len(written)} scans in {out}")
 
 

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from lidistill import jobs
-from lidistill.detectors import WidthRule
+from lidistill.detectors import WidthRule, count_parameters
 from lidistill.evaluation.predict import Predictions
 from lidistill.files import write_text
 from lidistill.jobs.evaluation import evaluate_predictions
+from lidistill.jobs.runs import load_run
 from lidistill.ops.camera import camera_objects
 from lidistill.ops.kitti_text import write_objects
+from lidistill.precision import settled
 from lidistill.report.page import write_report
 from lidistill.run_folder import RunFolder, read_json
 from lidistill.training.checkpoint import read_weights
@@ -80,6 +82,26 @@ def test_scores_of_another_split_leave_those_of_the_run_alone(journey, tmp_path)
     assert (scores["split"], scores["frames"], scores["name"]) == ("train", 8, "copy")
     with pytest.raises(InputError, match="give a plain name such as train"):
         jobs.evaluate(copy.path, split="../elsewhere", device="cpu")
+
+
+def test_scores_and_cost_say_in_which_precision_they_were_taken(journey, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(journey.plain, copy)
+    jobs.evaluate(copy, device="cpu", precision="bf16")
+    assert read_json(RunFolder(copy).scores)["precision"] == read_json(RunFolder(copy).profile)["precision"] == "bf16"
+    assert read_json(RunFolder(journey.plain).scores)["precision"] == "32"
+
+
+def test_a_run_keeps_the_precision_it_was_trained_in_and_never_auto(journey, tmp_path):
+    automatic = jobs.supervised("pointpillars", data=f"simulated:{journey.data}", overrides=[*TINY, "training.precision=auto", "training.steps=2"])
+    jobs.train(automatic, tmp_path, device="cpu")
+    assert RunFolder(tmp_path).read_experiment()["training"]["precision"] == settled("auto", torch.device("cpu"))[0]
+    jobs.train(automatic, tmp_path, device="cpu", resume=True)  # "auto" goes on with what ran
+
+
+def test_parameters_are_counted_before_norms_are_folded(journey):
+    run = load_run(journey.plain)
+    assert read_json(run.folder.profile)["parameters"] == count_parameters(run.detector)
 
 
 def test_predictions_as_kitti_text_score_as_the_run_does(journey, tmp_path):

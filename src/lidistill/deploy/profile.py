@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from lidistill.precision import autocast
 from lidistill.types import Batch, Frame, InputError, collate
 
 STAGES = ("voxelise", "network", "decode")
@@ -41,13 +42,16 @@ class Cost:
     repeats: int
     points_per_frame: float
     torch: str
+    precision: str = "32"  # of the network
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def profile(detector: nn.Module, frames: Sequence[Frame], device: torch.device | str = "cpu", repeats: int = 5, threads: int = 1) -> Cost:
-    """Run `frames` one by one through `detector.voxelise(batch)`, `detector(batch, voxels)`, `detector.decode(output)` and measure.
+def profile(
+    detector: nn.Module, frames: Sequence[Frame], device: torch.device | str = "cpu", repeats: int = 5, threads: int = 1, precision: str = "32"
+) -> Cost:
+    """Run `frames` one by one through `detector.voxelise(batch)`, `detector(batch, voxels)`, `detector.decode(output)` and measure, in `precision`.
 
     The detector is moved to `device`; its mode and torch's number of threads are as before afterwards. Raises InputError without frames, or with
     `repeats` or `threads` below 1.
@@ -59,7 +63,7 @@ def profile(detector: nn.Module, frames: Sequence[Frame], device: torch.device |
     device = torch.device(device)
     batches = [collate([frame]).to(device) for frame in frames]
     detector.to(device)
-    with evaluating([detector], threads), torch.inference_mode():
+    with evaluating([detector], threads), torch.inference_mode(), autocast(precision, device):
         counts = [_count(detector, batch) for batch in batches]
         times, peak = _time(detector, batches, device, repeats)
     return Cost(
@@ -74,6 +78,7 @@ def profile(detector: nn.Module, frames: Sequence[Frame], device: torch.device |
         repeats=repeats,
         points_per_frame=round(float(np.mean([len(frame.points) for frame in frames])), 1),
         torch=torch.__version__,
+        precision=precision,
     )
 
 

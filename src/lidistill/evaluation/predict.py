@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lidistill.array_files import Kind, load_arrays, save_arrays
+from lidistill.precision import autocast
 from lidistill.types import Batch, Boxes, Frame, InputError, collate
 
 _KINDS: dict[str, Kind] = {
@@ -105,11 +106,12 @@ def predict(
     batch_size: int = 4,
     progress: Callable[[int], None] | None = None,
     classes: Sequence[str] | None = None,
+    precision: str = "32",
 ) -> Predictions:
     """What `detector`, already on `device`, finds in each frame, in evaluation mode and without gradients; its mode is restored.
 
     `frames` are read once, `batch_size` at a time. `progress` is called with the number of frames done. `classes` defaults to those of the
-    detector's config.
+    detector's config. `precision` is that of the network, "32", "bf16" or "fp16"; boxes are decoded in single precision.
     """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; give 1 or more")
@@ -120,7 +122,9 @@ def predict(
     try:
         with torch.no_grad():
             for batch in _batches(frames, batch_size):
-                decoded = detector.decode(detector(batch.to(device)))
+                with autocast(precision, torch.device(device)):
+                    output = detector(batch.to(device))
+                decoded = detector.decode(output)
                 if len(decoded) != batch.size:
                     raise InputError(f"the detector decoded {len(decoded)} frames of a batch of {batch.size}; decode must give one entry a frame")
                 found += [boxes.to("cpu") for boxes in decoded]

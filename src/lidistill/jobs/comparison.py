@@ -7,7 +7,7 @@ hoped for. Each cell is an ordinary run folder; what is finished is kept, what w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import yaml
@@ -19,7 +19,7 @@ from lidistill.files import claimed, write_text
 from lidistill.jobs.cells import Cell, run_cells
 from lidistill.jobs.plan import Comparison, Row, check_alike, check_lessons, first_seeds, plan_cells
 from lidistill.jobs.reporting import report
-from lidistill.jobs.runs import load_run, read_experiment
+from lidistill.jobs.runs import load_run, pick_device, read_experiment, with_precision
 from lidistill.jobs.setup import supervised
 from lidistill.jobs.step_cost import measure_steps
 from lidistill.jobs.training import examine_teacher, train
@@ -46,6 +46,8 @@ def compare(plan: Comparison, out: str | Path, *, processes: int = 1, device: st
     taught = supervised(plan.start, data=plan.data, seed=None if finished else plan.seeds[0], overrides=() if finished else plan.overrides)
     cells = plan_cells(plan, taught, teacher, out)
     check_alike(cells, taught)
+    training = with_precision(cells[0].experiment, pick_device(device)).training
+    cells = [replace(cell, experiment=replace(cell.experiment, training=training)) for cell in cells]
     check_lessons(cells, taught)
     if finished and not RunFolder(teacher).scores.is_file():
         raise InputError(f"{teacher}: the teacher has no scores to compare with; run `lidistill evaluate {teacher}` first")

@@ -9,11 +9,12 @@ from typing import Any
 
 from lidistill.data.loading import DataSettings, FrameSource
 from lidistill.deploy.profile import device_name, profile
+from lidistill.detectors.base import count_parameters
 from lidistill.evaluation import PROTOCOLS
 from lidistill.evaluation.kitti_files import evaluate_folder
 from lidistill.evaluation.predict import Predictions, predict
 from lidistill.evaluation.scores import Scores
-from lidistill.jobs.runs import commit, load_run, pick_device
+from lidistill.jobs.runs import commit, load_run, pick_device, pick_precision
 from lidistill.progress import progress
 from lidistill.reading import is_file, is_folder
 from lidistill.report.samples import save_samples
@@ -24,8 +25,8 @@ PICTURED_FRAMES = 6
 PROFILED_FRAMES = 12
 
 
-def evaluate(run: str | Path, *, split: str = VALIDATION, device: str = "auto") -> Scores:
-    """Predict on a split of the run's own dataset and score.
+def evaluate(run: str | Path, *, split: str = VALIDATION, device: str = "auto", precision: str = "32") -> Scores:
+    """Predict on a split of the run's own dataset and score, the network in `precision` (one of PRECISIONS).
 
     Of the validation split, predictions, matches, scores, profile and sample frames are written into the folder; of another split, predictions,
     matches and scores into a folder of its name there. So what reports compare is always of the validation split.
@@ -34,18 +35,19 @@ def evaluate(run: str | Path, *, split: str = VALIDATION, device: str = "auto") 
     experiment = loaded.experiment
     folder = loaded.folder.of_split(split)
     where = pick_device(device)
+    ran = pick_precision(precision, where, "--precision")
     source = experiment.data.open(split)
-    detector = loaded.detector.to(where)
+    detector = loaded.detector.to(where).for_inference()
     with progress(f"predict {loaded.folder.name}", len(source)) as advance:
-        predictions = predict(detector, source, device=where, batch_size=experiment.training.batch_size, progress=advance)
+        predictions = predict(detector, source, device=where, batch_size=experiment.training.batch_size, progress=advance, precision=ran)
     predictions.save(folder.predictions)
     scores, matches = score_frames(source.spec, predictions, source)
     matches.save(folder.matches)
     if split == VALIDATION:
         pictured = [source[row] for row in spread(len(source), PICTURED_FRAMES)]
         save_samples(folder.samples, pictured, source.spec.classes, experiment.detector.grid.point_range)
-        cost = profile(detector, [source[row] for row in range(min(PROFILED_FRAMES, len(source)))], device=where)
-        write_json(folder.profile, cost.to_dict())
+        cost = profile(detector, [source[row] for row in range(min(PROFILED_FRAMES, len(source)))], device=where, precision=ran)
+        write_json(folder.profile, replace(cost, parameters=count_parameters(loaded.detector)).to_dict())
     write_json(
         folder.scores,
         {
@@ -55,6 +57,7 @@ def evaluate(run: str | Path, *, split: str = VALIDATION, device: str = "auto") 
             "seed": experiment.seed,
             "commit": commit(),
             "device": device_name(where),
+            "precision": ran,
             **scores.to_dict(),
         },
     )

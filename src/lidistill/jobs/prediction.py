@@ -15,7 +15,7 @@ from lidistill.data.point_columns import check_columns
 from lidistill.data.points import read_bin
 from lidistill.evaluation.predict import predict as predict_frames
 from lidistill.files import prepared, write_text
-from lidistill.jobs.runs import load_run, pick_device
+from lidistill.jobs.runs import load_run, pick_device, pick_precision
 from lidistill.ops.camera import camera_objects
 from lidistill.ops.kitti_text import write_objects
 from lidistill.progress import progress
@@ -44,17 +44,19 @@ def predict(
     minimum_score: float = 0.3,
     skip_bad: bool = False,
     device: str = "auto",
+    precision: str = "32",
 ) -> list[Path]:
     """Detect in a `.bin` file or in every one of a folder; write NAME.txt, NAME.json and NAME.png into `out` and return the JSON paths.
 
     `calibration` is a KITTI calib file, or a folder with one a scan; without it the folder `calib` beside that of the scans is taken, and where
     there is none, KITTI's nominal camera, for the text. `columns` is how many values a point has in the files, of which the detector takes the
     first; without it as many as it takes, unless the values look otherwise. The text and JSON hold every box; the picture those of at least
-    `minimum_score`. A scan that cannot be read stops the command, or is reported and left out with `skip_bad`.
+    `minimum_score`. A scan that cannot be read stops the command, or is reported and left out with `skip_bad`. The network runs in `precision`, one
+    of PRECISIONS.
     """
     minimum_score = checked(Share, minimum_score, "--minimum-score")
     with prepared(out):
-        return _predict(run, Path(scans), Path(out), calibration, columns, minimum_score, skip_bad, device)
+        return _predict(run, Path(scans), Path(out), calibration, columns, minimum_score, skip_bad, device, precision)
 
 
 def _predict(
@@ -66,14 +68,16 @@ def _predict(
     minimum_score: float,
     skip_bad: bool,
     device: str,
+    precision: str,
 ) -> list[Path]:
     loaded = load_run(run)
-    spec, detector = loaded.experiment.data.spec, loaded.detector
+    spec = loaded.experiment.data.spec
     taken = ("x", "y", "z", *spec.point_features)
     if columns is not None and columns < len(taken):
         raise InputError(f"--columns {columns}: the detector takes {len(taken)} values a point ({', '.join(taken)}); give scans that hold them")
     where = pick_device(device)
-    detector.to(where)
+    ran = pick_precision(precision, where, "--precision")
+    detector = loaded.detector.to(where).for_inference()
     paths = scan_paths(scans)
     cameras = Cameras.of(scans, calibration)
     print(f"points: {columns or len(taken)} values each, the first are {', '.join(taken)}")
@@ -87,7 +91,7 @@ def _predict(
                     check_columns(path, points)
                 frame = Frame(path.stem, torch.from_numpy(np.ascontiguousarray(points[:, : len(taken)])))
                 camera = cameras.of_scan(path)
-                boxes = predict_frames(detector, [frame], device=where, batch_size=1).boxes[0]
+                boxes = predict_frames(detector, [frame], device=where, batch_size=1, precision=ran).boxes[0]
             except InputError as error:
                 if not skip_bad:
                     raise InputError(f"{error}; or leave such scans out with --skip-bad") from error

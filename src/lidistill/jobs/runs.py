@@ -7,20 +7,23 @@ import importlib.metadata
 import platform
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 import lidistill
 from lidistill.deploy.profile import device_name
 from lidistill.detectors.base import Detector
 from lidistill.errors import shown
 from lidistill.experiment import Experiment
+from lidistill.precision import check_precision, settled
 from lidistill.run_folder import RunFolder
 from lidistill.training.checkpoint import load_weights, read_weights
+from lidistill.training.ranks import is_first_process
 from lidistill.types import InputError
 
 
@@ -59,6 +62,24 @@ def pick_device(device: str) -> torch.device:
     if (picked.index or 0) >= max(1, torch.cuda.device_count()):
         raise InputError(f"--device {device}: this torch sees {torch.cuda.device_count()} CUDA devices, numbered from 0")
     return picked
+
+
+def pick_precision(precision: str, device: torch.device, setting: str) -> str:
+    """What runs on `device` where `setting` asks for `precision`; what "auto" comes to is said in a line."""
+    check_precision(precision, setting)
+    chosen, reason = settled(precision, device)
+    if precision == "auto" and is_first_process():
+        Console(stderr=True).print(f"{setting}=auto: {chosen}, since {reason}", highlight=False, markup=False, soft_wrap=True)
+    return chosen
+
+
+def with_precision(experiment: Experiment, device: torch.device, earlier: Experiment | None = None) -> Experiment:
+    """`experiment` with the precision that runs on `device` instead of "auto"; that of the `earlier` run where it goes on with one."""
+    training = experiment.training
+    if training.precision != "auto":
+        return experiment
+    chosen = pick_precision("auto", device, "training.precision") if earlier is None else earlier.training.precision
+    return replace(experiment, training=replace(training, precision=chosen))
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

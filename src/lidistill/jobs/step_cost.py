@@ -17,6 +17,7 @@ from lidistill.evaluation.intervals import median_ratio
 from lidistill.experiment import Experiment
 from lidistill.jobs.runs import load_run, pick_device
 from lidistill.jobs.training import build_objective, training_frames
+from lidistill.precision import autocast, settled
 from lidistill.run_folder import RunFolder, read_json, write_json
 from lidistill.training.objective import Distilled
 from lidistill.types import Batch, collate
@@ -60,7 +61,7 @@ def _objective(experiment: Experiment, folder: Path, device: torch.device) -> nn
 def _cost(own: nn.Module, plain: nn.Module, batch: Batch, precision: str, device: torch.device) -> dict[str, Any]:
     """Time and memory of a step of `own`, and the ratio of its time to that of `plain`."""
     seconds: dict[str, list[float]] = {"plain": [], "own": []}
-    with torch.autocast(device.type, dtype=torch.float16 if precision == "fp16" else torch.bfloat16, enabled=precision != "32"):
+    with autocast(settled(precision, device)[0], device):
         for turn in range(-WARM_UP, TURNS) if own is not plain else ():
             for name, objective in (("plain", plain), ("own", own)):
                 spent = _timed(objective, batch, device)

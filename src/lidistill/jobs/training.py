@@ -21,7 +21,7 @@ from lidistill.jobs.evaluation import evaluate, score_frames, spread
 from lidistill.jobs.fine_tuning import take_weights
 from lidistill.jobs.lessons import check_pairing
 from lidistill.jobs.resumption import Changes, check_changes, continued, identity
-from lidistill.jobs.runs import Run, load_run, pick_device, provenance, read_experiment
+from lidistill.jobs.runs import Run, load_run, pick_device, provenance, read_experiment, with_precision
 from lidistill.progress import progress
 from lidistill.run_folder import RunFolder, write_json
 from lidistill.stopping import Stopped
@@ -55,6 +55,7 @@ def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str,
     if experiment.distillation is not None:
         check_labels(read_experiment(RunFolder(Path(experiment.distillation.teacher))).detector, experiment.data.spec, "teacher")
     where = pick_device(device)
+    experiment = with_precision(experiment, where, read_experiment(folder) if resume and folder.experiment.is_file() else None)
     changed = _claim(folder, experiment, resume) if first else None
     frames = experiment.data.open("train")
     validation = experiment.data.open("val")
@@ -146,6 +147,8 @@ def build_objective(experiment: Experiment, student: Detector, num_frames: int |
         student.load_state_dict(initialised(*states, student.wiring(), teacher.wiring(), lessons.initialise))
         if lessons.is_start_alone:
             return Supervised(student)
+    if lessons.teacher_bn == "eval":  # all taps stay the same to rounding, and none needs the norms
+        teacher = teacher.for_inference()
     torch.manual_seed(experiment.seed)  # adapters start the same whatever was built before them
     methods = [method.build(teacher.tap_specs, student.tap_specs) for method in lessons.methods]
     cache = None
@@ -159,7 +162,7 @@ def examine_teacher(teacher: Run, experiment: Experiment, lessons: Distillation,
     frames = [frame for row in spread(len(validation), experiment.training.validation_frames) if (frame := validation[row]).boxes is not None]
     where = pick_device(device)
     detector = teacher.detector.to(where)
-    predictions = predict(detector, frames, device=where, batch_size=experiment.training.batch_size)
+    predictions = predict(detector.for_inference(), frames, device=where, batch_size=experiment.training.batch_size)
     scores, _ = score_frames(validation.spec, predictions, frames)
     findings = certify(
         scores=scores.values,
@@ -189,7 +192,7 @@ class _Validation:
         self.device = device
 
     def __call__(self, detector: Detector) -> Mapping[str, float]:
-        predictions = predict(detector, self.frames, device=self.device, batch_size=self.batch_size)
+        predictions = predict(detector.for_inference(), self.frames, device=self.device, batch_size=self.batch_size)
         scores, _ = score_frames(self.spec, predictions, self.frames)
         values = {scores.main: scores.values[scores.main]}
         return {key: value for key, value in values.items() if value is not None} or {scores.main: 0.0}

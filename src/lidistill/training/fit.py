@@ -61,6 +61,8 @@ def fit(
         for layer in objective.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.momentum = settings.norm_momentum
+    if settings.precision not in _PRECISION:
+        raise InputError(f"training.precision is {settings.precision!r} where a run begins; settle it for the device first, to 32, bf16 or fp16")
     num_frames = len(frames)  # type: ignore[arg-type]
     total = settings.total_steps(num_frames)
     module = TrainingModule(objective, settings, total, seed, undecayed)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from lidistill.precision import PrecisionName
 from lidistill.settings import (
     Count,
     CountOrNone,
@@ -33,7 +34,7 @@ def _as_text(value: Any) -> Any:
 Rate = Annotated[Number, Field(gt=0, le=100)]
 Epochs = Annotated[Number, Field(gt=0, le=100_000)]
 Frames = Annotated[Whole, Field(ge=1, le=4096)]  # in a batch
-Precision = Annotated[Literal["32", "bf16", "fp16"], BeforeValidator(_as_text)]
+Precision = Annotated[PrecisionName, BeforeValidator(_as_text)]
 # What a run on several processors can resume from and be scored after: every process holds the whole model.
 Strategy = Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "ddp_spawn"]
 
@@ -57,7 +58,7 @@ class TrainingSettings(Settings):
     weight_decay: NonNegative = 0.01
     clip_norm: NonNegative = 10.0  # largest gradient norm; 0: no clipping
     norm_momentum: Share = 0.0  # of BatchNorm's running statistics; 0: the detector's own (0.01). Trainings too short for it settle them in the end
-    precision: Precision = "32"  # "32", "bf16" or "fp16" (autocast)
+    precision: Precision = "32"  # "32", "bf16" or "fp16" (autocast); "auto": bf16 where the device has units for it, else 32
     ema_decay: ShareBelowOne = 0.0  # 0: no moving average of the weights
     validate_every: StepsOrNone = 0  # steps; 0: only after the last one
     validation_frames: CountOrNone = 64  # frames of a validation while training; 0: all
