@@ -1,8 +1,9 @@
 """A detector's training step and its prediction on one processor thread: this code against an earlier one, and half precision against single.
 
-Both sides run in processes of their own, take turns frame by frame, and are timed in processor seconds, which other work on the machine disturbs less
-than the clock on the wall. A step is voxelising, forward, loss, backward, clipping and the optimiser; a prediction goes from points to boxes. Weights
-are fresh and seeded, with class scores high enough that as many anchors are decoded as may be.
+Both sides run in processes of their own, take turns, and are timed in processor seconds, which other work on the machine disturbs less than the clock
+on the wall. A step is voxelising, forward, loss, backward, clipping and the optimiser; a prediction goes from points to boxes. The floor of each is
+what its dense convolutions of 3 x 3 cells take alone. Weights are fresh and seeded, with class scores high enough that as many anchors are
+decoded as may be.
 
 `--against` is another checkout of this project (`git worktree add ../before ed3852e`). Where that commit was compared with mmdetection3d in one run,
 its ratio then times the ratio now is printed as an estimate of today's: an estimate, since mmdetection3d does not run here.
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +78,44 @@ def serve(detector_name: str, dataset: str, frame_file: str, precision: str) -> 
             output = twin.eval()(batch)
         twin.decode(output)
 
-    work = {"train step": step, "predict": predict}
+    layers = dense_convolutions(twin, predict)
+
+    @torch.no_grad()
+    def convolutions_forward() -> None:
+        for layer, shape in layers:
+            layer(maps_like(shape))
+
+    @torch.no_grad()
+    def convolutions_both_ways() -> None:
+        for layer, shape in layers:
+            maps = maps_like(shape)
+            slope = torch.empty_like(layer(maps)).fill_(0.1)
+            geometry = (layer.stride, layer.padding, layer.dilation, False, [0, 0], layer.groups)
+            torch.ops.aten.convolution_backward(slope, maps, layer.weight, None, *geometry, [True, True, False])
+
+    work = {"train step": step, "predict": predict, "floor of train step": convolutions_both_ways, "floor of predict": convolutions_forward}
     for line in sys.stdin:
         start = time.process_time()
         work[line.strip()]()
         print(time.process_time() - start, flush=True)
+
+
+def dense_convolutions(detector: nn.Module, run: Callable[[], None]) -> list[tuple[nn.Conv2d, torch.Size]]:
+    """The dense convolutions of 3 x 3 cells that a run goes through, and the shape of what each is given."""
+    found: list[tuple[nn.Conv2d, torch.Size]] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs: found.append((layer, inputs[0].shape)))
+        for layer in detector.modules()
+        if isinstance(layer, nn.Conv2d)
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def maps_like(shape: torch.Size) -> torch.Tensor:
+    return torch.empty(shape, memory_format=torch.channels_last).fill_(0.5)
 
 
 class Side:
@@ -180,12 +215,14 @@ def main() -> None:
                     found = compared(sides, work, arguments.repeats)
                     peer = PEER[f"{name} {work}"]
                     if part == "against":
+                        found["floor_ms"] = spread([1e3 * sides["now"].seconds(f"floor of {work}") for _ in range(3)])
                         found["estimated_ratio_to_mmdetection3d"] = peer * found["ratio"]["median"]
                     results[part][f"{name} {dataset} {work}"] = found
                     times = "   ".join(f"{label} {found[f'{label}_ms']['median']:7.0f} ms" for label in pair)
                     ratio = found["ratio"]
                     print(f"{name:18s} {work:10s} {times}   ratio {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})", flush=True)
                     if part == "against":
+                        print(f"{'':30s}its dense convolutions alone: {found['floor_ms']['median']:.0f} ms")
                         print(f"{'':30s}estimate against mmdetection3d: {peer} before, {found['estimated_ratio_to_mmdetection3d']:.2f} now")
                 for side in sides.values():
                     side.end()

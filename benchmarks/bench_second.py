@@ -47,11 +47,11 @@ def timed_step(detector: BevDetector, batch: Batch) -> dict[str, float]:
     mark("index maps")
     canvas = flattened(encoder.output(encoder.trunk(voxel_means(voxels), levels), flattening), sites)
     mark("sparse trunk")
-    joined = detector.neck(detector.trunk(canvas.contiguous(memory_format=torch.channels_last)))
+    joined = detector.neck(detector.trunk(canvas))
     mark("2D trunk and neck")
     total = detector.head.loss(detector.head(joined), batch).total
     mark("head and loss")
-    canvas.register_hook(lambda slope: mark("backward of the dense part"))
+    canvas.rows.register_hook(lambda slope: mark("backward of the dense part"))
     total.backward()
     mark("backward of the sparse trunk")
     detector.zero_grad()

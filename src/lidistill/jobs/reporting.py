@@ -59,7 +59,7 @@ def time_runs(runs: Sequence[Run], device: torch.device) -> Timing:
     for run in runs:
         try:
             kept = load_samples(run.folder.samples).frames
-            detector = load_run(run.folder.path).detector
+            detector = load_run(run.folder.path).detector.for_inference()  # the form that predicts
         except InputError as error:
             left_out[run.label] = str(error)
             continue
