@@ -51,9 +51,7 @@ def test_worker_processes_change_nothing(tmp_path):
 
 @pytest.mark.parametrize(("accumulate", "precision"), [(1, "32"), (2, "32"), (1, "bf16")])
 def test_a_run_stopped_by_an_error_resumes_to_the_same_weights(tmp_path, accumulate, precision):
-    settings = TrainingSettings(
-        steps=30, batch_size=4, learning_rate=0.01, save_every=7, log_every=5, accumulate=accumulate, precision=precision
-    )
+    settings = TrainingSettings(steps=30, batch_size=4, learning_rate=0.01, save_every=7, log_every=5, accumulate=accumulate, precision=precision)
     whole = run(tmp_path / "whole", settings)
 
     class Stop(TinyFrames):

@@ -1,4 +1,4 @@
-"""The one-cycle schedule, down to runs of a single step."""
+"""The optimiser, and the one-cycle schedule down to runs of a single step."""
 
 from __future__ import annotations
 
@@ -57,3 +57,31 @@ def test_the_schedule_of_long_runs_is_pytorchs():
         optimizer.step()
         theirs.step()
     assert rates(50, warmup_share=0.3) == expected
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("32", True), ("bf16", True), ("fp16", False)])
+def test_scaled_gradients_are_unscaled_before_they_are_clipped(precision, fused):
+    """A fused optimiser unscales by itself, after clipping: with fp16, whose gradients are scaled, it must not be fused."""
+    assert build_optimizer(nn.Linear(2, 2), TrainingSettings(precision=precision)).defaults["fused"] is fused
+
+
+def test_a_fused_step_is_that_of_the_plain_optimiser():
+    twins = [nn.Linear(5, 3), nn.Linear(5, 3)]
+    twins[1].load_state_dict(twins[0].state_dict())
+    settings = TrainingSettings()
+    ours = build_optimizer(twins[0], settings)
+    plain = torch.optim.AdamW(
+        twins[1].parameters(),
+        lr=settings.learning_rate / settings.start_divisor,
+        betas=(settings.momentum[0], settings.beta2),
+        weight_decay=settings.weight_decay,
+        foreach=False,
+    )
+    for _ in range(5):
+        gradients = [torch.randn_like(parameter) for parameter in twins[0].parameters()]
+        for twin, optimizer in zip(twins, (ours, plain), strict=True):
+            for parameter, gradient in zip(twin.parameters(), gradients, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+    for one, other in zip(twins[0].parameters(), twins[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)

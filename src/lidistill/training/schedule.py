@@ -23,7 +23,8 @@ def build_optimizer(module: nn.Module, settings: TrainingSettings, undecayed: Co
         [group for group in groups if group["params"]],
         lr=settings.learning_rate / settings.start_divisor,
         betas=(settings.momentum[0], settings.beta2),
-        foreach=True,
+        # one pass over weights and gradients: half the time of foreach on a CPU; but with fp16's loss scaling, clipping would see scaled gradients
+        fused=settings.precision != "fp16",
     )
 
 
