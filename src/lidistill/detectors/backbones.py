@@ -157,8 +157,8 @@ class BevNeck(nn.Module):
 def _enlarged(branch: nn.Module, stage: Tensor) -> Tensor:
     """A branch's result on a stage (B, C, h, w) with steps of s cells: (B, h, s, w, s, C'), not yet in the order of a map.
 
-    A transposed convolution whose outputs do not overlap is one matrix product, which takes two thirds to nine tenths of its time. Norm and ReLU treat all
-    cells alike, so they come before the cells are put in order.
+    A transposed convolution whose outputs do not overlap is one matrix product, which takes two thirds to nine tenths of its time. Norm and ReLU
+    treat all cells alike, so they come before the cells are put in order.
     """
     resizing, norm, relu = branch.children()
     if isinstance(resizing, nn.Conv2d):
