@@ -13,11 +13,11 @@ from lidistill import jobs
 from lidistill.detectors import WidthRule, count_parameters
 from lidistill.evaluation.predict import Predictions
 from lidistill.files import write_text
+from lidistill.half_precision import settled
 from lidistill.jobs.evaluation import evaluate_predictions
 from lidistill.jobs.runs import load_run
 from lidistill.ops.camera import camera_objects
 from lidistill.ops.kitti_text import write_objects
-from lidistill.precision import settled
 from lidistill.report.page import write_report
 from lidistill.run_folder import RunFolder, read_json
 from lidistill.training.checkpoint import read_weights

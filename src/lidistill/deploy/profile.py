@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lidistill.precision import autocast
+from lidistill.half_precision import autocast
 from lidistill.types import Batch, Frame, InputError, collate
 
 STAGES = ("voxelise", "network", "decode")

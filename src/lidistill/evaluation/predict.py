@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lidistill.array_files import Kind, load_arrays, save_arrays
-from lidistill.precision import autocast
+from lidistill.half_precision import autocast
 from lidistill.types import Batch, Boxes, Frame, InputError, collate
 
 _KINDS: dict[str, Kind] = {

@@ -20,7 +20,7 @@ from lidistill.deploy.profile import device_name
 from lidistill.detectors.base import Detector
 from lidistill.errors import shown
 from lidistill.experiment import Experiment
-from lidistill.precision import check_precision, settled
+from lidistill.half_precision import PrecisionName, named_precision, settled
 from lidistill.run_folder import RunFolder
 from lidistill.training.checkpoint import load_weights, read_weights
 from lidistill.training.ranks import is_first_process
@@ -64,10 +64,9 @@ def pick_device(device: str) -> torch.device:
     return picked
 
 
-def pick_precision(precision: str, device: torch.device, setting: str) -> str:
+def pick_precision(precision: str, device: torch.device, setting: str) -> PrecisionName:
     """What runs on `device` where `setting` asks for `precision`; what "auto" comes to is said in a line."""
-    check_precision(precision, setting)
-    chosen, reason = settled(precision, device)
+    chosen, reason = settled(named_precision(precision, setting), device)
     if precision == "auto" and is_first_process():
         Console(stderr=True).print(f"{setting}=auto: {chosen}, since {reason}", highlight=False, markup=False, soft_wrap=True)
     return chosen

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from lidistill.deploy.profile import device_name
 from lidistill.evaluation.intervals import median_ratio
 from lidistill.experiment import Experiment
+from lidistill.half_precision import PrecisionName, autocast, settled
 from lidistill.jobs.runs import load_run, pick_device
 from lidistill.jobs.training import build_objective, training_frames
-from lidistill.precision import autocast, settled
 from lidistill.run_folder import RunFolder, read_json, write_json
 from lidistill.training.objective import Distilled
 from lidistill.types import Batch, collate
@@ -58,7 +58,7 @@ def _objective(experiment: Experiment, folder: Path, device: torch.device) -> nn
     return build_objective(experiment, load_run(folder).detector).to(device).train()
 
 
-def _cost(own: nn.Module, plain: nn.Module, batch: Batch, precision: str, device: torch.device) -> dict[str, Any]:
+def _cost(own: nn.Module, plain: nn.Module, batch: Batch, precision: PrecisionName, device: torch.device) -> dict[str, Any]:
     """Time and memory of a step of `own`, and the ratio of its time to that of `plain`."""
     seconds: dict[str, list[float]] = {"plain": [], "own": []}
     with autocast(settled(precision, device)[0], device):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from lidistill.precision import PrecisionName
+from lidistill.half_precision import PrecisionName
 from lidistill.settings import (
     Count,
     CountOrNone,

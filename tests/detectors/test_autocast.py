@@ -7,7 +7,7 @@ from torch import nn
 
 from lidistill.detectors.base import Detector
 from lidistill.evaluation.predict import predict
-from lidistill.precision import autocast
+from lidistill.half_precision import autocast
 from lidistill.types import Frame
 from tests.detectors.small import small_batch, small_config
 from tests.detectors.test_inference import each_detector

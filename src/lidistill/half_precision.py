@@ -6,7 +6,7 @@ context: the means of voxels and pillars, the statistics of BatchNorm, losses, a
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 
@@ -17,13 +17,14 @@ PRECISIONS: tuple[str, ...] = get_args(PrecisionName)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def check_precision(precision: str, setting: str) -> None:
-    """An InputError that names `setting` unless `precision` is one of PRECISIONS."""
-    if precision not in PRECISIONS:
-        raise InputError(f"{setting} is {precision!r}; use one of {', '.join(PRECISIONS)}")
+def named_precision(text: str, setting: str) -> PrecisionName:
+    """`text`, or an InputError that names `setting` unless it is one of PRECISIONS."""
+    if text not in PRECISIONS:
+        raise InputError(f"{setting} is {text!r}; use one of {', '.join(PRECISIONS)}")
+    return cast(PrecisionName, text)
 
 
-def settled(precision: str, device: torch.device) -> tuple[str, str]:
+def settled(precision: PrecisionName, device: torch.device) -> tuple[PrecisionName, str]:
     """What "auto" stands for on `device`, "bf16" or "32", and why; any other precision is itself."""
     if precision != "auto":
         return precision, "as was asked"

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lidistill.experiment import Experiment
+from lidistill.half_precision import autocast, settled
 from lidistill.jobs.runs import pick_precision, with_precision
 from lidistill.jobs.setup import supervised
-from lidistill.precision import autocast, settled
 from lidistill.training.settings import TrainingSettings
 from lidistill.types import InputError
 
