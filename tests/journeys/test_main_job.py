@@ -93,7 +93,7 @@ def test_scores_and_cost_say_in_which_precision_they_were_taken(journey, tmp_pat
 
 
 def test_a_run_keeps_the_precision_it_was_trained_in_and_never_auto(journey, tmp_path):
-    automatic = jobs.supervised("pointpillars", data=f"simulated:{journey.data}", overrides=[*TINY, "training.precision=auto", "training.steps=2"])
+    automatic = jobs.supervised("pointpillars", data=f"simulated:{journey.data}", overrides=[*TINY, "training.precision=auto"])
     jobs.train(automatic, tmp_path, device="cpu")
     assert RunFolder(tmp_path).read_experiment()["training"]["precision"] == settled("auto", torch.device("cpu"))[0]
     jobs.train(automatic, tmp_path, device="cpu", resume=True)  # "auto" goes on with what ran
