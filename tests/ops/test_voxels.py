@@ -5,14 +5,22 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lidistill.ops import voxel_runs, voxels
 from lidistill.ops.voxels import padded, voxelise
 from lidistill.types import VoxelGrid
 from tests.reference import voxels as slow
 
 GRID = VoxelGrid((-4, -3, -1, 4, 3, 1), (0.5, 0.5, 1), max_points_per_voxel=3, max_voxels_train=20, max_voxels_eval=100)
+
+
+@pytest.fixture(autouse=True, params=["numpy", "torch"])
+def form(request, monkeypatch):
+    """Every test sees both forms: numpy's, which the CPU takes, and torch's, which other devices take."""
+    if request.param == "torch":
+        monkeypatch.setattr(voxels, "packing_fits", lambda *_: False)
 
 
 def cloud(num, num_frames=1, seed=0, spread=5.0):
@@ -45,7 +53,7 @@ rows = st.lists(st.tuples(coordinate, coordinate, st.sampled_from([-1.0, 0.0, 0.
 
 
 @given(rows, st.integers(1, 3), st.integers(1, 4), st.integers(1, 3))
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_voxels_of_any_points_agree_with_the_slow_twin(values, num_frames, max_points, max_voxels):
     grid = VoxelGrid((-4, -3, -1, 4, 3, 1), (0.5, 0.5, 1), max_points, max_voxels, max_voxels)
     points = torch.tensor(values, dtype=torch.float32).reshape(-1, 4)
@@ -122,11 +130,31 @@ def test_a_grid_of_more_cells_than_int32_counts():
     assert_equals_twin(points, torch.arange(8).repeat_interleave(25), 8, grid, True)
 
 
-def test_arguments_are_left_alone():
-    points, batch_index = cloud(100)
+def test_points_of_many_pieces_and_frames_agree_with_the_slow_twin(monkeypatch):
+    monkeypatch.setattr(voxel_runs, "POINTS_AT_ONCE", 64)
+    points, _ = cloud(1000)
+    assert_equals_twin(points, torch.arange(1000) % 3, 3, GRID, True)
+
+
+def test_a_grid_whose_cells_and_rows_do_not_fit_side_by_side():
+    grid = VoxelGrid((-5e5, -5e5, -5e5, 5e5, 5e5, 5e5), (0.5, 0.5, 0.5), 5, 1000, 1000)
+    points = torch.rand(200, 4, generator=torch.Generator().manual_seed(0)).sub(0.5) * 9e5
+    assert not voxel_runs.packing_fits(len(points), 1, grid)
+    assert_equals_twin(points, torch.zeros(200, dtype=torch.int64), 1, grid, True)
+
+
+@pytest.mark.parametrize("num_points", [1, 100])
+def test_arguments_are_left_alone(num_points):
+    points, batch_index = cloud(num_points)
     before = points.clone(), batch_index.clone()
     padded(voxelise(points, batch_index, 1, GRID, True))
     assert torch.equal(points, before[0]) and torch.equal(batch_index, before[1])
+
+
+def test_points_in_double_precision_have_the_cells_of_their_float32_values():
+    points, batch_index = cloud(300)
+    narrow, wide = (voxelise(values, batch_index, 1, GRID, False) for values in (points, points.double()))
+    assert torch.equal(wide.points, narrow.points.double()) and torch.equal(wide.coords, narrow.coords)
 
 
 PILLARS = VoxelGrid((0, -39.68, -3, 69.12, 39.68, 1), (0.16, 0.16, 4), 32, 16000, 40000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,9 +18,18 @@ def cell_numbers(coords: Tensor, shape: Triple) -> Tensor:
 
 def numbered_cells(numbers: Tensor, shape: Triple) -> Tensor:
     """The cells (N, 4: batch z y x) of such numbers (N,)."""
-    parts = []
-    for size in reversed(shape):
-        above = torch.div(numbers, size, rounding_mode="floor")
-        parts.append(numbers - above * size)
+    cells = torch.empty((len(numbers), 4), dtype=numbers.dtype, device=numbers.device)
+    if numbers.device.type == "cpu":
+        _fill(cells.numpy(), numbers.numpy(), shape)  # numpy divides a row by one number ten times as fast
+    else:
+        _fill(cells, numbers, shape)
+    return cells
+
+
+def _fill(cells: Any, numbers: Any, shape: Triple) -> None:
+    """The same for torch's and for numpy's arrays."""
+    for column, size in zip((3, 2, 1), reversed(shape), strict=True):
+        above = numbers // size
+        cells[:, column] = numbers - above * size
         numbers = above
-    return torch.stack([numbers, *reversed(parts)], dim=1)
+    cells[:, 0] = numbers
