@@ -1,6 +1,7 @@
 """Sparse 3D convolution."""
 
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from lidistill.ops import sparse_maps
-from lidistill.ops.sparse import CPU_ROWS, KernelMap, Sites, densified, multiply_accumulates, sparse_convolution, strided_map, submanifold_map
+from lidistill.ops import sparse, sparse_maps
+from lidistill.ops.sparse import KernelMap, Sites, densified, multiply_accumulates, sparse_convolution, strided_map, submanifold_map
 from lidistill.types import InputError
 from tests.reference import sparse as slow
 
@@ -127,6 +128,12 @@ def test_convolution_equals_the_dense_one(device, dtype, channels):
         assert_agrees_with_dense(kernel_map, sites, outputs, kernel, stride, padding, *channels, dtype)
 
 
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Rows of 8 and 6 channels are multiplied 4096 at a time."""
+    monkeypatch.setattr(sparse, "CPU_VALUES", 4096 * (8 + 6))
+
+
 def large_case(device="cpu"):
     """Enough rows under every cell of the kernel for several pieces and for work on several threads."""
     sites = some_sites((6, 33, 35), share=0.85, device=device)
@@ -138,9 +145,9 @@ def large_case(device="cpu"):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("num_threads", [1, 2, 4])
-def test_large_sites_with_any_number_of_threads(device, num_threads):
+def test_large_sites_with_any_number_of_threads(device, num_threads, small_pieces):
     sites, kernel_map, features, weight = large_case(device)
-    assert min(kernel_map.counts) > CPU_ROWS
+    assert min(kernel_map.counts) > 4096
     leaves = features.requires_grad_(), weight.requires_grad_()
     with threads(num_threads):
         result = sparse_convolution(*leaves, submanifold_map(sites, (3, 3, 3)))
@@ -168,7 +175,7 @@ def test_values_and_gradients_equal_the_dense_ones_with_several_threads(kind, nu
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("num_threads", [1, 2, 4])
-def test_the_result_is_the_same_bit_by_bit_on_every_run(device, num_threads):
+def test_the_result_is_the_same_bit_by_bit_on_every_run(device, num_threads, small_pieces):
     _, kernel_map, features, weight = large_case(device)
 
     def run():
@@ -180,6 +187,21 @@ def test_the_result_is_the_same_bit_by_bit_on_every_run(device, num_threads):
         first = run()
         for _ in range(2):
             assert all(torch.equal(a, b) for a, b in zip(first, run(), strict=True))
+
+
+def test_the_size_of_the_pieces_changes_nothing_but_the_rounding(monkeypatch):
+    # the rows of a call share their memory from piece to piece; whatever a piece leaves behind must not show
+    _, kernel_map, features, weight = large_case()
+    _, down = strided_map(some_sites((6, 33, 35), share=0.85), *STRIDED[0])
+    for each in (kernel_map, down):
+        found = []
+        for values in (14 * 37, 14 * 1000, 1 << 40):
+            monkeypatch.setattr(sparse, "CPU_VALUES", values)
+            leaves = features.double().requires_grad_(), weight.double().requires_grad_()
+            result = sparse_convolution(*leaves, each)
+            found.append((result, *torch.autograd.grad(result.sin().sum(), leaves)))
+        for one, two in pairwise(found):
+            assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(one, two, strict=True))
 
 
 @pytest.mark.parametrize("device", DEVICES)

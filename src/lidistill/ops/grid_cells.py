@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -19,17 +17,16 @@ def cell_numbers(coords: Tensor, shape: Triple) -> Tensor:
 def numbered_cells(numbers: Tensor, shape: Triple) -> Tensor:
     """The cells (N, 4: batch z y x) of such numbers (N,)."""
     cells = torch.empty((len(numbers), 4), dtype=numbers.dtype, device=numbers.device)
-    if numbers.device.type == "cpu":
-        _fill(cells.numpy(), numbers.numpy(), shape)  # numpy divides a row by one number ten times as fast
-    else:
-        _fill(cells, numbers, shape)
-    return cells
-
-
-def _fill(cells: Any, numbers: Any, shape: Triple) -> None:
-    """The same for torch's and for numpy's arrays."""
     for column, size in zip((3, 2, 1), reversed(shape), strict=True):
-        above = numbers // size
+        above = quotients(numbers, size)
         cells[:, column] = numbers - above * size
         numbers = above
     cells[:, 0] = numbers
+    return cells
+
+
+def quotients(numbers: Tensor, size: int) -> Tensor:
+    """Integers (N,) divided by one number, rounded down: (N,)."""
+    if numbers.device.type == "cpu":
+        return torch.from_numpy(numbers.numpy() // size)  # ten times as fast as torch, which divides one by one
+    return torch.div(numbers, size, rounding_mode="floor")

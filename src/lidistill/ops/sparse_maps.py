@@ -13,7 +13,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from lidistill.ops.grid_cells import Triple, cell_numbers, numbered_cells
+from lidistill.ops.grid_cells import Triple, cell_numbers, numbered_cells, quotients
 from lidistill.ops.selection import true_rows
 from lidistill.types import InputError
 
@@ -108,7 +108,7 @@ def strided_map(sites: Sites, kernel_size: Triple, stride: Triple, padding: Trip
     for axis, cell_step, kernel_step in ((2, 1, 1), (1, width, kernel_size[2]), (0, height * width, kernel_size[1] * kernel_size[2])):
         _, kernel, step, pad = axes[axis]
         position = sites.coords[:, axis + 1].index_select(0, inputs) + pad
-        cell = torch.div(position, step, rounding_mode="floor")
+        cell = quotients(position, step)
         phase = position - cell * step
         reached = []
         for offset in range(kernel):
