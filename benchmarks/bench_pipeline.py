@@ -10,13 +10,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
 import math
-import re
 import statistics
-import subprocess
-import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,26 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import environment, record
+from measure import earlier_package, environment, record
 
 from lidistill.data.augment import Augmentation
 from lidistill.types import Frame
 
 SEED = 0
-BEFORE = "package_before"
 RANGES = {"PointPillars": (0.0, -39.68, -3.0, 69.12, 39.68, 1.0), "SECOND with object noise": (0.0, -40.0, -3.0, 70.4, 40.0, 1.0)}
-
-
-def unpack(commit: str, folder: Path) -> None:
-    """The package as it was at `commit`, under another name, to be imported beside the present one."""
-    root = Path(__file__).resolve().parents[1]
-    archive = subprocess.run(["git", "archive", commit, "src/lidistill"], cwd=root, capture_output=True, check=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        files.extractall(folder, filter="data")
-    (folder / "src" / "lidistill").rename(folder / BEFORE)
-    for path in (folder / BEFORE).rglob("*.py"):
-        path.write_text(re.sub(r"\blidistill\b", BEFORE, path.read_text(encoding="utf-8")), encoding="utf-8")
-    sys.path.append(str(folder))
 
 
 def loaders(package: str, scans: Path, objects: Path) -> dict[str, Callable[[int, int], Frame]]:
@@ -109,8 +91,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         packages = {"now": "lidistill"}
         if arguments.before:
-            unpack(arguments.before, Path(folder))
-            packages["before"] = BEFORE
+            packages["before"] = earlier_package(arguments.before, Path(folder))
         made = {name: loaders(package, arguments.scans, objects) for name, package in packages.items()}
         results: dict[str, Any] = {"seed": SEED, "frames": num_frames, "epochs": arguments.epochs, "before": arguments.before}
         for title in RANGES:

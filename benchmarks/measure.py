@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import platform
+import re
 import statistics
 import subprocess
+import sys
+import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -82,6 +86,19 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 def record(path: str | Path, name: str, content: Mapping[str, Any], device: str = "cpu") -> None:
     """Write the figures of benchmark `name` with their environment to a JSON file."""
     write_json(Path(path), {"benchmark": name, "environment": environment(device), "results": dict(content)})
+
+
+def earlier_package(commit: str, folder: Path) -> str:
+    """The name under which the package of an earlier commit can be imported beside the present one; it is unpacked into `folder`."""
+    root, name = Path(__file__).resolve().parents[1], "package_before"
+    archive = subprocess.run(["git", "archive", commit, "src/lidistill"], cwd=root, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(folder, filter="data")
+    (folder / "src" / "lidistill").rename(folder / name)
+    for path in (folder / name).rglob("*.py"):
+        path.write_text(re.sub(r"\blidistill\b", name, path.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.path.append(str(folder))
+    return name
 
 
 def _finish_device() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,12 +20,21 @@ def cell_numbers(coords: Tensor, shape: Triple) -> Tensor:
 def numbered_cells(numbers: Tensor, shape: Triple) -> Tensor:
     """The cells (N, 4: batch z y x) of such numbers (N,)."""
     cells = torch.empty((len(numbers), 4), dtype=numbers.dtype, device=numbers.device)
+    if numbers.device.type == "cpu":  # numpy divides by one number ten times as fast as torch, int32 three times as fast as int64
+        narrow = len(numbers) == 0 or int(numbers.max()) <= torch.iinfo(torch.int32).max
+        _fill(cells.numpy(), numbers.numpy().astype(np.int32) if narrow else numbers.numpy(), shape)
+    else:
+        _fill(cells, numbers, shape)
+    return cells
+
+
+def _fill(cells: Any, numbers: Any, shape: Triple) -> None:
+    """Writes the cells (N, 4) of numbers (N,) that are not negative; for arrays of torch and of numpy alike."""
     for column, size in zip((3, 2, 1), reversed(shape), strict=True):
-        above = quotients(numbers, size)
+        above = numbers // size if size > 1 else numbers
         cells[:, column] = numbers - above * size
         numbers = above
     cells[:, 0] = numbers
-    return cells
 
 
 def quotients(numbers: Tensor, size: int) -> Tensor:

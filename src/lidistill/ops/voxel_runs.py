@@ -33,12 +33,11 @@ def group_points(
     np.not_equal(cells[1:], cells[:-1], out=edges[1:-1])
     (bounds,) = edges[int(len(cells) == 0) :].nonzero()
     starts, lengths = bounds[:-1], bounds[1:] - bounds[:-1]
-    cells = cells.take(starts)
 
     # runs in order of their first points are the voxels, frame by frame
     founders = order.take(starts)
     if batch_size > 1:
-        founders = founders + cells // num_cells * len(points)
+        founders += cells.take(starts) // num_cells * len(points)
     founders, by_age = _with_rows(founders)
     frames = list(pairwise(founders.searchsorted(np.arange(batch_size + 1) * len(points)).tolist()))
     num_over_cap = sum(max(0, last - first - cap) for first, last in frames)
@@ -47,11 +46,10 @@ def group_points(
 
     counts = np.minimum(lengths.take(by_age), grid.max_points_per_voxel)
     voxel_index = np.repeat(np.arange(len(counts)), counts)
-    shift = starts.take(by_age)
-    shift -= counts.cumsum() - counts
-    source = shift.take(voxel_index)
+    starts = starts.take(by_age)
+    source = (starts - counts.cumsum() + counts).take(voxel_index)
     source += np.arange(len(source))
-    return order.take(source), voxel_index, counts, cells.take(by_age), num_over_cap
+    return order.take(source), voxel_index, counts, cells.take(starts), num_over_cap
 
 
 def _cells(points: np.ndarray, batch_index: np.ndarray, batch_size: int, grid: VoxelGrid) -> np.ndarray:

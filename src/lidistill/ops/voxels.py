@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lidistill.ops.grid_cells import numbered_cells
-from lidistill.ops.selection import true_rows
+from lidistill.ops.selection import rows_of, true_rows
 from lidistill.ops.voxel_runs import group_points, packing_fits
 from lidistill.types import VoxelGrid, Voxels
 
@@ -33,7 +33,7 @@ def voxelise(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGr
         rows, voxel_index, counts, cells, num_over_cap = _group(points, batch_index, batch_size, grid, cap)
     nx, ny, nz = grid.shape
     return Voxels(
-        points=points.index_select(0, rows),
+        points=rows_of(points, rows),
         voxel_index=voxel_index,
         counts=counts,
         coords=numbered_cells(cells, (nz, ny, nx)),
