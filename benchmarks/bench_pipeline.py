@@ -3,7 +3,7 @@
     python benchmarks/bench_pipeline.py WHOLE_SCANS [--objects FOLDER] [--before COMMIT] [--out docs/results/pipeline.json]
 
 Both folders hold velodyne/, calib/ and label_2/ as KITTI's training/ does; the objects to paste come from the second. With --before the package of
-an earlier commit makes every frame right after ours, in the same process, and the frames are compared value by value.
+an earlier commit makes every frame right before ours, in the same process.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import math
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import earlier_package, environment, record
+from measure import earlier_package, environment, print_ratios, record, summary
 
 from lidistill.data.augment import Augmentation
 from lidistill.types import Frame
@@ -49,31 +48,14 @@ def loaders(package: str, scans: Path, objects: Path) -> dict[str, Callable[[int
 def compare_frames(parties: dict[str, Callable[[int, int], Frame]], num_frames: int, epochs: int) -> dict[str, Any]:
     """Processor time of a frame, party by party; they take turns frame by frame, after an epoch that is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in parties}
-    same = True
     for epoch in range(epochs + 1):
         for row in range(num_frames):
-            made = {}
             for name, load in parties.items():
                 start = time.process_time()
-                made[name] = load(epoch, row)
+                load(epoch, row)
                 if epoch:
                     seconds[name].append(time.process_time() - start)
-            first, *others = made.values()
-            same &= all(torch.equal(first.points, each.points) and torch.equal(first.boxes.geometry, each.boxes.geometry) for each in others)
-    times = {}
-    for name, values in seconds.items():
-        low, middle, high = statistics.quantiles(values, n=4)
-        times[name] = {"median_s": statistics.median(values), "quarter_s": low, "three_quarters_s": high, "mean_s": statistics.mean(values)}
-        print(f"  {name:10s} median {middle * 1e3:6.2f} ms, half of the frames {low * 1e3:.2f} to {high * 1e3:.2f} ms")
-    found: dict[str, Any] = {"times": times}
-    if "before" in parties:
-        ratios = sorted(new / old for new, old in zip(seconds["now"], seconds["before"], strict=True))
-        quarters = statistics.quantiles(ratios, n=4)
-        found |= {"same_frames": same, "ratio_median": quarters[1], "ratio_quarters": [quarters[0], quarters[2]]}
-        print(
-            f"  now over before, frame by frame: median {quarters[1]:.2f}, half between {quarters[0]:.2f} and {quarters[2]:.2f}; same frames: {same}"
-        )
-    return found
+    return {"times": summary(seconds)}
 
 
 def main() -> None:
@@ -89,14 +71,15 @@ def main() -> None:
     objects = arguments.objects or arguments.scans
     num_frames = len(list((arguments.scans / "velodyne").glob("*.bin")))
     with tempfile.TemporaryDirectory() as folder:
-        packages = {"now": "lidistill"}
+        packages = {}
         if arguments.before:
             packages["before"] = earlier_package(arguments.before, Path(folder))
+        packages["lidistill"] = "lidistill"
         made = {name: loaders(package, arguments.scans, objects) for name, package in packages.items()}
         results: dict[str, Any] = {"seed": SEED, "frames": num_frames, "epochs": arguments.epochs, "before": arguments.before}
         for title in RANGES:
-            print(f"\n{title}, a frame:")
             results[title] = compare_frames({name: each[title] for name, each in made.items()}, num_frames, arguments.epochs)
+            print_ratios(f"{title}, a frame", results[title]["times"])
     if arguments.out:
         record(arguments.out, "pipeline", results)
 

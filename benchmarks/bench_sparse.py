@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import time
 from collections.abc import Callable
 from copy import deepcopy
 from importlib.metadata import version
@@ -226,7 +227,7 @@ def bench_trunk(points: Tensor, threads: int, repeats: int) -> dict[str, Any]:
         print("spconv is not installed: nothing to compare with")
     for name, prefix in (("forward", "forward, maps included"), ("step", "forward and backward")):
         candidates: dict[str, Callable[[], Any]] = {party: getattr(each, name) for party, each in reversed(found.items())}
-        content[name] = compare(candidates, repeats, warmup=2)
+        content[name] = compare(candidates, repeats, 2, time.process_time if threads == 1 else time.perf_counter)
         print_ratios(f"{prefix}, {threads} threads", content[name])
     content["maps"] = compare({"lidistill": found["lidistill"].maps}, repeats)
     ours = {name: content[name]["lidistill"]["median_s"] for name in ("forward", "step", "maps")}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench_ops import random_cloud
-from measure import earlier_package, environment, record
+from measure import compare, earlier_package, environment, print_ratios, record
 from torch import Tensor
 
 from lidistill.ops.voxels import voxelise
@@ -70,10 +69,10 @@ def ten_sweeps(path: Path | None) -> Tensor:
 
 
 def compared(points: Tensor, grid: VoxelGrid, before: str | None, repeats: int) -> dict[str, Any]:
-    """Seconds of each party and our time over theirs, turn by turn."""
+    """The times of each party, ours over the first of them, after a comparison of the voxels."""
     batch_index = torch.zeros(len(points), dtype=torch.int64)
-    parties: dict[str, Callable[[], Any]] = {"lidistill": lambda: voxelise(points, batch_index, 1, grid, False)}
-    ours = parties["lidistill"]()
+    parties: dict[str, Callable[[], Any]] = {}
+    ours = voxelise(points, batch_index, 1, grid, False)
     if Point2VoxelCPU3d is not None:
         size, reach = list(grid.voxel_size), list(grid.point_range)
         maker = Point2VoxelCPU3d(size, reach, points.shape[1], grid.max_voxels_eval, grid.max_points_per_voxel)
@@ -88,21 +87,8 @@ def compared(points: Tensor, grid: VoxelGrid, before: str | None, repeats: int) 
         old = parties["before"]()
         if not all(torch.equal(getattr(old, name), getattr(ours, name)) for name in ("points", "voxel_index", "counts", "coords")):
             raise SystemExit("the voxels differ from those of the earlier commit")
-    seconds: dict[str, list[float]] = {name: [] for name in parties}
-    for turn in range(repeats + 3):
-        for name, run in parties.items():
-            start = time.process_time()
-            run()
-            if turn >= 3:
-                seconds[name].append(time.process_time() - start)
-    found: dict[str, Any] = {"points": len(points), "voxels": len(ours.counts), "times": {}}
-    for name, values in seconds.items():
-        ratios = statistics.quantiles([mine / other for mine, other in zip(seconds["lidistill"], values, strict=True)], n=4)
-        found["times"][name] = {"min_s": min(values), "median_s": statistics.median(values), "our_time_over_it_quartiles": ratios}
-        print(
-            f"  {name:10s} median {statistics.median(values) * 1e3:6.2f} ms; our time over it: {ratios[1]:.2f} ({ratios[0]:.2f} to {ratios[2]:.2f})"
-        )
-    return found
+    parties["lidistill"] = lambda: voxelise(points, batch_index, 1, grid, False)
+    return {"points": len(points), "voxels": len(ours.counts), "times": compare(parties, repeats, 3, time.process_time)}
 
 
 def main() -> None:
@@ -121,8 +107,8 @@ def main() -> None:
         before = earlier_package(arguments.before, Path(folder)) if arguments.before else None
         for grids, points in ((KITTI, kitti_scan(arguments.scan)), (NUSCENES, ten_sweeps(arguments.sweep))):
             for title, grid in grids.items():
-                print(f"\n{title}: {len(points)} points")
                 content[title] = compared(points, grid, before, arguments.repeats)
+                print_ratios(f"{title}: {len(points)} points", content[title]["times"])
     if arguments.out:
         record(arguments.out, "voxels", content)
 
