@@ -32,14 +32,6 @@ def prepared() -> Callable[[], None]:
     """The command line's entry point, with everything imported that commands import late."""
     import torch
 
-    import lidistill.interop
-    import lidistill.jobs.comparison
-    import lidistill.jobs.evaluation
-    import lidistill.jobs.prediction
-    import lidistill.jobs.setup
-    import lidistill.jobs.simulation
-    import lidistill.jobs.training
-    import lidistill.report.page
     from lidistill.cli import main
 
     torch.set_num_threads(1)

@@ -95,7 +95,10 @@ def test_a_scan_of_strange_numbers(lidistill, good, tmp_path, how):
     assert ended.code == 0 or "scan.bin" in ended.sentence
 
 
-@pytest.mark.parametrize("name", ["$x$.bin", "a b.bin", "ä.bin", "-.bin", "%s.bin", "{x}.bin", "[bold].bin", "$\\frac{.bin", b"\xff\xfe.bin".decode("utf-8", "surrogateescape")])
+@pytest.mark.parametrize(
+    "name",
+    ["$x$.bin", "a b.bin", "ä.bin", "-.bin", "%s.bin", "{x}.bin", "[bold].bin", "$\\frac{.bin", b"\xff\xfe.bin".decode("utf-8", "surrogateescape")],
+)
 def test_a_scan_of_a_strange_name_is_drawn(lidistill, good, tmp_path, name):
     (tmp_path / "scans").mkdir()
     np.ones((10, 4), dtype="<f4").tofile(tmp_path / "scans" / name)

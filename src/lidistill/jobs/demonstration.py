@@ -40,12 +40,12 @@ def demo(out: str | Path, *, seed: int = 0, overrides: Sequence[str] = (), anew:
     refused; with `anew` it is removed first.
     """
     with claimed(out):
-        return _demo(Path(out), seed, overrides, device)
+        return _demo(Path(out), seed, overrides, anew, device)
 
 
-def _demo(out: Path, seed: int, overrides: Sequence[str], device: str) -> Path:
+def _demo(out: Path, seed: int, overrides: Sequence[str], anew: bool, device: str) -> Path:
     console = Console(stderr=True)
-    base = supervised("pointpillars", data=f"simulated:{out / 'data'}", seed=seed, overrides=(SCORED_WHILE_TRAINING, *overrides))
+    base = supervised("pointpillars", data=f"simulated:{out / 'data'}", seed=seed, overrides=[SCORED_WHILE_TRAINING]).overridden(overrides)
     data = base.data
     assert isinstance(data, SimulatedData)
     if anew:
