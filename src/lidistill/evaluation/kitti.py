@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -60,7 +61,9 @@ def official_overlap(classes: Sequence[str]) -> dict[str, dict[str, float]]:
     return {level: {name: LIMITS[name].at(level) for name in classes if name in LIMITS} for level in ("strict", "loose")}
 
 
-_FRAMES_AT_ONCE = 256  # bounds the memory of the matching
+# These bound the memory of the matching.
+_FRAMES_AT_ONCE = 256
+_PAIRS_AT_ONCE = 2**19  # of a labelled and a detected object in one frame; overlaps of so many take about 300 MB
 
 
 def evaluate_objects(truths: Sequence[CameraObjects], detections: Sequence[CameraObjects], classes: Sequence[str]) -> Scores:
@@ -94,10 +97,21 @@ def match_frames(
         _check(frame_id, found, "detection")
         if found.scores is None:
             raise InputError(f"frame {frame_id}: detections without scores; give result rows, with a score in the 16th column")
-    starts = range(0, max(len(truths), 1), _FRAMES_AT_ONCE)
     class_limits = [(name.lower(), limits_by_name[name.lower()]) for name in classes]
-    blocks = [_match_block(truths[i : i + _FRAMES_AT_ONCE], detections[i : i + _FRAMES_AT_ONCE], class_limits) for i in starts]
+    pairs = [len(truth) * len(found) for truth, found in zip(truths, detections, strict=True)]
+    blocks = [_match_block(truths[frames], detections[frames], class_limits) for frames in _blocks(pairs)]
     return FrameMatches.joined(frame_ids, classes, blocks)
+
+
+def _blocks(pairs: Sequence[int]) -> list[slice]:
+    """Frames to match at a time, given the pairs of each: at least one slice, and at least one frame in each where there are any."""
+    stops, so_far, count = [], 0, 0
+    for frame, own in enumerate(pairs):
+        if count and (count == _FRAMES_AT_ONCE or so_far + own > _PAIRS_AT_ONCE):
+            stops.append(frame)
+            so_far, count = 0, 0
+        so_far, count = so_far + own, count + 1
+    return [slice(start, stop) for start, stop in pairwise([0, *stops, len(pairs)])]
 
 
 def scores_from_matches(matches: FrameMatches, rows: Sequence[int] | np.ndarray | None = None) -> Scores:
@@ -153,12 +167,20 @@ def _match_block(
     counted = [is_class & _counts_at(difficulty, truth) for difficulty in range(len(DIFFICULTIES))]
     low = [_heights(found) < limit for limit in MIN_HEIGHT_PX]
 
-    row, column = camera_overlaps.rows_of_same_frame(truth_frame, found_frame)
+    least = min(limits.at(level) for _, limits in class_limits for level in LEVELS)
+    parts = []
+    for rows in _truths_at_once(truth_frame, found_frame):
+        row, column = camera_overlaps.rows_of_same_frame(truth_frame[rows], found_frame)
+        row += rows.start
+        may_match = ((is_class | is_neighbour)[:, row] & (is_found | low[0])[:, column]).any(axis=0)
+        row, column = row[may_match], column[may_match]
+        ground, space = camera_overlaps.ground_and_space_overlaps(truth[row], found[column])
+        overlap = np.stack([camera_overlaps.image_overlap(truth.boxes_2d[row], found.boxes_2d[column]), ground, space])
+        over = (overlap > least).any(axis=0)
+        parts.append((row[over], column[over], overlap[:, over]))
+    row, column = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
+    overlaps = dict(zip(("bbox", "bev", "3d"), np.concatenate([part[2] for part in parts], axis=1), strict=True))
     may_match = (is_class | is_neighbour)[:, row] & (is_found | low[0])[:, column]  # (C, P)
-    kept = may_match.any(axis=0)
-    row, column, may_match = row[kept], column[kept], may_match[:, kept]
-    ground, space = camera_overlaps.ground_and_space_overlaps(truth[row], found[column])
-    overlaps = {"bbox": camera_overlaps.image_overlap(truth.boxes_2d[row], found.boxes_2d[column]), "bev": ground, "3d": space}
     in_dontcare = _share_in_dontcare(truth, truth_frame, found, found_frame)
 
     cases: list[Steps] = []
@@ -183,6 +205,14 @@ def _match_block(
         detection_score=found.scores,
         cases=cases,
     )
+
+
+def _truths_at_once(truth_frame: np.ndarray, found_frame: np.ndarray) -> list[slice]:
+    """Truths whose pairs with the detections of their frames are looked at together; at least one slice."""
+    own = np.searchsorted(found_frame, truth_frame, side="right") - np.searchsorted(found_frame, truth_frame)
+    part = np.cumsum(own) // _PAIRS_AT_ONCE
+    stops = np.flatnonzero(np.diff(part)) + 1
+    return [slice(start, stop) for start, stop in pairwise([0, *stops.tolist(), len(truth_frame)])]
 
 
 def _counts_at(difficulty: int, truth: CameraObjects) -> np.ndarray:

@@ -17,6 +17,8 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+LARGE_GROUP = 64  # detections; beyond, the work of pass two would grow with their square
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -68,14 +70,23 @@ def count_steps(
         pairs = pairs[rows]
         group, turn = _groups(pairs, len(counted), len(scores))
         levels = _levels(pairs.detection, group, scores)
-        level, pair = _second_pass(pairs, turn, levels)
-        hit = counted[pairs.truth[pair]]
-        used = ~forgiven[pairs.detection[pair]]
         at = levels.detection
-        hits[at] = levels.changes(level[hit])
-        misses[at] -= levels.changes(level[used])
-        if similarity is not None:
-            total_similarity[at] = levels.changes(level[hit], similarity[rows][pair[hit]])
+        is_hit, is_used = counted[pairs.truth], ~forgiven[pairs.detection]
+        amounts = None if similarity is None else similarity[rows]
+        is_large = levels.is_in_large_group
+        small, large = np.flatnonzero(~is_large), np.flatnonzero(is_large)
+        if len(small):
+            level, pair = _second_pass(pairs, turn, levels, small)
+            hits[at] += levels.changes(level[is_hit[pair]])
+            misses[at] -= levels.changes(level[is_used[pair]])
+            if amounts is not None:
+                total_similarity[at] += levels.changes(level[is_hit[pair]], amounts[pair[is_hit[pair]]])
+        if len(large):
+            level, pair, change = _second_pass_one_by_one(pairs, turn, levels, large)
+            np.add.at(hits, at[level], change * is_hit[pair])
+            np.add.at(misses, at[level], -change * is_used[pair])
+            if amounts is not None:
+                np.add.at(total_similarity, at[level], change * is_hit[pair] * amounts[pair])
     rows = np.flatnonzero((hits != 0) | (misses != 0) | (total_similarity != 0))
     return Steps(first_hits, rows, hits[rows], misses[rows], total_similarity[rows])
 
@@ -115,6 +126,11 @@ class _Levels:
     slot_of_pair: np.ndarray  # (P,) place of the pair's detection in its group
     first_slot: np.ndarray  # (L + 1,) room for every detection of the group, at every level
 
+    @property
+    def is_in_large_group(self) -> np.ndarray:
+        """Whether the pair's group has more detections than are looked at anew at every level: (P,) bool."""
+        return np.diff(self.first_slot)[self.of_pair] > LARGE_GROUP
+
     def changes(self, level: np.ndarray, amounts: np.ndarray | None = None) -> np.ndarray:
         """Sum of `amounts` (default: a count) at each level, less that of the level before in the same group: (L,)."""
         total = np.bincount(level, weights=amounts, minlength=len(self.group))
@@ -141,22 +157,63 @@ def _levels(pair_detection: np.ndarray, pair_group: np.ndarray, scores: np.ndarr
     )
 
 
-def _second_pass(pairs: Pairs, turn: np.ndarray, levels: _Levels) -> tuple[np.ndarray, np.ndarray]:
+def _second_pass(pairs: Pairs, turn: np.ndarray, levels: _Levels, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pass two at every level, among detections that reach its score: (M,) levels and (M,) pairs that are taken there.
 
-    Each truth takes the free candidate of largest overlap (of equal ones, the first in the file).
+    Each truth takes the free candidate of largest overlap (of equal ones, the first in the file). `chosen` are the pairs of the groups to match.
     """
-    preference = np.empty(len(pairs), dtype=np.int64)
-    preference[np.lexsort((pairs.detection, -pairs.overlap))] = np.arange(len(pairs))
-
-    repeats = levels.end_of_pair - levels.of_pair
-    pair = np.repeat(np.arange(len(pairs)), repeats)
-    level = np.arange(len(pair)) - np.repeat(np.cumsum(repeats) - repeats - levels.of_pair, repeats)
+    preference = _preference(pairs)
+    repeats = (levels.end_of_pair - levels.of_pair)[chosen]
+    pair = np.repeat(chosen, repeats)
+    level = np.arange(len(pair)) - np.repeat(np.cumsum(repeats) - repeats - levels.of_pair[chosen], repeats)
     order = np.lexsort((preference[pair], level, turn[pair]))
     pair, level = pair[order], level[order]
     slot = levels.first_slot[level] + levels.slot_of_pair[pair]
     taken = _take_in_turn(turn[pair], level, slot, int(levels.first_slot[-1]))
     return level[taken], pair[taken]
+
+
+def _second_pass_one_by_one(pairs: Pairs, turn: np.ndarray, levels: _Levels, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pass two for groups of many detections, in which looking at all of them at every level would take quadratic time and memory.
+
+    Gives what changes: (M,) levels, (M,) pairs, and 1 where the pair is taken from that level on, -1 where it is so no longer. A detection that comes
+    in is offered to the truths in their turn. One that prefers it lets go of what it had, which is then offered to the truths behind; no other truth
+    sees a difference.
+    """
+    preference = _preference(pairs).tolist()
+    truth_of, detection_of, turn_of = pairs.truth.tolist(), pairs.detection.tolist(), turn.tolist()
+    candidates: dict[int, list[int]] = {}  # detection -> its pairs, in turn
+    for pair in chosen[np.argsort(turn[chosen], kind="stable")].tolist():
+        candidates.setdefault(detection_of[pair], []).append(pair)
+    taken: dict[int, int] = {}  # truth -> pair
+    changes: list[tuple[int, int, int]] = []
+    for level in np.unique(levels.of_pair[chosen]).tolist():
+        offered: int | None = int(levels.detection[level])
+        last_turn = -1
+        while offered is not None:
+            pair = next((p for p in candidates[offered] if turn_of[p] > last_turn and _prefers(p, taken.get(truth_of[p]), preference)), None)
+            offered = None
+            if pair is not None:
+                changes.append((level, pair, 1))
+                before = taken.get(truth_of[pair])
+                taken[truth_of[pair]] = pair
+                last_turn = turn_of[pair]
+                if before is not None:
+                    changes.append((level, before, -1))
+                    offered = detection_of[before]
+    level_column, pair_column, change_column = np.array(changes, dtype=np.int64).reshape(-1, 3).T
+    return level_column, pair_column, change_column
+
+
+def _prefers(pair: int, held: int | None, preference: list[int]) -> bool:
+    return held is None or preference[pair] < preference[held]
+
+
+def _preference(pairs: Pairs) -> np.ndarray:
+    """Rank of each pair (P,): the largest overlap first, of equal ones the first detection in the file."""
+    preference = np.empty(len(pairs), dtype=np.int64)
+    preference[np.lexsort((pairs.detection, -pairs.overlap))] = np.arange(len(pairs))
+    return preference
 
 
 def _take_in_turn(turn: np.ndarray, arena: np.ndarray, slot: np.ndarray, num_slots: int) -> np.ndarray:
