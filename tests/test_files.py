@@ -212,3 +212,15 @@ def test_a_claim_that_fails_later_leaves_what_was_written(tmp_path):
         write_text(tmp_path / "a" / "log.txt", "one")
         raise InputError("refused")
     assert (tmp_path / "a" / "log.txt").read_text() == "one"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of other systems are text")
+def test_a_name_that_is_not_utf8_can_be_written_and_read_back(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    write_text(tmp_path / name, f"of {name}")
+    assert (tmp_path / name).read_text() == "of caf\\udce9"
+    write_json(tmp_path / "a.json", {"folder": name})
+    assert read_json(tmp_path / "a.json") == {"folder": name}
+    folder = RunFolder(tmp_path)
+    folder.write_experiment({"data": {"root": name}})
+    assert folder.read_experiment() == {"data": {"root": name}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import signal
@@ -377,6 +378,8 @@ def main() -> None:
     Bad input and trouble with files: one sentence and exit code 2. A signal: how far the work was and how to go on, and 128 + the signal's number.
     Unexpected exceptions keep their traceback.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names that are not UTF-8
     with listening():
         try:
             try:

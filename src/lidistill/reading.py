@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ MOST_DEPTH = 32  # containers inside each other
 MOST_DIGITS = 40  # of a whole number, signs, prefixes and separators included
 MOST_WHOLE = 2**63
 
+_HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -286,8 +288,11 @@ def _fault(content: Any) -> str | None:
 
 
 def _is_text(value: str) -> bool:
-    """Neither a zero byte, which ends a path, nor half of a character, which no file can hold."""
-    return "\0" not in value and (value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value))
+    """Neither a zero byte, which ends a path, nor half of a character, which no file can hold.
+
+    The halves that stand for bytes of file names that are not UTF-8 are let through.
+    """
+    return "\0" not in value and (value.isascii() or _HALVES.search(value) is None)
 
 
 def _size(count: int) -> str:

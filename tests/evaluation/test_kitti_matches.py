@@ -144,3 +144,11 @@ def test_damaged_files_are_refused(matches, tmp_path):
     np.savez(path, **{**arrays, "classes": np.array(["Car"] * 3)})
     with pytest.raises(InputError, match="a frame or a class is listed twice"):
         FrameMatches.load(path)
+
+
+@pytest.mark.parametrize("pairs_at_once", [1, 7, 100])
+def test_how_many_pairs_are_looked_at_together_changes_nothing(a_street, matches, monkeypatch, pairs_at_once):
+    monkeypatch.setattr("lidistill.evaluation.kitti._PAIRS_AT_ONCE", pairs_at_once)
+    again = match_frames(*a_street, CLASSES)
+    for field in dataclasses.fields(FrameMatches):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(matches, field.name), err_msg=field.name)

@@ -1,6 +1,9 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from lidistill.evaluation import matching
 from lidistill.evaluation.matching import Pairs, count_steps
 from tests.reference.kitti_metric import match
 
@@ -41,8 +44,10 @@ def twin(frame, threshold):
     return match(frame["overlap"], LIMIT, threshold, **roles)
 
 
+@pytest.mark.parametrize("large_group", [matching.LARGE_GROUP, 2, 0])
 @pytest.mark.parametrize("seed", range(60))
-def test_steps_add_up_to_the_counts_of_a_fresh_match_at_every_threshold(seed):
+def test_steps_add_up_to_the_counts_of_a_fresh_match_at_every_threshold(seed, large_group, monkeypatch):
+    monkeypatch.setattr(matching, "LARGE_GROUP", large_group)
     rng = np.random.default_rng(seed)
     frames = [random_frame(rng, rng.integers(0, 6), rng.integers(0, 9), levels=int(rng.choice([2, 5, 1000]))) for _ in range(4)]
     steps, scores = steps_of(frames)
@@ -90,3 +95,15 @@ def test_hundreds_of_detections_on_one_object_leave_one_hit():
     assert scores[steps.first_hits].tolist() == [1.0]
     assert steps.hits.sum() == 1
     assert np.cumsum(steps.misses).tolist() == list(range(count))
+
+
+def test_thousands_of_detections_on_a_few_objects_take_little_memory():
+    """Their number squared would be 144 million, times five objects."""
+    detections, truths = 12_000, 5
+    rng = np.random.default_rng(0)
+    pairs = Pairs(np.repeat(np.arange(truths), detections), np.tile(np.arange(detections), truths), rng.uniform(0.6, 0.9, truths * detections))
+    tracemalloc.start()
+    steps = count_steps(pairs, rng.random(detections), np.ones(truths, dtype=bool), np.ones(detections, dtype=bool), np.zeros(detections, dtype=bool))
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+    assert steps.hits.sum() == truths and steps.misses.sum() == detections - truths

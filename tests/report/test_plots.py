@@ -107,3 +107,13 @@ def test_costs_too_near_for_two_labels_get_one():
     assert plots._apart(np.array([1.0, 1.01, 4.0])) == [1.0, 4.0]
     assert plots._apart(np.array([4.0, 1.0, 2.0])) == [1.0, 2.0, 4.0]
     assert plots._apart(np.array([3.0, 3.0])) == [3.0]
+
+
+def test_a_dollar_in_a_name_is_a_dollar(runs):
+    named = [dataclasses.replace(run, label=f"{run.label} ($run_{row}^$)") for row, run in enumerate(runs)]
+    [figure, *_] = plots.training_curves(named)
+    ElementTree.fromstring(figure.svg)
+    assert figure.png.startswith(b"\x89PNG")
+    scores = dataclasses.replace(runs[0].scores, curves={"strict/3d/$Car^{/moderate": (1.0, 0.5, 0.0)})
+    [figure] = plots.precision_recall([dataclasses.replace(runs[0], scores=scores)])
+    assert "$Car^{" in figure.svg

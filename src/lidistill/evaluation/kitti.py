@@ -172,13 +172,13 @@ def _match_block(
     for rows in _truths_at_once(truth_frame, found_frame):
         row, column = camera_overlaps.rows_of_same_frame(truth_frame[rows], found_frame)
         row += rows.start
-        may_match = ((is_class | is_neighbour)[:, row] & (is_found | low[0])[:, column]).any(axis=0)
-        row, column = row[may_match], column[may_match]
+        kept = np.flatnonzero(((is_class | is_neighbour)[:, row] & (is_found | low[0])[:, column]).any(axis=0))
+        row, column = row[kept], column[kept]
         ground, space = camera_overlaps.ground_and_space_overlaps(truth[row], found[column])
         overlap = np.stack([camera_overlaps.image_overlap(truth.boxes_2d[row], found.boxes_2d[column]), ground, space])
-        over = (overlap > least).any(axis=0)
-        parts.append((row[over], column[over], overlap[:, over]))
-    row, column = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
+        enough = (overlap > least).any(axis=0)
+        parts.append((row[enough], column[enough], overlap[:, enough]))
+    row, column = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
     overlaps = dict(zip(("bbox", "bev", "3d"), np.concatenate([part[2] for part in parts], axis=1), strict=True))
     may_match = (is_class | is_neighbour)[:, row] & (is_found | low[0])[:, column]  # (C, P)
     in_dontcare = _share_in_dontcare(truth, truth_frame, found, found_frame)

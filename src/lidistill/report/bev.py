@@ -113,6 +113,7 @@ def _drawn(
     if legend and handles:
         style: dict[str, Any] = {"facecolor": GROUND, "edgecolor": RING, "labelcolor": "#e8edf4", "framealpha": 0.85, "fancybox": False}
         axes.legend(handles=handles, loc="upper right", fontsize=14 * scale, borderpad=0.6, handlelength=1.4, **style)
+    title = title.encode(errors="backslashreplace").decode()  # a file name that is not UTF-8
     if title:
         axes.text(0.015, 0.985, title, transform=axes.transAxes, color="#e8edf4", fontsize=16 * scale, va="top", ha="left")
     return _encoded(figure)

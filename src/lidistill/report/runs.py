@@ -126,7 +126,7 @@ def _rank(role: str) -> int:
 
 
 def _labels(folders: Sequence[RunFolder], experiments: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The role; with the folder's name, and if need be its path, where several share a role."""
+    """The role; with the folder's name, and if need be its path, where several share a role. What is not UTF-8 in them is escaped."""
     titles = [TITLES.get(str(experiment.get("role")), str(experiment.get("role", "other")).capitalize()) for experiment in experiments]
     titles = [writable(title) for title in titles]
     names = [writable(f"{title} ({folder.name})") for title, folder in zip(titles, folders, strict=True)]
