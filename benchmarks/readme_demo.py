@@ -31,10 +31,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where the demo was run; without it the picture stays as it is")
     arguments = parser.parse_args()
-    readme = ROOT / "README.md"
-    readme.write_text(BETWEEN.sub(lambda marks: marks[1] + block() + marks[2], readme.read_text(encoding="utf-8")), encoding="utf-8")
     if arguments.folder is not None:
         draw(RunFolder(arguments.folder / "distilled"))
+    readme = ROOT / "README.md"
+    readme.write_text(BETWEEN.sub(lambda marks: marks[1] + block() + marks[2], readme.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def block() -> str:
@@ -59,6 +59,8 @@ def block() -> str:
         f"it says nothing about other seeds. {results['minutes']:.1f} minutes with {where['threads']} threads of {where['device']}. "
         "Another machine may round otherwise, and end with other figures.",
     ]
+    if PICTURE.is_file():
+        lines += ["", f"![A simulated street from above: labelled objects and the distilled student's boxes]({PICTURE.relative_to(ROOT)})"]
     return "\n".join(lines)
 
 
