@@ -199,7 +199,17 @@ def test_a_database_under_another_name_is_refused(made_up, tmp_path):
         {"counts": lambda counts: counts - counts[0]},
         {"classes": lambda classes: ("Car",) * 3},
     ],
-    ids=str,
+    ids=[
+        "labels above",
+        "labels below",
+        "labels of text",
+        "boxes of NaN",
+        "boxes below zero",
+        "infinite points",
+        "complex points",
+        "no points",
+        "a class thrice",
+    ],
 )
 def test_a_database_of_what_no_object_has_is_refused(made_up, tmp_path, change):
     database = build_database(made_up)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lidistill.detectors.backbones import scatter_to_map
 from lidistill.detectors.base import Detector
 from lidistill.detectors.bev_detector import BevDetectorConfig
+from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.center_losses import code_loss, heatmap_loss, peak_costs
 from lidistill.detectors.encoders import SlotRows, decorated_points, moments, moments_behind
 from lidistill.detectors.head_losses import box_loss, direction_loss, focal_loss
@@ -105,8 +105,8 @@ REDUCTIONS: dict[str, tuple[Callable[..., object], tuple[Tensor, ...]]] = {
     "voxel_means": (lambda points: voxel_means(of_frames(points)), (draw(len(COPIES), 4),)),
     "moments": (lambda points: moments(slots(points), VOXELS), (draw(len(COPIES), 3),)),
     "moments_behind": (lambda points, weight: moments_behind(slots(points), weight, VOXELS), (draw(len(COPIES), 3), draw(4, 3))),
-    "scatter_to_map": (lambda rows: scatter_to_map(rows[torch.tensor([0, 1, 1, 0])], PILLARS, 2, 3, 3), (draw(2, 3),)),
-    "flattened": (lambda rows: flattened(rows[torch.tensor([0, 0, 1, 1])], SITES), (draw(2, 3),)),
+    "canvas": (lambda rows: Canvas(rows[torch.tensor([0, 1, 1, 0])], Sites(PILLARS, (1, 3, 3), 2)).dense(), (draw(2, 3),)),
+    "flattened": (lambda rows: flattened(rows[torch.tensor([0, 0, 1, 1])], SITES).dense(), (draw(2, 3),)),
     "focal_loss": (lambda logits: focal_loss(logits[torch.tensor([0, 1, 1, 0, 2, 2])], LABELS, 0.25, 2.0), (draw(3, 2),)),
     "box_loss": (lambda codes: box_loss(codes.repeat(2, 1), torch.zeros(6, 7).double(), 1 / 9, torch.ones(7).double()), (draw(3, 7),)),
     "direction_loss": (lambda logits: direction_loss(logits.repeat(2, 1), torch.tensor([0, 1, 1, 0, 0, 1])), (draw(3, 2),)),
