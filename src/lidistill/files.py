@@ -52,9 +52,9 @@ def make_folder(folder: str | Path) -> None:
         writable = os.access(folder, os.W_OK | os.X_OK)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{folder}: no folder can be made there ({reason}); choose another --out") from error
+        raise InputError(f"{folder}: no folder can be made there ({reason}); choose another one") from error
     if not writable:
-        raise InputError(f"{folder}: nothing can be written there; change its permissions, or choose another --out")
+        raise InputError(f"{folder}: nothing can be written there; change its permissions, or choose another folder")
 
 
 @contextmanager
