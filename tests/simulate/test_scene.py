@@ -23,7 +23,8 @@ def streets():
 
 def test_every_density_is_in_the_list():
     shares = {"crowding", "parked_share", "object_distance_m", "relief", "range_noise_m", "random_loss", "signal_loss"}
-    assert set(DENSITIES) == {field.name for field in fields(SimulatorSettings) if field.type == "float"} - shares
+    numbers = {"Density", "Share", "Reach", "Factor", "Noise"}
+    assert set(DENSITIES) == {field.name for field in fields(SimulatorSettings) if field.type in numbers} - shares
 
 
 def test_labelled_things_do_not_overlap(streets):
