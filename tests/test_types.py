@@ -90,7 +90,7 @@ def test_an_unknown_name_comes_with_the_nearest_known_one():
         ({"max_points_per_voxel": 0}, "max_points_per_voxel is 0; give 1 or more"),
         ({"max_voxels_train": -3}, "max_voxels_train is -3; give 1 or more"),
         ({"point_range": (0.0, 0.0, 0.0, 2.0, -1.0, 2.0)}, "the y range 0.0..-1.0 m is empty"),
-        ({"point_range": (0.0, 0.0, 0.0, 3000.0, 3000.0, 2.0)}, "3000 x 3000 x 2 voxels are too many"),
+        ({"point_range": (0.0, 0.0, 0.0, 4000.0, 4000.0, 2.0)}, "4000 x 4000 x 2 voxels are too many"),
         ({"point_range": (0.0, 0.0, 0.0, 2000.0, 2000.0, 200.0)}, "400,000,000 in all"),
         ({"max_voxels_eval": 0}, "max_voxels_eval is 0; give 1 or more"),
         ({"point_range": (0.0, 0.0, 0.0, float("inf"), 1.0, 1.0)}, "grid.point_range.3 is inf; give a finite number"),

@@ -21,8 +21,8 @@ from lidistill.errors import unknown_name as unknown_name
 from lidistill.settings import Cap, Length, Range
 from lidistill.settings import Settings as Settings
 
-# Twice the columns and four times the cells of the largest published grids (SECOND's and CenterPoint's, 2.3 million columns of 40 voxels).
-MOST_COLUMNS = 5_000_000
+# Four times the largest published grids: SECOND's and CenterPoint's have 2.3 million columns of 40 voxels.
+MOST_COLUMNS = 10_000_000
 MOST_VOXELS = 400_000_000
 
 

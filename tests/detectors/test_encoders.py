@@ -217,7 +217,7 @@ def test_a_layer_without_channels_is_refused():
 
 
 def test_empty_slots_are_counted_or_absent():
-    with pytest.raises(InputError, match="empty_slots is 'ignored'; use counted or absent"):
+    with pytest.raises(InputError, match="empty_slots is 'ignored'; use one of counted, absent"):
         PillarEncoderConfig(empty_slots="ignored")
 
 
