@@ -168,10 +168,8 @@ def test_a_newer_format_is_refused():
         Experiment.from_dict({"format": 9}, "file")
 
 
-def test_a_key_given_twice_is_refused_unless_both_agree():
-    with pytest.raises(InputError, match="training.steps is given twice, as '3' and '4'; give it once"):
-        supervised("pointpillars", data="simulated", overrides=["training.steps=3", "seed=1", "training.steps=4"])
-    assert supervised("pointpillars", data="simulated", overrides=["training.steps=3", "training.steps=3"]).training.steps == 3
+def test_of_a_key_given_twice_the_last_value_counts():
+    assert supervised("pointpillars", data="simulated", overrides=["training.steps=3", "seed=1", "training.steps=4"]).training.steps == 4
 
 
 def test_wrong_settings_are_refused_in_python_too():

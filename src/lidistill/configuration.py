@@ -50,12 +50,12 @@ def split_override(text: str) -> tuple[str, str]:
 
 
 def apply_overrides(content: dict[str, Any], texts: Sequence[str]) -> None:
-    """Set values of nested settings from texts `a.b=value`, in place. In a list of named settings the name is a part of the key."""
-    given: dict[str, str] = {}
+    """Set values of nested settings from texts `a.b=value`, in place and in turn: of a key given twice the last value counts.
+
+    In a list of named settings the name is a part of the key.
+    """
     for text in texts:
         key, value = split_override(text)
-        if given.setdefault(key, value) != value:
-            raise InputError(f"{key} is given twice, as {shown(given[key])} and {shown(value)}; give it once")
         _apply_override(content, key, value, f"override {shown(text)}")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lidistill.configuration import read_yaml, settings_from, split_override
+from lidistill.configuration import read_yaml, settings_from
 from lidistill.detectors.base import Compression, WidthRule
 from lidistill.experiment import Distillation, Experiment, check_labels, lesson
 from lidistill.external import ExternalMethod
@@ -76,13 +76,12 @@ class Comparison(Settings):
 
     def changed(self, *, teacher: str | Path | None, seeds: int | None, overrides: Sequence[str]) -> Comparison:
         """With another teacher (and its data), so many seeds, and more overrides; None and nothing keep the recipe's own."""
-        replaced = {split_override(text)[0] for text in overrides}
         return replace(
             self,
             start=self.start if teacher is None else str(teacher),
             data=self.data if teacher is None else None,
             seeds=self.seeds if seeds is None else first_seeds(seeds),
-            overrides=(*(old for old in self.overrides if split_override(old)[0] not in replaced), *overrides),
+            overrides=(*self.overrides, *overrides),
         )
 
 
