@@ -24,6 +24,8 @@ from lidistill.data.augment import Augmentation
 from lidistill.types import Frame
 
 SEED = 0
+# the time of commit ed3852e over mmdetection3d 1.4's for the same augmentation, both in one run, one thread of a Xeon with AMX
+OVER_MMDETECTION3D = {"PointPillars": 1.09, "SECOND with object noise": 1.21}
 RANGES = {"PointPillars": (0.0, -39.68, -3.0, 69.12, 39.68, 1.0), "SECOND with object noise": (0.0, -40.0, -3.0, 70.4, 40.0, 1.0)}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench_distilled_step import GOAL, LIMIT
 from bench_distilled_step import ratio as step_ratio
+from bench_pipeline import OVER_MMDETECTION3D
 from goals import Goal, row
 from passages import with_passages
 from recorded import DOCS, RESULTS, milliseconds, ratio_of, read, seconds, spread_of
@@ -141,6 +142,8 @@ def numbers() -> str:
         *pointdistiller_rows(),
         *kitti_rows(),
         *ops_rows(),
+        *voxel_rows(),
+        *pipeline_rows(),
         *sparse_rows(),
         *second_rows(),
         *itkd_rows(),
@@ -148,7 +151,7 @@ def numbers() -> str:
         "",
     ]
     places: dict[str, list[str]] = {}
-    for name in ("simulator", "pointdistiller", "kitti_metric", "ops", "sparse", "second_step", "itkd", "distilled_step"):
+    for name in ("simulator", "pointdistiller", "kitti_metric", "ops", "voxels", "pipeline", "sparse", "second_step", "itkd", "distilled_step"):
         places.setdefault(read(name)[1], []).append(f"`{name}.json`")
     lines += ["Where they were taken:", "", *(f"* {', '.join(names)}: {where}." for where, names in places.items()), ""]
     return "\n".join(lines)
@@ -205,6 +208,31 @@ def ops_rows() -> list[str]:
             max(suppression),
         ),
     ]
+
+
+def voxel_rows() -> list[str]:
+    rows = []
+    for title, found in read("voxels")[0].items():
+        if isinstance(found, dict) and "times" in found:
+            ratio = ratio_of(found["times"], "lidistill", "spconv")
+            what = f"hard voxels, {title} ({found['points']:,} points, {found['voxels']:,} voxels), one thread, over spconv's"
+            text = f"{spread_of(ratio)}; {found['times']['lidistill']['median_s'] * 1e3:.1f} ms"
+            rows.append(row(what, text, "voxels", Goal(1.0), ratio["ratio"]))
+    return rows
+
+
+def pipeline_rows() -> list[str]:
+    results = read("pipeline")[0]
+    rows = []
+    for title, over_peer in OVER_MMDETECTION3D.items():
+        ratio = ratio_of(results[title]["times"], "lidistill", "before")
+        estimate = ratio["ratio"] * over_peer
+        what = f"a training frame from a whole scan, objects pasted, {title}, over the code of commit {results['before']}"
+        text = f"{spread_of(ratio)}; {results[title]['times']['lidistill']['median_s'] * 1e3:.1f} ms"
+        rows.append(row(what, text, "pipeline"))
+        what = f"the same over mmdetection3d: an estimate, as that commit took {over_peer} of its time on another machine"
+        rows.append(row(what, f"about {estimate:.2f}", "pipeline", Goal(0.6), estimate))
+    return rows
 
 
 def sparse_rows() -> list[str]:
