@@ -111,6 +111,10 @@ def test_damaged_scores_are_named(copies, content):
         read_runs(copies[:1])
 
 
-def test_a_log_of_strange_lines_is_read_without_them(copies):
-    (copies[0] / "log.jsonl").write_text('{"step": 1, "kind": "train", "loss": 2.0}\n[1]\n3\n{"step": 2, "ki')
+def test_a_log_that_was_cut_off_is_read_up_to_there_and_a_strange_line_is_named(copies):
+    step = '{"step": 1, "kind": "train", "time_s": 0.5, "loss": 2.0}\n'
+    (copies[0] / "log.jsonl").write_text(step + '{"step": 2, "ki')
     assert len(read_runs(copies[:1])[0].log) == 1
+    (copies[0] / "log.jsonl").write_text(step + "[1]\n" + step)
+    with pytest.raises(InputError, match=r"log\.jsonl: line 2 holds no JSON object"):
+        read_runs(copies[:1])

@@ -108,6 +108,7 @@ def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str,
 def _last_batches(frames: TrainingFrames, training: TrainingSettings, seed: int, count: int, name: str, where: torch.device) -> Iterator[Batch]:
     """The last batches of the training once more, which follow from the seed: a resumed run sees those of an uninterrupted one."""
     end = training.total_steps(len(frames)) * training.accumulate
+    count = min(count, end)  # weights that were trained before have seen more batches than this training had
     with progress(f"settle BatchNorm of {name}", count) as advance:
         for done, keys in enumerate(StepBatches(len(frames), training.batch_size, seed, end - count, end), start=1):
             yield collate([frames[key] for key in keys]).to(where)

@@ -100,7 +100,7 @@ def read_runs(paths: Sequence[str | Path]) -> list[Run]:
                 conditions={key: value for key, value in content.items() if key not in ("values", "curves", "counts")},
                 scores=Scores.from_dict(content, str(folder.scores)) if folder.scores.is_file() else None,
                 cost=read_json(folder.profile) if folder.profile.is_file() else None,
-                log=[entry for entry in folder.read_log() if isinstance(entry, dict)],
+                log=folder.read_log(),
             )
         )
     _check_side_by_side(runs)
