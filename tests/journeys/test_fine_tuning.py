@@ -61,7 +61,7 @@ def test_its_folder_says_where_it_started_and_on_which_schedule(journey, tuned):
     content = tuned.read_experiment()
     assert content["role"] == "fine-tuned"
     assert content["initial_weights"]["run"] == str(journey.student)
-    assert len(content["initial_weights"]["digest"]) == 32
+    assert len(content["initial_weights"]["digest"]) == 64
     assert (content["training"]["steps"], content["training"]["learning_rate"], content["seed"]) == (10, 0.0005, 4)
     assert "distillation" not in content
     assert read_experiment(RunFolder(journey.student)).detector == read_experiment(tuned).detector

@@ -6,6 +6,8 @@ maps, detections, losses and gradients. Everything is compared in contiguous mem
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -56,6 +58,11 @@ HEAD_MAPS = {
     "openpcdet": {"class": "head.cls_preds", "box": "head.box_preds", "direction": "head.dir_cls_preds"},
     "mmdet3d": {"class": "eval.bbox_head.0.0", "box": "eval.bbox_head.1.0", "direction": "eval.bbox_head.2.0"},
 }
+
+
+# The norms that mmdetection3d stored are up to 2.7e-3 off those of double precision, its values up to 6.5 %: its network stretches rounding.
+GRADIENT_NORMS = {"openpcdet": 1e-3, "mmdet3d": 3e-3}
+GRADIENT_VALUES = {"openpcdet": 1e-2, "mmdet3d": 2e-2}
 
 
 @pytest.fixture(scope="module", params=sorted(NAMES))
@@ -158,7 +165,21 @@ def test_loss_parts_are_those_of_the_tool(case, part):
 
 def test_gradients_have_the_norms_of_the_tool(case):
     ours, theirs = gradient_norms(case, partial(our_key, rules=RULES[case.source]))
-    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+    np.testing.assert_allclose(ours, theirs, rtol=GRADIENT_NORMS[case.source])
+    assert np.isclose(ours, theirs, rtol=1e-3).mean() > 0.85
+
+
+def test_gradients_are_as_near_to_double_precision_as_those_of_the_tool(case):
+    key = partial(our_key, rules=RULES[case.source])
+    ours, theirs = gradient_norms(case, key)
+    wide = copy.deepcopy(case.detector).double()
+    wide.zero_grad()
+    voxels = replace(case.voxels, points=case.voxels.points.double())
+    torch.stack(list(wide.loss(wide(case.batch, voxels), case.batch).terms.values())).sum().backward()
+    exact, _ = gradient_norms(replace(case, detector=wide), key)
+    ours, theirs = (np.abs(np.array(norms) / exact - 1) for norms in (ours, theirs))
+    assert ours.max() <= max(1e-3, 1.5 * theirs.max())
+    assert np.median(ours) <= max(1e-4, 1.5 * np.median(theirs))
 
 
 def test_gradients_of_the_convolutions_agree_value_by_value(case):
@@ -171,7 +192,7 @@ def test_gradients_of_the_convolutions_agree_value_by_value(case):
             continue  # rows may stand in another order
         ours = parameters[own].grad.numpy().reshape(-1)[:: int(case.figures[f"grad.{key}:stride"])]
         expected = case.figures[f"grad.{key}:flat"]
-        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-2 * np.abs(expected).max())
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=GRADIENT_VALUES[case.source] * np.abs(expected).max())
         compared += 1
     assert compared >= 10
 
