@@ -1,7 +1,7 @@
 """Imported PointPillars against outputs of OpenPCDet and mmdetection3d on a real KITTI frame.
 
 Both tools ran with weights made by a formula; we write these weights as the tool would save them, import the file, and have to find the same voxels,
-maps, detections, losses and gradients. Everything is compared in contiguous memory format, in which both tools ran.
+maps, detections, losses and gradients. Ours runs in its default memory format.
 """
 
 from __future__ import annotations
