@@ -28,7 +28,7 @@ class ExternalMethod(Settings):
 
     name: Text
     source: Text  # as SOURCE
-    settings: dict[str, Any]  # plain values; what is left out is at the class's default
+    settings: dict[Text, Any]  # plain values; what is left out is at the class's default
 
     @staticmethod
     def of(settings: MethodConfig) -> ExternalMethod:

@@ -138,6 +138,11 @@ def test_points_of_many_pieces_and_frames_agree_with_the_slow_twin(monkeypatch):
     assert_equals_twin(points, torch.arange(1000) % 3, 3, GRID, True)
 
 
+def test_points_beyond_all_numbers_of_cells_are_outside():
+    points = torch.tensor([[3e38, 0, 0, 1], [-3e38, 0, 0, 1], [0.1, 0.1, 0.1, 1]])
+    assert len(voxelise(points, torch.zeros(3, dtype=torch.int64), 1, GRID, True).coords) == 1
+
+
 def test_cells_and_rows_that_do_not_fit_side_by_side_are_told():
     grid = VoxelGrid((-100, -100, -5, 100, 100, 5), (0.1, 0.1, 0.1), 5, 1000, 1000)
     assert voxel_runs.packing_fits(2**33 - 1, 2, grid)

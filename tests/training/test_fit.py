@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from lidistill.run_folder import RunFolder
-from lidistill.training.fit import fit, saved_step
+from lidistill.training.fit import fit
 from lidistill.training.objective import Supervised
+from lidistill.training.resumption import saved_step
 from lidistill.training.settings import TrainingSettings
 from lidistill.types import InputError
 from tests.training.conftest import TinyDetector, TinyFrames
@@ -110,7 +111,7 @@ def test_another_learning_rate_is_taken_up_from_the_saved_step(tmp_path):
 
         with pytest.raises(BaseException):  # noqa: B017
             run(folder, frames=Stop())
-        step = saved_step(RunFolder(folder))
+        step = saved_step(RunFolder(folder).resume)
         assert 0 < step < SETTINGS.steps
         state = run(folder, replace(SETTINGS, learning_rate=factor * SETTINGS.learning_rate), resume=True)
         assert same(whole, state) is (name == "same")

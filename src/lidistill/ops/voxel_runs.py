@@ -64,7 +64,8 @@ def _cells(points: np.ndarray, batch_index: np.ndarray, batch_size: int, grid: V
             number += batch_index[piece]
         for axis in (2, 1, 0):
             cell = part[:, axis].astype(np.float32, copy=False) - np.float32(grid.point_range[axis])
-            cell /= np.float32(grid.voxel_size[axis])
+            with np.errstate(over="ignore"):  # so far out that it is infinitely many cells away
+                cell /= np.float32(grid.voxel_size[axis])
             inside &= cell >= 0
             inside &= cell < grid.shape[axis]
             if grid.shape[axis] > 1:
