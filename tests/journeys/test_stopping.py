@@ -158,7 +158,7 @@ def test_a_distillation_stops_at_a_step_and_a_second_signal_stops_at_once(journe
     for signum in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):  # both are there before the step can end
         os.kill(twice.process.pid, signum)
     said = twice.end()
-    assert twice.process.returncode == 143, said
+    assert twice.process.returncode in (130, 143), said  # whichever the process hears second
     assert "lidistill: stopping after this step; a second signal stops at once\n\nlidistill: stopped at once\n" in said
     assert "Traceback" not in said
     assert not twice.lingering
