@@ -10,6 +10,8 @@ import pytest
 
 from tests.hostile import spoil
 
+pytestmark = pytest.mark.battery
+
 WORDS = ("nan", "-inf", "1e400", "x", "", "0x10", "١", "1,5", "--", "1e39", "-0", "9" * 400, "Car", "\u200b", "\x00")
 
 

@@ -11,6 +11,8 @@ import torch
 
 from tests.hostile import spoil
 
+pytestmark = pytest.mark.battery
+
 READERS: dict[str, tuple[str, ...]] = {
     "experiment.yaml": ("evaluate", "RUN"),
     "checkpoint.pt": ("evaluate", "RUN"),

@@ -60,7 +60,6 @@ CASES: list[tuple[str, ...]] = [
     ("evaluate", "--predictions", RESULTS),
     ("evaluate", "--predictions", "nowhere", "--data", KITTI),
     ("evaluate", "--predictions", RESULTS, "--data", "kitti:/nowhere"),
-    ("evaluate", "--predictions", RESULTS, "--data", KITTI),
     ("predict", RUN, "nowhere", "--out", NEW),
     ("predict", "nowhere", "nowhere", "--out", NEW),
     ("predict", RUN, RESULTS, "--out", NEW),

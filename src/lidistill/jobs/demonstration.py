@@ -14,7 +14,7 @@ from lidistill.data.simulated_folder import MANIFEST
 from lidistill.experiment import Experiment
 from lidistill.files import claimed
 from lidistill.jobs.reporting import report
-from lidistill.jobs.runs import read_experiment
+from lidistill.jobs.runs import pick_device, read_experiment
 from lidistill.jobs.setup import distilled, plain_student, supervised
 from lidistill.jobs.training import train
 from lidistill.progress import Whole
@@ -39,6 +39,7 @@ def demo(out: str | Path, *, seed: int = 0, overrides: Sequence[str] = (), anew:
     Finished stages are kept, an interrupted one goes on: run it again and it ends where an uninterrupted demo would have. A demo of other settings is
     refused; with `anew` it is removed first.
     """
+    pick_device(device)
     with claimed(out):
         return _demo(Path(out), seed, overrides, anew, device)
 
