@@ -96,9 +96,8 @@ def lidistill() -> Iterator[Command]:
         print(json.dumps({"words": texts, "seconds": seconds, "mebibytes": 2 * MEBIBYTES}), file=server.stdin, flush=True)
         return Ended(texts, **json.loads(server.stdout.readline()))
 
-    yield run
-    server.stdin.close()
-    server.wait(timeout=60)
+    with server:  # closes both pipes, and the server ends with its input
+        yield run
 
 
 @dataclass(frozen=True)

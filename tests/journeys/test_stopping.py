@@ -21,6 +21,7 @@ from tests.journeys.conftest import TINY
 
 PATIENCE_S = 240
 MOMENT_S = 3
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # as the tests themselves run: sums of several threads round otherwise
 LONG = ["training.steps=100000", "training.save_every=100000", "training.log_every=1"]
 
 
@@ -32,7 +33,7 @@ class Command:
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "lidistill.cli", *map(str, words)],
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env=ONE_THREAD,
                 cwd=folder,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -98,6 +99,10 @@ def training_words(journey, out: Path, *overrides: str) -> list[str]:
     return ["train", str(journey.teacher), "--compression", "4", "--out", str(out), "--device", "cpu", *overrides]
 
 
+def finish(words: list[str]) -> None:
+    subprocess.run([sys.executable, "-m", "lidistill.cli", *words, "--resume"], env=ONE_THREAD, capture_output=True, check=True)
+
+
 def steps_logged(folder: RunFolder) -> int:
     return len(folder.read_log())
 
@@ -118,7 +123,7 @@ def test_a_training_saves_and_says_how_to_go_on_and_ends_with_the_same_weights(j
     assert "Traceback" not in said
     assert not cut.checkpoint.exists()
 
-    assert subprocess.run([sys.executable, "-m", "lidistill.cli", *words, "--resume"], capture_output=True, check=True)
+    finish(words)
     experiment = jobs.plain_student(str(journey.teacher), compression=4, overrides=overrides)
     jobs.train(experiment, tmp_path / "whole", device="cpu")
     whole, resumed = read_weights(RunFolder(tmp_path / "whole").checkpoint), read_weights(cut.checkpoint)
@@ -139,7 +144,7 @@ def test_a_signal_before_the_first_step_and_another_while_the_run_is_scored(jour
     said = second.stop(signal.SIGTERM)
     assert second.process.returncode == 143, said
     assert "run: stopped after the last step, before the run was scored; go on with" in said
-    assert subprocess.run([sys.executable, "-m", "lidistill.cli", *words, "--resume"], capture_output=True, check=True)
+    finish(words)
     assert run.scores.is_file()
 
 
