@@ -35,7 +35,7 @@ def from_named(content: Any, kind: str, table: Mapping[str, type[T]], where: str
         raise InputError(f"{where}: give the {kind} as a mapping with the key 'name', one of {', '.join(sorted(table))}")
     name = content["name"]
     if not isinstance(name, str) or name not in table:
-        raise unknown_name(kind, name, table)
+        raise InputError(f"{where}: {unknown_name(kind, name, table)}")
     return settings_from(table[name], {key: value for key, value in content.items() if key != "name"}, where)
 
 

@@ -22,7 +22,7 @@ from lidistill.detectors.base import DetectorConfig
 from lidistill.distillation import METHODS
 from lidistill.distillation.base import MethodConfig
 from lidistill.distillation.initialisation import RANDOM, Start
-from lidistill.errors import shown
+from lidistill.errors import shown, unknown_name
 from lidistill.external import ExternalMethod, settings_class
 from lidistill.settings import Number, Seed, Settings, Share, Text
 from lidistill.training.settings import TrainingSettings
@@ -194,4 +194,6 @@ def method_settings(name: str) -> MethodConfig:
     if {"+", ","} & set(name):
         names = ", ".join(part.strip() for part in name.replace("+", ",").split(",") if part.strip())
         raise InputError(f"{name!r} is not one method; list them one by one: [{names}]")
-    return from_named({"name": name}, "method", METHODS, "method")
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    return METHODS[name]()

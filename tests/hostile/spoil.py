@@ -81,9 +81,15 @@ def huge(path: Path, draws: random.Random) -> None:
         file.truncate(20 * 10**9)
 
 
-BYTES: tuple[Spoil, ...] = (cut, emptied, flipped, overwritten, noise, zeros)
+BYTES: tuple[Spoil, ...] = (cut, emptied, flipped, overwritten, noise, zeros, sixteen_bit)
 PLACES: tuple[Spoil, ...] = (pipe, folder, loop, endless, missing, huge)
-ANY: tuple[Spoil, ...] = (*BYTES, sixteen_bit, *PLACES)
+ANY: tuple[Spoil, ...] = (*BYTES, *PLACES)
+
+
+def named(value: object) -> str:
+    """What a test calls a way to spoil."""
+    return getattr(value, "__name__", str(value))
+
 
 # Texts in place of a settings file.
 YAML = {

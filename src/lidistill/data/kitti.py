@@ -20,6 +20,7 @@ import torch
 from lidistill.data.camera_view import rows_in_view
 from lidistill.data.loading import DataSettings, FrameSource, parse_list
 from lidistill.data.points import read_bin
+from lidistill.errors import shown
 from lidistill.ops import camera
 from lidistill.ops.kitti_text import KITTI_NAMES, read_objects
 from lidistill.reading import MissingFile, is_folder, opened, read_text
@@ -27,6 +28,7 @@ from lidistill.settings import Names, Text
 from lidistill.types import Boxes, CameraCalibration, CameraObjects, DatasetSpec, Frame, FrameMeta, InputError
 
 ALL_FRAMES = "all"  # in place of a list: every file of the velodyne folder
+LONGEST_ID = 200  # bytes of a frame's id: files are named by it, with endings
 ASSUMED_IMAGE_SIZE = (1242, 375)  # width and height of most recordings; taken where there is no image
 
 POINT_RANGE = (0.0, -39.68, -3.0, 69.12, 39.68, 1.0)  # metres; of the public toolboxes' three-class PointPillars
@@ -100,13 +102,16 @@ class KittiData(DataSettings):
             return every_id(folder)
         path = root / name
         try:
-            return parse_list(read_text(path, "write one frame id a line"))
+            ids = parse_list(read_text(path, "write one frame id a line"))
         except MissingFile:
             key = f"{split}_split" if split in ("train", "val") else "train_split"
             raise InputError(
                 f"{path}: no list of frames for the split {split!r}; put the ids there, one a line (the usual 3712/3769 lists come with the public "
                 f"KITTI toolboxes), or set data.{key}=all to use every frame of {folder.name}/velodyne"
             ) from None
+        if not ids:
+            raise InputError(f"{path}: lists no frame; write one frame id a line")
+        return ids
 
 
 class KittiFrames(FrameSource):
@@ -192,9 +197,9 @@ def _checked_ids(ids: Sequence[str], folder: str | Path) -> tuple[str, ...]:
     """Ids that can be file names, each once: results are later written under them."""
     seen: set[str] = set()
     for frame_id in ids:
-        if frame_id in seen or Path(frame_id).name != frame_id:
+        if frame_id in seen or Path(frame_id).name != frame_id or len(frame_id.encode(errors="surrogateescape")) > LONGEST_ID:
             fault = "listed twice" if frame_id in seen else "no file name"
-            raise InputError(f"{folder}: the frame id {frame_id!r} is {fault}; correct the list of the split")
+            raise InputError(f"{folder}: the frame id {shown(frame_id)} is {fault}; correct the list of the split")
         seen.add(frame_id)
     return tuple(ids)
 
