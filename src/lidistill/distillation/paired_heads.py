@@ -79,7 +79,7 @@ def pair_differences(teacher: DetectorOutput, student: DetectorOutput, pairs: Pr
     """
     heads = paired_heads(teacher, student, how.method, f"teach by features alone with {how.method}.logit_weight=0")
     by_teacher = torch.arange(len(pairs), device=pairs.rows.device) < num_taught
-    total = torch.zeros(len(pairs), dtype=torch.float32, device=pairs.rows.device)
+    total = as_full(next(iter(heads[0][1].maps.values()))).new_zeros(len(pairs))
     for index, (taught, learnt) in enumerate(heads):
         chosen = (pairs.heads == index).nonzero()[:, 0]
         if taught.kind == "anchor":

@@ -46,6 +46,7 @@ from lidistill.distillation.moments import moments
 from lidistill.distillation.paired_heads import HeadComparison, pair_differences
 from lidistill.distillation.parts import full_precision, same_grid
 from lidistill.distillation.proposals import Proposals, ProposalSettings, find_proposals
+from lidistill.ops.precision import as_full
 from lidistill.ops.roi import RoiReading, regions_in_cells, roi_reading
 from lidistill.settings import CountOrNone, NonNegative, Number, Share, Side, Softness, Text, Whole
 from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses
@@ -132,7 +133,7 @@ class Rdd(DistillationMethod):
             share, disparity = mask.mean(), disparities.mean()
         self._watch(len(pairs), float(share), float(disparity))
         weights = {"feature": config.feature_weight, "logit": config.logit_weight}
-        terms = {f"{config.name}/{part}": (config.weight * weights[part] * values[part]).float() for part in parts}
+        terms = {f"{config.name}/{part}": as_full(config.weight * weights[part] * values[part]) for part in parts}
         logs = {"pairs": share.new_tensor(float(len(pairs))), "selected_share": share, "disparity": disparity}
         return Losses(terms, {f"{config.name}/{name}": value.float() for name, value in logs.items()})
 

@@ -94,7 +94,8 @@ def matched_pairs(learnt: Proposals, taught: Proposals, num_frames: int, min_ove
 def said_at(output: DetectorOutput, places: Proposals) -> tuple[Tensor, Tensor]:
     """Boxes (P, 7) and scores (P,) of the network at `places` of its own, with their gradient; they belong to the graph even where there are none."""
     values = torch.cat([head.maps[name].reshape(-1)[:1] for head in output.heads for name in OBJECT_MAPS[head.kind] if name in head.maps])
-    boxes = as_full(values).sum() * 0 + places.boxes.new_zeros((len(places), BOX_SIZE))
+    nothing = as_full(values).sum() * 0  # that belongs to the graph
+    boxes = nothing + places.boxes.new_zeros((len(places), BOX_SIZE), dtype=nothing.dtype)
     scores = boxes[:, 0]
     for index, head in enumerate(output.heads):
         chosen = (places.heads == index).nonzero()[:, 0]
