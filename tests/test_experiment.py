@@ -115,6 +115,12 @@ def test_a_wrong_override_names_the_key(teacher, override, message):
         distilled(teacher, compression=4, methods=["pointdistiller"], overrides=[override])
 
 
+@pytest.mark.parametrize("override", ["distillation.minimum_score=0", "methods.logits.weight=2"])
+def test_a_setting_of_a_lesson_is_refused_where_nobody_teaches(override):
+    with pytest.raises(InputError, match=f"{override}.*this run has no teacher; give it to `lidistill distill`"):
+        supervised("pointpillars", data="simulated", overrides=[override])
+
+
 def test_a_grid_that_the_strides_do_not_divide_is_refused_with_a_remedy():
     with pytest.raises(InputError, match="grid"):
         supervised("pointpillars", data="simulated", overrides=["detector.grid.point_range=[0,-25.6,-3,50.88,25.6,1]"])
