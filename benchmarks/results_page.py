@@ -33,6 +33,7 @@ FIGURES = (
     "pipeline",
     "sparse",
     "processor",
+    "norms",
     "second_step",
     "itkd",
     "rdd",
@@ -161,6 +162,7 @@ def numbers() -> str:
         *pipeline_rows(),
         *sparse_rows(),
         *processor_rows(),
+        *norm_rows(),
         *second_rows(),
         *itkd_rows(),
         *rdd_rows(),
@@ -278,6 +280,16 @@ def processor_rows() -> list[str]:
         estimate, asked = found["estimated_ratio_to_mmdetection3d"], OVER_PEER.get(f"{detector} {work}")
         what = "the same over mmdetection3d: an estimate from that commit's ratio to it on another machine"
         rows.append(row(what, f"about {estimate:.2f}", "processor", *(() if asked is None else (Goal(asked), estimate))))
+    return rows
+
+
+def norm_rows() -> list[str]:
+    rows = []
+    for title, found in read("norms")[0].items():
+        if isinstance(found, dict):
+            ratio = ratio_of(found["times"], "exact statistics")
+            what = f"PointPillars' training step with exact BatchNorm statistics, {title}, one thread, over the same with torch's layers"
+            rows.append(row(what, spread_of(ratio), "norms", Goal(1.03), ratio["ratio"]))
     return rows
 
 
