@@ -128,7 +128,8 @@ class Experiment(Settings):
         of_lesson = [text for text in overrides if text.startswith(("distillation.", "methods."))]
         if of_lesson and self.distillation is None:
             raise InputError(
-                f"override {shown(of_lesson[0])}: this run has no teacher; give it to `lidistill distill`, or to a row of a recipe for `lidistill compare`"
+                f"override {shown(of_lesson[0])}: this run has no teacher; give it to `lidistill distill`, "
+                "or to a row of a recipe for `lidistill compare`"
             )
         content = self.to_dict()
         apply_overrides(content, overrides)
