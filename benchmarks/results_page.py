@@ -274,8 +274,9 @@ def processor_rows() -> list[str]:
     rows = []
     for title, found in read("processor")[0]["against"].items():
         detector, _, work = title.split(" ", 2)
-        ratio, now, floor = found["ratio"], found["now_ms"]["median"], found["floor_ms"]["median"]
-        text = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}); {now:.0f} ms, of which dense 3 × 3 convolutions {floor:.0f}"
+        ratio = {"ratio": found["ratio"]["median"], "ratio_low": found["ratio"]["low"], "ratio_high": found["ratio"]["high"]}
+        now, floor = found["now_ms"]["median"], found["floor_ms"]["median"]
+        text = f"{spread_of(ratio)}; {now:.0f} ms, of which dense 3 × 3 convolutions {floor:.0f}"
         rows.append(row(f"{detector}, {work}, one frame, one thread, over the code of commit ed3852e", text, "processor"))
         estimate, asked = found["estimated_ratio_to_mmdetection3d"], OVER_PEER.get(f"{detector} {work}")
         what = "the same over mmdetection3d: an estimate from that commit's ratio to it on another machine"

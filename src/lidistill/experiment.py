@@ -30,6 +30,7 @@ from lidistill.training.teacher_cache import CachePrecision, check_batch_free, c
 from lidistill.types import DatasetSpec, InputError
 
 FORMAT = 1
+OF_LESSON = ("methods.", "distillation.")  # how overrides begin that set what and how a teacher teaches
 Lesson = MethodConfig | ExternalMethod
 
 
@@ -125,7 +126,7 @@ class Experiment(Settings):
         """With `a.b=value` texts applied; the values are read as YAML."""
         if not overrides:
             return self
-        of_lesson = [text for text in overrides if text.startswith(("distillation.", "methods."))]
+        of_lesson = [text for text in overrides if text.startswith(OF_LESSON)]
         if of_lesson and self.distillation is None:
             raise InputError(
                 f"override {shown(of_lesson[0])}: this run has no teacher; give it to `lidistill distill`, "

@@ -21,6 +21,7 @@ from lidistill.types import Batch, Voxels
 from tests.detectors.small import batch_of, random_voxels, scene, small_config
 from tests.detectors.test_centerpoint import FORMS
 from tests.detectors.test_second import small_config as small_second
+from tests.reference.slopes import slope_along
 
 STEP = 1e-7  # so small that hardly any value passes the bend of a ReLU or loses a maximum on the way
 DETECTORS: dict[str, BevDetectorConfig] = {
@@ -70,12 +71,7 @@ def test_the_gradient_of_every_part_is_that_of_finite_differences(name, layout):
         parameters = list(part.parameters())
         drawn = [torch.randn(parameter.shape, generator=draw, dtype=torch.float64) for parameter in parameters]
         directions = [values / values.norm() for values in drawn]
-        ends = []
-        for step in (STEP, -2 * STEP, STEP):  # back at the start in the end
-            torch._foreach_add_([parameter.data for parameter in parameters], directions, alpha=step)
-            with torch.no_grad():
-                ends.append(loss().item())
-        found = (ends[0] - ends[1]) / (2 * STEP)
+        found = slope_along(directions, parameters, loss, STEP)
         stated = sum((parameter.grad * direction).sum().item() for parameter, direction in zip(parameters, directions, strict=True))
         assert stated == pytest.approx(found, rel=1e-5, abs=1e-7 * abs(total.item()))
 

@@ -14,22 +14,26 @@ from lidistill.distillation.proposals import find_proposals
 from lidistill.types import DetectorOutput
 from tests.distillation import fakes
 from tests.distillation.test_contract import build, each_method_and_kind
+from tests.reference.slopes import slope_along
 
 STEP = 1e-6  # so small that hardly any value passes the bend of a ReLU or changes places with another on the way
 
 
-Leaves = dict[str, Tensor]
+def row_axis(values: Tensor) -> int:
+    """Of a set (N, C) the first, of a map (B, C, H, W) the third."""
+    return 2 if values.dim() == 4 else 0
 
 
-def halved(output: DetectorOutput) -> Leaves:
+def halved(output: DetectorOutput) -> dict[str, Tensor]:
     """Every second row of each set, and of the cells of each map, in double precision."""
-    return {
-        name: values.detach().double()[(slice(None),) * (values.dim() - 2 if values.dim() == 4 else 0) + (slice(None, None, 2),)]
-        for name, values in fakes.tensors(output).items()
-    }
+    found = {}
+    for name, values in fakes.tensors(output).items():
+        axis = row_axis(values)
+        found[name] = values.double().index_select(axis, torch.arange(0, values.shape[axis], 2))
+    return found
 
 
-def tied(output: DetectorOutput, leaves: Leaves) -> DetectorOutput:
+def tied(output: DetectorOutput, leaves: dict[str, Tensor]) -> DetectorOutput:
     """The output with each of these rows in its own place and in that of the next row, so that copies move together."""
     taps = {name: replace(tap, features=_doubled(leaves[f"tap {name}"], tap.features)) for name, tap in output.taps.items()}
     heads = [
@@ -40,7 +44,7 @@ def tied(output: DetectorOutput, leaves: Leaves) -> DetectorOutput:
 
 
 def _doubled(leaf: Tensor, like: Tensor) -> Tensor:
-    axis = 2 if like.dim() == 4 else 0
+    axis = row_axis(like)
     return leaf.index_select(axis, torch.arange(like.shape[axis]) // 2)
 
 
@@ -107,11 +111,6 @@ def test_the_gradient_is_that_of_finite_differences(config, kind, monkeypatch):
     for name, leaf in leaves.items():
         direction = torch.randn(leaf.shape, generator=draw, dtype=torch.float64)
         direction /= direction.norm()
-        ends = []
-        with torch.no_grad():
-            for step in (STEP, -2 * STEP, STEP):  # back at the start in the end
-                leaf.add_(direction, alpha=step)
-                ends.append(loss().item())
-        found = (ends[0] - ends[1]) / (2 * STEP)
+        found = slope_along([direction], [leaf], loss, STEP)
         stated = 0.0 if leaf.grad is None else (leaf.grad * direction).sum().item()
         assert stated == pytest.approx(found, rel=1e-5, abs=1e-7 * abs(total.item())), name

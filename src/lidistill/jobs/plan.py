@@ -11,7 +11,7 @@ from pydantic import Field
 
 from lidistill.configuration import read_yaml, settings_from
 from lidistill.detectors.base import Compression, WidthRule
-from lidistill.experiment import Distillation, Experiment, check_labels, lesson
+from lidistill.experiment import OF_LESSON, Distillation, Experiment, check_labels, lesson
 from lidistill.external import ExternalMethod
 from lidistill.jobs.cells import Cell
 from lidistill.jobs.lessons import NO_METHOD, check_pairing, method_names
@@ -36,7 +36,7 @@ class Row(Settings):
         if not self.name or set(self.name) & set("/\\ "):
             raise InputError(f"row name {self.name!r}: it names a folder, so leave out spaces and slashes")
         for override in self.overrides:
-            if not override.startswith(("methods.", "distillation.")) or override.startswith("distillation.teacher="):
+            if not override.startswith(OF_LESSON) or override.startswith("distillation.teacher="):
                 raise InputError(f"row {self.name}: {override!r} would change more than the lesson; set it for all rows instead")
         if self.name == PLAIN and (self.methods or self.overrides):
             raise InputError(f"row {PLAIN} is the plain student, which takes no lesson; give the row another name")
