@@ -1,6 +1,6 @@
 # Two commands do everything on a bare machine with Python and make:
 #   make demo   sets up what is missing, then the main job on the simulator
-#   make test   sets up what is missing, then all tests
+#   make test   sets up what is missing, then the tests, without the longer half of the hostile input (pytest tests/hostile -m battery)
 # `make setup` sets up alone; `. .venv/bin/activate` then puts `lidistill` on a shell's path.
 PYTHON ?= python3
 VENV := .venv
