@@ -38,7 +38,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 catalogue: $(STAMP)
-	$(BIN)/python -m lidistill.jobs.methods
+	$(BIN)/python -m lidistill.jobs.method_catalogue
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

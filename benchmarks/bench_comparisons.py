@@ -2,7 +2,9 @@
 
 Finished students in `--runs` are kept, interrupted ones go on. The students of all recipes learn from one teacher.
 
-    python benchmarks/bench_comparisons.py methods pointdistiller-parts [--teacher runs/teacher] [--seeds 3] [--publish] [training.steps=400]
+    python benchmarks/bench_comparisons.py methods pointdistiller-parts [--teacher runs/teacher] [--seeds 3] \
+        [--publish] \
+        [training.steps=400]
 """
 
 from __future__ import annotations
@@ -23,8 +25,15 @@ RESULTS = ROOT / "docs" / "results"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipes", nargs="+", help="names of files in recipes/, without .yaml; then dotted overrides of every student")
-    parser.add_argument("--teacher", type=Path, default=Path("runs/teacher"), help="trained from the demo's settings where it is not there yet")
+    parser.add_argument(
+        "recipes", nargs="+", help="names of files in recipes/, without .yaml; then dotted overrides of every student"
+    )
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        default=Path("runs/teacher"),
+        help="trained from the demo's settings where it is not there yet",
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=1)
@@ -35,14 +44,22 @@ def main() -> None:
     if arguments.processes > 1:
         torch.set_num_threads(1)
     if not RunFolder(arguments.teacher).scores.is_file():
-        jobs.train(jobs.supervised("pointpillars", data="simulated", overrides=["training.steps=1200"]), arguments.teacher, resume=True)
+        jobs.train(
+            jobs.supervised("pointpillars", data="simulated", overrides=["training.steps=1200"]),
+            arguments.teacher,
+            resume=True,
+        )
     for name in names:
-        plan = Comparison.read(ROOT / "recipes" / f"{name}.yaml").changed(teacher=arguments.teacher, seeds=arguments.seeds, overrides=overrides)
+        plan = Comparison.read(ROOT / "recipes" / f"{name}.yaml").changed(
+            teacher=arguments.teacher, seeds=arguments.seeds, overrides=overrides
+        )
         table = compare(plan, arguments.runs / name, processes=arguments.processes)
         print(table.read_text(encoding="utf-8"))
         if arguments.publish:
             for path in (table, table.with_suffix(".json")):
-                write_text(RESULTS / f"comparison_{name.replace('-', '_')}{path.suffix}", path.read_text(encoding="utf-8"))
+                write_text(
+                    RESULTS / f"comparison_{name.replace('-', '_')}{path.suffix}", path.read_text(encoding="utf-8")
+                )
 
 
 if __name__ == "__main__":

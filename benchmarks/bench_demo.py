@@ -1,8 +1,10 @@
-"""Run the demo where it has not been run, and record its table: how long it took, and what distillation brought, with its interval.
+"""Run the demo where it has not been run, and record its table: how long it took, and what distillation brought, with
+its interval.
 
     python benchmarks/bench_demo.py [--folder runs/demo] [--seed 0] [--out docs/results/demo.json]
 
-The time from nothing to the report is read off the files: from the simulator's manifest, written first, to the page, written last.
+The time from nothing to the report is read off the files: from the simulator's manifest, written first, to the page,
+written last.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from pathlib import Path
 from measure import record
 
 from lidistill import jobs
+from lidistill.datasets.kitti.matches import FrameMatches
 from lidistill.evaluation.intervals import paired_bootstrap
-from lidistill.evaluation.kitti_matches import FrameMatches
 from lidistill.run_folder import RunFolder, read_json
 
 RESAMPLES = 1000
@@ -35,21 +37,51 @@ def main() -> None:
     for name in ("teacher", "plain", "distilled"):
         folder = RunFolder(arguments.folder / name)
         scores, cost = read_json(folder.scores), read_json(folder.profile)
-        kept = {key: value for key, value in scores["values"].items() if key.startswith(("strict/3d", "strict/bev")) and "/R40/" in key}
+        kept = {
+            key: value
+            for key, value in scores["values"].items()
+            if key.startswith(("strict/3d", "strict/bev")) and "/R40/" in key
+        }
         described = {
-            key: scores[key] for key in ("dataset", "simulated", "split", "frames", "protocol", "overlap", "main", "seed", "commit", "device")
+            key: scores[key]
+            for key in (
+                "dataset",
+                "simulated",
+                "split",
+                "frames",
+                "protocol",
+                "overlap",
+                "main",
+                "seed",
+                "commit",
+                "device",
+            )
         }
         trained_s = folder.read_log()[-1]["time_s"]
         rows[name] = {**described, "parameters": cost["parameters"], "macs": cost["macs"], "trained_s": trained_s}
         rows[name]["values"] = kept
-        print(f"{name:10s} {scores['main']} {scores['values'][scores['main']]:.1f}  {cost['parameters']:,} parameters  trained in {trained_s:.0f} s")
-    plain, distilled = (FrameMatches.load(RunFolder(arguments.folder / name).matches) for name in ("plain", "distilled"))
+        print(
+            f"{name:10s} {scores['main']} {scores['values'][scores['main']]:.1f}  {cost['parameters']:,} parameters  "
+            f"trained in {trained_s:.0f} s"
+        )
+    plain, distilled = (
+        FrameMatches.load(RunFolder(arguments.folder / name).matches) for name in ("plain", "distilled")
+    )
     gain = paired_bootstrap(plain, distilled, resamples=RESAMPLES)
-    print(f"gain {gain.value:+.1f}, 95% interval {gain.low:+.1f} to {gain.high:+.1f}; {minutes:.1f} minutes from nothing to the report")
+    print(
+        f"gain {gain.value:+.1f}, 95% interval {gain.low:+.1f} to {gain.high:+.1f}; {minutes:.1f} minutes from "
+        "nothing to the report"
+    )
     if arguments.out:
         interval = {"gain": gain.value, "low": gain.low, "high": gain.high, "resamples": RESAMPLES, "level": gain.level}
         timing = read_json(arguments.folder / "report" / "timing.json")
-        content = {"simulated": True, "minutes": round(minutes, 2), "gain of distilled over plain": interval, "runs": rows, "timing": timing}
+        content = {
+            "simulated": True,
+            "minutes": round(minutes, 2),
+            "gain of distilled over plain": interval,
+            "runs": rows,
+            "timing": timing,
+        }
         record(arguments.out, "demo", content)
 
 

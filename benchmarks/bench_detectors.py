@@ -1,8 +1,10 @@
-"""Each detector on the simulator: teacher, plain 4x student and distilled 4x student after a short training, with the curve of their scores.
+"""Each detector on the simulator: teacher, plain 4x student and distilled 4x student after a short training, with the
+curve of their scores.
 
 Finished runs in `--runs` are kept, interrupted ones go on. About a quarter of an hour a detector on one processor core.
 
-    python benchmarks/bench_detectors.py [--detectors second ...] [--runs runs/detectors] [--out docs/results/detectors.json]
+    python benchmarks/bench_detectors.py [--detectors second ...] [--runs runs/detectors] \
+        [--out docs/results/detectors.json]
 """
 
 from __future__ import annotations
@@ -24,7 +26,11 @@ from lidistill.run_folder import RunFolder, read_json
 DETECTORS = ("second", "centerpoint-pillar", "centerpoint-voxel")
 LESSON = "pointdistiller+logits"
 # A simulated frame has a quarter of the pillars of a KITTI frame: fewer graphs with fewer edges.
-ROW = Row(LESSON, ("pointdistiller", "logits"), ("methods.pointdistiller.num_queries=300", "methods.pointdistiller.num_neighbours=32"))
+ROW = Row(
+    LESSON,
+    ("pointdistiller", "logits"),
+    ("methods.pointdistiller.num_queries=300", "methods.pointdistiller.num_neighbours=32"),
+)
 
 
 def main() -> None:
@@ -35,7 +41,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    overrides = (f"training.steps={arguments.steps}", f"training.validate_every={arguments.steps // 4}", "training.workers=0")
+    overrides = (
+        f"training.steps={arguments.steps}",
+        f"training.validate_every={arguments.steps // 4}",
+        "training.workers=0",
+    )
     results: dict[str, Any] = {}
     for name in arguments.detectors:
         folder = arguments.runs / name
@@ -51,11 +61,18 @@ def main() -> None:
 def collected(folder: Path, seed: int) -> dict[str, Any]:
     """Scores, sizes and curves of the three runs of one detector."""
     content = read_json(folder / "comparison.json")
-    runs = {"teacher": folder / "teacher", "plain": folder / f"none-seed{seed}", LESSON: folder / f"{LESSON}-seed{seed}"}
+    runs = {
+        "teacher": folder / "teacher",
+        "plain": folder / f"none-seed{seed}",
+        LESSON: folder / f"{LESSON}-seed{seed}",
+    }
     main = content["main"]
     rows = {row["name"]: row for row in content["rows"]}
     return {
-        "conditions": {key: content[key] for key in ("dataset", "simulated", "split", "frames", "protocol", "main", "overlap", "device", "commit")},
+        "conditions": {
+            key: content[key]
+            for key in ("dataset", "simulated", "split", "frames", "protocol", "main", "overlap", "device", "commit")
+        },
         "steps": content["training"]["steps"],
         "batch_size": content["training"]["batch_size"],
         "seed": seed,
@@ -66,7 +83,10 @@ def collected(folder: Path, seed: int) -> dict[str, Any]:
         "macs": {kind: read_json(RunFolder(path).profile)["macs"] for kind, path in runs.items()},
         # the last point is the score on all validation frames, the others on some of them
         "curves": {
-            kind: [*watched(path, main), [content["training"]["steps"], read_json(RunFolder(path).scores)["values"][main]]]
+            kind: [
+                *watched(path, main),
+                [content["training"]["steps"], read_json(RunFolder(path).scores)["values"][main]],
+            ]
             for kind, path in runs.items()
         },
     }
@@ -74,7 +94,9 @@ def collected(folder: Path, seed: int) -> dict[str, Any]:
 
 def watched(path: Path, key: str) -> list[list[float]]:
     """(step, score) of the validations while training."""
-    return [[row["step"], row[key]] for row in RunFolder(path).read_log() if row.get("kind") == "validation" and key in row]
+    return [
+        [row["step"], row[key]] for row in RunFolder(path).read_log() if row.get("kind") == "validation" and key in row
+    ]
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -82,7 +104,13 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure, axes = pyplot.subplots(1, len(results), figsize=(4 * len(results), 3), sharey=True, squeeze=False)
     for panel, (name, found) in zip(axes[0], results.items(), strict=True):
         for kind, curve in found["curves"].items():
-            panel.plot([0, *(step for step, _ in curve)], [0, *(score for _, score in curve)], marker="o", markersize=3, label=kind)
+            panel.plot(
+                [0, *(step for step, _ in curve)],
+                [0, *(score for _, score in curve)],
+                marker="o",
+                markersize=3,
+                label=kind,
+            )
         panel.set_title(f"{name} (simulated)", fontsize=10)
         panel.set_xlabel("training step")
         panel.grid(alpha=0.3)

@@ -1,15 +1,19 @@
-"""What distilling costs: one distilled step over one plain student step plus one teacher forward, side by side, in time and in memory.
+"""What distilling costs: one distilled step over one plain student step plus one teacher forward, side by side, in time
+and in memory.
 
-KITTI-size PointPillars, 4x student, frames of the 64-beam simulator (no dataset needed). Both networks share the voxels, so the sum counts
-voxelisation twice and the distilled step once; the ratio says what the method itself adds. Networks that have learnt nothing report no objects, and
-several methods would then have nothing to do: here the class scores of both start at one half, so that everything that looks for objects finds as
-many as it may, the most expensive case.
+KITTI-size PointPillars, 4x student, frames of the 64-beam simulator (no dataset needed). Both networks share the
+voxels, so the sum counts voxelisation twice and the distilled step once; the ratio says what the method itself adds.
+Networks that have learnt nothing report no objects, and several methods would then have nothing to do: here the class
+scores of both start at one half, so that everything that looks for objects finds as many as it may, the most expensive
+case.
 
-The figures are processor time of the process, which a busy machine distorts less than wall clock; that stands beside it. Memory is what a step keeps
-for its backward pass, and by how much the peak of the process grows when distilled steps follow plain ones. Every method has a process of its own.
-With `--out` each method is recorded as soon as it is measured; methods already in the file stay, each with the commit it was measured at.
+The figures are processor time of the process, which a busy machine distorts less than wall clock; that stands beside
+it. Memory is what a step keeps for its backward pass, and by how much the peak of the process grows when distilled
+steps follow plain ones. Every method has a process of its own. With `--out` each method is recorded as soon as it is
+measured; methods already in the file stay, each with the commit it was measured at.
 
-    python benchmarks/bench_distilled_step.py [--methods pointdistiller logits fitnets] [--out docs/results/distilled_step.json]
+    python benchmarks/bench_distilled_step.py [--methods pointdistiller logits fitnets] \
+        [--out docs/results/distilled_step.json]
 """
 
 from __future__ import annotations
@@ -48,7 +52,11 @@ def frames(count: int, classes: tuple[str, ...]) -> Batch:
         kept = [row for row, name in enumerate(scan.objects.names) if name in classes]
         labels = torch.tensor([classes.index(scan.objects.names[row]) for row in kept], dtype=torch.int64)
         made.append(
-            Frame(str(index), torch.from_numpy(scan.points), Boxes(torch.from_numpy(scan.objects.geometry[kept]).float().reshape(-1, 7), labels))
+            Frame(
+                str(index),
+                torch.from_numpy(scan.points),
+                Boxes(torch.from_numpy(scan.objects.geometry[kept]).float().reshape(-1, 7), labels),
+            )
         )
     return collate(made)
 
@@ -117,7 +125,9 @@ def line(name: str, found: dict[str, Any]) -> str:
     ratios = {clock: ratio(found, clock) for clock in CLOCKS}
     middle = ratios["processor"]["ratio"]
     verdict = "" if middle <= GOAL else "above the goal" if middle <= LIMIT else "ABOVE THE LIMIT"
-    columns = "   ".join(f"{each['ratio']:6.2f} ({each['ratio_low']:.2f} to {each['ratio_high']:.2f})" for each in ratios.values())
+    columns = "   ".join(
+        f"{each['ratio']:6.2f} ({each['ratio_low']:.2f} to {each['ratio_high']:.2f})" for each in ratios.values()
+    )
     return (
         f"{name:20s} {columns}   "
         f"{(kept['distilled'] - kept['parts']) / 1e6:+7.0f} MB of {kept['parts'] / 1e6:5.0f}   "
@@ -154,11 +164,19 @@ def main() -> None:
     }
     results = {**settings, **earlier(arguments.out, settings)}
     print(environment())
-    print(f"\nbatch {arguments.batch}, {arguments.threads} threads, class scores of one half; times over a plain step and a teacher forward")
-    print(f"{'':20s} processor time   wall clock time   kept for backward, over plain   peak of the process, over the parts")
+    print(
+        f"\nbatch {arguments.batch}, {arguments.threads} threads, class scores of one half; times over a plain step "
+        "and a teacher forward"
+    )
+    print(
+        f"{'':20s} processor time   wall clock time   kept for backward, over plain   peak of the process, over the "
+        "parts"
+    )
     for name in arguments.methods:
         with multiprocessing.get_context("spawn").Pool(1) as alone:
-            results[name] = alone.apply(figures, (name, arguments.dataset, arguments.batch, arguments.repeats, arguments.threads))
+            results[name] = alone.apply(
+                figures, (name, arguments.dataset, arguments.batch, arguments.repeats, arguments.threads)
+            )
         print(line(name, results[name]), flush=True)
         if arguments.out:
             record(arguments.out, "distilled_step", results)

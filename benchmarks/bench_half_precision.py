@@ -1,9 +1,10 @@
-"""What bf16 costs in average precision: the demo's 4x thinner PointPillars trained alone on simulated streets, in single precision and under bf16
-autocast, from several seeds, each scored in the precision that it was trained in.
+"""What bf16 costs in average precision: the demo's 4x thinner PointPillars trained alone on simulated streets, in
+single precision and under bf16 autocast, from several seeds, each scored in the precision that it was trained in.
 
 Finished runs in `--runs` are kept, interrupted ones go on. The speed of both is in `bench_processor.py --half`.
 
-    python benchmarks/bench_half_precision.py [--seeds 3] [--steps 400] [--runs runs/half_precision] [--out docs/results/half_precision.json]
+    python benchmarks/bench_half_precision.py [--seeds 3] [--steps 400] [--runs runs/half_precision] \
+        [--out docs/results/half_precision.json]
 """
 
 from __future__ import annotations
@@ -35,22 +36,40 @@ def main() -> None:
         for precision, scores in rows.items():
             folder = RunFolder(arguments.runs / f"{precision}-seed{seed}")
             overrides = [f"training.steps={arguments.steps}", f"training.precision={precision}", "training.workers=0"]
-            full = jobs.supervised("pointpillars", data=f"simulated:{arguments.runs / 'data'}", seed=seed, overrides=overrides)
+            full = jobs.supervised(
+                "pointpillars", data=f"simulated:{arguments.runs / 'data'}", seed=seed, overrides=overrides
+            )
             jobs.train(
-                replace(full, role="plain", detector=full.detector.thinner(WidthRule.for_compression(4))), folder.path, resume=True, device="cpu"
+                replace(full, role="plain", detector=full.detector.thinner(WidthRule.for_compression(4))),
+                folder.path,
+                resume=True,
+                device="cpu",
             )
             evaluate(folder.path, device="cpu", precision=precision)
             found = read_json(folder.scores)
-            conditions = {key: found[key] for key in ("dataset", "simulated", "split", "frames", "protocol", "main", "overlap", "device")}
+            conditions = {
+                key: found[key]
+                for key in ("dataset", "simulated", "split", "frames", "protocol", "main", "overlap", "device")
+            }
             scores.append(found["values"][found["main"]])
             print(f"seed {seed} {precision:5s} {found['main']} {scores[-1]:.1f}", flush=True)
     gaps = [half - single for single, half in zip(rows["32"], rows["bf16"], strict=True)]
     spread = statistics.stdev(rows["32"]) if arguments.seeds > 1 else None
-    print(f"bf16 over single precision, seed by seed: {', '.join(f'{gap:+.1f}' for gap in gaps)}; mean {statistics.mean(gaps):+.1f}")
+    print(
+        f"bf16 over single precision, seed by seed: {', '.join(f'{gap:+.1f}' for gap in gaps)}; mean "
+        f"{statistics.mean(gaps):+.1f}"
+    )
     if spread is not None:
         print(f"standard deviation over the seeds of single precision: {spread:.1f}")
     if arguments.out:
-        content = {"conditions": conditions, "steps": arguments.steps, "seeds": arguments.seeds, "scores": rows, "gaps": gaps, "deviation": spread}
+        content = {
+            "conditions": conditions,
+            "steps": arguments.steps,
+            "seeds": arguments.seeds,
+            "scores": rows,
+            "gaps": gaps,
+            "deviation": spread,
+        }
         record(arguments.out, "half_precision", content)
 
 

@@ -1,10 +1,12 @@
 """The autoencoder branch of itKD beside its straightforward form, a stack of 1x1 convolutions on whole maps.
 
-Forward and backward on maps of 234 x 234 cells, 384 channels of a teacher against 96 of a student (half of CenterPoint-Pillar's resolution on
-Waymo), laid out channels last, as the detectors give them. "rows" is the same stack as linear layers on rows of cells. Memory is the peak of a fresh
-process beyond its inputs, the gradient of the student's map included.
+Forward and backward on maps of 234 x 234 cells, 384 channels of a teacher against 96 of a student (half of
+CenterPoint-Pillar's resolution on Waymo), laid out channels last, as the detectors give them. "rows" is the same stack
+as linear layers on rows of cells. Memory is the peak of a fresh process beyond its inputs, the gradient of the
+student's map included.
 
-    python benchmarks/bench_itkd.py [--batches 1 2] [--device cuda] [--repeats 5] [--threads 1] [--out docs/results/itkd.json]
+    python benchmarks/bench_itkd.py [--batches 1 2] [--device cuda] [--repeats 5] [--threads 1] \
+        [--out docs/results/itkd.json]
 """
 
 from __future__ import annotations
@@ -47,7 +49,11 @@ class Problem:
         self.stack = Straightforward(self.autoencoder).to(device)
 
     def ours(self) -> Tensor:
-        return torch.stack(interchanged_difference(self.taught, self.learnt, self.autoencoder.paths(), Shares(1.0, 1.0, fixed_target=False))).sum()
+        return torch.stack(
+            interchanged_difference(
+                self.taught, self.learnt, self.autoencoder.paths(), Shares(1.0, 1.0, fixed_target=False)
+            )
+        ).sum()
 
     def straightforward(self) -> Tensor:
         return torch.stack(self.stack(self.taught, self.learnt)).sum()
@@ -113,7 +119,9 @@ def accuracy(problem: Problem) -> dict[str, float]:
     problem.stack.double()
     value, gradient = problem.step("straightforward")
     errors = {f"{form}_value": abs(own.item() / value.item() - 1) for form, (own, _) in single.items()}
-    return errors | {f"{form}_gradient": ((own - gradient).norm() / gradient.norm()).item() for form, (_, own) in single.items()}
+    return errors | {
+        f"{form}_gradient": ((own - gradient).norm() / gradient.norm()).item() for form, (_, own) in single.items()
+    }
 
 
 def main() -> None:
@@ -127,7 +135,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = arguments.device
     print(environment(device))
-    results: dict[str, Any] = {"seed": SEED, "cells": CELLS, "channels": [TEACHER_CHANNELS, STUDENT_CHANNELS], "repeats": arguments.repeats}
+    results: dict[str, Any] = {
+        "seed": SEED,
+        "cells": CELLS,
+        "channels": [TEACHER_CHANNELS, STUDENT_CHANNELS],
+        "repeats": arguments.repeats,
+    }
     for batch in arguments.batches:
         memory = {form: peak_memory(device, batch, form) for form in FORMS}
         problem = Problem(device, batch)
@@ -140,7 +153,10 @@ def main() -> None:
         }
         if batch == min(arguments.batches):
             errors = accuracy(problem)
-            print("  relative error against double precision: " + ", ".join(f"{name} {value:.1e}" for name, value in errors.items()))
+            print(
+                "  relative error against double precision: "
+                + ", ".join(f"{name} {value:.1e}" for name, value in errors.items())
+            )
             results["relative_error"] = errors
     if arguments.out:
         record(arguments.out, "itkd", results, device)

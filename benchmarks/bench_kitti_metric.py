@@ -1,6 +1,7 @@
 """Time of the whole KITTI metric on a validation split of the usual size, and beside a plain version on a part of it.
 
-python benchmarks/bench_kitti_metric.py [--frames 3769] [--part 60] [--repeats 3] [--threads 1] [--out docs/results/kitti_metric.json]
+python benchmarks/bench_kitti_metric.py [--frames 3769] [--part 60] [--repeats 3] [--threads 1] [--out
+docs/results/kitti_metric.json]
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from measure import compare, environment, measure, print_ratios, record
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lidistill.evaluation import PROTOCOLS
+from lidistill.datasets import PROTOCOLS
+from lidistill.datasets.kitti.metric import evaluate_objects, match_frames
+from lidistill.datasets.kitti.projection import lidar_boxes
+from lidistill.datasets.kitti.records import CameraCalibration, CameraObjects, KittiTruth
 from lidistill.evaluation.intervals import paired_bootstrap
-from lidistill.evaluation.kitti import evaluate_objects, match_frames
 from lidistill.evaluation.predict import Predictions
-from lidistill.ops.camera import lidar_boxes
-from lidistill.types import Boxes, CameraCalibration, CameraObjects, Frame, FrameMeta
+from lidistill.types import Boxes, Frame
 from tests.evaluation.kitti_scenes import street
 from tests.reference.kitti_metric import kitti_scores
 
@@ -59,7 +61,9 @@ def main() -> None:
     print(environment())
 
     truths, found = street(np.random.default_rng(SEED), options.frames, TRUTHS_PER_FRAME, CLUTTER_PER_FRAME, digits=6)
-    frames = [Frame(f"{row:06d}", torch.zeros(0, 4), meta=FrameMeta(CALIBRATION, truth)) for row, truth in enumerate(truths)]
+    frames = [
+        Frame(f"{row:06d}", torch.zeros(0, 4), truth=KittiTruth(CALIBRATION, truth)) for row, truth in enumerate(truths)
+    ]
     predictions = as_predictions(found)
     size = {"frames": len(frames), "truths": sum(map(len, truths)), "detections": sum(map(len, found))}
     print(size)
@@ -79,7 +83,10 @@ def main() -> None:
         options.repeats,
     )
     print_ratios(f"the same figures for {options.part} frames", beside)
-    fast, slow = evaluate_objects(truths[part], found[part], CLASSES).values, kitti_scores(truths[part], found[part], CLASSES)
+    fast, slow = (
+        evaluate_objects(truths[part], found[part], CLASSES).values,
+        kitti_scores(truths[part], found[part], CLASSES),
+    )
     difference = max(abs(fast[key] - value) for key, value in slow.items() if value is not None)
     print(f"  largest difference {difference:.1e} percent")
 
@@ -91,7 +98,14 @@ def main() -> None:
     print(f"  median {paired['median_s']:.2f} s ({paired['min_s']:.2f} to {paired['max_s']:.2f})")
 
     if options.out:
-        results = {"seed": SEED, "size": size, "whole": whole, "beside_plain": beside, "difference_percent": difference, "paired_bootstrap": paired}
+        results = {
+            "seed": SEED,
+            "size": size,
+            "whole": whole,
+            "beside_plain": beside,
+            "difference_percent": difference,
+            "paired_bootstrap": paired,
+        }
         record(options.out, "kitti_metric", results)
 
 

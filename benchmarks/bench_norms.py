@@ -1,4 +1,5 @@
-"""What exact BatchNorm statistics cost: a PointPillars training step at KITTI size beside the same step with torch's own layers.
+"""What exact BatchNorm statistics cost: a PointPillars training step at KITTI size beside the same step with torch's
+own layers.
 
     python benchmarks/bench_norms.py [--repeats 7] [--out docs/results/norms.json]
 
@@ -63,7 +64,10 @@ def main() -> None:
         config = preset("pointpillars", "kitti")
         config = config if compression == 1 else config.thinner(WidthRule.for_compression(compression))
         detector = config.build().train().to(memory_format=torch.channels_last)
-        steps = {"torch's layers": training_step(with_plain_norms(detector), frame), "exact statistics": training_step(detector, frame)}
+        steps = {
+            "torch's layers": training_step(with_plain_norms(detector), frame),
+            "exact statistics": training_step(detector, frame),
+        }
         times = compare(steps, arguments.repeats, clock=time.process_time)
         print_ratios(f"a training step, one frame, compression {compression}", times)
         results[f"compression {compression}"] = {"times": times}

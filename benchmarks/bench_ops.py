@@ -17,9 +17,9 @@ from measure import compare, environment, print_ratios, record
 from torch import Tensor
 
 from lidistill.ops.boxes import box_of_points, corners_bev
-from lidistill.ops.iou import overlap_bev
-from lidistill.ops.neighbours import k_nearest
-from lidistill.ops.nms import nms_rotated
+from lidistill.ops.kernels.neighbours import k_nearest
+from lidistill.ops.kernels.overlap import overlap_bev
+from lidistill.ops.kernels.suppression import nms_rotated
 from lidistill.ops.voxels import voxelise
 from lidistill.types import VoxelGrid
 
@@ -48,7 +48,11 @@ def random_cloud(num: int, reach: float, seed: int) -> Tensor:
     """Points whose density falls with the distance, as a LiDAR's does: (num, 4)."""
     rng = np.random.default_rng(seed)
     distance, angle = reach * rng.beta(1, 3, num), rng.uniform(-math.pi / 4, math.pi / 4, num)
-    return torch.from_numpy(np.stack([distance * np.cos(angle), distance * np.sin(angle), rng.normal(-1, 0.6, num), rng.random(num)], axis=1)).float()
+    return torch.from_numpy(
+        np.stack(
+            [distance * np.cos(angle), distance * np.sin(angle), rng.normal(-1, 0.6, num), rng.random(num)], axis=1
+        )
+    ).float()
 
 
 def shapely_overlap(a: Tensor, b: Tensor) -> np.ndarray:
@@ -87,7 +91,11 @@ def dense_box_of_points(points: Tensor, boxes: Tensor) -> Tensor:
     dx, dy, dz = (points[None, :, axis] - boxes[:, axis, None] for axis in range(3))
     cos, sin = torch.cos(boxes[:, 6, None]), torch.sin(boxes[:, 6, None])
     half = boxes[:, 3:6, None] / 2
-    inside = ((dx * cos + dy * sin).abs() <= half[:, 0]) & ((dy * cos - dx * sin).abs() <= half[:, 1]) & (dz.abs() <= half[:, 2])
+    inside = (
+        ((dx * cos + dy * sin).abs() <= half[:, 0])
+        & ((dy * cos - dx * sin).abs() <= half[:, 1])
+        & (dz.abs() <= half[:, 2])
+    )
     return torch.where(inside.any(dim=0), inside.int().argmax(dim=0), -1)
 
 
@@ -108,8 +116,14 @@ def bench_overlap(device: str, repeats: int) -> dict[str, Any]:
     far_exact = shapely_overlap(far_a, far_b)
     errors = {**near, "error_float32_at_10_km": float(np.abs(far - far_exact).max())}
     on_device = a.to(device), b.to(device)
-    times = compare({"overlap_bev": lambda: overlap_bev(*on_device), "shapely, tree and vectorised": lambda: shapely_overlap(a, b)}, repeats)
-    print_ratios(f"overlap of 1000 x 1000 boxes in {SCENE_M:g} m, {(exact > 0).sum()} pairs overlap; largest errors {errors}", times)
+    times = compare(
+        {"overlap_bev": lambda: overlap_bev(*on_device), "shapely, tree and vectorised": lambda: shapely_overlap(a, b)},
+        repeats,
+    )
+    print_ratios(
+        f"overlap of 1000 x 1000 boxes in {SCENE_M:g} m, {(exact > 0).sum()} pairs overlap; largest errors {errors}",
+        times,
+    )
     return {"times": times, **errors}
 
 
@@ -127,7 +141,9 @@ def bench_nms(device: str, repeats: int) -> dict[str, Any]:
         same = torch.equal(kept, dense_nms(boxes, scores, threshold))
         candidates: dict[str, Callable[[], Tensor]] = {
             "nms_rotated": lambda boxes=boxes, threshold=threshold: nms_rotated(boxes, scores, threshold),
-            "nms_rotated, 512 wanted": lambda boxes=boxes, threshold=threshold: nms_rotated(boxes, scores, threshold, max_after=512),
+            "nms_rotated, 512 wanted": lambda boxes=boxes, threshold=threshold: nms_rotated(
+                boxes, scores, threshold, max_after=512
+            ),
             "whole matrix, then a loop": lambda boxes=boxes, threshold=threshold: dense_nms(boxes, scores, threshold),
         }
         times = compare(candidates, max(1, repeats // 2), warmup=0)
@@ -143,16 +159,30 @@ def bench_voxels(device: str, repeats: int) -> dict[str, Any]:
     x, y = merged[:, 0].clone(), merged[:, 1].clone()
     merged[:, 0], merged[:, 1] = x * turned.cos() - y * turned.sin(), x * turned.sin() + y * turned.cos()
     cases = [
-        ("18000 points, 0.16 m pillars", kitti, VoxelGrid((0, -39.68, -3, 69.12, 39.68, 1), (0.16, 0.16, 4), 32, 16000, 40000)),
-        ("18000 points, 0.05 m voxels", kitti, VoxelGrid((0, -40, -3, 70.4, 40, 1), (0.05, 0.05, 0.1), 5, 16000, 40000)),
-        ("347000 points, 0.1 m voxels", merged, VoxelGrid((-51.2, -51.2, -5, 51.2, 51.2, 3), (0.1, 0.1, 0.2), 10, 120000, 160000)),
+        (
+            "18000 points, 0.16 m pillars",
+            kitti,
+            VoxelGrid((0, -39.68, -3, 69.12, 39.68, 1), (0.16, 0.16, 4), 32, 16000, 40000),
+        ),
+        (
+            "18000 points, 0.05 m voxels",
+            kitti,
+            VoxelGrid((0, -40, -3, 70.4, 40, 1), (0.05, 0.05, 0.1), 5, 16000, 40000),
+        ),
+        (
+            "347000 points, 0.1 m voxels",
+            merged,
+            VoxelGrid((-51.2, -51.2, -5, 51.2, 51.2, 3), (0.1, 0.1, 0.2), 10, 120000, 160000),
+        ),
     ]
     results = {}
     for title, points, grid in cases:
         points = points.to(device)
         batch_index = torch.zeros(len(points), dtype=torch.int64, device=device)
         candidates: dict[str, Callable[[], Any]] = {
-            "voxelise": lambda points=points, batch_index=batch_index, grid=grid: voxelise(points, batch_index, 1, grid, False),
+            "voxelise": lambda points=points, batch_index=batch_index, grid=grid: voxelise(
+                points, batch_index, 1, grid, False
+            ),
             "torch.unique, no caps, no order": lambda points=points, grid=grid: unique_cells(points, grid),
         }
         times = compare(candidates, 3 * repeats)
@@ -165,7 +195,13 @@ def bench_voxels(device: str, repeats: int) -> dict[str, Any]:
 def bench_points_in_boxes(device: str, repeats: int) -> dict[str, Any]:
     points, boxes = random_cloud(16_384, 100, SEED).to(device), random_boxes(512, SEED).to(device)
     same = float((box_of_points(points, boxes) == dense_box_of_points(points, boxes)).float().mean())
-    times = compare({"box_of_points": lambda: box_of_points(points, boxes), "every pair": lambda: dense_box_of_points(points, boxes)}, repeats)
+    times = compare(
+        {
+            "box_of_points": lambda: box_of_points(points, boxes),
+            "every pair": lambda: dense_box_of_points(points, boxes),
+        },
+        repeats,
+    )
     print_ratios(f"the box of each of 16384 points among 512; {same:.6f} the same", times)
     return {"times": times, "same_share": same}
 
@@ -184,7 +220,9 @@ def bench_neighbours(device: str, repeats: int) -> dict[str, Any]:
         }
         times = compare(candidates, repeats)
         same = float((k_nearest(queries, database, 128) == cdist_neighbours(queries, database, 128)).float().mean())
-        print_ratios(f"128 nearest of 16000 for 6000 queries, 64 channels, {title}; {same:.4f} of the rows the same", times)
+        print_ratios(
+            f"128 nearest of 16000 for 6000 queries, 64 channels, {title}; {same:.4f} of the rows the same", times
+        )
         results[title] = {"times": times, "same_share": same}
     return results
 

@@ -1,9 +1,11 @@
-"""A training frame from file to tensor: read, cut to the image, objects pasted and moved, turned, cut to the range, shuffled.
+"""A training frame from file to tensor: read, cut to the image, objects pasted and moved, turned, cut to the range,
+shuffled.
 
-    python benchmarks/bench_pipeline.py WHOLE_SCANS [--objects FOLDER] [--before COMMIT] [--out docs/results/pipeline.json]
+    python benchmarks/bench_pipeline.py WHOLE_SCANS [--objects FOLDER] [--before COMMIT] \
+        [--out docs/results/pipeline.json]
 
-Both folders hold velodyne/, calib/ and label_2/ as KITTI's training/ does; the objects to paste come from the second. With --before the package of
-an earlier commit makes every frame right before ours, in the same process.
+Both folders hold velodyne/, calib/ and label_2/ as KITTI's training/ does; the objects to paste come from the second.
+With --before the package of an earlier commit makes every frame right before ours, in the same process.
 """
 
 from __future__ import annotations
@@ -24,14 +26,20 @@ from lidistill.data.augment import Augmentation
 from lidistill.types import Frame
 
 SEED = 0
-# the time of commit ed3852e over mmdetection3d 1.4's for the same augmentation, both in one run, one thread of a Xeon with AMX
+# the time of commit ed3852e over mmdetection3d 1.4's for the same augmentation, both in one run, one thread of a Xeon
+# with AMX
 OVER_MMDETECTION3D = {"PointPillars": 1.09, "SECOND with object noise": 1.21}
-RANGES = {"PointPillars": (0.0, -39.68, -3.0, 69.12, 39.68, 1.0), "SECOND with object noise": (0.0, -40.0, -3.0, 70.4, 40.0, 1.0)}
+RANGES = {
+    "PointPillars": (0.0, -39.68, -3.0, 69.12, 39.68, 1.0),
+    "SECOND with object noise": (0.0, -40.0, -3.0, 70.4, 40.0, 1.0),
+}
 
 
 def loaders(package: str, scans: Path, objects: Path) -> dict[str, Callable[[int, int], Frame]]:
     """For each network (epoch, row) -> augmented frame, by the named package."""
-    kitti, database, augment, loading = (importlib.import_module(f"{package}.data.{name}") for name in ("kitti", "objects", "augment", "loading"))
+    kitti, database, augment, loading = (
+        importlib.import_module(f"{package}.data.{name}") for name in ("kitti", "objects", "augment", "loading")
+    )
     spec = kitti.KittiData(root="").spec
     frames = kitti.KittiFrames(scans, kitti.every_id(scans), spec)
     pool = database.build_database(kitti.KittiFrames(objects, kitti.every_id(objects), spec))
@@ -63,7 +71,9 @@ def compare_frames(parties: dict[str, Callable[[int, int], Frame]], num_frames: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scans", type=Path)
-    parser.add_argument("--objects", type=Path, help="where the objects to paste come from; left out, the scans themselves")
+    parser.add_argument(
+        "--objects", type=Path, help="where the objects to paste come from; left out, the scans themselves"
+    )
     parser.add_argument("--before", help="a commit of this repository to compare with")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--out", help="JSON file for the figures")
@@ -78,9 +88,16 @@ def main() -> None:
             packages["before"] = earlier_package(arguments.before, Path(folder))
         packages["lidistill"] = "lidistill"
         made = {name: loaders(package, arguments.scans, objects) for name, package in packages.items()}
-        results: dict[str, Any] = {"seed": SEED, "frames": num_frames, "epochs": arguments.epochs, "before": arguments.before}
+        results: dict[str, Any] = {
+            "seed": SEED,
+            "frames": num_frames,
+            "epochs": arguments.epochs,
+            "before": arguments.before,
+        }
         for title in RANGES:
-            results[title] = compare_frames({name: each[title] for name, each in made.items()}, num_frames, arguments.epochs)
+            results[title] = compare_frames(
+                {name: each[title] for name, each in made.items()}, num_frames, arguments.epochs
+            )
             print_ratios(f"{title}, a frame", results[title]["times"])
     if arguments.out:
         record(arguments.out, "pipeline", results)

@@ -1,10 +1,11 @@
 """The local-graph loss of PointDistiller beside its straightforward form: gather, join, convolve, normalise, subtract.
 
-Forward and backward at the size of one KITTI frame, with weights spread over the graphs (temperature 4) and with those of the released code (0.01,
-where only full pillars have one). The neighbour search is the same for both and is timed by itself. Memory is the peak of a fresh process beyond its
-inputs.
+Forward and backward at the size of one KITTI frame, with weights spread over the graphs (temperature 4) and with those
+of the released code (0.01, where only full pillars have one). The neighbour search is the same for both and is timed by
+itself. Memory is the peak of a fresh process beyond its inputs.
 
-    python benchmarks/bench_pointdistiller.py [--device cuda] [--repeats 5] [--threads 1] [--out docs/results/pointdistiller.json]
+    python benchmarks/bench_pointdistiller.py [--device cuda] [--repeats 5] [--threads 1] \
+        [--out docs/results/pointdistiller.json]
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the slow twi
 
 from torch import Tensor
 
-from lidistill.distillation.edges import EdgeEncoder, NeighbourGraphs, graph_distance
 from lidistill.distillation.pointdistiller import graph_weights, nearest_rows, select_queries
+from lidistill.ops.kernels.graph_distance import EdgeEncoder, NeighbourGraphs, graph_distance
 from tests.reference.pointdistiller import edge_layers, straightforward_graphs, straightforward_loss
 
 SEED = 0
@@ -62,7 +63,8 @@ class Problem:
     def straightforward(self, dtype: torch.dtype = torch.float32) -> Tensor:
         rows = self.taught.to(dtype), self.learnt.to(dtype)
         encoded = [
-            straightforward_graphs(row, self.queries, self.neighbours, layers.to(dtype)) for row, layers in zip(rows, self.layers, strict=True)
+            straightforward_graphs(row, self.queries, self.neighbours, layers.to(dtype))
+            for row, layers in zip(rows, self.layers, strict=True)
         ]
         return straightforward_loss(encoded[0], encoded[1], self.weights.to(dtype))
 
@@ -96,7 +98,10 @@ def _peak_memory(device: str, temperature: float, form: str, neighbours: Tensor,
 
 
 def _peak_resident() -> int:
-    """Most bytes this process ever held (Linux). The usual ru_maxrss will not do: a new process starts with its parent's."""
+    """Most bytes this process ever held (Linux).
+
+    The usual ru_maxrss will not do: a new process starts with its parent's.
+    """
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
@@ -134,14 +139,24 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = arguments.device
     print(environment(device))
-    print(f"{PILLARS} pillars, {QUERIES} graphs of {NEIGHBOURS}, {TEACHER_CHANNELS} and {STUDENT_CHANNELS} to {EDGE_CHANNELS} channels, seed {SEED}")
+    print(
+        f"{PILLARS} pillars, {QUERIES} graphs of {NEIGHBOURS}, {TEACHER_CHANNELS} and {STUDENT_CHANNELS} to "
+        f"{EDGE_CHANNELS} channels, seed {SEED}"
+    )
 
-    results: dict[str, Any] = {"seed": SEED, "pillars": PILLARS, "graphs": QUERIES, "neighbours": NEIGHBOURS, "repeats": arguments.repeats}
+    results: dict[str, Any] = {
+        "seed": SEED,
+        "pillars": PILLARS,
+        "graphs": QUERIES,
+        "neighbours": NEIGHBOURS,
+        "repeats": arguments.repeats,
+    }
     first = Problem(device, TEMPERATURES["spread weights (4)"])
     search = measure(first.search, arguments.repeats)
     results["search"] = search
     print(
-        f"\nneighbour search, common to both: median {search['median_s'] * 1e3:.1f} ms ({search['min_s'] * 1e3:.1f} to {search['max_s'] * 1e3:.1f})"
+        f"\nneighbour search, common to both: median {search['median_s'] * 1e3:.1f} ms ({search['min_s'] * 1e3:.1f} "
+        f"to {search['max_s'] * 1e3:.1f})"
     )
     for title, temperature in TEMPERATURES.items():
         problem = Problem(device, temperature, first.neighbours)
@@ -151,9 +166,15 @@ def main() -> None:
         memory = {form: peak_memory(device, temperature, form, first.neighbours) for form in times}
         errors = accuracy(problem)
         share = totals["ours"] / totals["straightforward"]
-        print(f"  with the search: {totals['ours'] * 1e3:.1f} ms of {totals['straightforward'] * 1e3:.1f} ms ({share:.3f})")
+        print(
+            f"  with the search: {totals['ours'] * 1e3:.1f} ms of {totals['straightforward'] * 1e3:.1f} ms "
+            f"({share:.3f})"
+        )
         print(f"  memory: {memory['ours'] / 2**20:.0f} MiB of {memory['straightforward'] / 2**20:.0f} MiB")
-        print("  relative error against double precision: " + ", ".join(f"{name} {value:.1e}" for name, value in errors.items()))
+        print(
+            "  relative error against double precision: "
+            + ", ".join(f"{name} {value:.1e}" for name, value in errors.items())
+        )
         results[title] = {
             "times": times,
             "with_search_s": totals,

@@ -1,13 +1,17 @@
-"""A detector's training step and its prediction on one processor thread: this code against an earlier one, and half precision against single.
+"""A detector's training step and its prediction on one processor thread: this code against an earlier one, and half
+precision against single.
 
-Both sides run in processes of their own, take turns, and are timed in processor seconds, which other work on the machine disturbs less than the clock
-on the wall. A step is voxelising, forward, loss, backward, clipping and the optimiser; a prediction goes from points to boxes. The floor of each is
-what its dense convolutions of 3 x 3 cells take alone. Weights are fresh and seeded, with class scores of which one in a thousand passes.
+Both sides run in processes of their own, take turns, and are timed in processor seconds, which other work on the
+machine disturbs less than the clock on the wall. A step is voxelising, forward, loss, backward, clipping and the
+optimiser; a prediction goes from points to boxes. The floor of each is what its dense convolutions of 3 x 3 cells take
+alone. Weights are fresh and seeded, with class scores of which one in a thousand passes.
 
-`--against` is another checkout of this project (`git worktree add ../before ed3852e`). Where that commit was compared with mmdetection3d in one run,
-its ratio then times the ratio now is printed as an estimate of today's: an estimate, since mmdetection3d does not run here.
+`--against` is another checkout of this project (`git worktree add ../before ed3852e`). Where that commit was compared
+with mmdetection3d in one run, its ratio then times the ratio now is printed as an estimate of today's: an estimate,
+since mmdetection3d does not run here.
 
-    python benchmarks/bench_processor.py --against ../before [--kitti FOLDER] [--half] [--out docs/results/processor.json]
+    python benchmarks/bench_processor.py --against ../before [--kitti FOLDER] [--half] \
+        [--out docs/results/processor.json]
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ from torch import nn
 
 CASES = (("pointpillars", "kitti"), ("second", "kitti"), ("centerpoint-voxel", "nuscenes"))
 WORK = ("train step", "predict")
-# Time of commit ed3852e over that of mmdetection3d 1.4, measured in one run on an Intel Xeon with AMX, in single precision on one thread.
+# Time of commit ed3852e over that of mmdetection3d 1.4, measured in one run on an Intel Xeon with AMX, in single
+# precision on one thread.
 PEER = {
     "pointpillars train step": 0.62,
     "pointpillars predict": 0.76,
@@ -42,10 +47,12 @@ PEER = {
 
 
 def serve(detector_name: str, dataset: str, frame_file: str, precision: str) -> None:
-    """A process of one side: for each line on standard input, "train step" or "predict", do it and answer with its processor seconds."""
+    """A process of one side: for each line on standard input, "train step" or "predict", do it and answer with its
+    processor seconds.
+    """
     from lidistill.detectors.presets import preset
     from lidistill.training.schedule import build_optimizer
-    from lidistill.training.settings import TrainingSettings
+    from lidistill.training.training_settings import TrainingSettings
     from lidistill.types import Boxes, Frame, collate
 
     torch.set_num_threads(1)
@@ -61,7 +68,8 @@ def serve(detector_name: str, dataset: str, frame_file: str, precision: str) -> 
         for head, layer in zip(detector.eval()(batch).heads, class_layers(detector), strict=True):
             logits = head.maps["class" if head.kind == "anchor" else "heatmap"].flatten()
             few = logits.sort(descending=True).values[len(logits) // 1000]
-            layer.bias += torch.logit(torch.tensor(0.1)) - few  # one place in a thousand passes the score threshold of 0.1
+            # one place in a thousand passes the score threshold of 0.1
+            layer.bias += torch.logit(torch.tensor(0.1)) - few
     optimizer = build_optimizer(detector, TrainingSettings())
     twin = detector.for_inference() if callable(getattr(detector, "for_inference", None)) else detector
 
@@ -94,7 +102,12 @@ def serve(detector_name: str, dataset: str, frame_file: str, precision: str) -> 
             geometry = (layer.stride, layer.padding, layer.dilation, False, [0, 0], layer.groups)
             torch.ops.aten.convolution_backward(slope, maps, layer.weight, None, *geometry, [True, True, False])
 
-    work = {"train step": step, "predict": predict, "floor of train step": convolutions_both_ways, "floor of predict": convolutions_forward}
+    work = {
+        "train step": step,
+        "predict": predict,
+        "floor of train step": convolutions_both_ways,
+        "floor of predict": convolutions_forward,
+    }
     for line in sys.stdin:
         start = time.process_time()
         work[line.strip()]()
@@ -130,7 +143,9 @@ class Side:
     def __init__(self, source: Path, detector: str, dataset: str, frame: Path, precision: str) -> None:
         command = [sys.executable, __file__, "--serve", detector, dataset, str(frame), precision]
         environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def seconds(self, work: str) -> float:
         """What one turn of `work` takes."""
@@ -174,7 +189,7 @@ def stored_frame(kitti: Path | None, path: Path) -> str:
         batch = frames(1, CLASSES)
         points, boxes, name = batch.points, batch.boxes[0], "simulated, 64 beams, seed 0"
     else:
-        from lidistill.data.kitti import KittiData
+        from lidistill.datasets.kitti.frames import KittiData
 
         frame = KittiData(root=str(kitti)).open("train")[0]
         assert frame.boxes is not None
@@ -188,7 +203,9 @@ def main() -> None:
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--against", type=Path, help="another checkout of this project")
     parser.add_argument("--half", action="store_true", help="bf16 against single precision, of this code")
-    parser.add_argument("--kitti", type=Path, help="a KITTI folder, for its first training frame; else a simulated frame")
+    parser.add_argument(
+        "--kitti", type=Path, help="a KITTI folder, for its first training frame; else a simulated frame"
+    )
     parser.add_argument("--detectors", nargs="+", default=[name for name, _ in CASES])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path)
@@ -199,8 +216,18 @@ def main() -> None:
     from measure import record
 
     ours = Path(__file__).resolve().parents[1] / "src"
-    before = json.loads(arguments.out.read_text(encoding="utf-8"))["results"] if arguments.out and arguments.out.is_file() else {}
-    results: dict[str, Any] = {"clock": "processor", "threads": 1, "amx": torch.cpu._is_amx_tile_supported(), "against": {}, "half": {}}
+    before = (
+        json.loads(arguments.out.read_text(encoding="utf-8"))["results"]
+        if arguments.out and arguments.out.is_file()
+        else {}
+    )
+    results: dict[str, Any] = {
+        "clock": "processor",
+        "threads": 1,
+        "amx": torch.cpu._is_amx_tile_supported(),
+        "against": {},
+        "half": {},
+    }
     for part in ("against", "half"):
         results[part] = before.get(part, {})
     with tempfile.TemporaryDirectory() as folder:
@@ -216,7 +243,9 @@ def main() -> None:
             if arguments.half:
                 pairs["half"] = {"32": (ours, "32"), "bf16": (ours, "bf16")}
             for part, pair in pairs.items():
-                sides = {label: Side(source, name, dataset, frame, precision) for label, (source, precision) in pair.items()}
+                sides = {
+                    label: Side(source, name, dataset, frame, precision) for label, (source, precision) in pair.items()
+                }
                 for work in WORK:
                     found = compared(sides, work, arguments.repeats)
                     peer = PEER[f"{name} {work}"]
@@ -226,10 +255,17 @@ def main() -> None:
                     results[part][f"{name} {dataset} {work}"] = found
                     times = "   ".join(f"{label} {found[f'{label}_ms']['median']:7.0f} ms" for label in pair)
                     ratio = found["ratio"]
-                    print(f"{name:18s} {work:10s} {times}   ratio {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})", flush=True)
+                    print(
+                        f"{name:18s} {work:10s} {times}   ratio {ratio['median']:.2f} ({ratio['low']:.2f} to "
+                        f"{ratio['high']:.2f})",
+                        flush=True,
+                    )
                     if part == "against":
                         print(f"{'':30s}its dense convolutions alone: {found['floor_ms']['median']:.0f} ms")
-                        print(f"{'':30s}estimate against mmdetection3d: {peer} before, {found['estimated_ratio_to_mmdetection3d']:.2f} now")
+                        print(
+                            f"{'':30s}estimate against mmdetection3d: {peer} before, "
+                            f"{found['estimated_ratio_to_mmdetection3d']:.2f} now"
+                        )
                 for side in sides.values():
                     side.end()
                 if arguments.out:

@@ -1,7 +1,9 @@
-"""How hard each method pulls at its defaults: the norm of its gradient over that of the detection loss, on the student's parameters.
+"""How hard each method pulls at its defaults: the norm of its gradient over that of the detection loss, on the
+student's parameters.
 
-An untrained 4x PointPillars student of the simulator's size, and a teacher trained for a few steps on other frames of the same kind. Each figure is
-the median over students of several seeds, with the smallest and the largest; the log of a training says the same for a run of one's own.
+An untrained 4x PointPillars student of the simulator's size, and a teacher trained for a few steps on other frames of
+the same kind. Each figure is the median over students of several seeds, with the smallest and the largest; the log of a
+training says the same for a run of one's own.
 
     python benchmarks/bench_pull.py [--out docs/results/pull.json]
 """
@@ -20,8 +22,8 @@ from measure import record
 from lidistill.detectors import Detector, WidthRule
 from lidistill.detectors.presets import preset
 from lidistill.distillation import METHODS
+from lidistill.training.gradient_ratio import pulls
 from lidistill.training.objective import Distilled
-from lidistill.training.pull import pulls
 from lidistill.types import collate
 
 FRAMES, STEPS, SEEDS = 4, 60, (0, 1, 2)

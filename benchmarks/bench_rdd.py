@@ -1,9 +1,11 @@
-"""RDD's feature loss beside its straightforward form, which widens the whole map, and one distilled step over a plain one plus a teacher forward.
+"""RDD's feature loss beside its straightforward form, which widens the whole map, and one distilled step over a plain
+one plus a teacher forward.
 
-KITTI-size PointPillars with a 4x student. The heads start at a score of one half, so both networks propose as many regions as a frame may have: the
-most expensive case.
+KITTI-size PointPillars with a 4x student. The heads start at a score of one half, so both networks propose as many
+regions as a frame may have: the most expensive case.
 
-    python benchmarks/bench_rdd.py [--device cuda] [--batch 2] [--repeats 5] [--threads 2] [--step] [--out docs/results/rdd.json]
+    python benchmarks/bench_rdd.py [--device cuda] [--batch 2] [--repeats 5] [--threads 2] [--step] \
+        [--out docs/results/rdd.json]
 """
 
 from __future__ import annotations
@@ -51,8 +53,12 @@ class Problem:
         self.taught = FeatureMap(neck(TEACHER_CHANNELS), ORIGIN, CELL)
         self.learnt = FeatureMap(neck(STUDENT_CHANNELS).requires_grad_(), ORIGIN, CELL)
         num = batch * PROPOSALS
-        low = torch.rand(num, 2, generator=draw, dtype=torch.float64) * torch.tensor([64.0, 74.0]) + torch.tensor(ORIGIN)
-        regions = torch.cat([low, low + 1 + 3.5 * torch.rand(num, 2, generator=draw, dtype=torch.float64)], dim=1).to(device)
+        low = torch.rand(num, 2, generator=draw, dtype=torch.float64) * torch.tensor([64.0, 74.0]) + torch.tensor(
+            ORIGIN
+        )
+        regions = torch.cat([low, low + 1 + 3.5 * torch.rand(num, 2, generator=draw, dtype=torch.float64)], dim=1).to(
+            device
+        )
         rows = torch.zeros(num, dtype=torch.int64, device=device)
         of_frame = torch.arange(batch, device=device).repeat_interleave(PROPOSALS)
         self.pairs = Proposals(of_frame, rows.float(), rows, torch.zeros(num, 7, device=device), regions, rows, rows)
@@ -124,7 +130,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(environment(arguments.device))
-    problem, regional = (Problem(arguments.device, arguments.batch, lambda_value=0.0, align_on=on) for on in ("map", "regions"))
+    problem, regional = (
+        Problem(arguments.device, arguments.batch, lambda_value=0.0, align_on=on) for on in ("map", "regions")
+    )
     times = compare(
         {
             "straightforward": lambda: problem.step("straightforward"),
@@ -134,9 +142,18 @@ def main() -> None:
         arguments.repeats,
         clock=time.process_time,
     )
-    print_ratios(f"feature loss, forward and backward, batch {arguments.batch}, {len(problem.pairs)} pairs, {arguments.threads} threads", times)
-    (expected, slope), (value, own_slope) = ((part[0], part[1].clone()) for part in map(problem.step, ("straightforward", "ours")))
-    errors = {"value": abs(value.item() / expected.item() - 1), "gradient": ((own_slope - slope).norm() / slope.norm()).item()}
+    print_ratios(
+        f"feature loss, forward and backward, batch {arguments.batch}, {len(problem.pairs)} pairs, "
+        f"{arguments.threads} threads",
+        times,
+    )
+    (expected, slope), (value, own_slope) = (
+        (part[0], part[1].clone()) for part in map(problem.step, ("straightforward", "ours"))
+    )
+    errors = {
+        "value": abs(value.item() / expected.item() - 1),
+        "gradient": ((own_slope - slope).norm() / slope.norm()).item(),
+    }
     print(f"  relative difference of both forms: value {errors['value']:.1e}, gradient {errors['gradient']:.1e}")
     results: dict[str, Any] = {
         "seed": SEED,
@@ -149,7 +166,9 @@ def main() -> None:
     }
     if arguments.step:
         config = preset("pointpillars", "kitti")
-        results["step"] = compare(steps(config, frames(arguments.batch, config.classes)), arguments.repeats, clock=time.process_time)
+        results["step"] = compare(
+            steps(config, frames(arguments.batch, config.classes)), arguments.repeats, clock=time.process_time
+        )
         print_ratios(f"one step, batch {arguments.batch}, {arguments.threads} threads", results["step"])
     if arguments.out:
         record(arguments.out, "rdd", results, arguments.device)

@@ -1,7 +1,7 @@
 """Train PointPillars on a few real KITTI frames and ask whether it finds their cars.
 
-A check that the whole line (reader, calibration, augmentation, targets, losses, decoding, metric) is right on real data: the network may learn these
-frames by heart. Prints 3D AP R40 at 0.7 for Car on the training frames.
+A check that the whole line (reader, calibration, augmentation, targets, losses, decoding, metric) is right on real
+data: the network may learn these frames by heart. Prints 3D AP R40 at 0.7 for Car on the training frames.
 
     python benchmarks/bench_real_frames.py KITTI_FOLDER [--out docs/results/real_frames.json] [--frames 6] [--steps 450]
 """
@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from measure import record
 
-from lidistill.data.kitti import KittiData
-from lidistill.data.loading import FrameSource
+from lidistill.data.source import FrameSource
+from lidistill.datasets.kitti.frames import KittiData
+from lidistill.datasets.kitti.metric import evaluate_objects
 from lidistill.detectors import WidthRule
-from lidistill.evaluation.kitti import evaluate_objects
 from lidistill.files import write_text
 from lidistill.jobs import evaluate, predict, supervised, train
 from lidistill.run_folder import RunFolder
@@ -44,11 +44,16 @@ def frames_with_most_cars(kitti: Path, count: int) -> list[str]:
 
 
 def reachable(frames: FrameSource) -> dict[str, float | None]:
-    """3D AP R40 of Car when the labelled boxes are the detections: below 100 where there are fewer objects than recall points."""
-    truths = [frame.meta.objects for frame in frames if frame.meta.objects is not None]
+    """3D AP R40 of Car when the labelled boxes are the detections: below 100 where there are fewer objects than recall
+    points.
+    """
+    truths = [frame.truth.objects for frame in frames if frame.truth.objects is not None]
     named = [truth[truth.names != "DontCare"] for truth in truths]
     rows = np.cumsum([0, *map(len, named)])
-    found = [replace(part, scores=1 - 1e-4 * np.arange(start, start + len(part))) for part, start in zip(named, rows[:-1], strict=True)]
+    found = [
+        replace(part, scores=1 - 1e-4 * np.arange(start, start + len(part)))
+        for part, start in zip(named, rows[:-1], strict=True)
+    ]
     scores = evaluate_objects(truths, found, ("Car",))
     return {level: scores.values[f"strict/3d/Car/R40/{level}"] for level in ("easy", "moderate", "hard")}
 
@@ -58,7 +63,9 @@ def main() -> None:
     parser.add_argument("kitti", type=Path, help="folder that holds training/velodyne, label_2 and calib")
     parser.add_argument("--frames", type=int, default=6, help="how many frames: those with most cars")
     parser.add_argument("--steps", type=int, default=450)
-    parser.add_argument("--compression", type=float, default=4, help="1: the published network, four times as slow to train")
+    parser.add_argument(
+        "--compression", type=float, default=4, help="1: the published network, four times as slow to train"
+    )
     parser.add_argument("--run", type=Path, help="keep the run in this folder")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     arguments = parser.parse_args()
@@ -66,17 +73,30 @@ def main() -> None:
     names = frames_with_most_cars(arguments.kitti, arguments.frames)
     chosen = run.with_name(f"{run.name}-frames.txt").resolve()
     write_text(chosen, "\n".join(names) + "\n")
-    settings = [*SETTINGS, f"training.steps={arguments.steps}", f"data.train_split={chosen}", f"data.val_split={chosen}"]
+    settings = [
+        *SETTINGS,
+        f"training.steps={arguments.steps}",
+        f"data.train_split={chosen}",
+        f"data.val_split={chosen}",
+    ]
     experiment = supervised("pointpillars", data=f"kitti:{arguments.kitti}", overrides=settings)
     rule = WidthRule.for_compression(arguments.compression)
     experiment = replace(experiment, detector=experiment.detector.thinner(rule))
     scores = train(experiment, run, resume=True) if not RunFolder(run).scores.is_file() else evaluate(run)
     spent = RunFolder(run).read_log()[-1]["time_s"]
-    pictures = predict(run, arguments.kitti / "training" / "velodyne", run / "pictures", calibration=arguments.kitti / "training" / "calib")
+    pictures = predict(
+        run,
+        arguments.kitti / "training" / "velodyne",
+        run / "pictures",
+        calibration=arguments.kitti / "training" / "calib",
+    )
     found = {level: scores.values[f"strict/3d/Car/R40/{level}"] for level in ("easy", "moderate", "hard")}
     ceiling = reachable(experiment.data.open("val"))
     for level, value in found.items():
-        print(f"3D AP R40 at 0.7, Car, {level}: {value:.1f}; the labels themselves as detections reach {ceiling[level]:.1f}")
+        print(
+            f"3D AP R40 at 0.7, Car, {level}: {value:.1f}; the labels themselves as detections reach "
+            f"{ceiling[level]:.1f}"
+        )
     print(f"{len(pictures)} pictures in {run / 'pictures'}; {arguments.steps} steps in {spent:.0f} s")
     if arguments.out:
         content = {
@@ -87,7 +107,11 @@ def main() -> None:
             "seconds": round(spent),
             "seed": experiment.seed,
             "reachable": ceiling,
-            "values": {key: value for key, value in scores.values.items() if key.startswith("strict/3d/Car") or key.startswith("strict/bev/Car")},
+            "values": {
+                key: value
+                for key, value in scores.values.items()
+                if key.startswith("strict/3d/Car") or key.startswith("strict/bev/Car")
+            },
         }
         record(arguments.out, "real_frames", content)
 

@@ -1,8 +1,10 @@
-"""Where one training step of SECOND goes: the published network on a frame of the 64-beam simulator, batch 1, one thread, stage by stage.
+"""Where one training step of SECOND goes: the published network on a frame of the 64-beam simulator, batch 1, one
+thread, stage by stage.
 
-The dense part (bird's-eye view trunk, neck, head, loss and their gradients) is a floor that sparse convolution cannot change; the ratio says what
-voxels cost on top of it. The steps of both simulator presets are compared on frames of the demo's sensor, batch 2. Times are seconds of the
-processor, which other work on the machine disturbs less than the clock on the wall.
+The dense part (bird's-eye view trunk, neck, head, loss and their gradients) is a floor that sparse convolution cannot
+change; the ratio says what voxels cost on top of it. The steps of both simulator presets are compared on frames of the
+demo's sensor, batch 2. Times are seconds of the processor, which other work on the machine disturbs less than the clock
+on the wall.
 
     python benchmarks/bench_second.py [--out docs/results/second_step.json]
 """
@@ -18,11 +20,11 @@ import torch
 from bench_distilled_step import frames
 from measure import print_ratios, record, summary
 
-from lidistill.data.simulated import SimulatedData
+from lidistill.datasets.simulated.frames import SimulatedData
 from lidistill.detectors.bev_detector import BevDetector
+from lidistill.detectors.encoders.voxels import SparseEncoder, flattened, voxel_means
 from lidistill.detectors.presets import preset
-from lidistill.detectors.sparse_encoder import SparseEncoder, flattened, voxel_means
-from lidistill.ops.sparse import multiply_accumulates
+from lidistill.ops.kernels.sparse_products import multiply_accumulates
 from lidistill.simulate import simulate_frame
 from lidistill.types import Batch, Boxes, Frame, collate
 
@@ -69,7 +71,11 @@ def sparse_size(detector: BevDetector, batch: Batch) -> dict[str, object]:
             _, before, after = block.conv.weight.shape
             macs += multiply_accumulates(level.around if index else level.entry, before, after)
     macs += multiply_accumulates(flattening, *encoder.output.conv.weight.shape[1:])
-    return {"points": len(batch.points), "sites": [*(len(level.sites) for level in levels), len(sites)], "sparse_macs": macs}
+    return {
+        "points": len(batch.points),
+        "sites": [*(len(level.sites) for level in levels), len(sites)],
+        "sparse_macs": macs,
+    }
 
 
 def demo_frames(count: int, classes: tuple[str, ...]) -> list[Frame]:
@@ -103,12 +109,17 @@ def main() -> None:
     size = sparse_size(detector, batch)
     timed_step(detector, batch)
     runs = [timed_step(detector, batch) for _ in range(arguments.repeats)]
-    whole = summary(by_name([{"dense part": sum(run[stage] for stage in DENSE), "whole step": sum(run.values())} for run in runs]))
+    whole = summary(
+        by_name([{"dense part": sum(run[stage] for stage in DENSE), "whole step": sum(run.values())} for run in runs])
+    )
     stages = summary(by_name(runs))
     print(size)
     print_ratios("SECOND, KITTI size, batch 1, one thread", whole)
     for stage, row in stages.items():
-        print(f"  {stage:32s} median {row['median_s'] * 1e3:9.1f} ms ({row['min_s'] * 1e3:.1f} to {row['max_s'] * 1e3:.1f})")
+        print(
+            f"  {stage:32s} median {row['median_s'] * 1e3:9.1f} ms ({row['min_s'] * 1e3:.1f} to "
+            f"{row['max_s'] * 1e3:.1f})"
+        )
 
     small_batch = collate(demo_frames(2, config.classes))
     detectors = {name: preset(name, "simulated").build().train() for name in ("pointpillars", "second")}

@@ -1,4 +1,5 @@
-"""Frames a second of the simulator on one core, where the time goes, and the ray caster beside a loop over rays and solids.
+"""Frames a second of the simulator on one core, where the time goes, and the ray caster beside a loop over rays and
+solids.
 
 python benchmarks/bench_simulator.py [--frames 40] [--out docs/results/simulator.json]
 """
@@ -30,12 +31,17 @@ SEED = 0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=40, help="frames timed for each sensor (a quarter as many for whole turns)")
+    parser.add_argument(
+        "--frames", type=int, default=40, help="frames timed for each sensor (a quarter as many for whole turns)"
+    )
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print({**environment(), "seed": SEED})
-    content: dict[str, Any] = {"seed": SEED, "sensors": {name: sensor_figures(name, arguments.frames) for name in PRESETS}}
+    content: dict[str, Any] = {
+        "seed": SEED,
+        "sensors": {name: sensor_figures(name, arguments.frames) for name in PRESETS},
+    }
     content["beside_a_loop"] = loop_figures()
     if arguments.out:
         record(arguments.out, "simulator", content)
@@ -56,7 +62,8 @@ def sensor_figures(name: str, frames: int) -> dict[str, Any]:
     rays = int(np.prod(settings.grid().shape))
     print(
         f"\n{name}: {rays} rays, {np.mean(points):.0f} points a frame\n"
-        f"  frames/s: median {1 / statistics.median(seconds):.1f}, {1 / max(seconds):.1f} to {1 / min(seconds):.1f} ({frames} frames, one core)\n"
+        f"  frames/s: median {1 / statistics.median(seconds):.1f}, {1 / max(seconds):.1f} to {1 / min(seconds):.1f} "
+        f"({frames} frames, one core)\n"
         f"  median ms: {', '.join(f'{stage} {value:.1f}' for stage, value in stages.items())}"
     )
     return {
@@ -87,8 +94,14 @@ def _stage_seconds(settings: SimulatorSettings, frames: int) -> dict[str, list[f
         rng = np.random.default_rng([SEED, index])
         scene = timed("street", lambda rng=rng: build_scene(settings, rng))
         free_path = rng.standard_exponential(grid.shape)
-        hits = timed("rays", lambda scene=scene, path=free_path: cast(scene.primitives, scene.ground, grid, len(scene.names), path))
-        timed("returns", lambda scene=scene, hits=hits, rng=rng: returns(hits, scene.primitives, scene.ground, grid, settings, rng))
+        hits = timed(
+            "rays",
+            lambda scene=scene, path=free_path: cast(scene.primitives, scene.ground, grid, len(scene.names), path),
+        )
+        timed(
+            "returns",
+            lambda scene=scene, hits=hits, rng=rng: returns(hits, scene.primitives, scene.ground, grid, settings, rng),
+        )
     return seconds
 
 
@@ -99,7 +112,9 @@ def loop_figures() -> dict[str, Any]:
     scene = build_scene(settings, np.random.default_rng(SEED))
     free_path = np.ones(grid.shape)
     arguments = (scene.primitives, scene.ground, grid, len(scene.names), free_path)
-    times = compare({"ray caster": lambda: cast(*arguments), "loop over rays and solids": lambda: slow.cast(*arguments)}, repeats=3)
+    times = compare(
+        {"ray caster": lambda: cast(*arguments), "loop over rays and solids": lambda: slow.cast(*arguments)}, repeats=3
+    )
     print_ratios(f"{np.prod(grid.shape)} rays, {len(scene.primitives)} solids", times)
     fast, twin = cast(*arguments), slow.cast(*arguments)
     same = float(np.mean(fast.primitive == twin[1]))

@@ -1,9 +1,11 @@
 """SECOND's sparse trunk at KITTI's size, ours beside spconv's: forward, backward, maps, memory.
 
-    python benchmarks/bench_sparse.py [--threads 1 2] [--repeats 9] [--frame FILE.bin] [--device cuda] [--out docs/results/sparse.json]
+    python benchmarks/bench_sparse.py [--threads 1 2] [--repeats 9] [--frame FILE.bin] [--device cuda] \
+        [--out docs/results/sparse.json]
 
-spconv 2.3.8 is used where it can be imported (`pip install --target FOLDER spconv==2.3.8` and PYTHONPATH=FOLDER leave the environment as it is). On a
-CPU its backward pass asks for a CUDA stream, which is answered here, and its results are right with one thread only.
+spconv 2.3.8 is used where it can be imported (`pip install --target FOLDER spconv==2.3.8` and PYTHONPATH=FOLDER leave
+the environment as it is). On a CPU its backward pass asks for a CUDA stream, which is answered here, and its results
+are right with one thread only.
 """
 
 from __future__ import annotations
@@ -22,7 +24,14 @@ import torch
 from measure import compare, environment, print_ratios, record
 from torch import Tensor, nn
 
-from lidistill.ops.sparse import KernelMap, Sites, multiply_accumulates, sparse_convolution, strided_map, submanifold_map
+from lidistill.ops.kernels.sparse_products import (
+    KernelMap,
+    Sites,
+    multiply_accumulates,
+    sparse_convolution,
+    strided_map,
+    submanifold_map,
+)
 from lidistill.ops.sparse_maps import cell_numbers
 from lidistill.ops.voxels import voxelise
 from lidistill.simulate import SimulatorSettings, simulate_frame
@@ -36,10 +45,12 @@ except ImportError:
     spconv = None
 
 SEED = 0
-SETTINGS = SimulatorSettings(azimuth_window_deg=(-28.0, 28.0))  # as many voxels as a KITTI scan has in the camera's view
+# as many voxels as a KITTI scan has in the camera's view
+SETTINGS = SimulatorSettings(azimuth_window_deg=(-28.0, 28.0))
 GRID = VoxelGrid((0, -40, -3, 70.4, 40, 1), (0.05, 0.05, 0.1), 5, 16000, 40000)
 SHAPE = (41, 1600, 1408)  # one cell more along z than the grid, as SECOND has it
-# in, out channels, kernel, stride, padding; stride None: submanifold. SECOND (sensors 18:3337) as OpenPCDet and mmdetection3d build it
+# in, out channels, kernel, stride, padding; stride None: submanifold. SECOND (sensors 18:3337) as OpenPCDet and
+# mmdetection3d build it
 LAYERS: list[tuple[int, int, tuple[int, int, int], tuple[int, int, int] | None, tuple[int, int, int]]] = [
     (4, 16, (3, 3, 3), None, (1, 1, 1)),
     (16, 16, (3, 3, 3), None, (1, 1, 1)),
@@ -63,7 +74,9 @@ class Trunk(nn.Module):
         super().__init__()
         scale = [(2 / (np.prod(kernel) * narrow)) ** 0.5 for narrow, _, kernel, _, _ in LAYERS]
         shapes = [(int(np.prod(kernel)), narrow, wide) for narrow, wide, kernel, _, _ in LAYERS]
-        self.weights = nn.ParameterList(torch.randn(shape) * factor for shape, factor in zip(shapes, scale, strict=True))
+        self.weights = nn.ParameterList(
+            torch.randn(shape) * factor for shape, factor in zip(shapes, scale, strict=True)
+        )
         self.norms = nn.ModuleList(nn.BatchNorm1d(wide, eps=1e-3, momentum=0.01) for _, wide, _, _, _ in LAYERS)
 
     def forward(self, features: Tensor, sites: Sites, maps: list[KernelMap]) -> Tensor:
@@ -81,7 +94,9 @@ def frame_points(path: Path | None) -> Tensor:
 
 
 def voxel_means(points: Tensor) -> tuple[Tensor, Sites]:
-    voxels = voxelise(points, torch.zeros(len(points), dtype=torch.int64, device=points.device), 1, GRID, training=False)
+    voxels = voxelise(
+        points, torch.zeros(len(points), dtype=torch.int64, device=points.device), 1, GRID, training=False
+    )
     sums = points.new_zeros((len(voxels.counts), points.shape[1])).index_add_(0, voxels.voxel_index, voxels.points)
     return sums / voxels.counts[:, None], Sites(voxels.coords, SHAPE, 1)
 
@@ -107,7 +122,12 @@ def peer_trunk(trunk: Trunk) -> nn.Module:
     for number, (narrow, wide, kernel, stride, padding) in enumerate(LAYERS):
         level += stride is not None
         kind = spconv.SubMConv3d if stride is None else spconv.SparseConv3d
-        options = {"padding": padding, "bias": False, "indice_key": f"level{level}" if stride is None else f"down{level}", "algo": ConvAlgo.Native}
+        options = {
+            "padding": padding,
+            "bias": False,
+            "indice_key": f"level{level}" if stride is None else f"down{level}",
+            "algo": ConvAlgo.Native,
+        }
         convolution = kind(narrow, wide, kernel, **(options if stride is None else {**options, "stride": stride}))
         weight = trunk.weights[number].detach().reshape(*kernel, narrow, wide)
         convolution.weight.data = weight.permute(4, 0, 1, 2, 3).contiguous()
@@ -163,7 +183,9 @@ def parties(points: Tensor, dtype: torch.dtype = torch.float32) -> dict[str, Our
 
 
 def disagreement(points: Tensor) -> dict[str, float]:
-    """Largest difference of the output and of the gradient of the features in float64, over the largest value of each; one thread."""
+    """Largest difference of the output and of the gradient of the features in float64, over the largest value of each;
+    one thread.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     outcomes = []
@@ -216,17 +238,24 @@ def bench_trunk(points: Tensor, threads: int, repeats: int) -> dict[str, Any]:
     content: dict[str, Any] = {
         "voxels": len(found["lidistill"].sites),
         "pairs": [kernel_map.num_pairs for kernel_map in maps],
-        "multiply_accumulates": sum(multiply_accumulates(each, narrow, wide) for each, (narrow, wide, *_) in zip(maps, LAYERS, strict=True)),
+        "multiply_accumulates": sum(
+            multiply_accumulates(each, narrow, wide) for each, (narrow, wide, *_) in zip(maps, LAYERS, strict=True)
+        ),
     }
     print(f"\n{content['voxels']} voxels, {content['multiply_accumulates'] / 1e9:.2f} G multiply-accumulates forward")
     if "spconv" in found:
         content["spconv"] = version("spconv")
         content["largest_relative_difference"] = disagreement(points)
-        print(f"float64, one thread, difference from spconv over the largest value: {content['largest_relative_difference']}")
+        print(
+            "float64, one thread, difference from spconv over the largest value: "
+            f"{content['largest_relative_difference']}"
+        )
     else:
         print("spconv is not installed: nothing to compare with")
     for name, prefix in (("forward", "forward, maps included"), ("step", "forward and backward")):
-        candidates: dict[str, Callable[[], Any]] = {party: getattr(each, name) for party, each in reversed(found.items())}
+        candidates: dict[str, Callable[[], Any]] = {
+            party: getattr(each, name) for party, each in reversed(found.items())
+        }
         content[name] = compare(candidates, repeats, 2, time.process_time if threads == 1 else time.perf_counter)
         print_ratios(f"{prefix}, {threads} threads", content[name])
     content["maps"] = compare({"lidistill": found["lidistill"].maps}, repeats)
@@ -235,11 +264,21 @@ def bench_trunk(points: Tensor, threads: int, repeats: int) -> dict[str, Any]:
     if "spconv" in found:
         theirs = {name: content[name]["spconv"]["median_s"] for name in ("forward", "step")}
         backward = (ours["step"] - ours["forward"]) / (theirs["step"] - theirs["forward"])
-        content["ratio_to_spconv"] = {"forward": ours["forward"] / theirs["forward"], "backward": backward, "sum": ours["step"] / theirs["step"]}
-        print("times as long as spconv, by the medians:", {name: round(value, 2) for name, value in content["ratio_to_spconv"].items()})
+        content["ratio_to_spconv"] = {
+            "forward": ours["forward"] / theirs["forward"],
+            "backward": backward,
+            "sum": ours["step"] / theirs["step"],
+        }
+        print(
+            "times as long as spconv, by the medians:",
+            {name: round(value, 2) for name, value in content["ratio_to_spconv"].items()},
+        )
     if Path("/proc/self/clear_refs").exists() and points.device.type == "cpu":
         content["peak_bytes"] = memory(points, list(found), threads)
-        print("memory over the process before the step, MiB:", {name: round(value / 2**20, 1) for name, value in content["peak_bytes"].items()})
+        print(
+            "memory over the process before the step, MiB:",
+            {name: round(value / 2**20, 1) for name, value in content["peak_bytes"].items()},
+        )
     return content
 
 
@@ -252,7 +291,11 @@ def main() -> None:
     parser.add_argument("--out", help="JSON file for the figures")
     arguments = parser.parse_args()
     points = frame_points(arguments.frame).to(arguments.device)
-    content: dict[str, Any] = {"seed": SEED, "repeats": arguments.repeats, "frame": "simulated" if arguments.frame is None else "KITTI"}
+    content: dict[str, Any] = {
+        "seed": SEED,
+        "repeats": arguments.repeats,
+        "frame": "simulated" if arguments.frame is None else "KITTI",
+    }
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         print(environment(arguments.device))

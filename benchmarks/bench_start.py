@@ -1,8 +1,10 @@
-"""How long a command takes to answer: the start of Python, of torch and of the commands that only tell something, one after the other in turns.
+"""How long a command takes to answer: the start of Python, of torch and of the commands that only tell something, one
+after the other in turns.
 
     python benchmarks/bench_start.py
 
-Prints the median of each in seconds, and its ratio to `python -c pass` and to `python -c "import torch"` in the same turns.
+Prints the median of each in seconds, and its ratio to `python -c pass` and to `python -c "import torch"` in the same
+turns.
 """
 
 from __future__ import annotations
@@ -32,9 +34,13 @@ def main() -> None:
                 spent[name].append(time.perf_counter() - start)
     for name, times in spent.items():
         to_nothing, to_torch = (
-            statistics.median(own / other for own, other in zip(times, spent[base], strict=True)) for base in ("python -c pass", "import torch")
+            statistics.median(own / other for own, other in zip(times, spent[base], strict=True))
+            for base in ("python -c pass", "import torch")
         )
-        print(f"{name:20}  {statistics.median(times):6.2f} s  {to_nothing:6.1f} x python -c pass  {to_torch:6.2f} x import torch")
+        print(
+            f"{name:20}  {statistics.median(times):6.2f} s  {to_nothing:6.1f} x python -c pass  {to_torch:6.2f} x "
+            "import torch"
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""What a cached teacher saves: one distilled step whose teacher is replayed from disk, beside the same step with the running teacher.
+"""What a cached teacher saves: one distilled step whose teacher is replayed from disk, beside the same step with the
+running teacher.
 
-PointPillars of the demo's size, 4x student, frames of the simulator. The files were just written and are in the system's memory; a slow disk adds the
-time to read `bytes_per_frame`. The plain step is what would remain if the teacher cost nothing and the method nothing.
+PointPillars of the demo's size, 4x student, frames of the simulator. The files were just written and are in the
+system's memory; a slow disk adds the time to read `bytes_per_frame`. The plain step is what would remain if the teacher
+cost nothing and the method nothing.
 
     python benchmarks/bench_teacher_cache.py [--methods logits fitnets] [--out docs/results/teacher_cache.json]
 """
@@ -39,18 +41,33 @@ def main() -> None:
     batch = frames(arguments.batch, config.classes)
     teacher = config.build().eval()
     student = config.thinner(WidthRule.for_compression(4)).build().train()
-    results: dict[str, object] = {"detector": arguments.detector, "dataset": arguments.dataset, "frames a batch": arguments.batch, "seed": 0}
+    results: dict[str, object] = {
+        "detector": arguments.detector,
+        "dataset": arguments.dataset,
+        "frames a batch": arguments.batch,
+        "seed": 0,
+    }
     for name in arguments.methods:
         method = METHODS[name]().build(teacher.tap_specs, student.tap_specs)
         with tempfile.TemporaryDirectory() as folder:
-            caches = {precision: CachedTeacher(teacher, Path(folder), arguments.batch, precision=precision) for precision in PRECISIONS}
+            caches = {
+                precision: CachedTeacher(teacher, Path(folder), arguments.batch, precision=precision)
+                for precision in PRECISIONS
+            }
             objectives = {"running teacher": Distilled(student, teacher, [method])}
-            objectives |= {f"cached teacher, {precision}": Distilled(student, teacher, [method], cache=cache) for precision, cache in caches.items()}
-            candidates = {f"{name}, {kind}": lambda objective=objective: objective(batch).total.backward() for kind, objective in objectives.items()}
+            objectives |= {
+                f"cached teacher, {precision}": Distilled(student, teacher, [method], cache=cache)
+                for precision, cache in caches.items()
+            }
+            candidates = {
+                f"{name}, {kind}": lambda objective=objective: objective(batch).total.backward()
+                for kind, objective in objectives.items()
+            }
             candidates["plain student"] = lambda: Supervised(student)(batch).total.backward()
             times = compare(candidates, arguments.repeats)
             sizes = {
-                precision: sum(path.stat().st_size for path in cache.folder.rglob("*.npz")) / arguments.batch for precision, cache in caches.items()
+                precision: sum(path.stat().st_size for path in cache.folder.rglob("*.npz")) / arguments.batch
+                for precision, cache in caches.items()
             }
         print_ratios(f"{name}, batch {arguments.batch}, {arguments.threads} threads", times)
         print("  bytes a frame: " + ", ".join(f"{precision} {size / 1e6:.2f} MB" for precision, size in sizes.items()))
@@ -59,7 +76,8 @@ def main() -> None:
             "times": times,
             "bytes_per_frame": sizes,
             "cached_over_running": {
-                precision: {key: own[key] for key in ("ratio", "ratio_low", "ratio_high")} for precision, own in zip(PRECISIONS, cached, strict=True)
+                precision: {key: own[key] for key in ("ratio", "ratio_low", "ratio_high")}
+                for precision, own in zip(PRECISIONS, cached, strict=True)
             },
         }
     if arguments.out:

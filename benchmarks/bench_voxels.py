@@ -1,9 +1,12 @@
-"""Hard voxels beside spconv's, and beside an earlier commit's: one thread, processor time, one after the other in turns.
+"""Hard voxels beside spconv's, and beside an earlier commit's: one thread, processor time, one after the other in
+turns.
 
-    python benchmarks/bench_voxels.py [--scan KITTI.bin] [--sweep NUSCENES.bin] [--before COMMIT] [--out docs/results/voxels.json]
+    python benchmarks/bench_voxels.py [--scan KITTI.bin] [--sweep NUSCENES.bin] [--before COMMIT] \
+        [--out docs/results/voxels.json]
 
-Without files the clouds are made up. Ten sweeps are one sweep ten times, moved a little each time. spconv is used where it can be imported, as in
-bench_sparse.py; its grid of voxel numbers is allocated before, its voxels come out padded. Voxels are compared before they are timed.
+Without files the clouds are made up. Ten sweeps are one sweep ten times, moved a little each time. spconv is used where
+it can be imported, as in bench_sparse.py; its grid of voxel numbers is allocated before, its voxels come out padded.
+Voxels are compared before they are timed.
 """
 
 from __future__ import annotations
@@ -37,8 +40,12 @@ KITTI = {
     "KITTI, 0.05 m voxels": VoxelGrid((0, -40, -3, 70.4, 40, 1), (0.05, 0.05, 0.1), 5, 16000, 40000),
 }
 NUSCENES = {
-    "nuScenes, ten sweeps, 0.1 m voxels": VoxelGrid((-51.2, -51.2, -5, 51.2, 51.2, 3), (0.1, 0.1, 0.2), 10, 120000, 160000),
-    "nuScenes, ten sweeps, 0.2 m pillars": VoxelGrid((-51.2, -51.2, -5, 51.2, 51.2, 3), (0.2, 0.2, 8), 20, 30000, 60000),
+    "nuScenes, ten sweeps, 0.1 m voxels": VoxelGrid(
+        (-51.2, -51.2, -5, 51.2, 51.2, 3), (0.1, 0.1, 0.2), 10, 120000, 160000
+    ),
+    "nuScenes, ten sweeps, 0.2 m pillars": VoxelGrid(
+        (-51.2, -51.2, -5, 51.2, 51.2, 3), (0.2, 0.2, 8), 20, 30000, 60000
+    ),
 }
 
 
@@ -57,7 +64,9 @@ def ten_sweeps(path: Path | None) -> Tensor:
         cloud = random_cloud(34_700, 80, SEED).numpy()
         turn = rng.uniform(-np.pi, np.pi, len(cloud))
         cos, sin = np.cos(turn), np.sin(turn)
-        cloud = np.column_stack([cloud[:, 0] * cos - cloud[:, 1] * sin, cloud[:, 0] * sin + cloud[:, 1] * cos, cloud[:, 2:], cloud[:, 3]])
+        cloud = np.column_stack(
+            [cloud[:, 0] * cos - cloud[:, 1] * sin, cloud[:, 0] * sin + cloud[:, 1] * cos, cloud[:, 2:], cloud[:, 3]]
+        )
     else:
         cloud = np.fromfile(path, dtype="<f4").reshape(-1, 5)
     sweeps = []
@@ -79,13 +88,19 @@ def compared(points: Tensor, grid: VoxelGrid, before: str | None, repeats: int) 
         array = points.numpy()
         parties["spconv"] = lambda: maker.point_to_voxel(tensorview.from_numpy(array))
         _, cells, counts = parties["spconv"]()
-        if not (np.array_equal(cells.numpy(), ours.coords[:, 1:].numpy()) and np.array_equal(counts.numpy(), ours.counts.numpy())):
+        if not (
+            np.array_equal(cells.numpy(), ours.coords[:, 1:].numpy())
+            and np.array_equal(counts.numpy(), ours.counts.numpy())
+        ):
             raise SystemExit("the voxels differ from spconv's")
     if before is not None:
         earlier = importlib.import_module(f"{before}.ops.voxels").voxelise
         parties["before"] = lambda: earlier(points, batch_index, 1, grid, False)
         old = parties["before"]()
-        if not all(torch.equal(getattr(old, name), getattr(ours, name)) for name in ("points", "voxel_index", "counts", "coords")):
+        if not all(
+            torch.equal(getattr(old, name), getattr(ours, name))
+            for name in ("points", "voxel_index", "counts", "coords")
+        ):
             raise SystemExit("the voxels differ from those of the earlier commit")
     parties["lidistill"] = lambda: voxelise(points, batch_index, 1, grid, False)
     return {"points": len(points), "voxels": len(ours.counts), "times": compare(parties, repeats, 3, time.process_time)}

@@ -25,9 +25,13 @@ def measure(fn: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> dict[st
 
 
 def compare(
-    candidates: Mapping[str, Callable[[], Any]], repeats: int = 5, warmup: int = 1, clock: Callable[[], float] = time.perf_counter
+    candidates: Mapping[str, Callable[[], Any]],
+    repeats: int = 5,
+    warmup: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, dict[str, float]]:
-    """Seconds that each candidate takes; see `summary`. They take turns, so that a busy moment of the machine falls on all of them.
+    """Seconds that each candidate takes; see `summary`. They take turns, so that a busy moment of the machine falls on
+    all of them.
 
     `clock` is the wall clock, or `time.process_time`, which other work on the machine disturbs less.
     """
@@ -44,10 +48,11 @@ def compare(
 
 
 def summary(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-    """Of every candidate the median with its spread, {"median_s", "min_s", "max_s"}, and how many times as long as the first it took.
+    """Of every candidate the median with its spread, {"median_s", "min_s", "max_s"}, and how many times as long as the
+    first it took.
 
-    {"ratio", "ratio_low", "ratio_high"} are the median, least and largest of the ratios of one turn each: both of a pair ran moments apart, so what
-    slows the machine for a while cancels out.
+    {"ratio", "ratio_low", "ratio_high"} are the median, least and largest of the ratios of one turn each: both of a
+    pair ran moments apart, so what slows the machine for a while cancels out.
     """
     first = next(iter(seconds.values()))
     found = {}
@@ -65,15 +70,22 @@ def summary(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float
 
 
 def print_ratios(title: str, times: Mapping[str, Mapping[str, float]]) -> None:
-    """One line a candidate: median, least and largest time, and the same of how many times as long as the first it took."""
+    """One line a candidate: median, least and largest time, and the same of how many times as long as the first it
+    took.
+    """
     print(f"\n{title}")
     for name, row in times.items():
         spread = f"median {row['median_s'] * 1e3:10.2f} ms ({row['min_s'] * 1e3:.2f} to {row['max_s'] * 1e3:.2f})"
-        print(f"  {name:44s} {spread}   times the first {row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})")
+        print(
+            f"  {name:44s} {spread}   times the first {row['ratio']:.2f} ({row['ratio_low']:.2f} to "
+            f"{row['ratio_high']:.2f})"
+        )
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Where a figure was taken: device, threads, versions of torch and Python, commit (with "-dirty" where files had changed)."""
+    """Where a figure was taken: device, threads, versions of torch and Python, commit (with "-dirty" where files had
+    changed).
+    """
     return {
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else _processor(),
         "threads": torch.get_num_threads(),
@@ -89,9 +101,13 @@ def record(path: str | Path, name: str, content: Mapping[str, Any], device: str 
 
 
 def earlier_package(commit: str, folder: Path) -> str:
-    """The name under which the package of an earlier commit can be imported beside the present one; it is unpacked into `folder`."""
+    """The name under which the package of an earlier commit can be imported beside the present one; it is unpacked into
+    `folder`.
+    """
     root, name = Path(__file__).resolve().parents[1], "package_before"
-    archive = subprocess.run(["git", "archive", commit, "src/lidistill"], cwd=root, capture_output=True, check=True).stdout
+    archive = subprocess.run(
+        ["git", "archive", commit, "src/lidistill"], cwd=root, capture_output=True, check=True
+    ).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         files.extractall(folder, filter="data")
     (folder / "src" / "lidistill").rename(folder / name)
@@ -118,7 +134,13 @@ def _processor() -> str:
 def _commit() -> str:
     here = Path(__file__).resolve().parent
     try:
-        described = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=here, capture_output=True, text=True, check=True)
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return described.stdout.strip()

@@ -1,4 +1,7 @@
-"""Passages of the docs that state measured figures. They stand between two comments and are written from the files of docs/results."""
+"""Passages of the docs that state measured figures.
+
+They stand between two comments and are written from the files of docs/results.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,10 @@ def pointdistiller() -> str:
     memory, error = spread["memory_bytes"], spread["relative_error"]["ours_value"]
     ours, plain = (memory[form] / MIB for form in ("ours", "straightforward"))
     return (
-        f"For {results['pillars']:,} pillars, N {results['graphs']}, K {results['neighbours']}, 64 and 32 to 32 channels, forward and backward on "
-        f"one CPU thread take {ratios[0]:.2f} to {ratios[1]:.2f} of the time of the straightforward form and {ours:.0f} MiB instead of "
+        f"For {results['pillars']:,} pillars, N {results['graphs']}, K {results['neighbours']}, 64 and 32 to 32 "
+        "channels, forward and backward on "
+        f"one CPU thread take {ratios[0]:.2f} to {ratios[1]:.2f} of the time of the straightforward form and "
+        f"{ours:.0f} MiB instead of "
         f"{plain:.0f} MiB, with the same value to {error:.0e} (`docs/results/pointdistiller.json`)."
     )
 
@@ -48,33 +53,42 @@ def itkd() -> str:
     memory = one["memory_bytes"]
     ratios = [ratio_of(part["times"], "ours")["ratio"] for part in (one, two)]
     return (
-        f"For {results['cells']} x {results['cells']} cells, {teacher} channels against {student}, forward and backward on one CPU thread take "
-        f"{ratios[0]:.2f} of the time of the straightforward form ({ratios[1]:.2f} for a batch of two) and {memory['ours'] / MIB:.0f} MiB instead of "
-        f"{memory['straightforward'] / MIB:.0f} MiB for a batch of one, with the same values (`docs/results/itkd.json`)."
+        f"For {results['cells']} x {results['cells']} cells, {teacher} channels against {student}, forward and "
+        "backward on one CPU thread take "
+        f"{ratios[0]:.2f} of the time of the straightforward form ({ratios[1]:.2f} for a batch of two) and "
+        f"{memory['ours'] / MIB:.0f} MiB instead of "
+        f"{memory['straightforward'] / MIB:.0f} MiB for a batch of one, with the same values "
+        "(`docs/results/itkd.json`)."
     )
 
 
 def fitnets() -> str:
     taken = step_ratio(read("distilled_step")[0]["fitnets"])
     return (
-        f"At KITTI's size (192 to 384 channels, 248 x 216 cells, two frames) a distilled step takes {spread_of(taken)} times a plain step plus the "
-        "teacher's forward pass on one CPU thread. The other methods' steps are in the [results](results/README.md#numbers)."
+        "At KITTI's size (192 to 384 channels, 248 x 216 cells, two frames) a distilled step takes "
+        f"{spread_of(taken)} times a plain step plus the "
+        "teacher's forward pass on one CPU thread. The other methods' steps are in the "
+        "[results](results/README.md#numbers)."
     )
 
 
 def demo() -> str:
     minutes = read("demo")[0]["minutes"]
     return (
-        f"The demo trains three networks in {minutes:.1f} minutes on two cores ([results](results/README.md)), of which simulating and scoring are "
+        f"The demo trains three networks in {minutes:.1f} minutes on two cores ([results](results/README.md)), of "
+        "which simulating and scoring are "
         "a part."
     )
 
 
 def cache_sizes() -> str:
     results = read("teacher_cache")[0]
-    heads, neck, pillars = (results[name]["bytes_per_frame"]["float32"] / 1e6 for name in ("logits", "fitnets", "pointdistiller"))
+    heads, neck, pillars = (
+        results[name]["bytes_per_frame"]["float32"] / 1e6 for name in ("logits", "fitnets", "pointdistiller")
+    )
     return (
-        f"At the demo's size a frame takes {heads:.1f} MB for heads (`logits`), {neck:.1f} MB for the neck (`fitnets`) and {pillars:.1f} MB for "
+        f"At the demo's size a frame takes {heads:.1f} MB for heads (`logits`), {neck:.1f} MB for the neck "
+        f"(`fitnets`) and {pillars:.1f} MB for "
         "pillars (`pointdistiller`)."
     )
 
@@ -85,24 +99,36 @@ def cache_times() -> str:
         name: ratio_of(results[name]["times"], f"{name}, cached teacher, float32", f"{name}, running teacher")
         for name in ("logits", "fitnets", "pointdistiller")
     }
-    lines = ["| method | cached ÷ running |", "|---|---:|", *(f"| `{name}` | {spread_of(ratio)} |" for name, ratio in ratios.items())]
+    lines = [
+        "| method | cached ÷ running |",
+        "|---|---:|",
+        *(f"| `{name}` | {spread_of(ratio)} |" for name, ratio in ratios.items()),
+    ]
     floor = ratio_of(results["logits"]["times"], "plain student", "logits, running teacher")["ratio"]
     return "\n".join([*lines, "", f"The plain student takes {floor:.2f} of a step with `logits`, which is the floor."])
 
 
 def simulator() -> str:
     found = read("simulator")[0]["sensors"]["kitti"]
-    return f"**Speed.** {1 / found['median_s']:.0f} frames a second (median) of the preset `kitti` on one core (`docs/results/simulator.json`)."
+    return (
+        f"**Speed.** {1 / found['median_s']:.0f} frames a second (median) of the preset `kitti` on one core "
+        "(`docs/results/simulator.json`)."
+    )
 
 
 def pull() -> str:
     results = read("pull")[0]
     steps, frames, seeds = results["teacher's steps"], results["frames"], len(results["seeds"])
-    shown = {name: {key: f"{value:.0f}" if value >= 10 else f"{value:.2g}" for key, value in row.items()} for name, row in results["pulls"].items()}
+    shown = {
+        name: {key: f"{value:.0f}" if value >= 10 else f"{value:.2g}" for key, value in row.items()}
+        for name, row in results["pulls"].items()
+    }
     rows = [f"| `{name}` | {row['median']} | {row['low']} to {row['high']} |" for name, row in shown.items()]
     said = fill(
-        "Gradient norm of each method at its defaults over the student's parameters, relative to that of the detection loss: for untrained 4x "
-        f"PointPillars students, a teacher trained for {steps} steps, and {frames} simulated frames (`docs/results/pull.json`). `lad` changes the "
+        "Gradient norm of each method at its defaults over the student's parameters, relative to that of the "
+        "detection loss: for untrained 4x "
+        f"PointPillars students, a teacher trained for {steps} steps, and {frames} simulated frames "
+        "(`docs/results/pull.json`). `lad` changes the "
         "detection loss itself, and methods that wait for the student's own detections do not pull yet.",
         WIDTH,
     )

@@ -1,7 +1,8 @@
 """Put the demo's recorded result into README.md, and draw its picture from a demo that was run.
 
     python benchmarks/readme_demo.py                       # the table, from docs/results/demo.json
-    python benchmarks/readme_demo.py --folder runs/demo    # docs/demo.png too, from the distilled student of that folder
+    # docs/demo.png too, from the distilled student of that folder
+    python benchmarks/readme_demo.py --folder runs/demo
 
 The picture shows the middle one of the sample frames that the run keeps, which are evenly spaced and not chosen.
 """
@@ -14,9 +15,9 @@ import re
 from pathlib import Path
 
 from lidistill.evaluation.predict import Predictions
-from lidistill.report.bev import draw_bev
-from lidistill.report.pictures import MINIMUM_SCORE, view_of
-from lidistill.report.samples import load_samples
+from lidistill.report.measures.samples import load_samples
+from lidistill.report.render.bev_picture import draw_bev
+from lidistill.report.render.pictures import MINIMUM_SCORE, view_of
 from lidistill.run_folder import RunFolder
 from lidistill.types import Boxes
 
@@ -34,7 +35,9 @@ def main() -> None:
     if arguments.folder is not None:
         draw(RunFolder(arguments.folder / "distilled"))
     readme = ROOT / "README.md"
-    readme.write_text(BETWEEN.sub(lambda marks: marks[1] + block() + marks[2], readme.read_text(encoding="utf-8")), encoding="utf-8")
+    readme.write_text(
+        BETWEEN.sub(lambda marks: marks[1] + block() + marks[2], readme.read_text(encoding="utf-8")), encoding="utf-8"
+    )
 
 
 def block() -> str:
@@ -44,7 +47,8 @@ def block() -> str:
     gain, runs = results["gain of distilled over plain"], results["runs"]
     any_run = runs["teacher"]
     lines = [
-        f"Expected result of `make demo`, **simulated data**, {any_run['frames']} validation frames, **one seed** ({any_run['seed']}); KITTI metric, "
+        f"Expected result of `make demo`, **simulated data**, {any_run['frames']} validation frames, **one seed** "
+        f"({any_run['seed']}); KITTI metric, "
         "3D AP (R40) at the strict overlaps, moderate:",
         "",
         "| | Car | Pedestrian | Cyclist | mean | parameters |",
@@ -52,15 +56,23 @@ def block() -> str:
     ]
     for name, run in runs.items():
         values = [f"{run['values'][f'strict/3d/{kind}/R40/moderate']:.1f}" for kind in ("Car", "Pedestrian", "Cyclist")]
-        lines.append(f"| {NAMES[name]} | {' | '.join(values)} | **{run['values'][run['main']]:.1f}** | {run['parameters']:,} |")
+        lines.append(
+            f"| {NAMES[name]} | {' | '.join(values)} | **{run['values'][run['main']]:.1f}** | {run['parameters']:,} |"
+        )
     lines += [
         "",
-        f"Distilled over plain: {gain['gain']:+.1f} AP, {gain['level']:.0%} interval over frames {gain['low']:+.1f} to {gain['high']:+.1f}; "
-        f"it says nothing about other seeds. {results['minutes']:.1f} minutes with {where['threads']} threads of {where['device']}. "
+        f"Distilled over plain: {gain['gain']:+.1f} AP, {gain['level']:.0%} interval over frames {gain['low']:+.1f} "
+        f"to {gain['high']:+.1f}; "
+        f"it says nothing about other seeds. {results['minutes']:.1f} minutes with {where['threads']} threads of "
+        f"{where['device']}. "
         "Another machine may round otherwise, and end with other figures.",
     ]
     if PICTURE.is_file():
-        lines += ["", f"![A simulated street from above: labelled objects and the distilled student's boxes]({PICTURE.relative_to(ROOT)})"]
+        lines += [
+            "",
+            "![A simulated street from above: labelled objects and the distilled student's "
+            f"boxes]({PICTURE.relative_to(ROOT)})",
+        ]
     return "\n".join(lines)
 
 

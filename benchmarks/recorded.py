@@ -15,11 +15,16 @@ def read(name: str) -> tuple[dict[str, Any], str]:
     """The results of a benchmark, and one line on where they were taken."""
     content = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     where = content["environment"]
-    return content["results"], f"{where['device']}, {where['threads']} threads, torch {where['torch']}, commit {where['commit']}"
+    return content[
+        "results"
+    ], f"{where['device']}, {where['threads']} threads, torch {where['torch']}, commit {where['commit']}"
 
 
 def ratio_of(times: Mapping[str, Mapping[str, float]], ours: str, theirs: str | None = None) -> dict[str, float]:
-    """{"ratio"} of the median times, and {"ratio_low", "ratio_high"} where the turns were compared one by one. `theirs` is the first by default."""
+    """{"ratio"} of the median times, and {"ratio_low", "ratio_high"} where the turns were compared one by one.
+
+    `theirs` is the first by default.
+    """
     first = next(iter(times))
     own = times[ours]
     if theirs in (None, first) and "ratio" in own:
@@ -28,11 +33,15 @@ def ratio_of(times: Mapping[str, Mapping[str, float]], ours: str, theirs: str | 
 
 
 def spread_of(ratio: Mapping[str, float]) -> str:
-    return f"{ratio['ratio']:.2f}" + (f" ({ratio['ratio_low']:.2f} to {ratio['ratio_high']:.2f})" if "ratio_low" in ratio else "")
+    return f"{ratio['ratio']:.2f}" + (
+        f" ({ratio['ratio_low']:.2f} to {ratio['ratio_high']:.2f})" if "ratio_low" in ratio else ""
+    )
 
 
 def seconds(times: Mapping[str, float]) -> str:
-    return f"{times['median_s']:.1f} s" + (f" ({times['min_s']:.1f} to {times['max_s']:.1f})" if "max_s" in times else "")
+    return f"{times['median_s']:.1f} s" + (
+        f" ({times['min_s']:.1f} to {times['max_s']:.1f})" if "max_s" in times else ""
+    )
 
 
 def milliseconds(times: Mapping[str, float]) -> str:

@@ -20,7 +20,11 @@ def frame(index: int, classes: tuple[str, ...]) -> Frame:
     scan = simulate_frame(SimulatorSettings(sensor="kitti-lite"), seed=0, index=index)
     rows = [row for row, name in enumerate(scan.objects.names) if name in classes]
     labels = torch.tensor([classes.index(scan.objects.names[row]) for row in rows], dtype=torch.int64)
-    return Frame(str(index), torch.from_numpy(scan.points), Boxes(torch.from_numpy(scan.objects.geometry[rows]).float().reshape(-1, 7), labels))
+    return Frame(
+        str(index),
+        torch.from_numpy(scan.points),
+        Boxes(torch.from_numpy(scan.objects.geometry[rows]).float().reshape(-1, 7), labels),
+    )
 
 
 def main() -> None:

@@ -5,8 +5,8 @@ python examples/score_results.py LABEL_FOLDER RESULT_FOLDER
 
 import sys
 
-from lidistill.evaluation.kitti_files import evaluate_folder, read_label_folder
-from lidistill.report.console import print_scores
+from lidistill.datasets.kitti.result_files import evaluate_folder, read_label_folder
+from lidistill.report.render.console import print_scores
 
 
 def main() -> None:

@@ -174,6 +174,10 @@ def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_what_is_no_regular_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for path, problem in ((tmp_path / "pipe", "not a regular file"), (tmp_path, "a folder"), (tmp_path / "none", "missing")):
+    for path, problem in (
+        (tmp_path / "pipe", "not a regular file"),
+        (tmp_path, "a folder"),
+        (tmp_path / "none", "missing"),
+    ):
         with pytest.raises(InputError, match=f"{problem}.*; try again"):
             load_arrays(path, KINDS, "try again")

@@ -64,8 +64,33 @@ def test_the_steps_of_the_quickstart_work_one_after_the_other(tmp_path):
     for words in (
         ("train", "pointpillars", "--data", data, "--out", teacher, "--device", "cpu", *TINY),
         ("train", teacher, "--compression", "4", "--out", plain, "--device", "cpu"),
-        ("distill", teacher, "--compression", "4", "--method", "logits", "--no-certificate", "--out", student, "--device", "cpu"),
-        ("distill", teacher, "--compression", "4", "--method", "logits", "--no-certificate", "--out", student, "--device", "cpu", "--resume"),
+        (
+            "distill",
+            teacher,
+            "--compression",
+            "4",
+            "--method",
+            "logits",
+            "--no-certificate",
+            "--out",
+            student,
+            "--device",
+            "cpu",
+        ),
+        (
+            "distill",
+            teacher,
+            "--compression",
+            "4",
+            "--method",
+            "logits",
+            "--no-certificate",
+            "--out",
+            student,
+            "--device",
+            "cpu",
+            "--resume",
+        ),
         ("evaluate", student, "--device", "cpu"),
         ("report", teacher, plain, student, "--out", tmp_path / "report"),
     ):
@@ -82,7 +107,9 @@ def test_an_override_of_a_run_that_is_scored_is_refused():
 
 def test_a_refused_training_leaves_no_folder(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert "no such folder" in fails(monkeypatch, capsys, "train", "pointpillars", "--data", "kitti:/nowhere", "--out", "a/b")
+    assert "no such folder" in fails(
+        monkeypatch, capsys, "train", "pointpillars", "--data", "kitti:/nowhere", "--out", "a/b"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,10 +129,27 @@ def test_simulate_writes_a_kitti_folder(tmp_path):
         (("evaluate",), "give a run folder, or --predictions"),
         (("evaluate", "--predictions", "x"), "--predictions needs --data"),
         (("evaluate", "run", "--predictions", "x", "--data", "kitti:/x"), "leave out run, or leave out --predictions"),
-        (("evaluate", "--predictions", "x", "--data", "kitti:/x", "data.val_split=all"), "leave out data.val_split=all"),
+        (
+            ("evaluate", "--predictions", "x", "--data", "kitti:/x", "data.val_split=all"),
+            "leave out data.val_split=all",
+        ),
         (("evaluate", "run", "--data", "kitti:/x"), "--data and --out go with --predictions"),
         (("predict", "nowhere", "scan.bin"), "not a run folder"),
-        (("import", "nowhere.pth", "--from", "openpcdet", "--model", "pointpillars", "--data", "kitti:/x", "--out", "y"), "nowhere.pth"),
+        (
+            (
+                "import",
+                "nowhere.pth",
+                "--from",
+                "openpcdet",
+                "--model",
+                "pointpillars",
+                "--data",
+                "kitti:/x",
+                "--out",
+                "y",
+            ),
+            "nowhere.pth",
+        ),
         (("methods", "itdk"), "did you mean 'itkd'"),
         (("methods", "itkd", "--markdown"), "leave out itkd"),
         (("compare", "nowhere.yaml", "--out", "x"), "nowhere.yaml: missing"),

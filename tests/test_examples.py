@@ -15,7 +15,9 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 def run(name: str, *words: object, folder: Path) -> str:
-    done = subprocess.run([sys.executable, EXAMPLES / name, *map(str, words)], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *map(str, words)], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -142,7 +142,11 @@ def test_plain_and_distilled_student_differ_in_nothing_but_the_lessons(teacher):
 
 @pytest.mark.parametrize(
     "start, message",
-    [("pointpillar", "is no detector, YAML file or run folder"), ("none.yaml", "none.yaml: missing"), (".", "not a run folder")],
+    [
+        ("pointpillar", "is no detector, YAML file or run folder"),
+        ("none.yaml", "none.yaml: missing"),
+        (".", "not a run folder"),
+    ],
 )
 def test_a_start_that_is_nothing_is_refused(start, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -175,7 +179,12 @@ def test_a_newer_format_is_refused():
 
 
 def test_of_a_key_given_twice_the_last_value_counts():
-    assert supervised("pointpillars", data="simulated", overrides=["training.steps=3", "seed=1", "training.steps=4"]).training.steps == 4
+    assert (
+        supervised(
+            "pointpillars", data="simulated", overrides=["training.steps=3", "seed=1", "training.steps=4"]
+        ).training.steps
+        == 4
+    )
 
 
 def test_wrong_settings_are_refused_in_python_too():
@@ -191,12 +200,17 @@ def test_wrong_settings_are_refused_in_python_too():
 @pytest.mark.parametrize("classes", ["[Pedestrian,Car,Cyclist]", "[Car,Pedestrian]", "[Car]"])
 @pytest.mark.parametrize("data", ["simulated", "kitti:/data/kitti"])
 def test_a_detector_for_other_classes_than_the_data_is_refused(classes, data):
-    with pytest.raises(InputError, match=r"detector's classes are \[Car,Pedestrian,Cyclist\] and those of the data .*; set data.classes="):
+    with pytest.raises(
+        InputError,
+        match=r"detector's classes are \[Car,Pedestrian,Cyclist\] and those of the data .*; set data.classes=",
+    ):
         supervised("pointpillars", data=data, overrides=[f"data.classes={classes}"])
 
 
 def test_a_detector_for_other_point_features_than_the_data_is_refused():
-    with pytest.raises(InputError, match=r"reads \[intensity,time\] of a point beside x, y and z, and the data hold \[intensity\]"):
+    with pytest.raises(
+        InputError, match=r"reads \[intensity,time\] of a point beside x, y and z, and the data hold \[intensity\]"
+    ):
         supervised("pointpillars", data="simulated", overrides=["detector.point_features=[intensity,time]"])
 
 
@@ -209,7 +223,9 @@ def test_classes_stay_those_of_the_run_when_it_meets_other_data(tmp_path):
 
 
 def test_a_detector_with_a_slip_in_its_name_is_guessed():
-    with pytest.raises(InputError, match="'pointpilars' is no detector, YAML file or run folder; did you mean 'pointpillars'"):
+    with pytest.raises(
+        InputError, match="'pointpilars' is no detector, YAML file or run folder; did you mean 'pointpillars'"
+    ):
         supervised("pointpilars", data="simulated")
 
 

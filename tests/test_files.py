@@ -39,7 +39,9 @@ def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(InputError, match=r"scores.json: could not be written \(No space left on device\); free some space"):
+    with pytest.raises(
+        InputError, match=r"scores.json: could not be written \(No space left on device\); free some space"
+    ):
         write_json(tmp_path / "scores.json", {"a": 1})
     assert list(tmp_path.iterdir()) == []
 
@@ -102,7 +104,9 @@ with claimed(sys.argv[1]):
     print(child, flush=True)
     os._exit(1)  # as a kill would end it, without leaving the block
 """
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, timeout=60, check=False
+    )
     try:
         with claimed(tmp_path):
             pass
@@ -140,10 +144,14 @@ def test_a_named_pipe_is_no_lock(tmp_path):
 def test_a_claimed_folder_is_refused_to_others_and_open_to_the_process_itself(tmp_path):
     script = "import sys\nfrom lidistill.files import claimed\nwith claimed(sys.argv[1]): pass"
     with claimed(tmp_path), claimed(tmp_path / "."):
-        done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
         assert done.returncode == 1 and "another process is writing here" in done.stderr
     with claimed(tmp_path):
-        done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
         assert done.returncode == 1
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], timeout=60, check=False).returncode == 0
     assert list(tmp_path.iterdir()) == []
@@ -172,10 +180,19 @@ def test_parts_that_a_killed_process_left_are_removed_by_the_next_one(tmp_path):
 
 
 def unusable(tmp_path: Path) -> list[Path]:
-    """Places where no folder can be made: a file, below a file, a loop of links, a name too long, and one that no system takes."""
+    """Places where no folder can be made: a file, below a file, a loop of links, a name too long, and one that no
+    system takes.
+    """
     (tmp_path / "file").write_text("kept")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    return [tmp_path / "file", tmp_path / "file" / "below", tmp_path / "loop", tmp_path / "loop" / "below", tmp_path / ("n" * 300), Path("zero\0")]
+    return [
+        tmp_path / "file",
+        tmp_path / "file" / "below",
+        tmp_path / "loop",
+        tmp_path / "loop" / "below",
+        tmp_path / ("n" * 300),
+        Path("zero\0"),
+    ]
 
 
 def test_a_place_that_cannot_be_a_folder_is_one_sentence(tmp_path):
@@ -200,7 +217,9 @@ def test_a_folder_that_takes_no_file_is_one_sentence(tmp_path, monkeypatch):
 def test_the_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     order = []
     fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: (order.append(Path(f"/proc/self/fd/{handle}").resolve().name), fsync(handle)))
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (order.append(Path(f"/proc/self/fd/{handle}").resolve().name), fsync(handle))
+    )
     monkeypatch.setattr(Path, "replace", lambda self, target: (order.append("rename"), replace(self, target)))
     write_text(tmp_path / "a.txt", "x")
     assert [name if name == "rename" else Path(name).suffix for name in order] == [".part", "rename", ""]

@@ -7,9 +7,9 @@ import torch
 
 from lidistill.experiment import Experiment
 from lidistill.half_precision import autocast, settled
-from lidistill.jobs.runs import pick_precision, with_precision
 from lidistill.jobs.setup import supervised
-from lidistill.training.settings import TrainingSettings
+from lidistill.jobs.trained_runs import pick_precision, with_precision
+from lidistill.training.training_settings import TrainingSettings
 from lidistill.types import InputError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -42,7 +42,9 @@ def test_an_unknown_precision_is_refused_by_the_name_of_its_setting():
         pick_precision("half", CPU, "--precision")
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
 def test_the_context_multiplies_in_the_precision_it_names(precision, dtype):
     with autocast(precision, CPU):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype

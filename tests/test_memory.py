@@ -21,11 +21,16 @@ print(next(line for line in status.splitlines() if line.startswith("AnonHugePage
 def held_kb(**environment: str) -> int:
     """Kilobytes in huge pages of a process that holds a tensor of 128 MiB."""
     kept = {key: value for key, value in os.environ.items() if key != "THP_MEM_ALLOC_ENABLE"}
-    done = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, check=True, env={**kept, **environment})
+    done = subprocess.run(
+        [sys.executable, "-c", HELD], capture_output=True, text=True, check=True, env={**kept, **environment}
+    )
     return int(done.stdout)
 
 
-@pytest.mark.skipif(not SETTING.is_file() or "[madvise]" not in SETTING.read_text(), reason="needs a Linux that gives huge pages on request alone")
+@pytest.mark.skipif(
+    not SETTING.is_file() or "[madvise]" not in SETTING.read_text(),
+    reason="needs a Linux that gives huge pages on request alone",
+)
 def test_large_tensors_are_in_huge_pages_unless_the_user_says_otherwise():
     assert held_kb() > 64 << 10
     assert held_kb(THP_MEM_ALLOC_ENABLE="0") < 64 << 10

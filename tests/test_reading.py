@@ -10,12 +10,25 @@ import pytest
 import yaml
 
 from lidistill.configuration import apply_overrides
-from lidistill.reading import MOST_DEPTH, MOST_NODES, MissingFile, opened, parse_json, parse_yaml, read_json, read_json_lines, read_text, read_yaml
+from lidistill.reading import (
+    MOST_DEPTH,
+    MOST_NODES,
+    MissingFile,
+    opened,
+    parse_json,
+    parse_yaml,
+    read_json,
+    read_json_lines,
+    read_text,
+    read_yaml,
+)
 from lidistill.run_folder import RunFolder
 from lidistill.types import InputError
 
 DOUBLING = "\n".join(["a0: &a0 [1, 2]", *(f"a{row}: &a{row} [*a{row - 1}, *a{row - 1}]" for row in range(1, 40))])
-MERGING = "\n".join(["a0: &a0 {k: 1}", *(f"a{row}: &a{row} {{<<: [{', '.join([f'*a{row - 1}'] * 9)}]}}" for row in range(1, 12))])
+MERGING = "\n".join(
+    ["a0: &a0 {k: 1}", *(f"a{row}: &a{row} {{<<: [{', '.join([f'*a{row - 1}'] * 9)}]}}" for row in range(1, 12))]
+)
 
 
 @pytest.mark.parametrize("bomb", [DOUBLING, MERGING], ids=["lists", "merges"])
@@ -30,7 +43,9 @@ def test_an_alias_counts_as_all_that_it_stands_for(tmp_path, bomb):
 
 
 def test_aliases_and_merges_as_people_write_them_are_read():
-    text = "base: &base {steps: 10, rate: 0.5}\nrow: {<<: *base, steps: 20}\nagain: *base\nlast: {<<: [*base, {other: 1}]}"
+    text = (
+        "base: &base {steps: 10, rate: 0.5}\nrow: {<<: *base, steps: 20}\nagain: *base\nlast: {<<: [*base, {other: 1}]}"
+    )
     assert parse_yaml(text, "x") == yaml.safe_load(text)
 
 
@@ -40,7 +55,15 @@ def test_an_alias_of_what_it_stands_in_is_refused():
 
 
 @pytest.mark.parametrize(
-    "text", ["a: 1", "a: [1, 2.5, -3, .5, 1e3, 0x1f, ~, null, true, no, text, 'q']", "a: {b: {c: []}}", "{}", "a: 'né'", "- 1\n- 2"]
+    "text",
+    [
+        "a: 1",
+        "a: [1, 2.5, -3, .5, 1e3, 0x1f, ~, null, true, no, text, 'q']",
+        "a: {b: {c: []}}",
+        "{}",
+        "a: 'né'",
+        "- 1\n- 2",
+    ],
 )
 def test_plain_yaml_is_read_as_it_was(text):
     assert parse_yaml(text, "x") == yaml.safe_load(text)
@@ -141,7 +164,7 @@ def test_only_regular_files_are_opened(tmp_path):
     pipe, loop = tmp_path / "pipe.bin", tmp_path / "loop"
     os.mkfifo(pipe)
     loop.symlink_to(loop)
-    from lidistill.data.points import read_bin
+    from lidistill.data.point_files import read_bin
 
     for read in (read_text, read_yaml, read_json, read_json_lines, read_bin):
         for path in (pipe, tmp_path, "/dev/zero", loop, tmp_path / "pipe.bin" / "below", tmp_path / ("n" * 300)):
@@ -174,7 +197,9 @@ def test_a_missing_file_can_be_told_from_others(tmp_path):
 )
 def test_a_log_row_of_another_kind_is_named(tmp_path, line, problem):
     folder = RunFolder(tmp_path)
-    folder.log.write_text('{"step": 1, "kind": "train", "loss": null}\n' + line + "\n" + '{"step": 2, "kind": "train"}\n')
+    folder.log.write_text(
+        '{"step": 1, "kind": "train", "loss": null}\n' + line + "\n" + '{"step": 2, "kind": "train"}\n'
+    )
     with pytest.raises(InputError, match=r"log.jsonl: .*") as caught:
         folder.read_log()
     assert problem in str(caught.value)

@@ -29,7 +29,9 @@ def pages(benchmarks):
 
 def test_every_page_is_as_the_recorded_files_have_it(pages):
     stale = [path.name for path, text in pages.items() if path.read_text(encoding="utf-8") != text]
-    assert not stale, f"run `python benchmarks/results_page.py`: {', '.join(stale)} no longer says what docs/results holds"
+    assert not stale, (
+        f"run `python benchmarks/results_page.py`: {', '.join(stale)} no longer says what docs/results holds"
+    )
 
 
 def test_a_page_that_names_a_recorded_file_reads_its_figures_from_there(pages):
@@ -48,7 +50,9 @@ def test_missed_goals_are_flagged(pages):
     [itkd] = [line for line in text.splitlines() if line.startswith("| distilled step") and ": itkd |" in line]
     measured = float(re.search(r"\| (\d\.\d\d)", itkd)[1])
     assert ("**missed**" in itkd) == (measured > 1.4)
-    asked = [line.split("|")[1:-1] for line in text.partition("| what | asked |")[2].splitlines() if line.count("|") == 6]
+    asked = [
+        line.split("|")[1:-1] for line in text.partition("| what | asked |")[2].splitlines() if line.count("|") == 6
+    ]
     assert all(bool(cells[1].strip()) == bool(cells[3].strip()) for cells in asked)
 
 
@@ -82,4 +86,11 @@ def test_turns_are_compared_one_by_one(benchmarks):
 
     found = summary({"first": [1.0, 4.0, 2.0], "second": [2.0, 8.0, 6.0]})
     assert found["first"]["ratio"] == 1.0
-    assert found["second"] == {"median_s": 6.0, "min_s": 2.0, "max_s": 8.0, "ratio": 2.0, "ratio_low": 2.0, "ratio_high": 3.0}
+    assert found["second"] == {
+        "median_s": 6.0,
+        "min_s": 2.0,
+        "max_s": 8.0,
+        "ratio": 2.0,
+        "ratio_low": 2.0,
+        "ratio_high": 3.0,
+    }

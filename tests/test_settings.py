@@ -93,7 +93,12 @@ def test_numbers_may_come_as_the_text_that_yaml_makes_of_1e_minus_3():
 
 def test_settings_are_ordinary_frozen_dataclasses():
     settings = Outer(3, inner=Inner(0.25, (5, 6)))
-    for copied in (pickle.loads(pickle.dumps(settings)), deepcopy(settings), settings_from(Outer, asdict(settings), "file"), replace(settings)):
+    for copied in (
+        pickle.loads(pickle.dumps(settings)),
+        deepcopy(settings),
+        settings_from(Outer, asdict(settings), "file"),
+        replace(settings),
+    ):
         assert copied == settings
         assert hash(copied) == hash(settings)
         assert type(copied.inner) is Inner

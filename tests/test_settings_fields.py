@@ -1,4 +1,6 @@
-"""Every field of every settings class says by its type which values it takes, and hostile ones end in a sentence that names it."""
+"""Every field of every settings class says by its type which values it takes, and hostile ones end in a sentence that
+names it.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,15 @@ from pydantic.fields import FieldInfo
 from pydantic.types import StringConstraints
 
 import lidistill
-from lidistill.data import KittiData, SimulatedData
 from lidistill.data.augment import ObjectNoise
+from lidistill.datasets.kitti.frames import KittiData
+from lidistill.datasets.simulated.frames import SimulatedData
 from lidistill.detectors import WidthRule
 from lidistill.detectors.presets import PRESETS
 from lidistill.distillation import METHODS
 from lidistill.experiment import Distillation, Experiment, InitialWeights
 from lidistill.external import ExternalMethod
-from lidistill.jobs.plan import Comparison, Row
+from lidistill.jobs.comparison_plan import Comparison, Row
 from lidistill.settings import Settings
 from lidistill.simulate import PRESETS as SENSORS
 from lidistill.types import InputError
@@ -87,7 +90,12 @@ MADE = [
 
 
 def test_an_object_of_every_class_that_is_not_abstract_is_tried():
-    assert {cls.__name__ for cls in CLASSES if cls not in INSTANCES} == {"MethodConfig", "DataSettings", "DetectorConfig", "BevDetectorConfig"}
+    assert {cls.__name__ for cls in CLASSES if cls not in INSTANCES} == {
+        "MethodConfig",
+        "DataSettings",
+        "DetectorConfig",
+        "BevDetectorConfig",
+    }
 
 
 def leaves(hint: Any, constraints: tuple[Any, ...] = ()) -> Iterator[tuple[Any, list[Any]]]:
@@ -122,23 +130,62 @@ OVERRIDES = {"Comparison": ("overrides",), "Row": ("overrides",)}
 def test_every_number_text_and_list_is_limited(cls, name):
     for leaf, constraints in leaves(get_type_hints(cls, include_extras=True)[name]):
         if leaf in (int, float):
-            assert limited(constraints, Ge, Gt) and limited(constraints, Le, Lt), "give the number a smallest and a largest value"
+            assert limited(constraints, Ge, Gt) and limited(constraints, Le, Lt), (
+                "give the number a smallest and a largest value"
+            )
         elif leaf is str:
-            assert limited(constraints, StringConstraints) or name in OVERRIDES.get(cls.__name__, ()), "use settings.Text, or a Literal"
+            assert limited(constraints, StringConstraints) or name in OVERRIDES.get(cls.__name__, ()), (
+                "use settings.Text, or a Literal"
+            )
         elif leaf is tuple:
-            assert limited(constraints, MaxLen) or name in AS_LONG_AS_ANOTHER.get(cls.__name__, ()), "give the list a largest length"
+            assert limited(constraints, MaxLen) or name in AS_LONG_AS_ANOTHER.get(cls.__name__, ()), (
+                "give the list a largest length"
+            )
 
 
 @pytest.mark.parametrize("cls", INSTANCES, ids=lambda cls: cls.__name__)
 def test_the_values_at_hand_keep_to_their_types(cls):
     settings = INSTANCES[cls]
     assert replace(settings, **{field.name: getattr(settings, field.name) for field in fields(settings)}) == settings
-    if cls is not Experiment and cls is not Distillation and not any(is_dataclass(value) for value in asdict(settings).values()):
+    if (
+        cls is not Experiment
+        and cls is not Distillation
+        and not any(is_dataclass(value) for value in asdict(settings).values())
+    ):
         assert type(settings)(**{field.name: getattr(settings, field.name) for field in fields(settings)}) == settings
 
 
-NEVER = [float("nan"), float("inf"), -float("inf"), 1e300, -1e300, 10**400, -(10**400), "9" * 5000, "\x00", [[[]]] * 3, {"a": {"b": 1}}, object()]
-SOMETIMES = [-1, 0, 0.5, True, "text", None, [], {}, [None], [float("nan")], [-1], ["a", "a"], {1: 1}, {None: None}, [1] * 2000]
+NEVER = [
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    1e300,
+    -1e300,
+    10**400,
+    -(10**400),
+    "9" * 5000,
+    "\x00",
+    [[[]]] * 3,
+    {"a": {"b": 1}},
+    object(),
+]
+SOMETIMES = [
+    -1,
+    0,
+    0.5,
+    True,
+    "text",
+    None,
+    [],
+    {},
+    [None],
+    [float("nan")],
+    [-1],
+    ["a", "a"],
+    {1: 1},
+    {None: None},
+    [1] * 2000,
+]
 
 
 def allows_none(hint: Any) -> bool:

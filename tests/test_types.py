@@ -40,8 +40,14 @@ POINTS = np.zeros((5, 4), dtype=np.float32)
         (lambda: Boxes(np.zeros((1, 7)), torch.zeros(1).long()), "boxes: geometry is a numpy array"),
         (lambda: collate([POINTS]), r"collate joins frames, and was given a numpy array; .*Frame\(id"),
         (lambda: collate([torch.zeros(5, 4)]), "was given a Tensor"),
-        (lambda: preset("pointpillars", "simulated").build()(POINTS), r"a detector reads a batch, and was given a numpy array; .*collate"),
-        (lambda: preset("pointpillars", "simulated").build()(Frame("a", torch.zeros(5, 4))), "was given a Frame; make one of frames"),
+        (
+            lambda: preset("pointpillars", "simulated").build()(POINTS),
+            r"a detector reads a batch, and was given a numpy array; .*collate",
+        ),
+        (
+            lambda: preset("pointpillars", "simulated").build()(Frame("a", torch.zeros(5, 4))),
+            "was given a Frame; make one of frames",
+        ),
     ],
     ids=["Frame", "Boxes", "collate", "collate tensors", "detector", "detector frame"],
 )
@@ -81,7 +87,10 @@ def test_losses_add_up_and_refuse_a_name_twice():
 
 
 def test_an_unknown_name_comes_with_the_nearest_known_one():
-    assert str(unknown_name("method", "itdk", ["itkd", "fitnets"])) == "unknown method 'itdk'; did you mean 'itkd'? Known: fitnets, itkd"
+    assert (
+        str(unknown_name("method", "itdk", ["itkd", "fitnets"]))
+        == "unknown method 'itdk'; did you mean 'itkd'? Known: fitnets, itkd"
+    )
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,15 @@ def test_weights_of_earlier_versions_have_no_digest_and_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [3, [1], {"format": FORMAT}, {"format": FORMAT, "state": [1]}, {"format": FORMAT, "state": {1: torch.zeros(1)}}, {}]
+    "content",
+    [
+        3,
+        [1],
+        {"format": FORMAT},
+        {"format": FORMAT, "state": [1]},
+        {"format": FORMAT, "state": {1: torch.zeros(1)}},
+        {},
+    ],
 )
 def test_a_file_of_another_form_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.pt")
@@ -106,7 +114,10 @@ def test_a_file_of_another_form_is_refused(tmp_path, content):
 
 def test_a_compressed_file_is_not_unpacked(tmp_path):
     torch.save({"format": FORMAT, "state": {"a": torch.zeros(10**6)}}, tmp_path / "a.pt")
-    with zipfile.ZipFile(tmp_path / "a.pt") as source, zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as target:
+    with (
+        zipfile.ZipFile(tmp_path / "a.pt") as source,
+        zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as target,
+    ):
         for item in source.infolist():
             target.writestr(item.filename, source.read(item))
     with pytest.raises(InputError, match="b.pt: compressed or encrypted"):
@@ -129,6 +140,8 @@ def test_names_and_shapes_are_compared():
     other = {**own, "0.weight": torch.zeros(3), "new": torch.zeros(1)}
     del other["2.bias"]
     with pytest.raises(
-        InputError, match=r"file: does not fit this detector \(0.weight is \(3,\) where \(8, 4\) is needed; missing 2.bias; unknown new\)"
+        InputError,
+        match=r"file: does not fit this detector \(0.weight is \(3,\) where \(8, 4\) is needed; missing "
+        r"2.bias; unknown new\)",
     ):
         check_places(other, own, "file", "try again")

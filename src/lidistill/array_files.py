@@ -30,17 +30,21 @@ def load_arrays(
 ) -> dict[str, np.ndarray]:
     """The arrays of `kinds` in `path`, writable and in this machine's byte order; others in the file are not read.
 
-    InputError, ending in `remedy`, where the file is missing or damaged, where an array is missing that is not `optional` or is of another kind, and
-    where they would take more than `most` bytes.
+    InputError, ending in `remedy`, where the file is missing or damaged, where an array is missing that is not
+    `optional` or is of another kind, and where they would take more than `most` bytes.
     """
     try:
         with opened(path, remedy) as stream, zipfile.ZipFile(stream) as archive:
-            members = {name: info for info in archive.infolist() if (name := info.filename.removesuffix(".npy")) in kinds}
+            members = {
+                name: info for info in archive.infolist() if (name := info.filename.removesuffix(".npy")) in kinds
+            }
             absent = sorted(kinds.keys() - members.keys() - set(optional))
             if absent:
                 raise InputError(f"{path}: holds no array {absent[0]!r}; {remedy}")
             if sum(info.file_size for info in members.values()) > most:
-                raise InputError(f"{path}: its arrays take more than {most >> 20} MiB, which such a file never does; {remedy}")
+                raise InputError(
+                    f"{path}: its arrays take more than {most >> 20} MiB, which such a file never does; {remedy}"
+                )
             return {name: _array(archive, info, kinds[name]) for name, info in members.items()}
     except MissingFile:
         raise
@@ -48,7 +52,9 @@ def load_arrays(
         raise InputError(f"{path}: {error}; {remedy}") from error
     except InputError:
         raise
-    except Exception as error:  # whatever a damaged file makes the readers of archives, headers and deflated bytes trip over
+    except (
+        Exception
+    ) as error:  # whatever a damaged file makes the readers of archives, headers and deflated bytes trip over
         raise InputError(f"{path}: not a readable .npz file of plain arrays; {remedy}") from error
 
 

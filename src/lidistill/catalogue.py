@@ -1,6 +1,7 @@
 """Names and facts of detectors and methods for commands that answer before torch is imported.
 
-`catalogue.json` is what building every method on every detector finds; `make catalogue` writes it, and a test holds it to the tables.
+`catalogue.json` is what building every method on every detector finds; `make catalogue` writes it, and a test holds it
+to the tables.
 """
 
 from __future__ import annotations

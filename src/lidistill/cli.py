@@ -29,29 +29,46 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Data = Annotated[str | None, typer.Option(help="Where the frames come from: simulated, simulated:FOLDER or kitti:FOLDER.")]
-Precision = Annotated[str, typer.Option(help="Of the network: 32, bf16, fp16, or auto for bf16 where the device has units for it.")]
+Data = Annotated[
+    str | None, typer.Option(help="Where the frames come from: simulated, simulated:FOLDER or kitti:FOLDER.")
+]
+Precision = Annotated[
+    str, typer.Option(help="Of the network: 32, bf16, fp16, or auto for bf16 where the device has units for it.")
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")]
 Student = Annotated[
     str | None,
-    typer.Option(help="The student's network, where it is not the teacher's made thinner: a detector (pointpillars), a YAML file or a run's folder."),
+    typer.Option(
+        help="The student's network, where it is not the teacher's made thinner: a detector (pointpillars), a YAML "
+        "file or a run's folder."
+    ),
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with the interrupted run in --out, by its own settings, to the weights of an uninterrupted one.")
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the interrupted run in --out, by its own settings, to the weights of an uninterrupted one.",
+    ),
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Dotted overrides, for example training.steps=300 detector.grid.voxel_size=[0.32,0.32,4].")
+    list[str] | None,
+    typer.Argument(help="Dotted overrides, for example training.steps=300 detector.grid.voxel_size=[0.32,0.32,4]."),
 ]
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
 MultipleOf = Annotated[
-    int, typer.Option(help="With --compression: round the student's widths to multiples of this, such as 8, which accelerators prefer.")
+    int,
+    typer.Option(
+        help="With --compression: round the student's widths to multiples of this, such as 8, which accelerators "
+        "prefer."
+    ),
 ]
 Certificate = Annotated[bool, typer.Option(help="Examine the teacher first and refuse a sick one.")]
 
 DETECTOR_NAMES = ", ".join(catalogue().detectors)
 METHOD_NAMES = ", ".join(method.name for method in catalogue().methods)
 
-# Jobs import torch and Lightning, which takes seconds; a command imports the one it needs, so that --help answers at once.
+# Jobs import torch and Lightning, which takes seconds; a command imports the one it needs, so that --help answers at
+# once.
 
 
 def _print_version(wanted: bool) -> None:
@@ -62,7 +79,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def lidistill(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Turn a heavy LiDAR 3D detector into a small, fast student by knowledge distillation, and prove the result."""
 
@@ -72,7 +91,9 @@ def demo(
     overrides: Overrides = None,
     out: Out = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
-    anew: Annotated[bool, typer.Option("--anew", help="Remove the demo of other settings that the folder holds, and make it anew.")] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Remove the demo of other settings that the folder holds, and make it anew.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """From nothing to a report on the simulator: teacher, plain student, distilled student."""
@@ -99,16 +120,21 @@ def simulate(
 def import_(
     checkpoint: Annotated[Path, typer.Argument(help="The other tool's checkpoint file.")],
     source: Annotated[str, typer.Option("--from", help="openpcdet, mmdet3d or det3d.")],
-    model: Annotated[str, typer.Option(help="Which detector it is: pointpillars, second, centerpoint-pillar or centerpoint-voxel.")],
+    model: Annotated[
+        str, typer.Option(help="Which detector it is: pointpillars, second, centerpoint-pillar or centerpoint-voxel.")
+    ],
     data: Annotated[str, typer.Option(help="The data it was trained for, for example kitti:/data/kitti.")],
     out: Out,
     overrides: Overrides = None,
 ) -> None:
     """Turn a checkpoint of OpenPCDet, mmdetection3d or det3d into a run folder."""
-    from lidistill.jobs.checkpoints import import_run as job
+    from lidistill.jobs.import_checkpoint import import_run as job
 
     folder = job(checkpoint, source=source, model=model, data=data, out=out, overrides=overrides or ())
-    print(f"{folder.path}: ready; score it with `lidistill evaluate {folder.path}`, distil it with `lidistill distill {folder.path}`")
+    print(
+        f"{folder.path}: ready; score it with `lidistill evaluate {folder.path}`, distil it with `lidistill distill "
+        f"{folder.path}`"
+    )
 
 
 @app.command()
@@ -117,19 +143,26 @@ def train(
     start: Annotated[
         str | None,
         typer.Argument(
-            help=f"A detector ({DETECTOR_NAMES}), a YAML file of settings, or an earlier run's folder, of which the settings are taken "
+            help=f"A detector ({DETECTOR_NAMES}), a YAML file of settings, or an earlier run's folder, of which the "
+            "settings are taken "
             "and not the weights. Left out with --resume; with --from it may be."
         ),
     ] = None,
     overrides: Overrides = None,
     data: Data = None,
     compression: Annotated[
-        float | None, typer.Option(help="Train the thinner student of a teacher's run (the start) instead, alone: the plain baseline.")
+        float | None,
+        typer.Option(
+            help="Train the thinner student of a teacher's run (the start) instead, alone: the plain baseline."
+        ),
     ] = None,
     student: Student = None,
     multiple_of: MultipleOf = 1,
     weights: Annotated[
-        Path | None, typer.Option("--from", help="Fine-tune: start from the weights of this trained or imported run, not from random ones.")
+        Path | None,
+        typer.Option(
+            "--from", help="Fine-tune: start from the weights of this trained or imported run, not from random ones."
+        ),
     ] = None,
     seed: Seed = None,
     resume: Resume = False,
@@ -156,7 +189,15 @@ def train(
     elif compression is None and student is None:
         experiment = supervised(start, data=data, seed=seed, overrides=words)
     else:
-        experiment = plain_student(start, compression=compression, student=student, multiple_of=multiple_of, data=data, seed=seed, overrides=words)
+        experiment = plain_student(
+            start,
+            compression=compression,
+            student=student,
+            multiple_of=multiple_of,
+            data=data,
+            seed=seed,
+            overrides=words,
+        )
     if resume:
         experiment = in_agreement(experiment, out, words)
     elif weights is not None:
@@ -174,11 +215,15 @@ def distill(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"What teaches: {METHOD_NAMES}; several at once, itkd+logits; or one of your own, my_module:Config. Default: pointdistiller."
+            help=f"What teaches: {METHOD_NAMES}; several at once, itkd+logits; or one of your own, my_module:Config. "
+            "Default: pointdistiller."
         ),
     ] = None,
     compression: Annotated[
-        float | None, typer.Option(help="By how much to divide the parameters: 2, 4, 8, 16. [default: 4; with --student: not at all]")
+        float | None,
+        typer.Option(
+            help="By how much to divide the parameters: 2, 4, 8, 16. [default: 4; with --student: not at all]"
+        ),
     ] = None,
     student: Student = None,
     multiple_of: MultipleOf = 1,
@@ -189,21 +234,31 @@ def distill(
     device: Device = "auto",
 ) -> None:
     """Train a student with a teacher's lessons: the teacher's network made thinner, or another detector (--student)."""
-    from lidistill.jobs.lessons import one_lesson
+    from lidistill.jobs.chosen_methods import one_lesson
     from lidistill.jobs.resumption import in_agreement, resumed
     from lidistill.jobs.setup import distilled
     from lidistill.jobs.training import train as job
 
     teacher, words = _start_and_overrides(teacher, overrides)
     if teacher is None:
-        _only_resumed(resume, {"--method": method, "--data": data, "--compression": compression, "--student": student, "--seed": seed})
+        _only_resumed(
+            resume,
+            {"--method": method, "--data": data, "--compression": compression, "--student": student, "--seed": seed},
+        )
         experiment = resumed(out, words)
         if experiment.distillation is None:
             raise InputError(f"{out} is no distilled run; go on with `lidistill train --resume --out {out}`")
     else:
         lesson = one_lesson(method or ["pointdistiller"])
         experiment = distilled(
-            teacher, compression=compression, student=student, multiple_of=multiple_of, methods=lesson, data=data, seed=seed, overrides=words
+            teacher,
+            compression=compression,
+            student=student,
+            multiple_of=multiple_of,
+            methods=lesson,
+            data=data,
+            seed=seed,
+            overrides=words,
         )
     experiment = in_agreement(experiment, out, words) if resume else experiment
     _show(job(experiment, out, resume=resume, device=device, certificate=certificate))
@@ -211,17 +266,27 @@ def distill(
 
 @app.command()
 def compare(
-    start: Annotated[str, typer.Argument(help="A teacher's run folder; a detector to train a teacher of; or a recipe (YAML).")],
+    start: Annotated[
+        str, typer.Argument(help="A teacher's run folder; a detector to train a teacher of; or a recipe (YAML).")
+    ],
     out: Out,
     overrides: Overrides = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="One row of the table: itkd, or several methods at once, itkd+logits; give it again for more rows.")
+        list[str] | None,
+        typer.Option(
+            help="One row of the table: itkd, or several methods at once, itkd+logits; give it again for more rows."
+        ),
     ] = None,
     teacher: Annotated[
-        Path | None, typer.Option(help="With a recipe: a finished teacher's run folder, instead of training the recipe's own.")
+        Path | None,
+        typer.Option(help="With a recipe: a finished teacher's run folder, instead of training the recipe's own."),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many seeds each row is trained from; 3 unless a recipe says otherwise.")] = None,
-    compression: Annotated[float | None, typer.Option(help="By how much to divide the parameters; 4 unless a recipe says otherwise.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="How many seeds each row is trained from; 3 unless a recipe says otherwise.")
+    ] = None,
+    compression: Annotated[
+        float | None, typer.Option(help="By how much to divide the parameters; 4 unless a recipe says otherwise.")
+    ] = None,
     multiple_of: MultipleOf = 1,
     data: Data = None,
     processes: Annotated[int, typer.Option(help="Students trained at a time.")] = 1,
@@ -229,13 +294,18 @@ def compare(
     certificate: Certificate = True,
     device: Device = "auto",
 ) -> None:
-    """Train students by several methods and seeds under one budget, and write one table. Run it again after an interruption."""
+    """Train students by several methods and seeds under one budget, and write one table.
+
+    Run it again after an interruption.
+    """
     from lidistill.jobs.comparison import Comparison, Row, first_seeds
     from lidistill.jobs.comparison import compare as job
 
     if start.endswith((".yaml", ".yml")) and not method:
         if compression is not None or multiple_of != 1 or data is not None:
-            raise InputError("a recipe says itself which --compression, --multiple-of and --data; change them in the file")
+            raise InputError(
+                "a recipe says itself which --compression, --multiple-of and --data; change them in the file"
+            )
         plan = Comparison.read(start).changed(teacher=teacher, seeds=seeds, overrides=overrides or ())
     else:
         if teacher is not None:
@@ -249,10 +319,12 @@ def compare(
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="A method, for all of its settings; leave it out for the table of all methods.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A method, for all of its settings; leave it out for the table of all methods.")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="The tables of docs/methods.md.")] = False,
 ) -> None:
-    """Show the distillation methods: what they teach, what they need, on which detectors they run, and their settings."""
+    """Show the distillation methods: what they teach and need, on which detectors they run, and their settings."""
     from lidistill.jobs.method_tables import methods_as_markdown, print_method, print_methods
 
     if markdown and name is not None:
@@ -269,16 +341,21 @@ def methods(
 def evaluate(
     run: Annotated[Path | None, typer.Argument(help="A run folder; leave it out with --predictions.")] = None,
     predictions: Annotated[
-        Path | None, typer.Option(help="Predictions made elsewhere: a folder of KITTI result files, or a predictions.npz.")
+        Path | None,
+        typer.Option(help="Predictions made elsewhere: a folder of KITTI result files, or a predictions.npz."),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="With --predictions: where the labels come from, for example kitti:/data/kitti.")] = None,
-    split: Annotated[str, typer.Option(help="Split of the dataset; scores of another one than val go into a folder of its name.")] = "val",
+    data: Annotated[
+        str | None, typer.Option(help="With --predictions: where the labels come from, for example kitti:/data/kitti.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Split of the dataset; scores of another one than val go into a folder of its name.")
+    ] = "val",
     out: Annotated[Path | None, typer.Option(help="With --predictions: folder for the scores.")] = None,
     device: Device = "auto",
     precision: Precision = "32",
 ) -> None:
     """Score a run by its dataset's official metric, or predictions made elsewhere."""
-    from lidistill.data import parse_source
+    from lidistill.datasets import parse_source
     from lidistill.jobs.evaluation import evaluate as job
     from lidistill.jobs.evaluation import evaluate_predictions
     from lidistill.run_folder import VALIDATION
@@ -291,10 +368,15 @@ def evaluate(
         _show(evaluate_predictions(predictions, parse_source(data), split=split, out=out))
     elif run is not None:
         if out is not None or data is not None:
-            raise InputError("a run is scored on its own data, in its own folder; --data and --out go with --predictions")
+            raise InputError(
+                "a run is scored on its own data, in its own folder; --data and --out go with --predictions"
+            )
         _show(job(run, split=split, device=device, precision=precision))
         if split != VALIDATION:
-            print(f"written to {run / split}; the run's own scores, which reports read, are those of the split {VALIDATION}")
+            print(
+                f"written to {run / split}; the run's own scores, which reports read, are those of the split "
+                f"{VALIDATION}"
+            )
     else:
         raise InputError("give a run folder, or --predictions with --data")
 
@@ -305,11 +387,18 @@ def predict(
     scans: Annotated[Path, typer.Argument(help="A .bin file, or a folder of them.")],
     out: Out = Path("predictions"),
     calibration: Annotated[
-        Path | None, typer.Option(help="KITTI calib file, or a folder with one a scan. Default: the folder calib beside that of the scans.")
+        Path | None,
+        typer.Option(
+            help="KITTI calib file, or a folder with one a scan. Default: the folder calib beside that of the scans."
+        ),
     ] = None,
-    columns: Annotated[int | None, typer.Option(help="Values a point in the files, where they are more than the detector takes.")] = None,
+    columns: Annotated[
+        int | None, typer.Option(help="Values a point in the files, where they are more than the detector takes.")
+    ] = None,
     minimum_score: Annotated[float, typer.Option(help="Lowest score to draw.")] = 0.3,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Report scans that cannot be read and leave them out.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Report scans that cannot be read and leave them out.")
+    ] = False,
     device: Device = "auto",
     precision: Precision = "32",
 ) -> None:
@@ -334,7 +423,9 @@ def predict(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders: teacher, plain student, distilled students.")],
     out: Out = Path("report"),
-    timing: Annotated[bool, typer.Option(help="Time the runs beside each other first; without it the page says nothing about speed.")] = True,
+    timing: Annotated[
+        bool, typer.Option(help="Time the runs beside each other first; without it the page says nothing about speed.")
+    ] = True,
     device: Device = "auto",
 ) -> None:
     """Write one page that compares runs."""
@@ -360,13 +451,18 @@ def _only_resumed(resume: bool, options: dict[str, object]) -> None:
     """InputError unless a command without a start goes on with a run, all of whose settings stand in its folder."""
     given = [name for name, value in options.items() if value is not None]
     if not resume:
-        raise InputError("nothing says what to train; name a start first (see --help), or go on with a run: --resume --out RUN")
+        raise InputError(
+            "nothing says what to train; name a start first (see --help), or go on with a run: --resume --out RUN"
+        )
     if given:
-        raise InputError(f"{', '.join(given)}: --resume takes the run's own settings; leave out {'it' if len(given) == 1 else 'them'}")
+        raise InputError(
+            f"{', '.join(given)}: --resume takes the run's own settings; leave out "
+            f"{'it' if len(given) == 1 else 'them'}"
+        )
 
 
 def _show(scores: Scores | None) -> None:
-    from lidistill.report.console import print_scores
+    from lidistill.report.render.console import print_scores
 
     if scores is not None:
         print_scores(scores)
@@ -375,8 +471,8 @@ def _show(scores: Scores | None) -> None:
 def main() -> None:
     """Run a command and say how it ended.
 
-    Bad input and trouble with files: one sentence and exit code 2. A signal: how far the work was and how to go on, and 128 + the signal's number.
-    Unexpected exceptions keep their traceback.
+    Bad input and trouble with files: one sentence and exit code 2. A signal: how far the work was and how to go on, and
+    128 + the signal's number. Unexpected exceptions keep their traceback.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names that are not UTF-8
@@ -392,7 +488,8 @@ def main() -> None:
         except InputError as error:
             _end(str(error), 2)
         except SystemExit as end:
-            if not isinstance(end.__context__, BrokenPipeError):  # which both the terminal's and the command line's library turn into this
+            # which both the terminal's and the command line's library turn into this
+            if not isinstance(end.__context__, BrokenPipeError):
                 raise
             _end_without_reader()
         except BrokenPipeError:
@@ -401,7 +498,11 @@ def main() -> None:
             if error.strerror is None:
                 raise
             what = f"{error.filename}: " if error.filename else ""
-            _end(f"{what}{error.strerror}; check that there is space and that the place may be written to, then run the command again", 2)
+            _end(
+                f"{what}{error.strerror}; check that there is space and that the place may be written to, then run "
+                "the command again",
+                2,
+            )
 
 
 def _how_to_go_on(words: list[str]) -> str:
@@ -409,7 +510,11 @@ def _how_to_go_on(words: list[str]) -> str:
     if command in ("train", "distill") and "--resume" not in words:
         words = [*words, "--resume"]
     again = shlex.join(["lidistill", *words])
-    return f"go on with: {again}" if command in ("train", "distill", "demo", "compare", "simulate") else f"start again with: {again}"
+    return (
+        f"go on with: {again}"
+        if command in ("train", "distill", "demo", "compare", "simulate")
+        else f"start again with: {again}"
+    )
 
 
 def _end_without_reader() -> None:

@@ -1,4 +1,7 @@
-"""Settings in and out of plain containers: files, dotted overrides, and errors that name the key. Parsing itself is pydantic's and YAML's."""
+"""Settings in and out of plain containers: files, dotted overrides, and errors that name the key.
+
+Parsing itself is pydantic's and YAML's.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,9 @@ def named(settings: Any) -> dict[str, Any]:
 def from_named(content: Any, kind: str, table: Mapping[str, type[T]], where: str) -> T:
     """The settings that `table` lists under content["name"]."""
     if not isinstance(content, Mapping) or "name" not in content:
-        raise InputError(f"{where}: give the {kind} as a mapping with the key 'name', one of {', '.join(sorted(table))}")
+        raise InputError(
+            f"{where}: give the {kind} as a mapping with the key 'name', one of {', '.join(sorted(table))}"
+        )
     name = content["name"]
     if not isinstance(name, str) or name not in table:
         raise InputError(f"{where}: {unknown_name(kind, name, table)}")
@@ -45,12 +50,16 @@ def split_override(text: str) -> tuple[str, str]:
     if not equals or not all(key.split(".")):
         raise InputError(f"override {shown(text)}: write it as key=value, for example training.steps=300")
     if len(text) > LONGEST_OVERRIDE:
-        raise InputError(f"override {shown(text)} has {len(text)} characters, of {LONGEST_OVERRIDE} at most; write the settings into a YAML file")
+        raise InputError(
+            f"override {shown(text)} has {len(text)} characters, of {LONGEST_OVERRIDE} at most; write the settings "
+            "into a YAML file"
+        )
     return key, value
 
 
 def apply_overrides(content: dict[str, Any], texts: Sequence[str]) -> None:
-    """Set values of nested settings from texts `a.b=value`, in place and in turn: of a key given twice the last value counts.
+    """Set values of nested settings from texts `a.b=value`, in place and in turn: of a key given twice the last value
+    counts.
 
     In a list of named settings the name is a part of the key.
     """
@@ -68,9 +77,13 @@ def _apply_override(content: dict[str, Any], key: str, value: str, where: str) -
     for depth, part in enumerate(parts[:-1]):
         place = _child(place, part, ".".join(parts[: depth + 1]), where)
     if isinstance(place, list):
-        raise InputError(f"{where}: {key} addresses a list; give the whole list, or a method's setting as methods.NAME.key=value")
+        raise InputError(
+            f"{where}: {key} addresses a list; give the whole list, or a method's setting as methods.NAME.key=value"
+        )
     if not isinstance(place, dict):
-        raise InputError(f"{where}: {'.'.join(parts[:-1])} is {shown(place)}, which has no settings of its own; set it as a whole")
+        raise InputError(
+            f"{where}: {'.'.join(parts[:-1])} is {shown(place)}, which has no settings of its own; set it as a whole"
+        )
     # An unknown last key is left to the settings themselves, which know the nearest one.
     place[parts[-1]] = parsed
 
@@ -80,7 +93,8 @@ def _child(place: Any, part: str, key: str, where: str) -> Any:
         for item in place:
             if isinstance(item, dict) and item.get("name") == part:
                 return item
-        raise InputError(f"{where}: {unknown_name('method in this run', part, [item['name'] for item in place if isinstance(item, dict)])}")
+        names = [item["name"] for item in place if isinstance(item, dict)]
+        raise InputError(f"{where}: {unknown_name('method in this run', part, names)}")
     if not isinstance(place, dict) or part not in place:
         raise unknown_key(where, key, set(place) if isinstance(place, dict) else set())
     if place[part] is None:

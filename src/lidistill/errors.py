@@ -15,7 +15,10 @@ _brief.maxlist = _brief.maxtuple = _brief.maxdict = 10
 
 
 class InputError(ValueError):
-    """Bad input from outside: one sentence that names the file, line or key, and the remedy. Commands print it without a traceback."""
+    """Bad input from outside: one sentence that names the file, line or key, and the remedy.
+
+    Commands print it without a traceback.
+    """
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

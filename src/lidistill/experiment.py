@@ -1,7 +1,8 @@
 """The frozen description of a run: what is learnt, from which frames, by which method, for how long.
 
-Defaults are the published values. Settings come from a preset, a YAML file or an earlier run's folder, with dotted overrides on top:
-`training.steps=300`, `detector.grid.voxel_size=[0.32,0.32,4]`, `methods.pointdistiller.temperature=4`.
+Defaults are the published values. Settings come from a preset, a YAML file or an earlier run's folder, with dotted
+overrides on top: `training.steps=300`, `detector.grid.voxel_size=[0.32,0.32,4]`,
+`methods.pointdistiller.temperature=4`.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, InstanceOf
 
 from lidistill.configuration import apply_overrides, from_named, named, plain, settings_from, unknown_key
-from lidistill.data import DATASETS
 from lidistill.data.augment import Augmentation
-from lidistill.data.loading import DataSettings
+from lidistill.data.source import DataSettings
+from lidistill.datasets import DATASETS
 from lidistill.detectors import DETECTORS
-from lidistill.detectors.base import DetectorConfig
+from lidistill.detectors.detector import DetectorConfig
 from lidistill.distillation import METHODS
-from lidistill.distillation.base import MethodConfig
 from lidistill.distillation.initialisation import RANDOM, Start
+from lidistill.distillation.method import MethodConfig
 from lidistill.errors import shown, unknown_name
 from lidistill.external import ExternalMethod, settings_class
 from lidistill.settings import Number, Seed, Settings, Share, Text
-from lidistill.training.settings import TrainingSettings
 from lidistill.training.teacher_cache import CachePrecision, check_batch_free, count_views
+from lidistill.training.training_settings import TrainingSettings
 from lidistill.types import DatasetSpec, InputError
 
 FORMAT = 1
@@ -43,16 +44,24 @@ class Distillation(Settings):
     teacher: Text  # run folder
     methods: Annotated[tuple[InstanceOf[MethodConfig] | InstanceOf[ExternalMethod], ...], Field(max_length=100)]
     teacher_bn: Literal["eval", "train-frozen"] = "eval"  # train-frozen: batch statistics, running ones untouched
-    minimum_score: Annotated[Number, Field(ge=0, le=100)] = 5.0  # percent on the headline metric below which a teacher is refused
-    labelled_share: Share = 1.0  # of the training frames whose labels are used; the others are as if nobody had labelled them
+    minimum_score: Annotated[Number, Field(ge=0, le=100)] = (
+        5.0  # percent on the headline metric below which a teacher is refused
+    )
+    # of the training frames whose labels are used; the others are as if nobody had labelled them
+    labelled_share: Share = 1.0
     teacher_labels: Share | None = None  # lowest score of the teacher's detections that join the labels; None: none do
-    initialise: Start = RANDOM  # which of the teacher's channels the student starts from: the "first", or the best by "bn_scale" or "l1"
-    cache_teacher: bool = False  # keep the teacher's outputs on disk and replay them; without augmentation, or with flips alone
+    # which of the teacher's channels the student starts from: the "first", or the best by "bn_scale" or "l1"
+    initialise: Start = RANDOM
+    # keep the teacher's outputs on disk and replay them; without augmentation, or with flips alone
+    cache_teacher: bool = False
     cache_precision: CachePrecision = "float32"  # of kept maps: exact, or "float16" to halve the space
 
     def __post_init__(self) -> None:
         if 0 < self.labelled_share < 1 and self.teacher_labels is None:
-            raise InputError("distillation.labelled_share leaves frames without labels; let the teacher label them (distillation.teacher_labels=0.3)")
+            raise InputError(
+                "distillation.labelled_share leaves frames without labels; let the teacher label them "
+                "(distillation.teacher_labels=0.3)"
+            )
         if self.cache_teacher:
             check_batch_free(self.teacher_bn)
         names = [method.name for method in self.methods]
@@ -93,7 +102,10 @@ class Experiment(Settings):
         if self.distillation is not None and self.distillation.cache_teacher:
             count_views(self.augmentation)  # refuses what cannot be replayed
         if (self.role == "distilled") != (self.distillation is not None):
-            raise InputError(f"role is {self.role}: a distilled student has the settings `distillation`, and no other run has; change one of the two")
+            raise InputError(
+                f"role is {self.role}: a distilled student has the settings `distillation`, and no other run has; "
+                "change one of the two"
+            )
         check_labels(self.detector, self.data.spec, "detector")
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,8 +118,13 @@ class Experiment(Settings):
         if self.initial_weights is not None:
             content["initial_weights"] = asdict(self.initial_weights)
         if self.distillation is not None:
-            rest = {f.name: getattr(self.distillation, f.name) for f in fields(self.distillation) if f.name != "methods"}
-            content["distillation"] = {**plain(rest), "methods": [_method_to_dict(method) for method in self.distillation.methods]}
+            rest = {
+                f.name: getattr(self.distillation, f.name) for f in fields(self.distillation) if f.name != "methods"
+            }
+            content["distillation"] = {
+                **plain(rest),
+                "methods": [_method_to_dict(method) for method in self.distillation.methods],
+            }
         return content
 
     @staticmethod
@@ -116,7 +133,9 @@ class Experiment(Settings):
         content = {key: value for key, value in content.items() if key != "provenance"}
         written = content.pop("format", FORMAT)
         if written != FORMAT:
-            raise InputError(f"{where}: format {shown(written)} is not {FORMAT}; this version of lidistill cannot read it")
+            raise InputError(
+                f"{where}: format {shown(written)} is not {FORMAT}; this version of lidistill cannot read it"
+            )
         for key, read in SECTIONS.items():
             if key in content:
                 content[key] = read(content[key], where)
@@ -140,18 +159,22 @@ class Experiment(Settings):
 
 
 def check_labels(detector: DetectorConfig, data: DatasetSpec, whose: str) -> None:
-    """An InputError unless the classes of `detector`, in their order, and its columns of the points are those of the frames.
+    """An InputError unless the classes of `detector`, in their order, and its columns of the points are those of the
+    frames.
 
-    Labels and scores are numbers in the order of the classes: with another order a network learns, and is scored by, the wrong names.
+    Labels and scores are numbers in the order of the classes: with another order a network learns, and is scored by,
+    the wrong names.
     """
     if detector.classes != data.classes:
         raise InputError(
             f"the {whose}'s classes are {_listed(detector.classes)} and those of the data {_listed(data.classes)}; "
-            f"set data.classes={_listed(detector.classes)}, or use a detector for the classes of the data, in their order"
+            f"set data.classes={_listed(detector.classes)}, or use a detector for the classes of the data, in their "
+            "order"
         )
     if detector.point_features != data.point_features:
         raise InputError(
-            f"the {whose} reads {_listed(detector.point_features)} of a point beside x, y and z, and the data hold {_listed(data.point_features)}; "
+            f"the {whose} reads {_listed(detector.point_features)} of a point beside x, y and z, and the data hold "
+            f"{_listed(data.point_features)}; "
             "use a detector made for these data"
         )
 
@@ -190,7 +213,9 @@ def _method_from_dict(content: Any, where: str) -> Lesson:
 
 
 def lesson(method: str | MethodConfig) -> Lesson:
-    """A method as a run keeps it: from its settings, or at its defaults by its name, or by `module:Class` where it is from outside the package."""
+    """A method as a run keeps it: from its settings, or at its defaults by its name, or by `module:Class` where it is
+    from outside the package.
+    """
     if isinstance(method, MethodConfig):
         return method if METHODS.get(method.name) is type(method) else ExternalMethod.of(method)
     return ExternalMethod.of(settings_class(method)()) if ":" in method else method_settings(method)

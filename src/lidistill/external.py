@@ -15,7 +15,7 @@ from typing import Any
 
 from lidistill.configuration import plain, settings_from
 from lidistill.distillation import METHODS, DistillationMethod, MethodConfig
-from lidistill.distillation.base import Specs
+from lidistill.distillation.method import Specs
 from lidistill.settings import Settings, Text
 from lidistill.types import InputError
 
@@ -36,7 +36,9 @@ class ExternalMethod(Settings):
         cls = type(settings)
         source = f"{cls.__module__}:{cls.__qualname__}"
         if cls.name in METHODS:
-            raise InputError(f"{source} calls itself {cls.name!r}, as a method of lidistill does; give it a name of its own")
+            raise InputError(
+                f"{source} calls itself {cls.name!r}, as a method of lidistill does; give it a name of its own"
+            )
         return ExternalMethod(cls.name, source, plain(asdict(settings)))
 
     @staticmethod
@@ -53,7 +55,7 @@ class ExternalMethod(Settings):
         return {"name": self.name, "from": self.source, **self.settings}
 
     def load(self) -> MethodConfig:
-        """The settings as an object of their class; an InputError where that cannot be imported or does not take them."""
+        """The settings as an object of their class; InputError where it cannot be imported or does not take them."""
         return settings_from(settings_class(self.source), self.settings, f"{self.source}: {self.name}")
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> DistillationMethod:
@@ -64,25 +66,35 @@ class ExternalMethod(Settings):
 def settings_class(source: str) -> type[MethodConfig]:
     """The class that `module:Class` names, imported from Python's path."""
     if not SOURCE.fullmatch(source):
-        raise InputError(f"method {source!r}: write a method from outside the package as module:Class, for example my_module:Config")
+        raise InputError(
+            f"method {source!r}: write a method from outside the package as module:Class, for example my_module:Config"
+        )
     module, _, name = source.partition(":")
     try:
         found: Any = import_module(module)
     except ImportError as error:
         raise InputError(
-            f"method {source}: {error}; install it, or put its folder on Python's path, for example PYTHONPATH=. before the command"
+            f"method {source}: {error}; install it, or put its folder on Python's path, for example PYTHONPATH=. "
+            "before the command"
         ) from error
     except Exception as error:  # whatever a module does when it is imported
-        raise InputError(f"method {source}: {module} cannot be imported ({type(error).__name__}: {error}); mend it first") from error
+        raise InputError(
+            f"method {source}: {module} cannot be imported ({type(error).__name__}: {error}); mend it first"
+        ) from error
     for part in name.split("."):
         found = getattr(found, part, None)
     if not (isinstance(found, type) and issubclass(found, MethodConfig)):
-        raise InputError(f"method {source}: {module} has no {name} that extends lidistill.distillation.MethodConfig; see docs/adding-a-method.md")
+        raise InputError(
+            f"method {source}: {module} has no {name} that extends lidistill.distillation.MethodConfig; see "
+            "docs/adding-a-method.md"
+        )
     return found
 
 
 def look_in_working_folder() -> None:
-    """Let modules be found beside the caller, as Python's own `-m` does: for a module that he names himself, and never for one that a file names."""
+    """Let modules be found beside the caller, as Python's own `-m` does: for a module that he names himself, and never
+    for one that a file names.
+    """
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)

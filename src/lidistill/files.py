@@ -20,8 +20,8 @@ _held: set[Path] = set()  # folders that this process has claimed
 def written_aside(path: str | Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; renamed onto `path` when the block ends well, removed when it does not.
 
-    The bytes are on the disk before the name is, so that a power cut cannot leave an empty file under it. A full disk or a missing permission becomes
-    an InputError that names the file.
+    The bytes are on the disk before the name is, so that a power cut cannot leave an empty file under it. A full disk
+    or a missing permission becomes an InputError that names the file.
     """
     path = Path(path)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -33,14 +33,18 @@ def written_aside(path: str | Path) -> Iterator[Path]:
         with suppress(OSError):  # some file systems cannot do this for folders
             _settle(path.parent)
     except OSError as error:
-        raise InputError(f"{path}: could not be written ({error.strerror or error}); free some space or choose another folder") from error
+        raise InputError(
+            f"{path}: could not be written ({error.strerror or error}); free some space or choose another folder"
+        ) from error
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, whole or not at all; bytes of file names that are not UTF-8 are written as escapes (\\udce9)."""
+    """Write `text` to `path` as UTF-8, whole or not at all; bytes of file names that are not UTF-8 are written as
+    escapes (\\udce9).
+    """
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
@@ -59,7 +63,9 @@ def make_folder(folder: str | Path) -> None:
 
 @contextmanager
 def prepared(folder: str | Path) -> Iterator[None]:
-    """Make `folder` before the work in the block begins; what was made is removed again where the block leaves it empty."""
+    """Make `folder` before the work in the block begins; what was made is removed again where the block leaves it
+    empty.
+    """
     folder = Path(folder)
     made = []
     with suppress(OSError, ValueError):  # make_folder says what is wrong
@@ -75,7 +81,8 @@ def prepared(folder: str | Path) -> Iterator[None]:
 
 @contextmanager
 def claimed(folder: str | Path) -> Iterator[None]:
-    """Keep other processes out of `folder` while the block runs; InputError where one is in it. Held by this process alone: a kill gives it free.
+    """Keep other processes out of `folder` while the block runs; InputError where one is in it. Held by this process
+    alone: a kill gives it free.
 
     Parts of files that killed processes left there are removed. A block of the same process inside is let in.
     """
@@ -101,18 +108,27 @@ def claimed(folder: str | Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> int:
-    """The open and locked file at `path`, which is made where there is none; never one behind a link, and nothing in it is changed."""
+    """The open and locked file at `path`, which is made where there is none; never one behind a link, and nothing in it
+    is changed.
+    """
     folder = path.parent
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | _flags("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK"), 0o666)
         except OSError as error:
-            raise InputError(f"{path}: cannot be opened as a lock ({error.strerror}); remove it, or choose another --out") from error
+            raise InputError(
+                f"{path}: cannot be opened as a lock ({error.strerror}); remove it, or choose another --out"
+            ) from error
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise InputError(f"{path}: is no regular file, so it cannot be the lock of {folder}; remove it, or choose another --out")
+                raise InputError(
+                    f"{path}: is no regular file, so it cannot be the lock of {folder}; remove it, or choose another "
+                    "--out"
+                )
             if not _is_locked(handle):
-                raise InputError(f"{folder}: another process is writing here; wait until it is done, or choose another --out")
+                raise InputError(
+                    f"{folder}: another process is writing here; wait until it is done, or choose another --out"
+                )
             with suppress(FileNotFoundError):
                 # Whoever held the lock before may have removed the file between our opening and locking it.
                 if os.path.samestat(os.fstat(handle), path.stat(follow_symlinks=False)):
@@ -124,7 +140,10 @@ def _locked(path: Path) -> int:
 
 
 def _is_locked(handle: int) -> bool:
-    """Whether the lock could be had. Where there are no such locks (other systems, some file systems) nothing is kept out."""
+    """Whether the lock could be had.
+
+    Where there are no such locks (other systems, some file systems) nothing is kept out.
+    """
     try:
         import fcntl
     except ImportError:

@@ -1,7 +1,8 @@
 """Half precision: what it is called, where it is worth its rounding, and the context in which it runs.
 
-Under autocast the products of convolutions and linear layers are taken in half precision. What has to be exact stays in single precision whatever the
-context: the means of voxels and pillars, the statistics of BatchNorm, losses, and the decoding of boxes.
+Under autocast the products of convolutions and linear layers are taken in half precision. What has to be exact stays in
+single precision whatever the context: the means of voxels and pillars, the statistics of BatchNorm, losses, and the
+decoding of boxes.
 """
 
 from __future__ import annotations

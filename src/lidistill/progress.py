@@ -16,7 +16,8 @@ _QUIET_LINE_EVERY_S = 20.0  # where the output is no terminal, one plain line th
 
 
 class Whole:
-    """Work of several stages, for the time that is left of all of them. `seconds` are those that each takes, as far as one knows beforehand.
+    """Work of several stages, for the time that is left of all of them. `seconds` are those that each takes, as far as
+    one knows beforehand.
 
     By how much the work so far was slower or faster is expected of the rest too.
     """
@@ -48,7 +49,9 @@ class Whole:
         del self.waiting[name]
 
     def follow(self, first: float) -> Callable[[float], str]:
-        """For a progress line that begins at the share `first`: a function from the share that is done to words about the time left."""
+        """For a progress line that begins at the share `first`: a function from the share that is done to words about
+        the time left.
+        """
         if self.first is None:
             self.first = self.reached = first
             return self._at
@@ -66,7 +69,8 @@ _whole: ContextVar[Whole | None] = ContextVar("whole", default=None)
 
 @contextmanager
 def progress(description: str, total: int, start: int = 0) -> Iterator[Advance]:
-    """Yield `advance(done, note="")`, where `done` counts from 0 to `total`. A live bar on a terminal, a plain line now and then elsewhere.
+    """Yield `advance(done, note="")`, where `done` counts from 0 to `total`. A live bar on a terminal, a plain line now
+    and then elsewhere.
 
     Within a stage of a `Whole`, the line ends with the time left of all stages.
     """
@@ -97,7 +101,11 @@ def progress(description: str, total: int, start: int = 0) -> Iterator[Advance]:
             return
         last = now
         left = (now - began) / max(done - start, 1) * (total - done)
-        parts = [f"{description}: {done}/{total}, {now - began:.0f} s gone, {left:.0f} s left", note, words(done / max(total, 1))]
+        parts = [
+            f"{description}: {done}/{total}, {now - began:.0f} s gone, {left:.0f} s left",
+            note,
+            words(done / max(total, 1)),
+        ]
         console.print("; ".join(part for part in parts if part), highlight=False, soft_wrap=True)
 
     yield line

@@ -1,7 +1,8 @@
 """Reading files that anybody may have written: text, YAML, JSON and JSON lines, in bounded time and memory.
 
-Whatever a file holds, the reader gives its content or an InputError that names the file, the line where there is one, and a remedy. Nothing but a
-regular file is opened, so a named pipe or a device cannot hold a command up. Limits lie far above what this package writes.
+Whatever a file holds, the reader gives its content or an InputError that names the file, the line where there is one,
+and a remedy. Nothing but a regular file is opened, so a named pipe or a device cannot hold a command up. Limits lie far
+above what this package writes.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def opened(path: str | Path, remedy: str = "check the path", most: int | None = 
     """
     try:
         # Without O_NONBLOCK a named pipe would wait here for somebody to write to it.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        handle = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        )
     except FileNotFoundError as error:
         raise MissingFile(f"{path}: missing; {remedy}") from error
     except OSError as error:
@@ -58,7 +61,9 @@ def opened(path: str | Path, remedy: str = "check the path", most: int | None = 
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode):
         os.close(handle)
-        raise InputError(f"{path}: {'a folder, not a file' if stat.S_ISDIR(found.st_mode) else 'not a regular file'}; {remedy}")
+        raise InputError(
+            f"{path}: {'a folder, not a file' if stat.S_ISDIR(found.st_mode) else 'not a regular file'}; {remedy}"
+        )
     with os.fdopen(handle, "rb") as file:
         if most is not None and found.st_size > most:
             raise InputError(f"{path}: longer than {_size(most)}, which such a file never is; {remedy}")
@@ -104,7 +109,12 @@ def parse_yaml(text: str, where: str, remedy: str = "check its indentation and q
         raise InputError(f"{where}: {_line_of(error, text)}holds {error.problem}; {remedy}") from error
     except yaml.YAMLError as error:
         raise InputError(f"{where}: {_line_of(error, text)}is not valid YAML; {remedy}") from error
-    except (ValueError, LookupError, ArithmeticError, RecursionError) as error:  # what a tag forced onto another value makes a constructor raise
+    except (
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:  # what a tag forced onto another value makes a constructor raise
         raise InputError(f"{where}: holds a value that does not fit its tag; {remedy}") from error
 
 
@@ -132,7 +142,9 @@ def parse_json(text: str, where: str, remedy: str = "write it again", line: int 
 
 
 def read_json_lines(path: str | Path, remedy: str = "delete that line") -> list[dict[str, Any]]:
-    """One JSON object a line; blank lines count for nothing, and neither does a last line that was cut off while it was written."""
+    """One JSON object a line; blank lines count for nothing, and neither does a last line that was cut off while it was
+    written.
+    """
     text = read_text(path, remedy, MOST_LINES)
     rows: list[dict[str, Any]] = []
     lines = text.split("\n")
@@ -185,7 +197,10 @@ class _Refused(yaml.MarkedYAMLError):
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Null, truth values, numbers, texts, lists and mappings under text keys. What is composed is counted, an alias as all that it stands for."""
+    """Null, truth values, numbers, texts, lists and mappings under text keys.
+
+    What is composed is counted, an alias as all that it stands for.
+    """
 
     yaml_implicit_resolvers: ClassVar = {
         letter: [pair for pair in pairs if pair[0].removeprefix(_TAG) in ("null", "bool", "int", "float", "merge")]

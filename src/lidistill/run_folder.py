@@ -103,14 +103,18 @@ class RunFolder:
             return reading.read_yaml(self.experiment, "restore the file from a backup, or train again")
         except reading.MissingFile as error:
             raise InputError(
-                f"{self.path}: not a run folder (no {self.experiment.name}); give the --out folder of an earlier train or distill"
+                f"{self.path}: not a run folder (no {self.experiment.name}); give the --out folder of an earlier "
+                "train or distill"
             ) from error
 
     def write_experiment(self, settings: dict[str, Any]) -> None:
         write_text(self.experiment, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Logged steps in order; a last line cut off by a kill is left out. InputError names a line that is no logged step."""
+        """Logged steps in order; a last line cut off by a kill is left out.
+
+        InputError names a line that is no logged step.
+        """
         if not self.log.exists():
             return []
         rows = reading.read_json_lines(self.log, LOG_REMEDY)
@@ -129,7 +133,9 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _check_step(path: Path, row: dict[str, Any]) -> None:
-    """A row of the log has a whole number as its step, a text as its kind and numbers for the rest; null stands for one that was not finite."""
+    """A row of the log has a whole number as its step, a text as its kind and numbers for the rest; null stands for one
+    that was not finite.
+    """
     step = row.get("step")
     if not isinstance(step, int) or isinstance(step, bool) or step < 0:
         raise InputError(f"{path}: a line has the step {step!r}, which is no whole number from 0 up; {LOG_REMEDY}")

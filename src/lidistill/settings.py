@@ -1,8 +1,9 @@
 """What every settings dataclass has in common: its values are checked when it is made, whoever makes it.
 
-A field's type says which values it takes: `weight_decay: NonNegative = 0.01`. The checks are pydantic's. They hold for settings from files, from
-overrides, from Python and from `dataclasses.replace`. Rules between fields, such as two lists of one length, are checked in the `__post_init__` of
-the class. A value that is refused is an InputError that names its key.
+A field's type says which values it takes: `weight_decay: NonNegative = 0.01`. The checks are pydantic's. They hold for
+settings from files, from overrides, from Python and from `dataclasses.replace`. Rules between fields, such as two lists
+of one length, are checked in the `__post_init__` of the class. A value that is refused is an InputError that names its
+key.
 """
 
 from __future__ import annotations
@@ -38,13 +39,15 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_truth_value)]
 Whole = Annotated[int, BeforeValidator(_no_truth_value)]
 
-# Every number has two limits: the upper ones are far beyond sense, so that a slip of the pen ends in a sentence and not in a full memory.
+# Every number has two limits: the upper ones are far beyond sense, so that a slip of the pen ends in a sentence and not
+# in a full memory.
 Share = Annotated[Number, Field(ge=0, le=1)]
 InnerShare = Annotated[Number, Field(gt=0, lt=1)]  # neither nothing nor everything
 ShareBelowOne = Annotated[Number, Field(ge=0, lt=1)]
 Positive = Annotated[Number, Field(gt=0, le=1e9)]
 NonNegative = Annotated[Number, Field(ge=0, le=1e9)]
-Softness = Annotated[Number, Field(ge=1e-3, le=1e6)]  # temperatures, and errors at which a loss turns straight: what is divided by
+# temperatures, and errors at which a loss turns straight: what is divided by
+Softness = Annotated[Number, Field(ge=1e-3, le=1e6)]
 Metres = Annotated[Number, Field(ge=-1e4, le=1e4)]
 Length = Annotated[Number, Field(gt=0, le=1e4)]  # metres
 Spread = Annotated[Number, Field(ge=0, le=1e3)]  # metres, a standard deviation
@@ -113,15 +116,24 @@ class SettingsType(ABCMeta):
 
 
 class Settings(metaclass=SettingsType):
-    """Base of every settings dataclass, which is frozen. Unknown keys are refused, and so are values that the fields' types exclude."""
+    """Base of every settings dataclass, which is frozen.
+
+    Unknown keys are refused, and so are values that the fields' types exclude.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
-    place: ClassVar[str] = ""  # where these settings stand in those of an experiment, as an override would write it; sentences begin with it
+    place: ClassVar[str] = (
+        # where these settings stand in those of an experiment, as an override would write it; sentences begin with it
+        ""
+    )
 
 
 def settings_from(cls: type[T], content: Any, where: str) -> T:
-    """Settings from plain containers; `where` names their source. What they do not allow is an InputError that names the key."""
+    """Settings from plain containers; `where` names their source.
+
+    What they do not allow is an InputError that names the key.
+    """
     place = f"{where}: {cls.place}" if issubclass(cls, Settings) and cls.place else where
     if not isinstance(content, Mapping):
         raise InputError(f"{place}: give a mapping of settings, not {shown(content)}")
@@ -132,7 +144,9 @@ def settings_from(cls: type[T], content: Any, where: str) -> T:
 
 
 def checked(kind: Any, value: Any, name: str) -> Any:
-    """A single `value` as the constrained type `kind` takes it: for options and arguments that are not part of any settings."""
+    """A single `value` as the constrained type `kind` takes it: for options and arguments that are not part of any
+    settings.
+    """
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
@@ -161,7 +175,9 @@ def _sentence(error: ValidationError, cls: Any, where: str) -> InputError:
     if isinstance(cause, InputError):  # a rule between fields, which names them
         return InputError(f"{source}{cause}")
     if first["type"] in UNKNOWN:
-        return unknown_key(f"{source}{cls.place}".removesuffix(": ") or cls.__name__, path, _known_keys(cls, first["loc"][:-1]))
+        return unknown_key(
+            f"{source}{cls.place}".removesuffix(": ") or cls.__name__, path, _known_keys(cls, first["loc"][:-1])
+        )
     if first["type"] == "missing":
         parent, _, last = key.rpartition(".")
         if last.isdigit():
@@ -171,7 +187,9 @@ def _sentence(error: ValidationError, cls: Any, where: str) -> InputError:
 
 
 def _remedy(problem: Mapping[str, Any]) -> str:
-    limits = {name: f"{limit:g}" if isinstance(limit, float) else str(limit) for name, limit in problem.get("ctx", {}).items()}
+    limits = {
+        name: f"{limit:g}" if isinstance(limit, float) else str(limit) for name, limit in problem.get("ctx", {}).items()
+    }
     if problem["type"] == "literal_error":
         limits["expected"] = limits["expected"].replace("'", "").replace(" or ", ", ")
     sentence = REMEDIES.get(problem["type"])

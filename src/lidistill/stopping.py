@@ -1,8 +1,8 @@
 """How work ends when a signal asks for it: Ctrl-C (SIGINT), a job queue (SIGTERM), a closed terminal (SIGHUP).
 
-While `listening`, a signal raises `Stopped`. Files are written whole or not at all, so most work may end anywhere. Work that would lose something is
-`finishing`: a signal is noted there, and the work looks for it with `check` where it can be left, such as after a training step. A second signal ends
-the process at once.
+While `listening`, a signal raises `Stopped`. Files are written whole or not at all, so most work may end anywhere. Work
+that would lose something is `finishing`: a signal is noted there, and the work looks for it with `check` where it can
+be left, such as after a training step. A second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 class Stopped(SystemExit):
-    """A signal ended the work; `where` says in a few words how far it was. The exit code is 128 and the signal's number, as shells have it."""
+    """A signal ended the work; `where` says in a few words how far it was.
+
+    The exit code is 128 and the signal's number, as shells have it.
+    """
 
     def __init__(self, signum: int, where: str = "stopped") -> None:
         super().__init__(signum, where)  # what a copy in another process is made from
@@ -50,7 +53,9 @@ _state = _State()
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """While the block runs, SIGINT, SIGTERM and SIGHUP raise `Stopped`; those that are ignored (as under nohup) stay so. Inside another: nothing."""
+    """While the block runs, SIGINT, SIGTERM and SIGHUP raise `Stopped`; those that are ignored (as under nohup) stay
+    so. Inside another: nothing.
+    """
     if _state.listening or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -64,7 +69,8 @@ def listening() -> Iterator[None]:
 
 
 def listen_for_parent() -> None:
-    """For a process that works for another one, from its start to its end: a signal stops `interruptible` work, further ones change nothing.
+    """For a process that works for another one, from its start to its end: a signal stops `interruptible` work, further
+    ones change nothing.
 
     See `held_back`: from here on the process sees signals again.
     """
@@ -76,7 +82,7 @@ def listen_for_parent() -> None:
 
 @contextmanager
 def finishing() -> Iterator[None]:
-    """While the block runs, a signal is only noted, for `check` to find; it is raised at the block's end at the latest."""
+    """While the block runs, a signal is only noted for `check`; it is raised at the block's end at the latest."""
     with listening(), _noting(True):
         yield
         check()
@@ -92,7 +98,10 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Signals wait until the block ends. Processes that are started in it never see them, so that they end when their parent tells them to."""
+    """Signals wait until the block ends.
+
+    Processes that are started in it never see them, so that they end when their parent tells them to.
+    """
     if sys.platform == "win32":
         yield
         return

@@ -1,7 +1,7 @@
 """The nouns of the package: what flows from a recording to a score.
 
-Everything here is a frozen value. Boxes are in LiDAR axes (x forward, y left, z up), metres and radians; the yaw is zero along +x and grows
-counter-clockwise; `z` is the centre of the box.
+Everything here is a frozen value. Boxes are in LiDAR axes (x forward, y left, z up), metres and radians; the yaw is
+zero along +x and grows counter-clockwise; `z` is the centre of the box.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lidistill.camera import CameraCalibration as CameraCalibration
-from lidistill.camera import CameraObjects as CameraObjects
-from lidistill.camera import FrameMeta as FrameMeta
 from lidistill.errors import InputError as InputError
 from lidistill.errors import unknown_name as unknown_name
 from lidistill.settings import Cap, Length, Range
@@ -61,7 +58,10 @@ class Boxes:
     def __post_init__(self) -> None:
         for name in ("geometry", "labels"):
             if not isinstance(getattr(self, name), Tensor):
-                raise InputError(f"boxes: {name} is {_kind(getattr(self, name))}; give a tensor, for example torch.from_numpy({name})")
+                raise InputError(
+                    f"boxes: {name} is {_kind(getattr(self, name))}; give a tensor, for example "
+                    f"torch.from_numpy({name})"
+                )
 
     def __len__(self) -> int:
         return self.geometry.shape[0]
@@ -75,7 +75,11 @@ class Boxes:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Boxes:
         optional = (self.scores, self.velocity, self.point_counts, self.difficulty)
-        return Boxes(change(self.geometry), change(self.labels), *(None if column is None else change(column) for column in optional))
+        return Boxes(
+            change(self.geometry),
+            change(self.labels),
+            *(None if column is None else change(column) for column in optional),
+        )
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,13 @@ class Frame:
     id: str
     points: Tensor  # (P, 3 + F) float32: x y z, then the dataset's point features
     boxes: Boxes | None = None  # None where there are no labels; no row where nothing was labelled
-    meta: FrameMeta = field(default_factory=FrameMeta)
+    truth: object = None  # what the dataset's own protocol reads beside the boxes, and nothing else does
 
     def __post_init__(self) -> None:
         if not isinstance(self.points, Tensor):
             raise InputError(
-                f"frame {self.id}: the points are {_kind(self.points)}; give a tensor of x, y, z and the point features, "
+                f"frame {self.id}: the points are {_kind(self.points)}; give a tensor of x, y, z and the point "
+                "features, "
                 "for example torch.from_numpy(points)"
             )
 
@@ -103,7 +108,8 @@ class Batch:
     points: Tensor  # (P, 3 + F) float32
     batch_index: Tensor  # (P,) int64
     boxes: tuple[Boxes, ...]  # one entry a frame
-    labelled: tuple[bool, ...] | None = None  # whether a frame's boxes are known, or it merely has none here; None: all are
+    # whether a frame's boxes are known, or it merely has none here; None: all are
+    labelled: tuple[bool, ...] | None = None
 
     @property
     def size(self) -> int:
@@ -122,7 +128,10 @@ def collate(frames: Sequence[Frame]) -> Batch:
     """Join frames into one batch; a frame without labels contributes no box and is marked so."""
     for frame in frames:
         if not isinstance(frame, Frame):
-            raise InputError(f"collate joins frames, and was given {_kind(frame)}; wrap points in a frame: Frame(id, torch.from_numpy(points))")
+            raise InputError(
+                f"collate joins frames, and was given {_kind(frame)}; wrap points in a frame: Frame(id, "
+                "torch.from_numpy(points))"
+            )
     counts = torch.tensor([frame.points.shape[0] for frame in frames])
     return Batch(
         frame_ids=tuple(frame.id for frame in frames),
@@ -134,10 +143,15 @@ def collate(frames: Sequence[Frame]) -> Batch:
 
 
 def as_batch(given: object) -> Batch:
-    """`given` itself where it is a batch, which is all that a detector reads; an InputError that says how to make one where it is not."""
+    """`given` itself where it is a batch, which is all that a detector reads; an InputError that says how to make one
+    where it is not.
+    """
     if isinstance(given, Batch):
         return given
-    raise InputError(f"a detector reads a batch, and was given {_kind(given)}; make one of frames: collate([Frame(id, torch.from_numpy(points))])")
+    raise InputError(
+        f"a detector reads a batch, and was given {_kind(given)}; make one of frames: collate([Frame(id, "
+        "torch.from_numpy(points))])"
+    )
 
 
 def _kind(value: object) -> str:
@@ -148,7 +162,10 @@ def _kind(value: object) -> str:
 
 @dataclass(frozen=True)
 class VoxelGrid(Settings):
-    """A regular grid over the point range and the caps of hard voxelisation. Pillars are voxels as tall as the range."""
+    """A regular grid over the point range and the caps of hard voxelisation.
+
+    Pillars are voxels as tall as the range.
+    """
 
     place: ClassVar[str] = "grid"
 
@@ -159,7 +176,9 @@ class VoxelGrid(Settings):
     max_voxels_eval: Cap = 40000  # a frame
 
     def __post_init__(self) -> None:
-        for axis, low, high, size in zip("xyz", self.point_range[:3], self.point_range[3:], self.voxel_size, strict=True):
+        for axis, low, high, size in zip(
+            "xyz", self.point_range[:3], self.point_range[3:], self.voxel_size, strict=True
+        ):
             if not high > low:
                 raise InputError(f"grid: the {axis} range {low}..{high} m is empty; give max > min")
             cells = (high - low) / size
@@ -172,7 +191,8 @@ class VoxelGrid(Settings):
         columns = self.shape[0] * self.shape[1]
         if columns > MOST_COLUMNS or columns * self.shape[2] > MOST_VOXELS:
             raise InputError(
-                f"grid: {' x '.join(map(str, self.shape))} voxels are too many; use at most {MOST_COLUMNS:,} seen from above and {MOST_VOXELS:,} "
+                f"grid: {' x '.join(map(str, self.shape))} voxels are too many; use at most {MOST_COLUMNS:,} seen "
+                f"from above and {MOST_VOXELS:,} "
                 "in all: a shorter range, or larger voxels"
             )
 
@@ -186,7 +206,9 @@ class VoxelGrid(Settings):
 
 @dataclass(frozen=True)
 class Voxels:
-    """Hard voxels of a batch, without padding: only real points are kept, grouped by voxel, in file order within a voxel."""
+    """Hard voxels of a batch, without padding: only real points are kept, grouped by voxel, in file order within a
+    voxel.
+    """
 
     points: Tensor  # (P', 3 + F)
     voxel_index: Tensor  # (P',) int64, ascending, row of the point's voxel
@@ -199,7 +221,10 @@ class Voxels:
 
 @dataclass(frozen=True)
 class TapSpec:
-    """What a tap, or a head, will give, known before the first batch. Heads stand beside the taps as "head.0", "head.1", ..."""
+    """What a tap, or a head, will give, known before the first batch.
+
+    Heads stand beside the taps as "head.0", "head.1", ...
+    """
 
     kind: str  # "map" (FeatureMap), "set" (FeatureSet) or "head" (HeadOutput)
     channels: int  # of a head: its object_width
@@ -249,19 +274,24 @@ class Anchors:
 
 
 # Maps of a head that describe an object, in the order in which they are joined.
-OBJECT_MAPS = {"anchor": ("class", "box", "direction"), "center": ("heatmap", "offset", "height", "size", "rotation", "velocity")}
+OBJECT_MAPS = {
+    "anchor": ("class", "box", "direction"),
+    "center": ("heatmap", "offset", "height", "size", "rotation", "velocity"),
+}
 
 
 @dataclass(frozen=True)
 class HeadOutput:
     """Raw maps of one detection head: logits and box codes, before any sigmoid.
 
-    An anchor head has `class` (B, A*K, H, W), `box` (B, A*7, H, W) and `direction` (B, A*2, H, W), anchors of a cell ordered class-major, then
-    rotation, and for each anchor its K class logits (7 codes, 2 bins) next to each other; codes are those of `ops.box_codes.encode_anchors`.
+    An anchor head has `class` (B, A*K, H, W), `box` (B, A*7, H, W) and `direction` (B, A*2, H, W), anchors of a cell
+    ordered class-major, then rotation, and for each anchor its K class logits (7 codes, 2 bins) next to each other;
+    codes are those of `ops.box_codes.encode_anchors`.
 
-    A centre head has `heatmap` (B, K, H, W) and the codes of `ops.box_codes.encode_centers` at every cell: `offset` (B, 2, H, W; x, y),
-    `height` (B, 1, H, W), `size` (B, 3, H, W; logarithms of length, width, height) and `rotation` (B, 2, H, W; sine, cosine). It may have
-    `velocity` (B, 2, H, W; metres per second) and `overlap` (B, 1, H, W; the predicted overlap of the box with its object, -1..1).
+    A centre head has `heatmap` (B, K, H, W) and the codes of `ops.box_codes.encode_centers` at every cell: `offset` (B,
+    2, H, W; x, y), `height` (B, 1, H, W), `size` (B, 3, H, W; logarithms of length, width, height) and `rotation` (B,
+    2, H, W; sine, cosine). It may have `velocity` (B, 2, H, W; metres per second) and `overlap` (B, 1, H, W; the
+    predicted overlap of the box with its object, -1..1).
     """
 
     kind: str  # "anchor" or "center"

@@ -23,14 +23,17 @@ _TYPES = (
 def load_tensors(path: str | Path, remedy: str) -> Any:
     """What torch saved in `path`, on the CPU: tensors and plain containers, nothing else is unpickled.
 
-    InputError where there is no such file, or one that would take more memory than its own size; a damaged or foreign file raises what torch raises.
+    InputError where there is no such file, or one that would take more memory than its own size; a damaged or foreign
+    file raises what torch raises.
     """
     with opened(path, remedy) as file:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 size = sum(item.file_size for item in archive.infolist())
                 whole = file.seek(0, 2)
-                if size > whole or any(item.compress_type != zipfile.ZIP_STORED or item.flag_bits & 1 for item in archive.infolist()):
+                if size > whole or any(
+                    item.compress_type != zipfile.ZIP_STORED or item.flag_bits & 1 for item in archive.infolist()
+                ):
                     raise InputError(f"{path}: compressed or encrypted, as torch never writes a checkpoint; {remedy}")
         file.seek(0)
         with warnings.catch_warnings():
@@ -39,7 +42,10 @@ def load_tensors(path: str | Path, remedy: str) -> Any:
 
 
 def checked_weights(state: object, source: str | Path, remedy: str) -> dict[str, Tensor]:
-    """`state` as named weights: dense tensors with values, finite, variances not below zero. InputError names the first that is something else."""
+    """`state` as named weights: dense tensors with values, finite, variances not below zero.
+
+    InputError names the first that is something else.
+    """
     if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
         raise InputError(f"{source}: holds no weights by name; {remedy}")
     for name, value in state.items():
@@ -50,7 +56,7 @@ def checked_weights(state: object, source: str | Path, remedy: str) -> dict[str,
 
 
 def check_places(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str | Path, remedy: str) -> None:
-    """An InputError unless `state` has the names and shapes of `own`, that lists what is missing, unknown or misshapen."""
+    """InputError unless `state` has the names and shapes of `own`; it lists what is missing, unknown or misshapen."""
     problems = [f"missing {key}" for key in own.keys() - state.keys()]
     problems += [f"unknown {key}" for key in state.keys() - own.keys()]
     problems += [

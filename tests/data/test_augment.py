@@ -11,10 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from lidistill.data.augment import Augmentation, ObjectNoise, augment, move_objects, paste_objects, shuffled, transform, within_range
-from lidistill.data.objects import build_database
-from lidistill.types import Boxes, Frame, FrameMeta, InputError
-from tests.data.conftest import CALIBRATION, SPEC, MadeUpFrames, made_up_frame
+from lidistill.data.augment import (
+    Augmentation,
+    ObjectNoise,
+    augment,
+    move_objects,
+    paste_objects,
+    shuffled,
+    transform,
+    within_range,
+)
+from lidistill.data.object_database import build_database
+from lidistill.types import Boxes, Frame, InputError
+from tests.data.conftest import SPEC, MadeUpFrames, made_up_frame
 from tests.reference.augment import inside, largest_shared_area, moved
 
 SCENE, OBJECT = 0.0, 1.0  # the intensity that tells where a made-up point comes from
@@ -44,7 +53,9 @@ def frame() -> Frame:
     return made_up_frame("000077", 77, cars=1, walkers=1)
 
 
-ALL_OF_IT = Augmentation(paste={"Car": 5, "Pedestrian": 4}, object_noise=ObjectNoise(), flip_x=0.5, translation_std=(0.2, 0.2, 0.2))
+ALL_OF_IT = Augmentation(
+    paste={"Car": 5, "Pedestrian": 4}, object_noise=ObjectNoise(), flip_x=0.5, translation_std=(0.2, 0.2, 0.2)
+)
 
 
 def test_nothing_in_the_input_is_changed(frame, database):
@@ -71,12 +82,14 @@ def test_none_leaves_a_frame_as_recorded(frame, database):
 
 def test_the_same_generator_gives_the_same_frame_and_another_a_different_one(frame, database):
     assert_same(augment(frame, ALL_OF_IT, database, rng(3)), augment(frame, ALL_OF_IT, database, rng(3)))
-    assert not torch.equal(augment(frame, ALL_OF_IT, database, rng(3)).points[:5], augment(frame, ALL_OF_IT, database, rng(4)).points[:5])
+    assert not torch.equal(
+        augment(frame, ALL_OF_IT, database, rng(3)).points[:5], augment(frame, ALL_OF_IT, database, rng(4)).points[:5]
+    )
 
 
-def test_the_camera_is_forgotten(frame, database):
-    seen = replace(frame, meta=FrameMeta(CALIBRATION))
-    assert augment(seen, Augmentation.none(), database, rng()).meta == FrameMeta()
+def test_the_truth_is_forgotten(frame, database):
+    seen = replace(frame, truth="what the protocol reads")
+    assert augment(seen, Augmentation.none(), database, rng()).truth is None
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -91,7 +104,9 @@ def test_pasted_boxes_collide_with_nothing(database, seed):
 def test_pasting_fills_up_to_the_target_count(frame, database):
     empty = replace(frame, points=frame.points[:0], boxes=Boxes.empty())
     spread = replace(
-        database, boxes=database.boxes + np.float32(100) * np.arange(len(database), dtype=np.float32)[:, None] * np.eye(1, 7, dtype=np.float32)
+        database,
+        boxes=database.boxes
+        + np.float32(100) * np.arange(len(database), dtype=np.float32)[:, None] * np.eye(1, 7, dtype=np.float32),
     )
     filled = paste_objects(empty, Augmentation(paste={"Car": 4, "Pedestrian": 3}), spread, rng())
     assert filled.boxes.labels.tolist() == [0] * 4 + [1] * 3
@@ -115,7 +130,9 @@ def test_scene_points_inside_a_pasted_box_are_removed(database):
     box = torch.from_numpy(database.boxes[0])
     scene = torch.cat([box[:3] + torch.zeros(5, 3), box[:3] + torch.tensor([[50.0, 0, 0]] * 2)])
     frame = Frame("a", torch.cat([scene, torch.full((7, 1), SCENE)], dim=1), Boxes.empty())
-    only = replace(database, **{name: getattr(database, name)[:1] for name in ("boxes", "labels", "difficulty", "counts")})
+    only = replace(
+        database, **{name: getattr(database, name)[:1] for name in ("boxes", "labels", "difficulty", "counts")}
+    )
     only = replace(only, points=database.points[: database.counts[0]])
     after = paste_objects(frame, Augmentation(paste={"Car": 1}), only, rng())
     assert (after.points[:, 3] == SCENE).sum() == 2
@@ -127,7 +144,12 @@ def test_objects_of_no_difficulty_or_too_few_points_are_not_pasted(database):
     unrated = replace(database, difficulty=np.full(len(database), -1))
     assert len(paste_objects(frame, Augmentation(paste={"Car": 3}), unrated, rng()).boxes) == 0
     assert len(paste_objects(frame, Augmentation(paste={"Car": 3}, paste_rated_only=False), unrated, rng()).boxes) > 0
-    assert len(paste_objects(frame, Augmentation(paste={"Car": 3}, paste_min_points={"Car": 10**6}), database, rng()).boxes) == 0
+    assert (
+        len(
+            paste_objects(frame, Augmentation(paste={"Car": 3}, paste_min_points={"Car": 10**6}), database, rng()).boxes
+        )
+        == 0
+    )
 
 
 def test_pasting_keeps_the_optional_columns_of_the_boxes(frame, database):
@@ -188,7 +210,9 @@ def test_moved_objects_take_their_points_along_and_collide_with_nothing(seed):
 def test_objects_in_a_crowd_find_free_places(seed):
     places = [(10 + 2.5 * i, 2.0 * j) for i in range(3) for j in range(3)]
     crowd = torch.tensor([[x, y, 0.0, 2.2, 1.7, 1.5, 0.0] for x, y in places])
-    frame = Frame("a", torch.cat([crowd[:, :3], torch.ones(9, 1)], dim=1), Boxes(crowd, torch.zeros(9, dtype=torch.int64)))
+    frame = Frame(
+        "a", torch.cat([crowd[:, :3], torch.ones(9, 1)], dim=1), Boxes(crowd, torch.zeros(9, dtype=torch.int64))
+    )
     after = move_objects(frame, ObjectNoise(translation_std=(0.5, 0.5, 0.0), rotation=0.5), rng(seed))
     assert largest_shared_area(after.boxes.geometry.numpy()) < 1e-4
     assert (after.boxes.geometry != crowd).any(dim=1).sum() >= 5
@@ -197,7 +221,11 @@ def test_objects_in_a_crowd_find_free_places(seed):
 
 def test_a_point_in_two_boxes_moves_with_the_first():
     geometry = torch.tensor([[10.0, 0, 0, 4, 2, 2, 0], [11.0, 0, 0, 4, 2, 2, 0]])
-    frame = Frame("a", torch.tensor([[10.0, 0, 0, 1], [8.5, 0, 0, 2], [12.5, 0, 0, 3]]), Boxes(geometry, torch.zeros(2, dtype=torch.int64)))
+    frame = Frame(
+        "a",
+        torch.tensor([[10.0, 0, 0, 1], [8.5, 0, 0, 2], [12.5, 0, 0, 3]]),
+        Boxes(geometry, torch.zeros(2, dtype=torch.int64)),
+    )
     after = move_objects(frame, ObjectNoise(translation_std=(9.0, 9.0, 0.0), rotation=0.0), rng())
     shift = after.boxes.geometry[:, :3] - geometry[:, :3]
     assert (shift[:, :2] != 0).any(dim=1).all()
@@ -205,7 +233,8 @@ def test_a_point_in_two_boxes_moves_with_the_first():
 
 
 def test_an_object_without_room_stays_where_it_is():
-    wall = [[10.0, 0, 0, 4, 2, 2, 0], [10.0, 0.5, 0, 4, 2, 2, 0]]  # they collide as labelled, and may not end up colliding elsewhere
+    # they collide as labelled, and may not end up colliding elsewhere
+    wall = [[10.0, 0, 0, 4, 2, 2, 0], [10.0, 0.5, 0, 4, 2, 2, 0]]
     frame = Frame("a", torch.tensor([[10.0, -0.8, 0, 1]]), Boxes(torch.tensor(wall), torch.zeros(2, dtype=torch.int64)))
     after = move_objects(frame, ObjectNoise(translation_std=(0.01, 0.01, 0.01), rotation=0.01), rng())
     assert_same(after, frame)
@@ -256,7 +285,9 @@ def test_velocity_turns_and_grows_with_the_scene(frame):
     moving = replace(frame, boxes=replace(frame.boxes, velocity=torch.tensor([[2.0, 0.0], [0.0, 1.0]])))
     after = transform(moving, angle=math.pi / 2, scale=2.0, shift=(5.0, 5.0, 0.0)).boxes.velocity
     torch.testing.assert_close(after, torch.tensor([[0.0, 4.0], [-2.0, 0.0]]), atol=1e-6, rtol=0)
-    torch.testing.assert_close(transform(moving, mirrored_y=True).boxes.velocity, torch.tensor([[2.0, 0.0], [0.0, -1.0]]))
+    torch.testing.assert_close(
+        transform(moving, mirrored_y=True).boxes.velocity, torch.tensor([[2.0, 0.0], [0.0, -1.0]])
+    )
 
 
 def test_the_drawn_transform_stays_within_the_settings(frame):
@@ -273,13 +304,19 @@ def test_the_drawn_transform_stays_within_the_settings(frame):
 
 def test_about_half_of_the_frames_are_mirrored(frame):
     chosen = replace(Augmentation.none(), flip_y=0.5)
-    mirrored = sum(bool(augment(frame, chosen, None, rng(seed)).points[0, 1] != frame.points[0, 1]) for seed in range(200))
+    mirrored = sum(
+        bool(augment(frame, chosen, None, rng(seed)).points[0, 1] != frame.points[0, 1]) for seed in range(200)
+    )
     assert 70 < mirrored < 130
 
 
 def test_within_range_keeps_points_by_volume_and_boxes_by_their_centre_on_the_ground():
-    points = torch.tensor([[0.0, 0, 0, 1], [40, 0, 0, 2], [39.9, 0, 0, 3], [5, 0, 1.5, 4], [5, -20, -3, 5], [-0.1, 0, 0, 6]])
-    geometry = torch.tensor([[1.0, 0, 0, 9, 9, 9, 0], [-0.1, 0, 0, 9, 9, 9, 0], [5, 5, 9, 1, 1, 1, 0], [40, 0, 0, 1, 1, 1, 0]])
+    points = torch.tensor(
+        [[0.0, 0, 0, 1], [40, 0, 0, 2], [39.9, 0, 0, 3], [5, 0, 1.5, 4], [5, -20, -3, 5], [-0.1, 0, 0, 6]]
+    )
+    geometry = torch.tensor(
+        [[1.0, 0, 0, 9, 9, 9, 0], [-0.1, 0, 0, 9, 9, 9, 0], [5, 5, 9, 1, 1, 1, 0], [40, 0, 0, 1, 1, 1, 0]]
+    )
     frame = Frame("a", points, Boxes(geometry, torch.arange(4), difficulty=torch.arange(4)))
     kept = within_range(frame, SPEC.point_range)
     assert kept.points[:, 3].tolist() == [1.0, 3.0, 5.0]
@@ -301,7 +338,9 @@ def test_shuffling_keeps_the_points(frame):
     assert sorted(map(tuple, after.points.tolist())) == sorted(map(tuple, frame.points.tolist()))
 
 
-@pytest.mark.parametrize("wrong", [{"flip_y": 1.5}, {"flip_x": -0.1}, {"scale": (0.0, 1.0)}, {"scale": (1.1, 0.9)}, {"paste": {"Car": -1}}])
+@pytest.mark.parametrize(
+    "wrong", [{"flip_y": 1.5}, {"flip_x": -0.1}, {"scale": (0.0, 1.0)}, {"scale": (1.1, 0.9)}, {"paste": {"Car": -1}}]
+)
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(InputError, match=r"^augmentation\."):
         Augmentation(**wrong)

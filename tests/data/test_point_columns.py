@@ -13,7 +13,10 @@ def points():
 
 def more(points, columns):
     """Points with ring, time and what else scanners add."""
-    spare = np.stack([np.arange(len(points)) // 500, np.linspace(0, 0.1, len(points)), np.ones(len(points)), np.zeros(len(points))], axis=1)
+    spare = np.stack(
+        [np.arange(len(points)) // 500, np.linspace(0, 0.1, len(points)), np.ones(len(points)), np.zeros(len(points))],
+        axis=1,
+    )
     return np.concatenate([points, spare], axis=1)[:, :columns].astype(np.float32)
 
 
@@ -26,7 +29,9 @@ def test_points_of_four_values_pass(points, order):
 @pytest.mark.parametrize("columns", [3, 5, 6])
 def test_points_of_other_lengths_read_as_four_are_told(points, columns):
     values = more(points, columns).ravel()
-    with pytest.raises(InputError, match=f"scan.bin: looks like {columns} values a point, not 4; say so with --columns {columns}"):
+    with pytest.raises(
+        InputError, match=f"scan.bin: looks like {columns} values a point, not 4; say so with --columns {columns}"
+    ):
         check_columns("scan.bin", values[: len(values) // 60 * 60].reshape(-1, 4))
 
 

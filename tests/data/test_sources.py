@@ -2,10 +2,10 @@
 
 import pytest
 
-from lidistill.data import DATASETS, parse_source
-from lidistill.data.kitti import KittiData
-from lidistill.data.loading import DataSettings
-from lidistill.data.simulated import SimulatedData
+from lidistill.data.source import DataSettings
+from lidistill.datasets import DATASETS, parse_source
+from lidistill.datasets.kitti.frames import KittiData
+from lidistill.datasets.simulated.frames import SimulatedData
 from lidistill.types import InputError
 
 

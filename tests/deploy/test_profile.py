@@ -11,7 +11,9 @@ from lidistill.types import Batch, Boxes, Frame, InputError
 
 
 class FakeDetector(nn.Module):
-    """Points to a row per occupied column of a coarse grid, a linear encoder, a 3x3 convolution, two 1x1 heads in a list."""
+    """Points to a row per occupied column of a coarse grid, a linear encoder, a 3x3 convolution, two 1x1 heads in a
+    list.
+    """
 
     def __init__(self, cells: int = 8) -> None:
         super().__init__()
@@ -41,7 +43,8 @@ def frame(points: int) -> Frame:
     return Frame(f"{points}", torch.rand(points, 4))
 
 
-# Encoder: half of the points, 4 x 16 each. Backbone: runs once a head, 64 cells, 9 taps, 16 x 32. Heads: 64 cells, 32 x (6 + 14).
+# Encoder: half of the points, 4 x 16 each. Backbone: runs once a head, 64 cells, 9 taps, 16 x 32. Heads: 64 cells, 32 x
+# (6 + 14).
 BACKBONE = 2 * 64 * 9 * 16 * 32
 HEADS = 64 * 32 * (6 + 14)
 

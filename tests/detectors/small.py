@@ -6,14 +6,20 @@ import math
 
 import torch
 
-from lidistill.detectors.anchor_head import AnchorHeadConfig
 from lidistill.detectors.backbones import BevConfig
-from lidistill.detectors.encoders import PillarEncoderConfig
+from lidistill.detectors.encoders.pillars import PillarEncoderConfig
+from lidistill.detectors.heads.anchor.head import AnchorHeadConfig
 from lidistill.detectors.pointpillars import PointPillarsConfig
 from lidistill.detectors.presets import CLASSES, KITTI_ANCHORS
 from lidistill.types import Batch, Boxes, VoxelGrid, Voxels
 
-GRID = VoxelGrid((0.0, -3.84, -3.0, 10.24, 3.84, 1.0), (0.32, 0.32, 4.0), max_points_per_voxel=5, max_voxels_train=200, max_voxels_eval=400)
+GRID = VoxelGrid(
+    (0.0, -3.84, -3.0, 10.24, 3.84, 1.0),
+    (0.32, 0.32, 4.0),
+    max_points_per_voxel=5,
+    max_voxels_train=200,
+    max_voxels_eval=400,
+)
 
 
 def small_config(**head: object) -> PointPillarsConfig:

@@ -1,11 +1,13 @@
-"""Under bf16 autocast the products are rounded; what must be exact stays in single precision, and nothing is further off than the rounding."""
+"""Under bf16 autocast the products are rounded; what must be exact stays in single precision, and nothing is further
+off than the rounding.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from lidistill.detectors.base import Detector
+from lidistill.detectors.detector import Detector
 from lidistill.evaluation.predict import predict
 from lidistill.half_precision import autocast
 from lidistill.types import Frame
@@ -44,7 +46,8 @@ def test_what_must_be_exact_is_in_single_precision(config):
         losses = detector.loss(output, batch)
         with torch.no_grad():
             found = detector.decode(output)
-    assert any(values.dtype == torch.bfloat16 for head in output.heads for values in head.maps.values())  # half precision is at work
+    # half precision is at work
+    assert any(values.dtype == torch.bfloat16 for head in output.heads for values in head.maps.values())
     assert output.taps["encoder"].features.dtype == torch.float32
     assert output.taps["encoder"].positions.dtype == torch.float32
     assert all(term.dtype == torch.float32 for term in losses.terms.values())
@@ -83,7 +86,9 @@ def test_batch_statistics_of_rounded_maps_are_taken_in_single_precision(config):
 
 
 def test_a_trained_detector_finds_the_same_boxes():
-    """Trained on one frame until it knows its boxes: both precisions report them, the best ones within 5 cm and 0.05 of each other's scores."""
+    """Trained on one frame until it knows its boxes: both precisions report them, the best ones within 5 cm and 0.05 of
+    each other's scores.
+    """
     torch.manual_seed(0)
     detector, batch = small_config().build(), small_batch(size=1)
     optimiser = torch.optim.Adam(detector.parameters(), lr=0.01)
@@ -96,7 +101,9 @@ def test_a_trained_detector_finds_the_same_boxes():
             layer.momentum = 1.0
     detector(batch)
     frame = Frame("0", batch.points, batch.boxes[0])
-    single, half = (predict(detector.for_inference(), [frame], precision=precision).boxes[0] for precision in ("32", "bf16"))
+    single, half = (
+        predict(detector.for_inference(), [frame], precision=precision).boxes[0] for precision in ("32", "bf16")
+    )
     for box, label in zip(batch.boxes[0].geometry, batch.boxes[0].labels, strict=True):
         best = []
         for found in (single, half):

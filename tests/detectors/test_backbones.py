@@ -48,10 +48,15 @@ def test_no_output_of_the_neck_is_touched_by_two_inputs():
 @pytest.mark.parametrize("neck_strides", [(1, 2, 4), (0.5, 1, 2)], ids=["enlarging", "shrinking"])
 def test_the_neck_is_that_of_its_layers_in_values_gradients_and_statistics(neck_strides):
     """Against the branches run as they stand, with torch's own transposed convolutions."""
-    config = BevConfig(channels=(4, 6, 8), layers=(0, 0, 0), strides=(2, 2, 2), neck_channels=(3, 5, 7), neck_strides=neck_strides)
+    config = BevConfig(
+        channels=(4, 6, 8), layers=(0, 0, 0), strides=(2, 2, 2), neck_channels=(3, 5, 7), neck_strides=neck_strides
+    )
     ours = BevNeck(config).double()
     plain = copy.deepcopy(ours)
-    stages = [torch.randn(2, c, 16 // s, 24 // s, dtype=torch.float64, requires_grad=True) for c, s in zip((4, 6, 8), (1, 2, 4), strict=True)]
+    stages = [
+        torch.randn(2, c, 16 // s, 24 // s, dtype=torch.float64, requires_grad=True)
+        for c, s in zip((4, 6, 8), (1, 2, 4), strict=True)
+    ]
     twins = [stage.detach().clone().requires_grad_() for stage in stages]
     joined = ours([stage.contiguous(memory_format=torch.channels_last) for stage in stages])
     expected = torch.cat([branch(stage) for branch, stage in zip(plain.branches, twins, strict=True)], dim=1)
@@ -72,7 +77,10 @@ def test_the_neck_is_that_of_its_layers_in_values_gradients_and_statistics(neck_
         ({"neck_strides": (1, 2, 2)}, r"do not bring the trunk's \(2, 4, 8\) to one size; try \(1, 2, 4\)"),
         ({"channels": (64, 0, 256)}, "bev.channels.1 is 0; give 1 or more"),
         ({"neck_strides": (4, 8, 16)}, "do not bring"),
-        ({"channels": (), "layers": (), "strides": (), "neck_channels": (), "neck_strides": ()}, r"bev.channels is \(\); give at least 1 of them"),
+        (
+            {"channels": (), "layers": (), "strides": (), "neck_channels": (), "neck_strides": ()},
+            r"bev.channels is \(\); give at least 1 of them",
+        ),
     ],
 )
 def test_a_network_that_does_not_fit_together_is_refused(wrong, sentence):
@@ -82,7 +90,9 @@ def test_a_network_that_does_not_fit_together_is_refused(wrong, sentence):
 
 def test_a_grid_that_does_not_divide_is_refused_with_the_nearest_ranges():
     with pytest.raises(
-        InputError, match=r"250 cells along x .* stride 8 of trunk and neck; set the maximum of x to 39.68 m \(248 cells\) or 40.96 m \(256 cells\)"
+        InputError,
+        match=r"250 cells along x .* stride 8 of trunk and neck; set the maximum of x to 39.68 m \(248 "
+        r"cells\) or 40.96 m \(256 cells\)",
     ):
         BevConfig().check_grid(VoxelGrid((0, -40, -3, 40, 40, 1), (0.16, 0.16, 4)))
 
@@ -100,6 +110,8 @@ def test_a_grid_that_only_the_trunk_divides_is_refused():
 
 
 def test_a_joined_map_of_one_cell_is_refused():
-    shrinking = BevConfig(channels=(4, 4), layers=(0, 0), strides=(2, 2), neck_channels=(4, 4), neck_strides=(0.25, 0.5))
+    shrinking = BevConfig(
+        channels=(4, 4), layers=(0, 0), strides=(2, 2), neck_channels=(4, 4), neck_strides=(0.25, 0.5)
+    )
     with pytest.raises(InputError, match="single cell"):
         shrinking.check_grid(VoxelGrid((0, 0, -3, 8, 8, 1), (1, 1, 4)))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lidistill.detectors.canvas import Canvas
-from lidistill.ops.sparse import Sites
+from lidistill.ops.kernels.sparse_products import Sites
 
 COORDS = torch.tensor([[0, 0, 1, 2], [1, 0, 0, 0], [1, 0, 2, 3]])
 
@@ -23,8 +23,12 @@ def canvas_of(dense: torch.Tensor) -> Canvas:
 def scattered(num: int, channels: int, batch: int, height: int, width: int) -> Canvas:
     """Random rows at random cells, in no order, some of them at the border."""
     cells = torch.randperm(batch * height * width)[:num]
-    coords = torch.stack([cells // (height * width), torch.zeros_like(cells), cells // width % height, cells % width], dim=1)
-    return Canvas(torch.randn(num, channels, dtype=torch.float64, requires_grad=True), Sites(coords, (1, height, width), batch))
+    coords = torch.stack(
+        [cells // (height * width), torch.zeros_like(cells), cells // width % height, cells % width], dim=1
+    )
+    return Canvas(
+        torch.randn(num, channels, dtype=torch.float64, requires_grad=True), Sites(coords, (1, height, width), batch)
+    )
 
 
 def test_rows_land_on_their_cells_and_nowhere_else():

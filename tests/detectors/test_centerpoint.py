@@ -1,4 +1,6 @@
-"""CenterPoint as a whole, on pillars and on voxels: taps as promised, hard frames, determinism, learning, and one teaching the other."""
+"""CenterPoint as a whole, on pillars and on voxels: taps as promised, hard frames, determinism, learning, and one
+teaching the other.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,29 @@ import torch
 
 from lidistill.detectors import DETECTORS, WidthRule
 from lidistill.detectors.backbones import BevConfig
-from lidistill.detectors.center_head import CenterHeadConfig
 from lidistill.detectors.centerpoint import CenterPointPillarConfig, CenterPointVoxelConfig
-from lidistill.detectors.encoders import NO_CAP, PillarEncoderConfig
+from lidistill.detectors.encoders.pillars import NO_CAP, PillarEncoderConfig
+from lidistill.detectors.encoders.voxels import SparseEncoderConfig
+from lidistill.detectors.heads.center.head import CenterHeadConfig
 from lidistill.detectors.presets import CLASSES, preset
-from lidistill.detectors.sparse_encoder import SparseEncoderConfig
 from lidistill.distillation import METHODS
 from lidistill.ops.voxels import voxelise
 from lidistill.types import Boxes, FeatureMap, FeatureSet, InputError, VoxelGrid
 from tests.detectors.small import GRID, batch_of, scene, small_batch
 
-VOXELS = VoxelGrid((0.0, -3.84, -3.0, 10.24, 3.84, 1.0), (0.08, 0.08, 0.1), max_points_per_voxel=5, max_voxels_train=500, max_voxels_eval=800)
+VOXELS = VoxelGrid(
+    (0.0, -3.84, -3.0, 10.24, 3.84, 1.0),
+    (0.08, 0.08, 0.1),
+    max_points_per_voxel=5,
+    max_voxels_train=500,
+    max_voxels_eval=800,
+)
 HEAD = CenterHeadConfig(
-    tasks=(("Car",), ("Pedestrian", "Cyclist")), shared_channels=8, head_channels=8, head_follows_shared=True, with_velocity=False
+    tasks=(("Car",), ("Pedestrian", "Cyclist")),
+    shared_channels=8,
+    head_channels=8,
+    head_follows_shared=True,
+    with_velocity=False,
 )
 TRUNK = BevConfig(channels=(8, 16), layers=(1, 1), strides=(1, 2), neck_channels=(8, 8), neck_strides=(1, 2))
 
@@ -42,7 +54,9 @@ FORMS = {
     "voxels": CenterPointVoxelConfig(
         classes=CLASSES,
         grid=VOXELS,
-        encoder=SparseEncoderConfig(kind="residual", stage_channels=(4, 6, 8, 8), stage_blocks=(1, 1, 1, 1), channels=8),
+        encoder=SparseEncoderConfig(
+            kind="residual", stage_channels=(4, 6, 8, 8), stage_blocks=(1, 1, 1, 1), channels=8
+        ),
         bev=TRUNK,
         head=HEAD,
     ),
@@ -108,7 +122,9 @@ def test_hard_frames_train_with_finite_gradients_everywhere(config, name):
     losses = detector.loss(detector(batch), batch)
     losses.total.backward()
     assert torch.isfinite(losses.total)
-    assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in detector.parameters())
+    assert all(
+        parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in detector.parameters()
+    )
     assert all(torch.isfinite(value).all() for value in detector.state_dict().values())
 
 
@@ -181,7 +197,9 @@ def test_teacher_and_student_have_the_same_rows(config):
 
 
 @pytest.mark.parametrize("tap", ["bev.0", "bev.1", "neck"])
-@pytest.mark.parametrize("frames", [("no point",), ("one point", "boxes without points"), ()], ids=["no point", "few points", "scenes"])
+@pytest.mark.parametrize(
+    "frames", [("no point",), ("one point", "boxes without points"), ()], ids=["no point", "few points", "scenes"]
+)
 def test_a_teacher_on_voxels_teaches_a_student_on_pillars(tap, frames):
     """Maps of 0.64 m and 0.32 m cells are compared in metres."""
     torch.manual_seed(0)
@@ -221,13 +239,17 @@ def test_a_grid_that_the_strides_do_not_divide_is_refused_with_the_nearest(form,
     cells = config.grid.shape[0] + 1
     grid = replace(config.grid, point_range=(0.0, -3.84, -3.0, cells * size[0], 3.84, 1.0))
     with pytest.raises(
-        InputError, match=rf"{cells} cells along x do not divide by the stride {stride} of trunk and neck; set the maximum of x to 10\.24 m"
+        InputError,
+        match=rf"{cells} cells along x do not divide by the stride {stride} of trunk and neck; set the "
+        rf"maximum of x to 10\.24 m",
     ):
         replace(config, grid=grid)
 
 
 def test_pillars_of_several_layers_are_refused():
-    with pytest.raises(InputError, match="2 cells along z; a pillar is as tall as the range, so set the voxel height to 4 m"):
+    with pytest.raises(
+        InputError, match="2 cells along z; a pillar is as tall as the range, so set the voxel height to 4 m"
+    ):
         replace(PILLARS, grid=replace(GRID, voxel_size=(0.32, 0.32, 2.0)))
 
 
@@ -251,7 +273,9 @@ def test_tasks_must_cover_the_classes(config, tasks, message):
         replace(config, head=replace(HEAD, tasks=tasks))
 
 
-@pytest.mark.parametrize(("name", "config"), [("centerpoint-pillar", CenterPointPillarConfig), ("centerpoint-voxel", CenterPointVoxelConfig)])
+@pytest.mark.parametrize(
+    ("name", "config"), [("centerpoint-pillar", CenterPointPillarConfig), ("centerpoint-voxel", CenterPointVoxelConfig)]
+)
 def test_the_table_lists_both_under_their_names(name, config):
     assert DETECTORS[name] is config
     assert config.name == name

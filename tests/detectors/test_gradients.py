@@ -1,4 +1,6 @@
-"""Gradients of the detectors and of their reductions in double precision against finite differences, on frames with duplicate points."""
+"""Gradients of the detectors and of their reductions in double precision against finite differences, on frames with
+duplicate points.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lidistill.detectors.base import Detector
 from lidistill.detectors.bev_detector import BevDetectorConfig
 from lidistill.detectors.canvas import Canvas
-from lidistill.detectors.center_losses import code_loss, heatmap_loss, peak_costs
-from lidistill.detectors.encoders import SlotRows, decorated_points, moments, moments_behind
-from lidistill.detectors.head_losses import box_loss, direction_loss, focal_loss
-from lidistill.detectors.sparse_encoder import flattened, voxel_means
-from lidistill.ops.sparse import Sites
+from lidistill.detectors.detector import Detector
+from lidistill.detectors.encoders.pillars import SlotRows, decorated_points, moments, moments_behind
+from lidistill.detectors.encoders.voxels import flattened, voxel_means
+from lidistill.detectors.heads.anchor.losses import box_loss, direction_loss, focal_loss
+from lidistill.detectors.heads.center.losses import code_loss, heatmap_loss, peak_costs
+from lidistill.ops.kernels.sparse_products import Sites
 from lidistill.types import Batch, Voxels
 from tests.detectors.small import batch_of, random_voxels, scene, small_config
 from tests.detectors.test_centerpoint import FORMS
@@ -39,7 +41,9 @@ def doubled_scene(seed: int) -> tuple[Tensor, object]:
 
 
 def wide(config: BevDetectorConfig) -> tuple[Detector, Batch, Voxels]:
-    """The detector in double precision with norms of both signs, none of whose channels sits at the bend of a ReLU, and its input."""
+    """The detector in double precision with norms of both signs, none of whose channels sits at the bend of a ReLU, and
+    its input.
+    """
     torch.manual_seed(0)
     detector = config.build().double().train()
     with torch.no_grad():
@@ -72,7 +76,10 @@ def test_the_gradient_of_every_part_is_that_of_finite_differences(name, layout):
         drawn = [torch.randn(parameter.shape, generator=draw, dtype=torch.float64) for parameter in parameters]
         directions = [values / values.norm() for values in drawn]
         found = slope_along(directions, parameters, loss, STEP)
-        stated = sum((parameter.grad * direction).sum().item() for parameter, direction in zip(parameters, directions, strict=True))
+        stated = sum(
+            (parameter.grad * direction).sum().item()
+            for parameter, direction in zip(parameters, directions, strict=True)
+        )
         assert stated == pytest.approx(found, rel=1e-5, abs=1e-7 * abs(total.item()))
 
 
@@ -100,15 +107,36 @@ REDUCTIONS: dict[str, tuple[Callable[..., object], tuple[Tensor, ...]]] = {
     "decorated_points": (lambda points: decorated_points(of_frames(points), False), (draw(len(COPIES), 4),)),
     "voxel_means": (lambda points: voxel_means(of_frames(points)), (draw(len(COPIES), 4),)),
     "moments": (lambda points: moments(slots(points), VOXELS), (draw(len(COPIES), 3),)),
-    "moments_behind": (lambda points, weight: moments_behind(slots(points), weight, VOXELS), (draw(len(COPIES), 3), draw(4, 3))),
-    "canvas": (lambda rows: Canvas(rows[torch.tensor([0, 1, 1, 0])], Sites(PILLARS, (1, 3, 3), 2)).dense(), (draw(2, 3),)),
+    "moments_behind": (
+        lambda points, weight: moments_behind(slots(points), weight, VOXELS),
+        (draw(len(COPIES), 3), draw(4, 3)),
+    ),
+    "canvas": (
+        lambda rows: Canvas(rows[torch.tensor([0, 1, 1, 0])], Sites(PILLARS, (1, 3, 3), 2)).dense(),
+        (draw(2, 3),),
+    ),
     "flattened": (lambda rows: flattened(rows[torch.tensor([0, 0, 1, 1])], SITES).dense(), (draw(2, 3),)),
-    "focal_loss": (lambda logits: focal_loss(logits[torch.tensor([0, 1, 1, 0, 2, 2])], LABELS, 0.25, 2.0), (draw(3, 2),)),
-    "box_loss": (lambda codes: box_loss(codes.repeat(2, 1), torch.zeros(6, 7).double(), 1 / 9, torch.ones(7).double()), (draw(3, 7),)),
-    "direction_loss": (lambda logits: direction_loss(logits.repeat(2, 1), torch.tensor([0, 1, 1, 0, 0, 1])), (draw(3, 2),)),
-    "heatmap_loss": (lambda logits: heatmap_loss(logits.repeat(1, 1, 2, 1), (PULL[:36].view(1, 2, 6, 3) > 1).double()), (draw(1, 2, 3, 3),)),
+    "focal_loss": (
+        lambda logits: focal_loss(logits[torch.tensor([0, 1, 1, 0, 2, 2])], LABELS, 0.25, 2.0),
+        (draw(3, 2),),
+    ),
+    "box_loss": (
+        lambda codes: box_loss(codes.repeat(2, 1), torch.zeros(6, 7).double(), 1 / 9, torch.ones(7).double()),
+        (draw(3, 7),),
+    ),
+    "direction_loss": (
+        lambda logits: direction_loss(logits.repeat(2, 1), torch.tensor([0, 1, 1, 0, 0, 1])),
+        (draw(3, 2),),
+    ),
+    "heatmap_loss": (
+        lambda logits: heatmap_loss(logits.repeat(1, 1, 2, 1), (PULL[:36].view(1, 2, 6, 3) > 1).double()),
+        (draw(1, 2, 3, 3),),
+    ),
     "peak_costs": (lambda logits: peak_costs(logits.repeat(2)), (draw(3),)),
-    "code_loss": (lambda codes: code_loss(codes.repeat(2, 1), torch.full((6, 8), 0.1).double(), torch.ones(8).double()), (draw(3, 8),)),
+    "code_loss": (
+        lambda codes: code_loss(codes.repeat(2, 1), torch.full((6, 8), 0.1).double(), torch.ones(8).double()),
+        (draw(3, 8),),
+    ),
 }
 
 

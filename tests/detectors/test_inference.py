@@ -6,16 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from lidistill.detectors.base import Detector
+from lidistill.detectors.detector import Detector
+from lidistill.detectors.encoders.sparse_blocks import RowNorm, SparseConvolution
 from lidistill.detectors.folding import folded
-from lidistill.detectors.sparse_blocks import RowNorm, SparseConvolution
-from lidistill.ops.sparse import Sites, submanifold_map
+from lidistill.ops.kernels.sparse_products import Sites, submanifold_map
 from lidistill.types import DetectorOutput
 from tests.detectors.small import small_batch, small_config
 from tests.detectors.test_centerpoint import FORMS
 from tests.detectors.test_second import small_config as small_second
 
-CONFIGS = {"pointpillars": small_config(), "second": small_second(), **{f"centerpoint on {name}": form for name, form in FORMS.items()}}
+CONFIGS = {
+    "pointpillars": small_config(),
+    "second": small_second(),
+    **{f"centerpoint on {name}": form for name, form in FORMS.items()},
+}
 each_detector = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 
@@ -32,7 +36,9 @@ def lived_in(module: nn.Module) -> None:
 def tensors_of(output: DetectorOutput) -> dict[str, torch.Tensor]:
     """Taps and heads by name."""
     taps = {name: tap.features for name, tap in output.taps.items()}
-    return taps | {f"head.{index}.{name}": values for index, head in enumerate(output.heads) for name, values in head.maps.items()}
+    return taps | {
+        f"head.{index}.{name}": values for index, head in enumerate(output.heads) for name, values in head.maps.items()
+    }
 
 
 def built(config) -> Detector:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lidistill.detectors import DETECTORS
-from lidistill.detectors.base import WidthRule
+from lidistill.detectors.detector import WidthRule
 from lidistill.detectors.pointpillars import PointPillarsConfig
 from lidistill.types import Batch, Boxes, FeatureMap, FeatureSet, InputError, VoxelGrid
 from tests.detectors.small import batch_of, scene, small_batch, small_config
@@ -45,7 +45,10 @@ def test_taps_are_what_their_specs_promise():
             assert tap.features.shape == (2, spec.channels, 24 // spec.stride, 32 // spec.stride)
             assert tap.origin == (0.0, -3.84)
             assert tap.cell == pytest.approx((0.32 * spec.stride, 0.32 * spec.stride))
-    assert (output.heads[0].origin, output.heads[0].cell) == (output.taps["neck"].origin, pytest.approx(output.taps["neck"].cell))
+    assert (output.heads[0].origin, output.heads[0].cell) == (
+        output.taps["neck"].origin,
+        pytest.approx(output.taps["neck"].cell),
+    )
 
 
 def test_it_voxelises_by_itself_where_no_voxels_are_given():
@@ -82,7 +85,9 @@ def test_every_parameter_learns_from_a_frame_with_objects():
     detector, batch = small_config().build(), small_batch()
     losses = detector.loss(detector(batch), batch)
     losses.total.backward()
-    silent = [name for name, parameter in detector.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    silent = [
+        name for name, parameter in detector.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
     assert silent == []
     assert set(losses.terms) == {"class", "box", "direction"}
     assert all(term.item() > 0 for term in losses.terms.values())
@@ -95,7 +100,9 @@ def test_hard_frames_train_with_finite_gradients_everywhere(name):
     losses = detector.loss(detector(batch), batch)
     losses.total.backward()
     assert torch.isfinite(losses.total)
-    assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in detector.parameters())
+    assert all(
+        parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in detector.parameters()
+    )
     assert all(torch.isfinite(value).all() for value in detector.state_dict().values())
 
 
@@ -153,7 +160,9 @@ def test_both_memory_formats_give_the_same_loss():
     batch = small_batch()
     assert fast(batch).taps["bev.0"].features.is_contiguous(memory_format=torch.channels_last)
     assert exact(batch).taps["bev.0"].features.is_contiguous()
-    torch.testing.assert_close(fast.loss(fast(batch), batch).total, exact.loss(exact(batch), batch).total, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        fast.loss(fast(batch), batch).total, exact.loss(exact(batch), batch).total, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_few_steps_on_one_frame_find_its_boxes():

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from lidistill.detectors import DETECTORS, DetectorConfig, WidthRule, count_parameters, preset, with_voxel_size
+from lidistill.detectors.encoders.voxels import SparseEncoderConfig
 from lidistill.detectors.presets import PRESETS
-from lidistill.detectors.sparse_encoder import SparseEncoderConfig
 from lidistill.types import InputError
 
 NOT_LEARNT = ("running_mean", "running_var", "num_batches_tracked", "global_step")
-STUDENTS = {"S": WidthRule(1, 0.5, 0.5), "XS": WidthRule(0.75, 0.5, 0.5), "XXS": WidthRule(0.5, 0.25, 0.25)}  # of CP-Voxel in RDD (ICCV 2023)
+# of CP-Voxel in RDD (ICCV 2023)
+STUDENTS = {"S": WidthRule(1, 0.5, 0.5), "XS": WidthRule(0.75, 0.5, 0.5), "XXS": WidthRule(0.5, 0.25, 0.25)}
 
 
 def sizes(config: DetectorConfig) -> list[int]:
@@ -28,13 +29,20 @@ def test_the_kitti_network_has_the_published_size_and_geometry():
     config = preset("pointpillars", "kitti")
     assert count_parameters(config.build()) == 4_834_888
     assert config.grid.shape == (432, 496, 1)
-    assert (config.grid.max_points_per_voxel, config.grid.max_voxels_train, config.grid.max_voxels_eval) == (32, 16000, 40000)
+    assert (config.grid.max_points_per_voxel, config.grid.max_voxels_train, config.grid.max_voxels_eval) == (
+        32,
+        16000,
+        40000,
+    )
     assert config.classes == ("Car", "Pedestrian", "Cyclist")
 
 
 @pytest.mark.parametrize(("factor", "parameters"), [(4, 1_217_352), (16, 308_680)])
 def test_students_of_the_kitti_network_have_the_published_sizes(factor, parameters):
-    assert count_parameters(preset("pointpillars", "kitti").thinner(WidthRule.for_compression(factor)).build()) == parameters
+    assert (
+        count_parameters(preset("pointpillars", "kitti").thinner(WidthRule.for_compression(factor)).build())
+        == parameters
+    )
 
 
 @pytest.mark.parametrize("names", PRESETS)
@@ -49,8 +57,16 @@ def test_every_preset_builds_and_belongs_to_its_table(names):
 def test_compression_keeps_everything_but_widths(names):
     teacher = preset(*names)
     student = teacher.thinner(WidthRule.for_compression(4))
-    assert (student.grid, student.classes, student.point_features) == (teacher.grid, teacher.classes, teacher.point_features)
-    widths = {name: getattr(teacher.head, name) for name in ("shared_channels", "head_channels") if hasattr(teacher.head, name)}
+    assert (student.grid, student.classes, student.point_features) == (
+        teacher.grid,
+        teacher.classes,
+        teacher.point_features,
+    )
+    widths = {
+        name: getattr(teacher.head, name)
+        for name in ("shared_channels", "head_channels")
+        if hasattr(teacher.head, name)
+    }
     assert replace(student.head, **widths) == teacher.head
     # Hidden layers of nuScenes' 36 branches keep their width, as the published students' do.
     assert sum(sizes(student)) < (0.32 if "nuscenes" in names[1] else 0.26) * sum(sizes(teacher))
@@ -88,7 +104,9 @@ def test_grids_and_maps_of_centerpoint(names, cells, strides, map_cell):
     assert tuple(spec.stride for spec in specs.values() if spec.kind != "head") == strides
     assert specs["neck"].stride * config.grid.voxel_size[0] == pytest.approx(map_cell)
     num_tasks = 6 if "nuscenes" in names[1] else 1
-    assert [spec.channels for name, spec in specs.items() if spec.kind == "head"] == ([11, 12, 12, 11, 12, 12] if num_tasks == 6 else [11])
+    assert [spec.channels for name, spec in specs.items() if spec.kind == "head"] == (
+        [11, 12, 12, 11, 12, 12] if num_tasks == 6 else [11]
+    )
 
 
 def test_columns_of_points_and_classes_are_those_of_the_datasets():
@@ -139,7 +157,10 @@ def test_parameters_of_centerpoint_are_those_of_the_published_networks(reference
 
 @pytest.mark.parametrize(("backbone", "parameters"), [(1, 5_224_043), (0.5, 1_519_339), (0.25, 560_171)])
 def test_students_of_itkd_have_the_published_sizes(backbone, parameters):
-    """itKD (CVPR 2023): 5.2 million, and 3.5 and 8.7 times fewer (the last as printed; its settings give 9.3). Encoder and head stay as they are."""
+    """itKD (CVPR 2023): 5.2 million, and 3.5 and 8.7 times fewer (the last as printed; its settings give 9.3).
+
+    Encoder and head stay as they are.
+    """
     assert sum(sizes(preset("centerpoint-pillar", "waymo").thinner(WidthRule(backbone=backbone)))) == parameters
 
 

@@ -10,15 +10,21 @@ import pytest
 import torch
 
 from lidistill.detectors import DETECTORS, WidthRule, count_parameters, preset
-from lidistill.detectors.anchor_head import AnchorHeadConfig
 from lidistill.detectors.backbones import BevConfig
+from lidistill.detectors.encoders.voxels import SparseEncoderConfig
+from lidistill.detectors.heads.anchor.head import AnchorHeadConfig
 from lidistill.detectors.presets import CLASSES, KITTI_ANCHORS
 from lidistill.detectors.second import SecondConfig
-from lidistill.detectors.sparse_encoder import SparseEncoderConfig
 from lidistill.types import Boxes, FeatureMap, FeatureSet, InputError, VoxelGrid
 from tests.detectors.small import batch_of, scene, small_batch
 
-GRID = VoxelGrid((0.0, -3.84, -3.0, 10.24, 3.84, 1.0), (0.08, 0.08, 0.1), max_points_per_voxel=5, max_voxels_train=500, max_voxels_eval=800)
+GRID = VoxelGrid(
+    (0.0, -3.84, -3.0, 10.24, 3.84, 1.0),
+    (0.08, 0.08, 0.1),
+    max_points_per_voxel=5,
+    max_voxels_train=500,
+    max_voxels_eval=800,
+)
 
 
 def small_config(**encoder: object) -> SecondConfig:
@@ -51,15 +57,29 @@ def test_the_kitti_network_has_the_published_size_and_geometry():
     detector = config.build()
     assert count_parameters(detector) == 5_325_576
     assert config.grid.shape == (1408, 1600, 40)
-    assert (config.grid.max_points_per_voxel, config.grid.max_voxels_train, config.grid.max_voxels_eval) == (5, 16000, 40000)
+    assert (config.grid.max_points_per_voxel, config.grid.max_voxels_train, config.grid.max_voxels_eval) == (
+        5,
+        16000,
+        40000,
+    )
     assert config.encoder.map_channels(config.grid) == 256
     assert detector.head.anchors.shape == (200 * 176 * 6, 7)
-    assert {name: spec.stride for name, spec in detector.tap_specs.items()} == {"encoder": 8, "bev.0": 8, "bev.1": 16, "neck": 8, "head.0": 8}
+    assert {name: spec.stride for name, spec in detector.tap_specs.items()} == {
+        "encoder": 8,
+        "bev.0": 8,
+        "bev.1": 16,
+        "neck": 8,
+        "head.0": 8,
+    }
 
 
 @pytest.mark.parametrize(
     ("rule", "parameters"),
-    [(WidthRule.for_compression(4), 1_342_824), (WidthRule.for_compression(16), 341_448), (WidthRule(encoder=0.75, backbone=0.5), 1_601_960)],
+    [
+        (WidthRule.for_compression(4), 1_342_824),
+        (WidthRule.for_compression(16), 341_448),
+        (WidthRule(encoder=0.75, backbone=0.5), 1_601_960),
+    ],
     ids=["4x", "16x", "SECOND-S"],
 )
 def test_students_of_the_kitti_network_have_the_published_sizes(rule, parameters):
@@ -135,7 +155,9 @@ def test_hard_frames_train_with_finite_gradients_everywhere(name):
     losses = detector.loss(detector(batch), batch)
     losses.total.backward()
     assert torch.isfinite(losses.total)
-    assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in detector.parameters())
+    assert all(
+        parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in detector.parameters()
+    )
     assert all(torch.isfinite(value).all() for value in detector.state_dict().values())
 
 
@@ -210,7 +232,10 @@ def test_a_saved_state_restores_the_network():
 
 def test_a_grid_that_the_strides_do_not_divide_is_refused_with_the_nearest():
     grid = VoxelGrid((0.0, -3.84, -3.0, 10.64, 3.84, 1.0), (0.08, 0.08, 0.1))
-    with pytest.raises(InputError, match=r"133 cells along x do not divide by the stride 16 of trunk and neck; set the maximum of x to 10\.24 m"):
+    with pytest.raises(
+        InputError,
+        match=r"133 cells along x do not divide by the stride 16 of trunk and neck; set the maximum of x to 10\.24 m",
+    ):
         replace(small_config(), grid=grid)
 
 

@@ -1,4 +1,6 @@
-"""Outputs of detectors that do not exist: random taps and heads that share places, as a teacher and a student of one grid do."""
+"""Outputs of detectors that do not exist: random taps and heads that share places, as a teacher and a student of one
+grid do.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ ORIGIN, CELL, CELLS = (0.0, -4.0), (0.5, 0.5), (16, 12)  # rows along y, columns
 CLASSES = (0, 1, 2)
 ANCHORS = 6
 CENTER_MAPS = {"offset": 2, "height": 1, "size": 3, "rotation": 2}
-HEADS = {"anchor": (CLASSES,), "center": (CLASSES,), "centers": ((0,), (1, 2))}  # classes of each head; "centers" are two centre heads
+# classes of each head; "centers" are two centre heads
+HEADS = {"anchor": (CLASSES,), "center": (CLASSES,), "centers": ((0,), (1, 2))}
 
 
 def specs(width: int, kind: str = "anchor") -> dict[str, TapSpec]:
@@ -20,7 +23,10 @@ def specs(width: int, kind: str = "anchor") -> dict[str, TapSpec]:
         "bev.1": TapSpec("map", 2 * width, 2),
         "neck": TapSpec("map", 3 * width, 1),
         "points": TapSpec("set", width),
-        **{f"head.{index}": TapSpec("head", len(classes) + (9 if kind == "anchor" else 8)) for index, classes in enumerate(HEADS[kind])},
+        **{
+            f"head.{index}": TapSpec("head", len(classes) + (9 if kind == "anchor" else 8))
+            for index, classes in enumerate(HEADS[kind])
+        },
     }
 
 
@@ -39,7 +45,9 @@ def make_batch(rows=(40, 30), objects=2) -> Batch:
 
 
 def output(width: int, batch: Batch, seed: int, *, requires_grad=False, kind="anchor", coarser=1) -> DetectorOutput:
-    """Features depend on `seed`, places on the batch alone; maps have cells `coarser` times as large as CELL along both axes."""
+    """Features depend on `seed`, places on the batch alone; maps have cells `coarser` times as large as CELL along both
+    axes.
+    """
     draw = torch.Generator().manual_seed(seed)
 
     def random(*shape):
@@ -54,7 +62,9 @@ def output(width: int, batch: Batch, seed: int, *, requires_grad=False, kind="an
             continue
         if spec.kind == "set":
             counts = (batch.points[:, 0] * 32).long() + 1 if name == "encoder" else None
-            taps[name] = FeatureSet(random(len(batch.points), spec.channels), batch.batch_index, batch.points[:, :3], counts)
+            taps[name] = FeatureSet(
+                random(len(batch.points), spec.channels), batch.batch_index, batch.points[:, :3], counts
+            )
         else:
             size, cell = grid(spec.stride * coarser)
             taps[name] = FeatureMap(random(batch.size, spec.channels, *size), ORIGIN, cell)
@@ -62,7 +72,10 @@ def output(width: int, batch: Batch, seed: int, *, requires_grad=False, kind="an
     heads = []
     for classes in HEADS[kind]:
         if kind == "anchor":
-            widths, anchors = {"class": ANCHORS * 3, "box": ANCHORS * 7, "direction": ANCHORS * 2}, anchor_boxes(size, cell)
+            widths, anchors = (
+                {"class": ANCHORS * 3, "box": ANCHORS * 7, "direction": ANCHORS * 2},
+                anchor_boxes(size, cell),
+            )
         else:
             widths, anchors = {"heatmap": len(classes), **CENTER_MAPS}, None
         maps = {name: random(batch.size, channels, *size) for name, channels in widths.items()}
@@ -84,4 +97,6 @@ def anchor_boxes(size=CELLS, cell=CELL) -> Anchors:
 def tensors(result: DetectorOutput) -> dict[str, torch.Tensor]:
     """Every tensor of taps and heads by name."""
     values = {f"tap {name}": tap.features for name, tap in result.taps.items()}
-    return values | {f"head {index} {name}": value for index, head in enumerate(result.heads) for name, value in head.maps.items()}
+    return values | {
+        f"head {index} {name}": value for index, head in enumerate(result.heads) for name, value in head.maps.items()
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig
+from lidistill.distillation.method import DistillationMethod, MethodConfig
 from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses, TapSpec
 from tests.distillation import fakes
 
@@ -15,7 +15,9 @@ def grid(features: torch.Tensor, origin=fakes.ORIGIN, cell=(1.0, 1.0)) -> Featur
     return FeatureMap(features, origin, cell)
 
 
-def compare(config: MethodConfig, taught: FeatureMap, learnt: FeatureMap, batch: Batch = METHOD_BATCH, change=None) -> Losses:
+def compare(
+    config: MethodConfig, taught: FeatureMap, learnt: FeatureMap, batch: Batch = METHOD_BATCH, change=None
+) -> Losses:
     """Losses of the tap `neck` of both networks; `change` may alter the built method."""
     method = build(config, taught, learnt)
     if change is not None:

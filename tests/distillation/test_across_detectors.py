@@ -24,8 +24,12 @@ def small(name):
 @pytest.fixture(scope="module")
 def batch():
     draw = torch.Generator().manual_seed(0)
-    points = torch.rand(2, 400, 4, generator=draw) * torch.tensor([12.8, 12.8, 2.0, 1.0]) + torch.tensor([0.0, -6.4, -2.0, 0.0])
-    return collate([Frame(str(index), cloud, Boxes(BOX, torch.zeros(1, dtype=torch.int64))) for index, cloud in enumerate(points)])
+    points = torch.rand(2, 400, 4, generator=draw) * torch.tensor([12.8, 12.8, 2.0, 1.0]) + torch.tensor(
+        [0.0, -6.4, -2.0, 0.0]
+    )
+    return collate(
+        [Frame(str(index), cloud, Boxes(BOX, torch.zeros(1, dtype=torch.int64))) for index, cloud in enumerate(points)]
+    )
 
 
 def pair(names, batch):
@@ -44,15 +48,27 @@ def test_pointdistiller_falls_back_to_maps_that_both_have(names, batch):
     losses = method(taught, learnt, batch)
     assert losses.total > 0
     losses.total.backward()
-    assert student.encoder.stages[0][0].conv.weight.grad.any() if names[1] == "second" else student.encoder.layers[0].linear.weight.grad.any()
+    assert (
+        student.encoder.stages[0][0].conv.weight.grad.any()
+        if names[1] == "second"
+        else student.encoder.layers[0].linear.weight.grad.any()
+    )
 
 
 @pytest.mark.parametrize(
-    "settings", [PUBLISHED["second"], replace(PUBLISHED["second"], reweight=False), replace(PUBLISHED["second"], taps=("encoder",))]
+    "settings",
+    [
+        PUBLISHED["second"],
+        replace(PUBLISHED["second"], reweight=False),
+        replace(PUBLISHED["second"], taps=("encoder",)),
+    ],
 )
 def test_pointdistillers_published_settings_teach_second(settings, batch):
     torch.manual_seed(0)
-    teacher, student = small("second").build().eval(), small("second").thinner(WidthRule.for_compression(4)).build().train()
+    teacher, student = (
+        small("second").build().eval(),
+        small("second").thinner(WidthRule.for_compression(4)).build().train(),
+    )
     voxels = student.voxelise(batch)
     with torch.no_grad():
         taught = teacher(batch, voxels)
@@ -67,7 +83,10 @@ def test_pointdistillers_published_settings_teach_second(settings, batch):
 @pytest.mark.parametrize("names", PAIRS, ids=" to ".join)
 def test_pointdistiller_refuses_to_pair_voxels_with_pillars(names, batch):
     teacher, student, _, _ = pair(names, batch)
-    with pytest.raises(InputError, match="'encoder' stands for cells . voxels wide in the teacher and . in the student; choose a map tap such as"):
+    with pytest.raises(
+        InputError,
+        match="'encoder' stands for cells . voxels wide in the teacher and . in the student; choose a map tap such as",
+    ):
         METHODS["pointdistiller"](taps=("encoder",)).build(teacher.tap_specs, student.tap_specs)
 
 
@@ -83,9 +102,9 @@ def test_maps_of_the_two_are_mimicked_place_for_place(names, tap, batch):
 
 def test_both_see_an_object_at_the_same_place():
     """Without training, the maps of both are strongest where the points are: resampling mixes up no axes."""
-    points = torch.rand(300, 4, generator=torch.Generator().manual_seed(1)) * torch.tensor([1.0, 1.0, 1.0, 1.0]) + torch.tensor(
-        [9.0, -4.0, -1.5, 0.0]
-    )
+    points = torch.rand(300, 4, generator=torch.Generator().manual_seed(1)) * torch.tensor(
+        [1.0, 1.0, 1.0, 1.0]
+    ) + torch.tensor([9.0, -4.0, -1.5, 0.0])
     batch = collate([Frame("a", points, Boxes.empty())])
     places = []
     for name in ("second", "pointpillars"):

@@ -10,7 +10,7 @@ import torch
 
 from lidistill import distillation
 from lidistill.detectors import DETECTORS
-from lidistill.jobs.methods import method_facts, tap_specs
+from lidistill.jobs.method_catalogue import method_facts, tap_specs
 from tests.distillation import fakes, test_contract
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-method.md"

@@ -27,7 +27,9 @@ def test_attention_does_not_depend_on_the_scale_of_the_features_and_the_level_do
 
 def test_the_absolute_form_compares_mean_absolute_values():
     taught, learnt = grid(torch.tensor([[[[3.0, -4.0]], [[1.0, 0.0]]]])), grid(torch.tensor([[[[1.0, 1.0]]]]))
-    assert compare(AttentionTransferConfig(weight=1.0, form="absolute"), taught, learnt).total.item() == pytest.approx((1 + 1) / 2)
+    assert compare(AttentionTransferConfig(weight=1.0, form="absolute"), taught, learnt).total.item() == pytest.approx(
+        (1 + 1) / 2
+    )
 
 
 def test_an_equal_student_has_nothing_to_learn():
@@ -45,7 +47,9 @@ def test_gradients_are_the_slopes_of_the_attention_and_a_dead_map_has_none():
 
 def test_a_coarser_student_is_read_at_the_teachers_cells():
     flat = torch.ones(1, 2, 2, 2)
-    assert compare(AttentionTransferConfig(), grid(torch.ones(1, 3, 4, 4)), grid(flat, cell=(2.0, 2.0))).total.item() == pytest.approx(0, abs=1e-9)
+    assert compare(
+        AttentionTransferConfig(), grid(torch.ones(1, 3, 4, 4)), grid(flat, cell=(2.0, 2.0))
+    ).total.item() == pytest.approx(0, abs=1e-9)
 
 
 def test_an_unknown_form_and_a_set_are_refused():

@@ -16,7 +16,10 @@ def scene(num_frames=4, objects=6, seed=0):
     draw = torch.Generator().manual_seed(seed)
     frames = []
     for _ in range(num_frames):
-        places = torch.stack([torch.arange(objects) * 8.0, torch.rand(objects, generator=draw) * 40 - 20, torch.full((objects,), -1.0)], dim=1)
+        places = torch.stack(
+            [torch.arange(objects) * 8.0, torch.rand(objects, generator=draw) * 40 - 20, torch.full((objects,), -1.0)],
+            dim=1,
+        )
         sizes = torch.tensor([[4.0, 1.7, 1.5]]).expand(objects, 3)
         yaw = 0.3 + 0.5 * torch.rand(objects, 1, generator=draw)
         frames.append(Boxes(torch.cat([places, sizes, yaw], dim=1), torch.zeros(objects).long()))
@@ -29,7 +32,13 @@ def detected(truths, change=None):
     found = []
     for boxes in truths:
         geometry = boxes.geometry + 0.05 * torch.randn(boxes.geometry.shape, generator=draw)
-        found.append(Boxes(geometry if change is None else change(geometry.clone()), boxes.labels, torch.rand(len(boxes), generator=draw)))
+        found.append(
+            Boxes(
+                geometry if change is None else change(geometry.clone()),
+                boxes.labels,
+                torch.rand(len(boxes), generator=draw),
+            )
+        )
     return found
 
 
@@ -43,7 +52,11 @@ def healthy(**changes):
         "dataset_classes": CLASSES,
         "detections": detected(truths),
         "truths": truths,
-        "state": {"conv.weight": torch.randn(3, 3), "norm.running_var": torch.ones(3), "norm.num_batches_tracked": torch.tensor(9)},
+        "state": {
+            "conv.weight": torch.randn(3, 3),
+            "norm.running_var": torch.ones(3),
+            "norm.num_batches_tracked": torch.tensor(9),
+        },
         "missing_keys": (),
         "unexpected_keys": (),
         "teacher_bn": "eval",
@@ -59,7 +72,14 @@ def test_a_healthy_teacher_passes_every_check():
     certificate = healthy()
     assert certificate.passed
     assert certificate.sentence() == ""
-    assert [check.name for check in certificate.checks] == ["score", "weights", "batch_norm", "detections", "classes", "box_convention"]
+    assert [check.name for check in certificate.checks] == [
+        "score",
+        "weights",
+        "batch_norm",
+        "detections",
+        "classes",
+        "box_convention",
+    ]
 
 
 def test_findings_survive_a_trip_through_json():
@@ -89,7 +109,10 @@ def test_a_score_at_the_minimum_passes():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(bad):
-    assert "1 tensors hold NaN or infinite values (conv.weight)" in failed(healthy(state={"conv.weight": torch.tensor([1.0, bad])}))["weights"]
+    assert (
+        "1 tensors hold NaN or infinite values (conv.weight)"
+        in failed(healthy(state={"conv.weight": torch.tensor([1.0, bad])}))["weights"]
+    )
 
 
 def test_keys_that_do_not_fit_are_refused_and_a_few_are_named():
@@ -114,12 +137,18 @@ def test_statistics_that_saw_no_batch_are_refused_unless_batch_statistics_are_us
     state = {"n.running_var": torch.ones(2), "n.num_batches_tracked": torch.tensor(0)}
     assert "1 layers have seen no batch" in failed(healthy(state=state))["batch_norm"]
     assert healthy(state=state, teacher_bn="train-frozen").passed
-    assert "the mode 'train' is unknown; use one of eval, train-frozen" in failed(healthy(teacher_bn="train"))["batch_norm"]
+    assert (
+        "the mode 'train' is unknown; use one of eval, train-frozen"
+        in failed(healthy(teacher_bn="train"))["batch_norm"]
+    )
 
 
 def test_running_statistics_of_other_data_are_refused():
     outputs = torch.full((5,), 3.0), torch.full((5,), 1.0)
-    assert "differ by 200 %: the running statistics describe other data" in failed(healthy(outputs_eval_vs_batch=outputs))["batch_norm"]
+    assert (
+        "differ by 200 %: the running statistics describe other data"
+        in failed(healthy(outputs_eval_vs_batch=outputs))["batch_norm"]
+    )
     assert healthy(outputs_eval_vs_batch=outputs, teacher_bn="train-frozen").passed
     assert healthy(outputs_eval_vs_batch=(outputs[0], outputs[0] * 1.1)).passed
     assert not healthy(outputs_eval_vs_batch=(torch.full((5,), float("nan")), outputs[1])).passed
@@ -127,7 +156,10 @@ def test_running_statistics_of_other_data_are_refused():
 
 def test_a_teacher_that_detects_nothing_is_refused():
     nothing = [Boxes.empty(with_scores=True) for _ in range(4)]
-    assert failed(healthy(detections=nothing))["detections"] == "it detects nothing in 4 frames that hold 24 labelled objects; train it first"
+    assert (
+        failed(healthy(detections=nothing))["detections"]
+        == "it detects nothing in 4 frames that hold 24 labelled objects; train it first"
+    )
 
 
 def test_detections_that_are_not_finite_are_refused():
@@ -145,7 +177,10 @@ def test_other_classes_or_another_order_is_refused():
 
 def test_labels_that_mean_other_classes_are_refused():
     mislabelled = [replace(boxes, labels=boxes.labels + 2) for boxes in detected(scene())]
-    assert "only 0 % of the objects found bear their label (Car is called Cyclist)" in failed(healthy(detections=mislabelled))["classes"]
+    assert (
+        "only 0 % of the objects found bear their label (Car is called Cyclist)"
+        in failed(healthy(detections=mislabelled))["classes"]
+    )
 
 
 def swap_sides(boxes):
@@ -180,7 +215,10 @@ def lift(boxes):
         (negate, "likely yaw negated; convert"),
         (sink, "likely z is the bottom of the box instead of its centre; convert"),
         (lift, "likely z lies half a height above the centre; convert"),
-        (lambda boxes: sink(swap_sides(boxes)), "likely length and width are swapped and z is the bottom of the box instead of its centre; convert"),
+        (
+            lambda boxes: sink(swap_sides(boxes)),
+            "likely length and width are swapped and z is the bottom of the box instead of its centre; convert",
+        ),
         (lambda boxes: turn(negate(boxes)), "likely the yaw is off by 90 degrees and the yaw is negated; convert"),
     ],
 )
@@ -223,7 +261,11 @@ def test_of_several_detections_on_an_object_the_best_is_compared():
     truths = scene()
     good, bad = detected(truths), detected(truths, turn)
     both = [
-        Boxes(torch.cat([b.geometry, a.geometry]), torch.cat([b.labels + 1, a.labels]), torch.cat([b.scores * 0.1, a.scores * 0.1 + 0.5]))
+        Boxes(
+            torch.cat([b.geometry, a.geometry]),
+            torch.cat([b.labels + 1, a.labels]),
+            torch.cat([b.scores * 0.1, a.scores * 0.1 + 0.5]),
+        )
         for a, b in zip(good, bad, strict=True)
     ]
     assert healthy(detections=both).passed

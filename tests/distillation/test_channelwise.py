@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from lidistill.distillation import adapters, channelwise
+from lidistill.distillation import channelwise
 from lidistill.distillation.channelwise import ChannelwiseConfig, channel_divergence
+from lidistill.ops.kernels import adapted_error as adapters
 from lidistill.types import InputError
 from tests.distillation import fakes
 from tests.distillation.pairs import build, compare, grid
@@ -38,7 +39,12 @@ def test_value_and_gradients_are_those_of_the_slow_twin(temperature, adapted, me
 def test_a_softmax_is_blind_to_the_level_of_a_channel():
     target, features = torch.randn(1, 3, 4, 5), torch.randn(1, 3, 4, 5)
     moved = features + torch.tensor([5.0, -3.0, 100.0])[:, None, None]
-    torch.testing.assert_close(channel_divergence(moved, None, target, 1.0), channel_divergence(features, None, target, 1.0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        channel_divergence(moved, None, target, 1.0),
+        channel_divergence(features, None, target, 1.0),
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 def test_huge_features_stay_finite():
@@ -73,7 +79,9 @@ def test_an_equal_student_has_nothing_to_learn():
 
 
 def test_only_other_widths_need_an_adapter():
-    assert not list(build(ChannelwiseConfig(), grid(torch.zeros(1, 3, 1, 1)), grid(torch.zeros(1, 3, 1, 1))).parameters())
+    assert not list(
+        build(ChannelwiseConfig(), grid(torch.zeros(1, 3, 1, 1)), grid(torch.zeros(1, 3, 1, 1))).parameters()
+    )
     method = ChannelwiseConfig(taps=("bev.0", "neck")).build(fakes.specs(8), fakes.specs(5))
     assert [tuple(parameter.shape) for parameter in method.parameters()] == [(8, 5), (24, 15)]
 

@@ -7,9 +7,9 @@ import torch
 
 from lidistill.detectors import DETECTORS, WidthRule, preset
 from lidistill.distillation import METHODS
-from lidistill.distillation.base import DistillationMethod, MethodConfig
+from lidistill.distillation.method import DistillationMethod, MethodConfig
 from lidistill.distillation.proposals import ProposalSettings
-from lidistill.jobs.methods import taps_of
+from lidistill.jobs.method_catalogue import taps_of
 from lidistill.training.objective import Distilled
 from lidistill.types import Boxes, DetectorOutput, FeatureSet, Frame, InputError, Losses, VoxelGrid, collate
 from tests.distillation import fakes
@@ -21,13 +21,25 @@ def settings_of(name) -> list[MethodConfig]:
     """A method at its defaults, and in its other forms."""
     config = METHODS[name]
     if name == "pointdistiller":
-        forms = [config(), config(**SMALL), config(form="released", **SMALL), config(form="released", reweight=False, **SMALL)]
-        forms += [config(taps=("bev.0", "bev.1", "neck"), **SMALL), config(pooling="max", edge="residual", sampling="mixed", **SMALL)]
+        forms = [
+            config(),
+            config(**SMALL),
+            config(form="released", **SMALL),
+            config(form="released", reweight=False, **SMALL),
+        ]
+        forms += [
+            config(taps=("bev.0", "bev.1", "neck"), **SMALL),
+            config(pooling="max", edge="residual", sampling="mixed", **SMALL),
+        ]
         return forms
     if name == "fitnets":
         return [config(), config(taps=("bev.0", "neck"), foreground=0.5)]
     if name == "itkd":
-        return [config(), config(variant="paper", heatmap="logits"), config(attention_weight=0.0, detach_target=True, widths=(6, 4))]
+        return [
+            config(),
+            config(variant="paper", heatmap="logits"),
+            config(attention_weight=0.0, detach_target=True, widths=(6, 4)),
+        ]
     if name == "logits":
         return [config(), config(temperature=4.0, direction_weight=0.0)]
     if name == "rdd":
@@ -37,7 +49,10 @@ def settings_of(name) -> list[MethodConfig]:
             config(proposals=few, order="literal", boxes="decoded"),
             config(proposals=few, mask="soft", align_on="regions"),
         ]
-        return [*forms, config(proposals=few, disparity="gaussian_mi", mask="topk", softmax="spatial", logit_weight=0.0)]
+        return [
+            *forms,
+            config(proposals=few, disparity="gaussian_mi", mask="topk", softmax="spatial", logit_weight=0.0),
+        ]
     if name == "attention_transfer":
         return [config(), config(taps=("bev.0", "neck"), form="absolute")]
     if name == "channelwise":
@@ -57,7 +72,8 @@ def settings_of(name) -> list[MethodConfig]:
     return [config()]
 
 
-ASSIGNING = [name for name, config in METHODS.items() if config().build(fakes.specs(8), fakes.specs(5)).assigns]  # may have no term of their own
+# may have no term of their own
+ASSIGNING = [name for name, config in METHODS.items() if config().build(fakes.specs(8), fakes.specs(5)).assigns]
 TEACHING = [name for name in METHODS if name not in ASSIGNING]
 CASES = [pytest.param(config, id=f"{name}-{row}") for name in TEACHING for row, config in enumerate(settings_of(name))]
 each_method = pytest.mark.parametrize("config", CASES)
@@ -79,7 +95,9 @@ def build(config, kind="anchor") -> DistillationMethod:
 
 def pair(batch, kind="anchor", coarser=1) -> tuple[DetectorOutput, DetectorOutput]:
     """A teacher and a student, both with heads of `kind`; the student's cells are `coarser` times as large."""
-    return fakes.output(8, batch, 1, kind=kind, requires_grad=True), fakes.output(5, batch, 2, kind=kind, coarser=coarser, requires_grad=True)
+    return fakes.output(8, batch, 1, kind=kind, requires_grad=True), fakes.output(
+        5, batch, 2, kind=kind, coarser=coarser, requires_grad=True
+    )
 
 
 def set_taps_of(config) -> list[str]:
@@ -142,7 +160,9 @@ def test_terms_are_finite_and_reach_adapters_and_student_but_never_the_teacher(c
 
 def needs_one_grid(config, kind) -> bool:
     """Whether what a method compares has no counterpart in a student of other cells."""
-    return config.name in ("logits", "gid") or (config.name == "itkd" and config.attention_weight > 0 and kind == "anchor")
+    return config.name in ("logits", "gid") or (
+        config.name == "itkd" and config.attention_weight > 0 and kind == "anchor"
+    )
 
 
 @each_method_and_kind
@@ -169,7 +189,9 @@ def test_the_same_question_twice_has_the_same_answer(config):
 def test_nothing_that_was_given_is_changed(config, kind):
     batch = fakes.make_batch()
     taught, learnt = pair(batch, kind)
-    before = [{name: tensor.detach().clone() for name, tensor in fakes.tensors(given).items()} for given in (taught, learnt)]
+    before = [
+        {name: tensor.detach().clone() for name, tensor in fakes.tensors(given).items()} for given in (taught, learnt)
+    ]
     build(config, kind)(taught, learnt, batch).total.backward()
     for kept, given in zip(before, (taught, learnt), strict=True):
         assert all(torch.equal(kept[name], tensor.detach()) for name, tensor in fakes.tensors(given).items())
@@ -187,7 +209,16 @@ def test_weight_scales_every_term(config):
 @pytest.mark.parametrize(
     ("rows", "objects"),
     [((40, 30), 0), ((0, 25), 2), ((25, 0, 20), 1), ((0, 0), 2), ((30,), 2), ((1,), 1), ((1, 1), 0), ((1, 30), 1)],
-    ids=["no object", "first frame empty", "middle frame empty", "all empty", "batch of one", "one row", "one row a frame", "one row in one frame"],
+    ids=[
+        "no object",
+        "first frame empty",
+        "middle frame empty",
+        "all empty",
+        "batch of one",
+        "one row",
+        "one row a frame",
+        "one row in one frame",
+    ],
 )
 def test_sparse_batches_give_finite_losses_and_gradients(config, kind, rows, objects):
     batch = fakes.make_batch(rows, objects)
@@ -229,7 +260,9 @@ def test_the_order_of_rows_within_a_frame_is_irrelevant(config):
     orders = torch.cat([torch.randperm(31), 31 + torch.randperm(28)])
     method = build(config)
     expected = values(method(taught, learnt, batch))
-    assert values(method(shuffled(taught, orders), shuffled(learnt, orders), batch)) == pytest.approx(expected, rel=1e-4)
+    assert values(method(shuffled(taught, orders), shuffled(learnt, orders), batch)) == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 @each_method_and_kind
@@ -238,8 +271,13 @@ def test_autocast_changes_nothing_but_the_rounding_of_the_features(config, kind)
     taught, learnt = pair(batch, kind)
 
     def rounded(given, dtype):
-        taps = {name: replace(tap, features=tap.features.to(torch.bfloat16).to(dtype)) for name, tap in given.taps.items()}
-        heads = [replace(head, maps={name: value.to(torch.bfloat16).to(dtype) for name, value in head.maps.items()}) for head in given.heads]
+        taps = {
+            name: replace(tap, features=tap.features.to(torch.bfloat16).to(dtype)) for name, tap in given.taps.items()
+        }
+        heads = [
+            replace(head, maps={name: value.to(torch.bfloat16).to(dtype) for name, value in head.maps.items()})
+            for head in given.heads
+        ]
         return DetectorOutput(taps, tuple(heads))
 
     method = build(config, kind)
@@ -252,11 +290,17 @@ def test_autocast_changes_nothing_but_the_rounding_of_the_features(config, kind)
     assert any(tensor.grad is not None for tensor in fakes.tensors(learnt).values())
 
 
-@pytest.mark.parametrize("config", [METHODS["pointdistiller"](taps=("neck",), **SMALL), METHODS["fitnets"]()], ids=["pointdistiller", "fitnets"])
+@pytest.mark.parametrize(
+    "config",
+    [METHODS["pointdistiller"](taps=("neck",), **SMALL), METHODS["fitnets"]()],
+    ids=["pointdistiller", "fitnets"],
+)
 def test_half_precision_maps_of_another_grid_are_compared_in_full_precision(config):
     batch = fakes.make_batch()
     taught, learnt = pair(batch)
-    coarse = replace(learnt.taps["neck"], features=learnt.taps["neck"].features[..., ::2, ::2].to(torch.bfloat16), cell=(1.0, 1.0))
+    coarse = replace(
+        learnt.taps["neck"], features=learnt.taps["neck"].features[..., ::2, ::2].to(torch.bfloat16), cell=(1.0, 1.0)
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = build(config)(taught, DetectorOutput({**learnt.taps, "neck": coarse}, learnt.heads), batch)
     assert_sound(losses, config.name)
@@ -289,12 +333,23 @@ def frames():
     draw = torch.Generator().manual_seed(3)
 
     def frame(name, rows, objects):
-        points = torch.rand(rows, 4, generator=draw) * torch.tensor([12.8, 12.8, 2.0, 1.0]) + torch.tensor([0.0, -6.4, -2.0, 0.0])
+        points = torch.rand(rows, 4, generator=draw) * torch.tensor([12.8, 12.8, 2.0, 1.0]) + torch.tensor(
+            [0.0, -6.4, -2.0, 0.0]
+        )
         places = torch.rand(objects, 2, generator=draw) * 10 + torch.tensor([1.0, -5.0])
         sizes = torch.tensor([[-1.0, 3.9, 1.6, 1.5]]).expand(objects, 4)
-        return Frame(name, points, Boxes(torch.cat([places, sizes, torch.rand(objects, 1, generator=draw)], dim=1), torch.zeros(objects).long()))
+        return Frame(
+            name,
+            points,
+            Boxes(
+                torch.cat([places, sizes, torch.rand(objects, 1, generator=draw)], dim=1), torch.zeros(objects).long()
+            ),
+        )
 
-    return {"frames": [frame("a", 600, 2), frame("b", 500, 1)], "with an empty one": [frame("c", 0, 0), frame("d", 400, 0)]}
+    return {
+        "frames": [frame("a", 600, 2), frame("b", 500, 1)],
+        "with an empty one": [frame("c", 0, 0), frame("d", 400, 0)],
+    }
 
 
 def tiny(name):
@@ -319,7 +374,8 @@ def test_every_method_teaches_every_detector(detector, method, which, frames):
     config = tiny(detector)
     teacher, student = config.build().eval(), config.thinner(WidthRule.for_compression(4)).build().train()
     for name, parameter in teacher.named_parameters():
-        if name.endswith("conv_class.bias"):  # an untrained anchor head gives scores of 0.01, which no method takes for objects
+        # an untrained anchor head gives scores of 0.01, which no method takes for objects
+        if name.endswith("conv_class.bias"):
             torch.nn.init.zeros_(parameter)
     names = set(student.state_dict())
     built = METHODS[method](**UNTRAINED.get(method, {})).build(teacher.tap_specs, student.tap_specs)

@@ -5,7 +5,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from lidistill.distillation.disparity import descended_mask, gaussian_information, hard_mask, patch_distance, soft_mask, softened, threshold, top_mask
+from lidistill.distillation.disparity import (
+    descended_mask,
+    gaussian_information,
+    hard_mask,
+    patch_distance,
+    soft_mask,
+    softened,
+    threshold,
+    top_mask,
+)
 
 GOLDEN = torch.tensor([0.05, 0.12, 0.30])
 LEAST = torch.tensor(0.1)
@@ -20,7 +29,9 @@ def test_published_example_of_the_masks():
 
 
 def test_published_example_of_the_softmax():
-    torch.testing.assert_close(softened(torch.tensor([[[4.0, 0.0]]]), 4.0), torch.tensor([[[0.7311, 0.2689]]]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        softened(torch.tensor([[[4.0, 0.0]]]), 4.0), torch.tensor([[[0.7311, 0.2689]]]), atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize(("over", "dim"), [("channel", 2), ("spatial", 1)])
@@ -44,7 +55,10 @@ def test_masks_are_minimal_among_all_masks(disparity, least, ramp, seed):
     other = torch.rand(len(disparity), generator=torch.Generator().manual_seed(seed))
     above = torch.tensor(least)
     assert objective(hard_mask(disparity, above), disparity, least) <= objective(other, disparity, least) + 1e-4
-    assert objective(soft_mask(disparity, above, ramp), disparity, least, ramp) <= objective(other, disparity, least, ramp) + 1e-4
+    assert (
+        objective(soft_mask(disparity, above, ramp), disparity, least, ramp)
+        <= objective(other, disparity, least, ramp) + 1e-4
+    )
 
 
 @given(disparities, st.floats(0, 10), st.integers(0, 6), st.floats(0.01, 3))
@@ -58,7 +72,10 @@ def test_descent_in_one_go_is_descent_step_by_step(disparity, least, steps, rate
 
 def test_quantiles_leave_out_their_share():
     disparity = torch.tensor([0.4, 0.1, 0.3, 0.2])
-    kept = {share: hard_mask(disparity, threshold(disparity, share, "quantile")).tolist() for share in (0.0, 0.2, 0.25, 0.5, 1.0)}
+    kept = {
+        share: hard_mask(disparity, threshold(disparity, share, "quantile")).tolist()
+        for share in (0.0, 0.2, 0.25, 0.5, 1.0)
+    }
     assert kept == {0.0: [1, 1, 1, 1], 0.2: [1, 1, 1, 1], 0.25: [1, 0, 1, 1], 0.5: [1, 0, 1, 0], 1.0: [0, 0, 0, 0]}
     assert threshold(disparity, 0.1, "absolute").item() == pytest.approx(0.1)
     many = torch.arange(100.0)
@@ -90,8 +107,12 @@ def test_gradient_of_the_distance_is_finite_where_patches_agree():
 def test_information_follows_from_the_correlation():
     one = torch.randn(4, 49, 8, dtype=torch.float64)
     other = 0.6 * one + 0.8 * torch.randn(4, 49, 8, dtype=torch.float64)
-    correlations = [torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] for a, b in zip(one, other, strict=True)]
-    torch.testing.assert_close(gaussian_information(one, other), torch.stack([-0.5 * torch.log(1 - r * r) for r in correlations]))
+    correlations = [
+        torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] for a, b in zip(one, other, strict=True)
+    ]
+    torch.testing.assert_close(
+        gaussian_information(one, other), torch.stack([-0.5 * torch.log(1 - r * r) for r in correlations])
+    )
     torch.testing.assert_close(gaussian_information(3 * one - 1, other), gaussian_information(one, other))
 
 
@@ -101,6 +122,8 @@ def test_identical_patches_have_much_information_and_constant_ones_none():
     assert gaussian_information(one, torch.ones(1, 49, 8)).item() == 0
 
 
-@pytest.mark.parametrize("mask", [lambda d: hard_mask(d, LEAST), lambda d: top_mask(d, 0.6), lambda d: soft_mask(d, LEAST, 0.1)])
+@pytest.mark.parametrize(
+    "mask", [lambda d: hard_mask(d, LEAST), lambda d: top_mask(d, 0.6), lambda d: soft_mask(d, LEAST, 0.1)]
+)
 def test_no_pair_has_an_empty_mask(mask):
     assert mask(torch.zeros(0)).shape == (0,)

@@ -28,7 +28,9 @@ def test_the_loss_is_that_of_the_slow_twin(kind):
     method = FineGrainedConfig().build(fakes.specs(8), fakes.specs(5))
     cells = imitated_cells(taught.heads, taught.taps["neck"], BATCH.boxes, 0.5)
     assert cells.any()
-    expected = baselines.imitation_error(taught.taps["neck"].features, learnt.taps["neck"].features, *method.adapters[0].parameters(), cells)
+    expected = baselines.imitation_error(
+        taught.taps["neck"].features, learnt.taps["neck"].features, *method.adapters[0].parameters(), cells
+    )
     losses = method(taught, learnt, BATCH)
     torch.testing.assert_close(losses.terms["fine_grained/neck"], 0.01 * expected, rtol=1e-4, atol=1e-6)
     assert losses.logs["fine_grained/neck.cells"].item() == cells.sum().item() / 2
@@ -57,14 +59,18 @@ def test_hand_counted_cells_of_a_centre_head():
 def test_cells_are_found_in_metres_on_a_map_of_another_grid():
     taught, _ = outputs("center")
     one = Boxes(torch.tensor([[3.3, 0.2, 0, 1.6, 0.9, 1.5, 0.0]]), torch.tensor([1]))
-    assert imitated_cells(taught.heads, taught.taps["bev.1"], (one, Boxes.empty()), 0.5).nonzero().tolist() == [[0, 4, 3]]
+    assert imitated_cells(taught.heads, taught.taps["bev.1"], (one, Boxes.empty()), 0.5).nonzero().tolist() == [
+        [0, 4, 3]
+    ]
 
 
 @pytest.mark.parametrize("kind", ["anchor", "center"])
 @pytest.mark.parametrize("bad", [[float("nan")] * 7, [99.0, 0, 0, 4, 2, 1, 0], [3.0, 0, 0, float("inf"), 2, 1, 0]])
 def test_hostile_boxes_choose_no_cell_far_away(kind, bad):
     taught, _ = outputs(kind)
-    found = imitated_cells(taught.heads, taught.taps["neck"], (Boxes(torch.tensor([bad]), torch.tensor([0])), Boxes.empty()), 0.5)
+    found = imitated_cells(
+        taught.heads, taught.taps["neck"], (Boxes(torch.tensor([bad]), torch.tensor([0])), Boxes.empty()), 0.5
+    )
     assert found[1].sum() == 0
     assert found[0].sum() == 0 or bad[3] == float("inf")
 
@@ -77,7 +83,9 @@ def test_other_classes_choose_nothing():
 
 def test_a_network_without_heads_and_a_senseless_share_are_refused():
     specs = {"neck": TapSpec("map", 4)}
-    with pytest.raises(InputError, match="fine_grained finds its cells at the teacher's detection heads, and it has none; use fitnets"):
+    with pytest.raises(
+        InputError, match="fine_grained finds its cells at the teacher's detection heads, and it has none; use fitnets"
+    ):
         FineGrainedConfig().build(specs, specs)
     with pytest.raises(InputError, match="fine_grained.share is 1.0; give a number below 1"):
         FineGrainedConfig(share=1.0)

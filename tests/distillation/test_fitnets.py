@@ -78,7 +78,8 @@ def test_foreground_without_objects_is_the_whole_map():
 
 def test_hand_counted_foreground_cells():
     like = FeatureMap(torch.zeros(2, 1, 4, 6), (0.0, -2.0), (1.0, 1.0))
-    across = torch.tensor([[2.5, 0.5, 0.0, 0.4, 3.2, 1.0, 0.0], [99.0, 0, 0, 4, 2, 1, 0]])  # as wide as three cells; the other lies outside
+    # as wide as three cells; the other lies outside
+    across = torch.tensor([[2.5, 0.5, 0.0, 0.4, 3.2, 1.0, 0.0], [99.0, 0, 0, 4, 2, 1, 0]])
     tiny = torch.tensor([[4.9, -1.9, 5.0, 0.1, 0.1, 1.0, 0.3]])  # between cell centres, at any height
     cells = foreground_cells(like, (Boxes(across, torch.zeros(2).long()), Boxes(tiny, torch.zeros(1).long())))
     assert cells.nonzero().tolist() == [[0, 1, 2], [0, 2, 2], [0, 3, 2], [1, 0, 4]]
@@ -87,7 +88,9 @@ def test_hand_counted_foreground_cells():
 def test_a_turned_box_covers_turned_cells():
     like = FeatureMap(torch.zeros(1, 1, 8, 8), (0.0, 0.0), (1.0, 1.0))
     long = torch.tensor([[4.5, 4.5, 0.0, 5.0, 0.5, 1.0, torch.pi / 2]])
-    assert foreground_cells(like, (Boxes(long, torch.zeros(1).long()),)).nonzero().tolist() == [[0, row, 4] for row in range(2, 7)]
+    assert foreground_cells(like, (Boxes(long, torch.zeros(1).long()),)).nonzero().tolist() == [
+        [0, row, 4] for row in range(2, 7)
+    ]
 
 
 def test_bad_settings_and_set_taps_are_refused():
@@ -99,4 +102,6 @@ def test_bad_settings_and_set_taps_are_refused():
         FitNetsConfig(taps=("points",)).build(fakes.specs(4), fakes.specs(2))
     with pytest.raises(InputError, match="the output holds no tap 'neck', only 'points'"):
         method = FitNetsConfig().build(fakes.specs(4), fakes.specs(2))
-        method(DetectorOutput({"points": fakes.output(4, BATCH, 1).taps["points"]}, ()), fakes.output(2, BATCH, 1), BATCH)
+        method(
+            DetectorOutput({"points": fakes.output(4, BATCH, 1).taps["points"]}, ()), fakes.output(2, BATCH, 1), BATCH
+        )

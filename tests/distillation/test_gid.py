@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lidistill.distillation.gid import GidConfig, disagreement, read_instances, relation_error, response_error
+from lidistill.distillation.pairwise_geometry import scaled_distances
 from lidistill.distillation.proposals import ProposalSettings, find_proposals
-from lidistill.distillation.relations import scaled_distances
 from lidistill.ops.roi import regions_in_cells, roi_align
 from lidistill.types import DetectorOutput, InputError
 from tests.distillation import fakes
@@ -31,11 +31,15 @@ def taught_width(output):
 
 
 def quiet(kind):
-    """Two equal heads that see nothing, and a place in them: class 1 at anchor 3 (class 1, second rotation) of the cell in row 8, column 6."""
+    """Two equal heads that see nothing, and a place in them: class 1 at anchor 3 (class 1, second rotation) of the cell
+    in row 8, column 6.
+    """
     key = {"anchor": "class", "center": "heatmap"}[kind]
     taught, _ = outputs(kind)
     head = taught.heads[0]
-    maps = {name: torch.zeros_like(values) for name, values in head.maps.items()} | {key: torch.full_like(head.maps[key], -5.0)}
+    maps = {name: torch.zeros_like(values) for name, values in head.maps.items()} | {
+        key: torch.full_like(head.maps[key], -5.0)
+    }
     channel = 3 * 3 + 1 if kind == "anchor" else 1
     return replace(head, maps=maps), key, (0, channel, 8, 6)
 
@@ -54,10 +58,16 @@ def test_an_instance_lies_where_one_network_alone_sees_something(kind, seen_by):
     pair = (seeing, head) if seen_by == "teacher" else (head, seeing)
     found = find_proposals(DetectorOutput({}, (disagreement(*pair),)), ProposalSettings(0.01, 10, nms_threshold=0.3))
     assert (found.frames.tolist(), found.labels.tolist()) == ([0], [1])
-    assert found.scores.item() == pytest.approx(torch.sigmoid(torch.tensor(3.0)).item() - torch.sigmoid(torch.tensor(-5.0)).item(), abs=1e-5)
+    assert found.scores.item() == pytest.approx(
+        torch.sigmoid(torch.tensor(3.0)).item() - torch.sigmoid(torch.tensor(-5.0)).item(), abs=1e-5
+    )
     assert found.rows.item() == (8 * 12 + 6) * (6 if kind == "anchor" else 1) + (3 if kind == "anchor" else 0)
     # The box is that of the network with the higher score.
-    z = fakes.anchor_boxes().boxes[0, 2] + 0.4 * fakes.anchor_boxes().boxes[0, 5] if kind == "anchor" else torch.tensor(0.4)
+    z = (
+        fakes.anchor_boxes().boxes[0, 2] + 0.4 * fakes.anchor_boxes().boxes[0, 5]
+        if kind == "anchor"
+        else torch.tensor(0.4)
+    )
     assert found.boxes[0, 2].item() == pytest.approx(z.item(), abs=1e-5)
 
 
@@ -75,13 +85,18 @@ def test_the_terms_follow_their_definitions(kind):
     taught, learnt = outputs(kind)
     losses = forward(taught, learnt)
     pairs = list(zip(taught.heads, learnt.heads, strict=True))
-    instances = find_proposals(DetectorOutput({}, (disagreement(*pairs[0]),)), ProposalSettings(0.01, 10, nms_threshold=0.3))
+    instances = find_proposals(
+        DetectorOutput({}, (disagreement(*pairs[0]),)), ProposalSettings(0.01, 10, nms_threshold=0.3)
+    )
     assert len(instances) == 20
     torch.manual_seed(0)
     adapter = GidConfig().build(fakes.specs(8), fakes.specs(5)).adapter
     neck = taught.taps["neck"]
     regions = regions_in_cells(instances.regions, neck.origin, neck.cell)
-    wanted, found = (roi_align(output.taps["neck"].features, regions, instances.frames).flatten(2).transpose(1, 2) for output in (taught, learnt))
+    wanted, found = (
+        roi_align(output.taps["neck"].features, regions, instances.frames).flatten(2).transpose(1, 2)
+        for output in (taught, learnt)
+    )
     found = found @ adapter.weight.T + adapter.bias
     squared = (found - wanted).square()
     torch.testing.assert_close(losses.terms["gid/feature"], 5e-4 * squared.sum() / 20)
@@ -104,7 +119,9 @@ def test_hand_counted_response_at_one_cell():
     instances = find_proposals(DetectorOutput({}, (disagreement(seeing, head),)), ProposalSettings(0.01, 10))
     p, q = torch.sigmoid(torch.tensor([2.0, -5.0], dtype=torch.float64)).tolist()
     divergence = p * torch.tensor(p / q).log() + (1 - p) * torch.tensor((1 - p) / (1 - q)).log()
-    assert response_error([(seeing, head)], instances, 2).item() == pytest.approx(divergence.item() + 1 - 1 / 18, rel=1e-4)
+    assert response_error([(seeing, head)], instances, 2).item() == pytest.approx(
+        divergence.item() + 1 - 1 / 18, rel=1e-4
+    )
 
 
 def test_a_yaw_counts_by_the_sine_of_its_difference():
@@ -152,7 +169,9 @@ def test_half_a_method_has_half_the_terms_and_layers():
 def test_heads_that_differ_and_bad_settings_are_refused():
     taught, learnt = outputs()
     smaller = replace(learnt.heads[0], maps={name: values[..., ::2] for name, values in learnt.heads[0].maps.items()})
-    with pytest.raises(InputError, match="gid: the head map 'class' is 18x16x12 in the teacher and 18x16x6 in the student; give"):
+    with pytest.raises(
+        InputError, match="gid: the head map 'class' is 18x16x12 in the teacher and 18x16x6 in the student; give"
+    ):
         forward(taught, DetectorOutput(learnt.taps, (smaller,)))
     with pytest.raises(InputError, match="the teacher has 1 heads and the student 0; build both for one dataset"):
         forward(taught, DetectorOutput(learnt.taps, ()))

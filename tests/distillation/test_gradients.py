@@ -1,4 +1,6 @@
-"""Gradients of every method in double precision against finite differences, on outputs in which half of the places and rows are copies of others."""
+"""Gradients of every method in double precision against finite differences, on outputs in which half of the places and
+rows are copies of others.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,13 @@ def halved(output: DetectorOutput) -> dict[str, Tensor]:
 
 def tied(output: DetectorOutput, leaves: dict[str, Tensor]) -> DetectorOutput:
     """The output with each of these rows in its own place and in that of the next row, so that copies move together."""
-    taps = {name: replace(tap, features=_doubled(leaves[f"tap {name}"], tap.features)) for name, tap in output.taps.items()}
+    taps = {
+        name: replace(tap, features=_doubled(leaves[f"tap {name}"], tap.features)) for name, tap in output.taps.items()
+    }
     heads = [
-        replace(head, maps={name: _doubled(leaves[f"head {index} {name}"], values) for name, values in head.maps.items()})
+        replace(
+            head, maps={name: _doubled(leaves[f"head {index} {name}"], values) for name, values in head.maps.items()}
+        )
         for index, head in enumerate(output.heads)
     ]
     return DetectorOutput(taps, tuple(heads))
@@ -49,7 +55,9 @@ def _doubled(leaf: Tensor, like: Tensor) -> Tensor:
 
 
 class FirstTime:
-    """In place of a function whose results a method takes as constant: the first pass calls it, all others get what it said then."""
+    """In place of a function whose results a method takes as constant: the first pass calls it, all others get what it
+    said then.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -85,7 +93,8 @@ def test_the_gradient_is_that_of_finite_differences(config, kind, monkeypatch):
     if config.name == "se_ssd":
         config = replace(config, min_overlap=0.0)  # random boxes hardly overlap
     if config.name == "itkd":
-        config = replace(config, detach_target=False)  # held fixed inside of a function of autograd; tests/distillation/test_itkd.py has both forms
+        # held fixed inside of a function of autograd; tests/distillation/test_itkd.py has both forms
+        config = replace(config, detach_target=False)
     batch = fakes.make_batch()
     wide, narrow = fakes.output(8, batch, 1, kind=kind), fakes.output(5, batch, 2, kind=kind)
     taught, free = tied(wide, halved(wide)), halved(narrow)

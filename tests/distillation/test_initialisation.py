@@ -9,7 +9,7 @@ import torch
 from lidistill.detectors import WidthRule
 from lidistill.detectors.backbones import BevConfig
 from lidistill.distillation.initialisation import CHOICES, chosen_channels, initialised
-from lidistill.ops.wiring import INPUT, Block, Layer
+from lidistill.ops.layer_graph import INPUT, Block, Layer
 from lidistill.types import InputError
 from tests.detectors import test_centerpoint, test_second
 from tests.detectors.small import small_batch, small_config
@@ -93,7 +93,9 @@ def silenced(teacher, student, choice):
         assert layer.output == thin.output
         norm, kept = norms[layer.norm], dict(student.named_modules())[layer.norm].num_features
         # The order in which channels were written is the order in which they are chosen.
-        dropped = chosen.setdefault(layer.output, dropped_channels(kept, norm.num_features, worth(teacher, layer, choice)))
+        dropped = chosen.setdefault(
+            layer.output, dropped_channels(kept, norm.num_features, worth(teacher, layer, choice))
+        )
         with torch.no_grad():
             norm.weight[dropped] = 0
             norm.bias[dropped] = 0
@@ -107,7 +109,9 @@ def test_a_thinner_student_is_the_teacher_with_its_other_channels_silenced(confi
     student = started(config.thinner(HALF).build(), teacher, choice)
     twin = silenced(teacher, student, choice)
     assert_same_maps(student, twin, rtol=1e-4, atol=1e-4)
-    different = [not torch.allclose(values, maps(teacher)[name], rtol=1e-2, atol=1e-3) for name, values in maps(twin).items()]
+    different = [
+        not torch.allclose(values, maps(teacher)[name], rtol=1e-2, atol=1e-3) for name, values in maps(twin).items()
+    ]
     assert all(different)
 
 
@@ -138,7 +142,10 @@ def test_the_wiring_names_every_tensor_once_and_only_what_came_before(config):
 
 def test_chosen_channels_by_hand():
     layer = Layer("conv", "norm", (Block(INPUT),), "out")
-    state = {"conv.weight": torch.tensor([[1.0, -3.0], [2.0, 2.5], [0.1, 0.1], [-4.0, 0.5]]), "norm.weight": torch.tensor([0.1, -0.9, 0.9, 0.2])}
+    state = {
+        "conv.weight": torch.tensor([[1.0, -3.0], [2.0, 2.5], [0.1, 0.1], [-4.0, 0.5]]),
+        "norm.weight": torch.tensor([0.1, -0.9, 0.9, 0.2]),
+    }
     assert chosen_channels(layer, state, 2, "first").tolist() == [0, 1]
     assert chosen_channels(layer, state, 2, "bn_scale").tolist() == [1, 2]
     assert chosen_channels(layer, state, 2, "l1").tolist() == [1, 3]
@@ -155,7 +162,11 @@ def test_flattened_and_joined_channels_are_cut_block_by_block():
         Layer("b", None, (Block(INPUT),), "b"),
         Layer("c", None, (Block("a", copies=2), Block("b")), None),
     )
-    weights = {"a.weight": torch.eye(3), "b.weight": torch.tensor([[1.0] * 3, [5.0] * 3]), "c.weight": torch.arange(8.0)[None]}
+    weights = {
+        "a.weight": torch.eye(3),
+        "b.weight": torch.tensor([[1.0] * 3, [5.0] * 3]),
+        "c.weight": torch.arange(8.0)[None],
+    }
     student = {"a.weight": torch.zeros(2, 3), "b.weight": torch.zeros(1, 3), "c.weight": torch.zeros(1, 5)}
     assert initialised(student, weights, layers, layers, "first")["c.weight"].tolist() == [[0, 1, 2, 3, 6]]
     assert initialised(student, weights, layers, layers, "l1")["c.weight"].tolist() == [[0, 1, 2, 3, 7]]
@@ -169,15 +180,33 @@ def refused(match, student, teacher, choice="first"):
 def test_networks_that_do_not_match_are_refused():
     teacher = trained(small_config())
     narrow = small_config().thinner(HALF).build()
-    refused(r"the student's layer encoder.layers.0.linear has 8 channels, more than the teacher's 4; give the student", teacher, narrow)
+    refused(
+        r"the student's layer encoder.layers.0.linear has 8 channels, more than the teacher's 4; give the student",
+        teacher,
+        narrow,
+    )
     deeper = replace(small_config(), bev=replace(WIDE, layers=(2, 1)))
-    refused(r"the student's layer trunk.stages.0.6 meets the teacher's trunk.stages.1.0: they differ in depth or in kind", deeper.build(), teacher)
-    refused("meets the teacher's encoder.stages.0.0.conv: they differ in depth or in kind", teacher, test_second.small_config().build())
+    refused(
+        r"the student's layer trunk.stages.0.6 meets the teacher's trunk.stages.1.0: they differ in depth or in kind",
+        deeper.build(),
+        teacher,
+    )
+    refused(
+        "meets the teacher's encoder.stages.0.0.conv: they differ in depth or in kind",
+        teacher,
+        test_second.small_config().build(),
+    )
     refused("distillation.initialise is 'last'; use one of random, first, bn_scale, l1", teacher, teacher, "last")
-    fewer = replace(small_config(), classes=("Car",), head=replace(small_config().head, anchors=small_config().head.anchors[:1]))
+    fewer = replace(
+        small_config(), classes=("Car",), head=replace(small_config().head, anchors=small_config().head.anchors[:1])
+    )
     refused("the student's layer head.conv_class has 2 channels, not all of the teacher's 18", fewer.build(), teacher)
     features = replace(small_config(), point_features=("intensity", "elongation"))
-    refused("the student's encoder.layers.0.linear.weight is 8x11, and what it would take from the teacher is 8x10", features.build(), teacher)
+    refused(
+        "the student's encoder.layers.0.linear.weight is 8x11, and what it would take from the teacher is 8x10",
+        features.build(),
+        teacher,
+    )
 
 
 def test_another_number_of_layers_along_z_is_refused():

@@ -7,7 +7,7 @@ import torch
 from lidistill.distillation import shared_autoencoder
 from lidistill.distillation.head_attention import by_frame, channel_attention, head_parts
 from lidistill.distillation.itkd import ItkdConfig, mean_or_zero
-from lidistill.distillation.objects import ObjectRows, object_cells, object_vectors, positive_anchors
+from lidistill.distillation.object_places import ObjectRows, object_cells, object_vectors, positive_anchors
 from lidistill.distillation.shared_autoencoder import SharedAutoencoder, Shares, interchanged_difference
 from lidistill.types import Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, TapSpec
 from tests.distillation import fakes
@@ -19,7 +19,9 @@ EVEN = Shares(1.0, 1.0, fixed_target=False)
 
 
 def pair(kind="anchor", **options):
-    return fakes.output(6, BATCH, 1, kind=kind, requires_grad=True), fakes.output(4, BATCH, 2, kind=kind, requires_grad=True, **options)
+    return fakes.output(6, BATCH, 1, kind=kind, requires_grad=True), fakes.output(
+        4, BATCH, 2, kind=kind, requires_grad=True, **options
+    )
 
 
 def build(config, kind="anchor"):
@@ -34,17 +36,26 @@ def only(part, **options):
 
 def centre_head(seed, classes, velocity=False, size=fakes.CELLS, cell=fakes.CELL):
     draw = torch.Generator().manual_seed(seed)
-    widths = {"heatmap": len(classes), "offset": 2, "height": 1, "size": 3, "rotation": 2} | ({"velocity": 2} if velocity else {})
-    maps = {name: torch.randn(BATCH.size, width, *size, generator=draw).requires_grad_() for name, width in widths.items()}
+    widths = {"heatmap": len(classes), "offset": 2, "height": 1, "size": 3, "rotation": 2} | (
+        {"velocity": 2} if velocity else {}
+    )
+    maps = {
+        name: torch.randn(BATCH.size, width, *size, generator=draw).requires_grad_() for name, width in widths.items()
+    }
     return HeadOutput("center", tuple(classes), maps, fakes.ORIGIN, cell)
 
 
 def with_heads(heads, other_heads):
     """Outputs with these heads, and the method that compares nothing else."""
-    specs = {"neck": TapSpec("map", 3), **{f"head.{i}": TapSpec("head", head.object_width) for i, head in enumerate(heads)}}
+    specs = {
+        "neck": TapSpec("map", 3),
+        **{f"head.{i}": TapSpec("head", head.object_width) for i, head in enumerate(heads)},
+    }
     method = only("attention").build(specs, specs)
     neck = {"neck": FeatureMap(torch.zeros(BATCH.size, 3, *fakes.CELLS), fakes.ORIGIN, fakes.CELL)}
-    return method, lambda batch=BATCH: method(DetectorOutput(neck, tuple(heads)), DetectorOutput(neck, tuple(other_heads)), batch)
+    return method, lambda batch=BATCH: method(
+        DetectorOutput(neck, tuple(heads)), DetectorOutput(neck, tuple(other_heads)), batch
+    )
 
 
 # Autoencoder
@@ -58,7 +69,10 @@ def maps(wide=9, narrow=4, size=(7, 5), dtype=torch.float32):
 
 
 def gradients(module):
-    return {name: parameter.grad.flatten(1) if parameter.dim() > 1 else parameter.grad for name, parameter in module.named_parameters()}
+    return {
+        name: parameter.grad.flatten(1) if parameter.dim() > 1 else parameter.grad
+        for name, parameter in module.named_parameters()
+    }
 
 
 @pytest.mark.parametrize("fixed_target", [False, True])
@@ -99,7 +113,9 @@ def test_shares_scale_their_part_and_zero_leaves_it_out(shares, widths):
     taught, learnt = maps()
     plain = slow.Straightforward(module)(taught, learnt)
     values = interchanged_difference(taught, learnt, module.paths(), shares)
-    torch.testing.assert_close(torch.stack(values), torch.stack([shares.interchange * plain[0], shares.codes * plain[1]]))
+    torch.testing.assert_close(
+        torch.stack(values), torch.stack([shares.interchange * plain[0], shares.codes * plain[1]])
+    )
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "turned", "cropped", "half"])
@@ -138,7 +154,10 @@ def test_equal_rows_behind_an_identity_have_equal_codes():
 def object_cells_of(like):
     places = object_cells(like, BATCH.boxes, 20)
     width = fakes.CELLS[1]
-    return [[divmod(int(row), width) for row, frame in zip(places.rows, places.frames, strict=True) if frame == b] for b in range(BATCH.size)]
+    return [
+        [divmod(int(row), width) for row, frame in zip(places.rows, places.frames, strict=True) if frame == b]
+        for b in range(BATCH.size)
+    ]
 
 
 def test_released_terms_are_the_slow_forms():
@@ -199,11 +218,16 @@ def test_without_objects_only_their_part_is_missing():
 def test_a_coarser_student_is_read_at_the_teachers_cells():
     ramp = torch.arange(6) * 1.0 + 0.5  # the x of each coarse cell
     learnt = FeatureMap(ramp.expand(2, 4, 8, 6).contiguous(), fakes.ORIGIN, (1.0, 1.0))
-    fine = FeatureMap((torch.arange(12) * 0.5 + 0.25).clamp(0.5, 5.5).expand(2, 4, 16, 12).contiguous(), fakes.ORIGIN, fakes.CELL)
+    fine = FeatureMap(
+        (torch.arange(12) * 0.5 + 0.25).clamp(0.5, 5.5).expand(2, 4, 16, 12).contiguous(), fakes.ORIGIN, fakes.CELL
+    )
     taught = FeatureMap(torch.randn(2, 6, 16, 12), fakes.ORIGIN, fakes.CELL)
     specs = {"neck": TapSpec("map", 6)}, {"neck": TapSpec("map", 4)}
     method = ItkdConfig(attention_weight=0.0, **SMALL).build(*specs)
-    values = [method(DetectorOutput({"neck": taught}, ()), DetectorOutput({"neck": own}, ()), BATCH).total for own in (learnt, fine)]
+    values = [
+        method(DetectorOutput({"neck": taught}, ()), DetectorOutput({"neck": own}, ()), BATCH).total
+        for own in (learnt, fine)
+    ]
     torch.testing.assert_close(*values)
 
 
@@ -270,11 +294,17 @@ def test_the_mean_over_tasks_is_taken_and_each_task_sees_its_own_objects():
     expected = []
     for one, other in zip(*heads, strict=True):
         places = object_cells(one, BATCH.boxes)
-        assert set(torch.cat([BATCH.boxes[f].labels[n][None] for f, n in zip(places.frames, places.objects, strict=True)]).tolist()) <= set(
-            one.classes
-        )
+        assert set(
+            torch.cat(
+                [BATCH.boxes[f].labels[n][None] for f, n in zip(places.frames, places.objects, strict=True)]
+            ).tolist()
+        ) <= set(one.classes)
         fusion = method.attention.fusion[str(one.object_width)].weight.detach()
-        expected.append(slow.attention_loss(frames_of(one, places, True), frames_of(other, places, True), head_parts(one), fusion, 20))
+        expected.append(
+            slow.attention_loss(
+                frames_of(one, places, True), frames_of(other, places, True), head_parts(one), fusion, 20
+            )
+        )
     assert forward().total.item() == pytest.approx(sum(expected) / 2, rel=1e-5)
     assert min(expected) > 0
 
@@ -295,7 +325,9 @@ def test_centre_heads_on_two_grids_are_compared_object_by_object():
     method, forward = with_heads([fine], [coarse])
     fusion = method.attention.fusion["11"].weight.detach()
     places = [object_cells(head, BATCH.boxes) for head in (fine, coarse)]
-    expected = slow.attention_loss(frames_of(fine, places[0], True), frames_of(coarse, places[1], True), head_parts(fine), fusion, 20)
+    expected = slow.attention_loss(
+        frames_of(fine, places[0], True), frames_of(coarse, places[1], True), head_parts(fine), fusion, 20
+    )
     assert forward().total.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -325,7 +357,11 @@ def test_more_objects_than_places_are_capped():
 def test_parts_without_weight_have_no_layer_and_no_term():
     kinds = {part: build(only(part)) for part in ("interchange", "compressed", "attention")}
     names = {part: {name.split(".")[1] for name, _ in method.named_parameters()} for part, method in kinds.items()}
-    assert names == {"interchange": {"widening", "encoder", "decoder"}, "compressed": {"widening", "encoder"}, "attention": {"fusion"}}
+    assert names == {
+        "interchange": {"widening", "encoder", "decoder"},
+        "compressed": {"widening", "encoder"},
+        "attention": {"fusion"},
+    }
     for part, method in kinds.items():
         assert list(method(*pair(), BATCH).terms) == [f"itkd/{part}"]
 
@@ -333,8 +369,16 @@ def test_parts_without_weight_have_no_layer_and_no_term():
 def test_the_number_of_layers_is_that_of_the_published_student():
     specs = {"neck": TapSpec("map", 384), "head.0": TapSpec("head", 11)}
     method = ItkdConfig().build(specs, {**specs, "neck": TapSpec("map", 96)})
-    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in method.autoencoder.named_children() if part is not None}
-    assert counts == {"widening": 97 * 384, "encoder": 385 * 128 + 129 * 64 + 65 * 32, "decoder": 33 * 64 + 65 * 128 + 129 * 96}
+    counts = {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in method.autoencoder.named_children()
+        if part is not None
+    }
+    assert counts == {
+        "widening": 97 * 384,
+        "encoder": 385 * 128 + 129 * 64 + 65 * 32,
+        "decoder": 33 * 64 + 65 * 128 + 129 * 96,
+    }
     assert sum(p.numel() for p in method.attention.parameters()) == 11 * 22
 
 
@@ -375,7 +419,9 @@ def test_networks_without_what_it_needs_are_refused():
     neck = {"neck": TapSpec("map", 4)}
     with pytest.raises(InputError, match="itkd needs the tap 'neck'; the student offers 'points'"):
         ItkdConfig().build(neck, {"points": TapSpec("set", 4)})
-    with pytest.raises(InputError, match="itkd: the teacher has no detection head on a map to attend to; set itkd.attention_weight=0"):
+    with pytest.raises(
+        InputError, match="itkd: the teacher has no detection head on a map to attend to; set itkd.attention_weight=0"
+    ):
         ItkdConfig().build(neck, neck)
     with pytest.raises(InputError, match="itkd needs the tap 'head.0'; the student offers none"):
         ItkdConfig().build({**neck, "head.0": TapSpec("head", 12)}, neck)
@@ -389,8 +435,12 @@ def test_heads_that_do_not_fit_are_refused():
         method(taught, DetectorOutput(learnt.taps, ()), BATCH)
     with pytest.raises(InputError, match=r"a head of kind 'anchor' cannot be compared with one of kind 'center'"):
         method(taught, DetectorOutput(learnt.taps, fakes.output(4, BATCH, 2, kind="center").heads), BATCH)
-    coarse = replace(learnt.heads[0], maps={name: values[..., ::2, ::2] for name, values in learnt.heads[0].maps.items()})
-    with pytest.raises(InputError, match="itkd: the head map 'class' is 18x16x12 in the teacher and 18x8x6 in the student"):
+    coarse = replace(
+        learnt.heads[0], maps={name: values[..., ::2, ::2] for name, values in learnt.heads[0].maps.items()}
+    )
+    with pytest.raises(
+        InputError, match="itkd: the head map 'class' is 18x16x12 in the teacher and 18x8x6 in the student"
+    ):
         method(taught, DetectorOutput(learnt.taps, (coarse,)), BATCH)
 
 
@@ -406,7 +456,10 @@ def golden(reference):
 def as_output(features, head):
     split = head.split([3, 2, 1, 3, 2], dim=1)
     maps = dict(zip(("heatmap", "offset", "height", "size", "rotation"), split, strict=True))
-    return DetectorOutput({"neck": FeatureMap(features, (0.0, 0.0), (1.0, 1.0))}, (HeadOutput("center", (0, 1, 2), maps, (0.0, 0.0), (1.0, 1.0)),))
+    return DetectorOutput(
+        {"neck": FeatureMap(features, (0.0, 0.0), (1.0, 1.0))},
+        (HeadOutput("center", (0, 1, 2), maps, (0.0, 0.0), (1.0, 1.0)),),
+    )
 
 
 def test_values_and_gradients_equal_the_released_codes(golden):
@@ -424,13 +477,20 @@ def test_values_and_gradients_equal_the_released_codes(golden):
         | {f"encoder.{i}": f"downsample.{2 * i}" for i in range(3)}
         | {f"decoder.{i}": f"upsample.{2 * i}" for i in range(3)}
     )
-    stored = {f"autoencoder.{own}.{kind}": f"tse.{theirs}.{kind}" for own, theirs in names.items() for kind in ("weight", "bias")}
+    stored = {
+        f"autoencoder.{own}.{kind}": f"tse.{theirs}.{kind}"
+        for own, theirs in names.items()
+        for kind in ("weight", "bias")
+    }
     stored["attention.fusion.11.weight"] = "attn.attn_weight.weight"
     method.load_state_dict({own: golden[theirs].view_as(method.get_parameter(own)) for own, theirs in stored.items()})
 
     features, head = golden["student_feature"].clone().requires_grad_(), golden["student_head"].clone().requires_grad_()
     terms = method(as_output(golden["teacher_feature"], golden["teacher_head"]), as_output(features, head), batch).terms
-    parts = {name: golden[f"part.{name}_to_{end}"].item() for name, end in (("l1_student", "teacher"), ("l1_teacher", "student"))}
+    parts = {
+        name: golden[f"part.{name}_to_{end}"].item()
+        for name, end in (("l1_student", "teacher"), ("l1_teacher", "student"))
+    }
     objects = golden["part.ss_student_to_teacher"].item() + golden["part.ss_teacher_to_student"].item()
     assert terms["itkd/interchange"].item() == pytest.approx(sum(parts.values()) + objects, rel=1e-4)
     assert terms["itkd/compressed"].item() == pytest.approx(golden["part.l1_code"].item(), rel=1e-4)
@@ -443,4 +503,9 @@ def test_values_and_gradients_equal_the_released_codes(golden):
     torch.testing.assert_close(features.grad, golden["grad_student.tse"], **close)
     torch.testing.assert_close(head.grad, golden["grad_head.attention"], rtol=1e-4, atol=1e-5)
     for own, theirs in stored.items():
-        torch.testing.assert_close(method.get_parameter(own).grad, golden[f"grad.{theirs}"].view_as(method.get_parameter(own)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            method.get_parameter(own).grad,
+            golden[f"grad.{theirs}"].view_as(method.get_parameter(own)),
+            rtol=1e-4,
+            atol=1e-5,
+        )

@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lidistill.detectors.anchor_head import AnchorHeadConfig
-from lidistill.detectors.center_head import CenterHeadConfig
-from lidistill.detectors.ranked_targets import candidate_cells, cheapest_anchors, check_same_places
-from lidistill.detectors.targets import BACKGROUND, IGNORED, assign_anchors
+from lidistill.detectors.heads.anchor.head import AnchorHeadConfig
+from lidistill.detectors.heads.anchor.targets import BACKGROUND, IGNORED, assign_anchors
+from lidistill.detectors.heads.center.head import CenterHeadConfig
+from lidistill.detectors.heads.ranked_targets import candidate_cells, cheapest_anchors, check_same_places
 from lidistill.distillation.lad import LadConfig
 from lidistill.ops.box_codes import encode_anchors
 from lidistill.training.objective import Distilled
@@ -56,7 +56,9 @@ def test_positives_are_the_nine_cheapest_candidates_of_the_teacher():
     logits, codes = rows_of(teacher.head, taught)
     labels, truth = slow.cheapest_anchors(boxes.geometry, boxes.labels, teacher.head.anchors, logits, codes, 3, 2)
     seen = (own.labels != BACKGROUND).tolist()
-    expected = [label if label > 0 else (IGNORED if other else BACKGROUND) for label, other in zip(labels, seen, strict=True)]
+    expected = [
+        label if label > 0 else (IGNORED if other else BACKGROUND) for label, other in zip(labels, seen, strict=True)
+    ]
     assert found.labels.tolist() == expected
     assert found.truth.tolist() == truth
     assert len(found.positive) == 27
@@ -66,7 +68,9 @@ def test_what_the_teacher_did_not_choose_is_ignored_where_it_shows_an_object():
     teacher, _, batch, _, _ = anchor_setting()
     anchors = teacher.head.anchors.view(-1, 3, 2, 7)
     own = assign_anchors(batch.boxes[0], anchors, teacher.head.config.anchors, "openpcdet")
-    found = cheapest_anchors(batch.boxes[0], anchors, own, lambda rows, box, label: (own.labels[rows] > BACKGROUND).float())
+    found = cheapest_anchors(
+        batch.boxes[0], anchors, own, lambda rows, box, label: (own.labels[rows] > BACKGROUND).float()
+    )
     passed_over = (own.labels > BACKGROUND) & (found.labels <= BACKGROUND)
     assert passed_over.any()
     assert (found.labels[passed_over] == IGNORED).all()
@@ -77,7 +81,10 @@ def test_what_the_teacher_did_not_choose_is_ignored_where_it_shows_an_object():
 
 
 def test_an_anchor_of_two_objects_goes_to_the_cheaper():
-    boxes = Boxes(torch.tensor([[4.0, 1.0, -1.0, 3.9, 1.6, 1.56, 0.0], [4.1, 1.0, -1.0, 3.9, 1.6, 1.56, 0.0]]), torch.tensor([0, 0]))
+    boxes = Boxes(
+        torch.tensor([[4.0, 1.0, -1.0, 3.9, 1.6, 1.56, 0.0], [4.1, 1.0, -1.0, 3.9, 1.6, 1.56, 0.0]]),
+        torch.tensor([0, 0]),
+    )
     teacher, _, _, _, _ = anchor_setting()
     anchors = teacher.head.anchors.view(-1, 3, 2, 7)
     own = assign_anchors(boxes, anchors, teacher.head.config.anchors, "openpcdet")
@@ -147,7 +154,9 @@ def test_a_teacher_with_broken_numbers_still_assigns():
 
 def center_head(**settings):
     torch.manual_seed(0)
-    config = CenterHeadConfig(tasks=(("a",), ("b", "c")), shared_channels=8, head_channels=8, with_velocity=False, **settings)
+    config = CenterHeadConfig(
+        tasks=(("a",), ("b", "c")), shared_channels=8, head_channels=8, with_velocity=False, **settings
+    )
     return config.build(4, ("a", "b", "c"), RANGE, SIZE).eval()
 
 
@@ -199,7 +208,11 @@ def test_a_teacher_that_is_sure_of_a_neighbour_moves_the_gaussian_there():
     def value(place):
         spoken = silent.clone()
         spoken[(0, 0, *place)] = 8.0
-        return head.loss((replace(outputs[0], maps={**outputs[0].maps, "heatmap": spoken}), outputs[1]), batch, sure).terms["heatmap"].item()
+        return (
+            head.loss((replace(outputs[0], maps={**outputs[0].maps, "heatmap": spoken}), outputs[1]), batch, sure)
+            .terms["heatmap"]
+            .item()
+        )
 
     assert value((8, 5)) < value((7, 6)) - 1
     assert min(value((row, column)) for row in (6, 7, 8) for column in (5, 6, 7)) == value((8, 5))
@@ -209,7 +222,9 @@ def test_no_peak_leaves_the_map():
     head = center_head()
     outputs = center_outputs(head, 1)
     corners = [(0.01, -3.83), (10.23, -3.83), (0.01, 3.83), (10.23, 3.83)]
-    boxes = Boxes(torch.tensor([[x, y, -1.0, 3.9, 1.6, 1.56, 0.0] for x, y in corners]), torch.zeros(4, dtype=torch.int64))
+    boxes = Boxes(
+        torch.tensor([[x, y, -1.0, 3.9, 1.6, 1.56, 0.0] for x, y in corners]), torch.zeros(4, dtype=torch.int64)
+    )
     heat = torch.full_like(outputs[0].maps["heatmap"], math.nan)
     sure = (replace(outputs[0], maps={**outputs[0].maps, "heatmap": heat}), outputs[1])
     batch = replace(small_batch(), boxes=(boxes, Boxes.empty()))
@@ -243,7 +258,10 @@ def test_the_objective_lets_the_teacher_assign():
 
 def test_without_labels_there_is_nothing_to_assign():
     objective = Distilled(*reversed(networks()), [LadConfig().build(HEADS, HEADS)])
-    with pytest.raises(InputError, match="there is nothing to learn from: no frame has labels, and the methods have no loss of their own"):
+    with pytest.raises(
+        InputError,
+        match="there is nothing to learn from: no frame has labels, and the methods have no loss of their own",
+    ):
         objective(replace(small_batch(), labelled=(False, False)))
 
 
@@ -289,4 +307,9 @@ def test_the_costs_are_those_of_the_students_head():
     cheap = head._costs(taught.heads, taught.heads)[0](rows, box, 0)
     dear = teacher.head._costs(taught.heads, taught.heads)[0](rows, box, 0)
     logits, _ = rows_of(teacher.head, taught)
-    torch.testing.assert_close(dear - cheap, torch.tensor([slow.class_cost(values, 0) for values in logits[:30].tolist()]), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        dear - cheap,
+        torch.tensor([slow.class_cost(values, 0) for values in logits[:30].tolist()]),
+        rtol=1e-3,
+        atol=1e-4,
+    )

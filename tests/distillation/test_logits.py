@@ -30,7 +30,14 @@ def run(config, taught, learnt):
 @pytest.mark.parametrize("confident", [0.1, 0.7])
 def test_every_term_is_the_sum_over_anchors(temperature, confident):
     taught, learnt = fakes.output(8, BATCH, 1), fakes.output(4, BATCH, 2)
-    config = LogitsConfig(weight=3.0, temperature=temperature, confident=confident, class_weight=2.0, box_weight=0.5, direction_weight=0.25)
+    config = LogitsConfig(
+        weight=3.0,
+        temperature=temperature,
+        confident=confident,
+        class_weight=2.0,
+        box_weight=0.5,
+        direction_weight=0.25,
+    )
     losses = run(config, taught, learnt)
     expected = slow.anchor_head_terms(taught.heads[0].maps, learnt.heads[0].maps, 3, temperature, confident, 1 / 9)
     factors = {"class": 6.0, "box": 1.5, "direction": 0.75}
@@ -41,8 +48,12 @@ def test_every_term_is_the_sum_over_anchors(temperature, confident):
 
 def test_hand_counted_divergences():
     taught, learnt = torch.tensor([math.log(4), 0.0]), torch.tensor([0.0, 0.0])
-    torch.testing.assert_close(binary_divergence(taught, learnt), torch.tensor([0.8 * math.log(1.6) + 0.2 * math.log(0.4), 0.0]))
-    torch.testing.assert_close(categorical_divergence(taught[None], learnt[None]).item(), 0.8 * math.log(1.6) + 0.2 * math.log(0.4))
+    torch.testing.assert_close(
+        binary_divergence(taught, learnt), torch.tensor([0.8 * math.log(1.6) + 0.2 * math.log(0.4), 0.0])
+    )
+    torch.testing.assert_close(
+        categorical_divergence(taught[None], learnt[None]).item(), 0.8 * math.log(1.6) + 0.2 * math.log(0.4)
+    )
 
 
 def test_hand_counted_code_error_is_blind_to_half_a_turn():
@@ -54,7 +65,10 @@ def test_hand_counted_code_error_is_blind_to_half_a_turn():
 @given(st.floats(-200, 200), st.floats(-200, 200), st.floats(0.5, 8))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_divergence_is_finite_and_never_negative(one, other, temperature):
-    taught, learnt = torch.tensor(one, dtype=torch.float64), torch.tensor(other, dtype=torch.float64, requires_grad=True)
+    taught, learnt = (
+        torch.tensor(one, dtype=torch.float64),
+        torch.tensor(other, dtype=torch.float64, requires_grad=True),
+    )
     value = binary_divergence(taught, learnt, temperature)
     value.backward()
     assert value.item() >= -1e-12
@@ -110,7 +124,10 @@ def test_only_anchors_that_the_teacher_is_sure_of_teach_boxes():
 
 
 def test_a_center_head_teaches_its_heat_and_its_regression_maps():
-    taught, learnt = fakes.output(8, BATCH, 1, kind="center"), fakes.output(4, BATCH, 2, kind="center", requires_grad=True)
+    taught, learnt = (
+        fakes.output(8, BATCH, 1, kind="center"),
+        fakes.output(4, BATCH, 2, kind="center", requires_grad=True),
+    )
     losses = run(LogitsConfig(), taught, learnt)
     losses.total.backward()
     assert set(losses.terms) == {"logits/class", "logits/box"}
@@ -128,23 +145,33 @@ def test_center_regression_is_smooth_l1_at_confident_cells():
                 confidence = max(slow.probability(value) for value in maps[0]["heatmap"][b, :, y, x].tolist())
                 if confidence >= 0.6:
                     sure += confidence
-                    errors = [maps[0][name][b, :, y, x] - maps[1][name][b, :, y, x] for name in maps[0] if name != "heatmap"]
+                    errors = [
+                        maps[0][name][b, :, y, x] - maps[1][name][b, :, y, x] for name in maps[0] if name != "heatmap"
+                    ]
                     total += confidence * sum(slow.smooth_l1(error, 1 / 9) for error in torch.cat(errors).tolist())
     losses = run(LogitsConfig(confident=0.6, box_weight=1.0), taught, learnt)
     assert losses.terms["logits/box"].item() == pytest.approx(total / sure, rel=1e-4)
 
 
 def test_a_weight_of_zero_drops_the_term():
-    losses = run(LogitsConfig(box_weight=0.0, direction_weight=0.0), fakes.output(8, BATCH, 1), fakes.output(4, BATCH, 2))
+    losses = run(
+        LogitsConfig(box_weight=0.0, direction_weight=0.0), fakes.output(8, BATCH, 1), fakes.output(4, BATCH, 2)
+    )
     assert set(losses.terms) == {"logits/class"}
 
 
 def test_other_grids_classes_or_kinds_are_refused():
     taught, learnt = fakes.output(8, BATCH, 1), fakes.output(4, BATCH, 2)
     coarse = with_maps(learnt, box=learnt.heads[0].maps["box"][..., ::2, ::2])
-    with pytest.raises(InputError, match=r"head map 'box' is 42x16x12 in the teacher and 42x8x6 in the student; give the student the teacher's grid"):
+    with pytest.raises(
+        InputError,
+        match=r"head map 'box' is 42x16x12 in the teacher and 42x8x6 in the student; give the student the "
+        r"teacher's grid",
+    ):
         run(LogitsConfig(), taught, coarse)
-    with pytest.raises(InputError, match=r"the classes \(0, 1, 2\) and the student's \(0, 1\); build both for one dataset"):
+    with pytest.raises(
+        InputError, match=r"the classes \(0, 1, 2\) and the student's \(0, 1\); build both for one dataset"
+    ):
         run(LogitsConfig(), taught, DetectorOutput({}, (replace(learnt.heads[0], classes=(0, 1)),)))
     with pytest.raises(InputError, match="a head of kind 'anchor' cannot be compared with one of kind 'center'"):
         run(LogitsConfig(), taught, fakes.output(4, BATCH, 2, kind="center"))
@@ -154,13 +181,18 @@ def test_other_grids_classes_or_kinds_are_refused():
         run(LogitsConfig(), taught, DetectorOutput({}, ()))
 
 
-@pytest.mark.parametrize("config", [LogitsConfig(), SparseKDConfig(), SeSsdConfig(), GidConfig()], ids=lambda config: config.name)
+@pytest.mark.parametrize(
+    "config", [LogitsConfig(), SparseKDConfig(), SeSsdConfig(), GidConfig()], ids=lambda config: config.name
+)
 @pytest.mark.parametrize("role", ["teacher", "student"])
 def test_networks_without_a_head_are_refused_before_training(config, role):
     whole = fakes.specs(4)
     headless = {name: spec for name, spec in whole.items() if spec.kind != "head"}
     specs = (headless, whole) if role == "teacher" else (whole, headless)
-    with pytest.raises(InputError, match=f"^{config.name} compares predictions, and the {role} has no detection head; choose a method on features"):
+    with pytest.raises(
+        InputError,
+        match=f"^{config.name} compares predictions, and the {role} has no detection head; choose a method on features",
+    ):
         config.build(*specs)
 
 

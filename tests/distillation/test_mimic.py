@@ -9,7 +9,9 @@ from tests.distillation import fakes
 from tests.distillation.pairs import METHOD_BATCH, build, compare, grid
 from tests.reference import baselines
 
-GEOMETRY = torch.tensor([[2.0, 1.0, 0, 3.0, 1.5, 1, 0.4], [0.1, -3.9, 5, 1.0, 4.0, 1, -2.0], [5.9, 3.9, 0, 0.1, 0.1, 1, 0.0]])
+GEOMETRY = torch.tensor(
+    [[2.0, 1.0, 0, 3.0, 1.5, 1, 0.4], [0.1, -3.9, 5, 1.0, 4.0, 1, -2.0], [5.9, 3.9, 0, 0.1, 0.1, 1, 0.0]]
+)
 
 
 def neck(features, cell=fakes.CELL):
@@ -58,16 +60,24 @@ def test_an_equal_student_behind_the_identity_has_nothing_to_learn():
 
 def test_what_lies_away_from_objects_does_not_count():
     taught, learnt = torch.randn(2, 4, 16, 12), torch.randn(2, 3, 16, 12, requires_grad=True)
-    one = replace(METHOD_BATCH, boxes=(Boxes(torch.tensor([[3.0, 0.0, 0, 1.0, 1.0, 1, 0.0]]), torch.zeros(1).long()), Boxes.empty()))
+    one = replace(
+        METHOD_BATCH,
+        boxes=(Boxes(torch.tensor([[3.0, 0.0, 0, 1.0, 1.0, 1, 0.0]]), torch.zeros(1).long()), Boxes.empty()),
+    )
     compare(MimicConfig(), neck(taught), neck(learnt), one).total.backward()
     rows, columns = learnt.grad[0].abs().sum(dim=0).nonzero().unbind(dim=1)
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (6, 9, 4, 7)  # 0.43 m from the centre, between centres of cells
+    # 0.43 m from the centre, between centres of cells
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (6, 9, 4, 7)
     assert learnt.grad[1].abs().sum() == 0
 
 
 def test_an_object_off_the_map_is_left_out():
-    away = replace(METHOD_BATCH, boxes=(Boxes(torch.tensor([[99.0, 0, 0, 4, 2, 1, 0]]), torch.zeros(1).long()), Boxes.empty()))
-    assert compare(MimicConfig(), neck(torch.randn(2, 4, 16, 12)), neck(torch.randn(2, 3, 16, 12)), away).total.item() == 0
+    away = replace(
+        METHOD_BATCH, boxes=(Boxes(torch.tensor([[99.0, 0, 0, 4, 2, 1, 0]]), torch.zeros(1).long()), Boxes.empty())
+    )
+    assert (
+        compare(MimicConfig(), neck(torch.randn(2, 4, 16, 12)), neck(torch.randn(2, 3, 16, 12)), away).total.item() == 0
+    )
 
 
 def test_a_senseless_size_is_refused():

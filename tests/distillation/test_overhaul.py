@@ -55,7 +55,7 @@ def test_the_adapter_is_a_convolution_and_a_batch_norm():
 
 
 def without_adapter(method):
-    """Scale and shift that undo the normalisation of a map with mean 0 and variance 1 a channel, behind the identity."""
+    """Scale and shift behind the identity that undo the normalisation of a map of mean 0 and variance 1 a channel."""
     with torch.no_grad():
         method.adapters[0].convolution.weight.copy_(torch.eye(2))
 

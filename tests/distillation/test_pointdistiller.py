@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from lidistill.distillation import pointdistiller
-from lidistill.distillation.edges import EdgeTerms
 from lidistill.distillation.pointdistiller import (
     PUBLISHED,
     PointDistillerConfig,
@@ -15,6 +14,7 @@ from lidistill.distillation.pointdistiller import (
     nearest_rows,
     select_queries,
 )
+from lidistill.ops.kernels.graph_distance import EdgeTerms
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, InputError, TapSpec
 from tests.distillation import fakes
 from tests.reference import pointdistiller as slow
@@ -36,7 +36,10 @@ def run(config, taught, learnt, num_frames=1):
     """One forward pass on taps given as {name: FeatureSet or FeatureMap}; the method and its losses."""
 
     def specs(taps):
-        return {name: TapSpec("map" if isinstance(tap, FeatureMap) else "set", tap.features.shape[1]) for name, tap in taps.items()}
+        return {
+            name: TapSpec("map" if isinstance(tap, FeatureMap) else "set", tap.features.shape[1])
+            for name, tap in taps.items()
+        }
 
     method = config.build(specs(taught), specs(learnt))
     return method, lambda: method(DetectorOutput(taught, ()), DetectorOutput(learnt, ()), make_batch(num_frames))
@@ -90,7 +93,11 @@ def test_a_constant_difference_gives_two_squares_for_any_weights(monkeypatch):
 
     counts = torch.randint(1, 33, (20,))
     for config in (PointDistillerConfig(), PointDistillerConfig(form="released"), PointDistillerConfig(reweight=False)):
-        _, forward = run(config, {"encoder": as_set(torch.randn(20, 4), occupancy=counts)}, {"encoder": as_set(torch.randn(20, 3).requires_grad_())})
+        _, forward = run(
+            config,
+            {"encoder": as_set(torch.randn(20, 4), occupancy=counts)},
+            {"encoder": as_set(torch.randn(20, 3).requires_grad_())},
+        )
         assert forward().total.item() == pytest.approx(2 * 0.3**2, rel=1e-4)
 
 
@@ -136,7 +143,10 @@ def test_neighbours_are_the_nearest_of_the_same_group_and_short_groups_are_padde
 
 
 def test_graphs_are_no_wider_than_the_largest_group():
-    assert nearest_rows(torch.randn(7, 2), torch.tensor([0, 0, 0, 1, 1, 1, 1]), torch.tensor([0, 5]), 128).shape == (2, 4)
+    assert nearest_rows(torch.randn(7, 2), torch.tensor([0, 0, 0, 1, 1, 1, 1]), torch.tensor([0, 5]), 128).shape == (
+        2,
+        4,
+    )
 
 
 # The whole loss
@@ -169,14 +179,20 @@ def test_frames_do_not_depend_on_their_order_nor_share_edges():
     for rows, counted in ((torch.arange(21), sizes), (order, sizes.flip(0))):
         torch.manual_seed(0)
         groups = torch.arange(2).repeat_interleave(counted)
-        taps = {"encoder": as_set(taught[rows], groups, counts[rows])}, {"encoder": as_set(learnt[rows].requires_grad_(), groups)}
+        taps = (
+            {"encoder": as_set(taught[rows], groups, counts[rows])},
+            {"encoder": as_set(learnt[rows].requires_grad_(), groups)},
+        )
         values.append(run(config, *taps, 2)[1]().total.item())
     assert values[0] == pytest.approx(values[1], rel=1e-5)
 
 
 def test_batch_scope_joins_frames():
     groups = torch.tensor([0, 1]).repeat_interleave(10)
-    taps = {"encoder": as_set(torch.randn(20, 5), groups, torch.arange(20))}, {"encoder": as_set(torch.randn(20, 3).requires_grad_(), groups)}
+    taps = (
+        {"encoder": as_set(torch.randn(20, 5), groups, torch.arange(20))},
+        {"encoder": as_set(torch.randn(20, 3).requires_grad_(), groups)},
+    )
     values = {}
     for scope in ("sample", "batch"):
         torch.manual_seed(0)
@@ -186,7 +202,10 @@ def test_batch_scope_joins_frames():
 
 
 def test_the_weight_scales_the_term():
-    taps = {"encoder": as_set(torch.randn(20, 5), occupancy=torch.arange(20))}, {"encoder": as_set(torch.randn(20, 3).requires_grad_())}
+    taps = (
+        {"encoder": as_set(torch.randn(20, 5), occupancy=torch.arange(20))},
+        {"encoder": as_set(torch.randn(20, 3).requires_grad_())},
+    )
     values = []
     for weight in (1.0, 2.5):
         torch.manual_seed(0)
@@ -198,7 +217,9 @@ def test_equal_features_and_encoders_give_zero_with_a_finite_gradient():
     features = torch.randn(30, 6)
     for config in (PointDistillerConfig(), PointDistillerConfig(form="released", reweight=False)):
         learnt = features.clone().requires_grad_()
-        method, forward = run(config, {"encoder": as_set(features, occupancy=torch.arange(30))}, {"encoder": as_set(learnt)})
+        method, forward = run(
+            config, {"encoder": as_set(features, occupancy=torch.arange(30))}, {"encoder": as_set(learnt)}
+        )
         method.student_encoders.load_state_dict(method.teacher_encoders.state_dict())
         value = forward().total
         assert value.item() <= 1e-12
@@ -207,7 +228,10 @@ def test_equal_features_and_encoders_give_zero_with_a_finite_gradient():
 
 
 def test_logs_tell_a_collapsed_teacher_encoding():
-    taps = {"encoder": as_set(torch.randn(30, 6), occupancy=torch.arange(30))}, {"encoder": as_set(torch.randn(30, 3).requires_grad_())}
+    taps = (
+        {"encoder": as_set(torch.randn(30, 6), occupancy=torch.arange(30))},
+        {"encoder": as_set(torch.randn(30, 3).requires_grad_())},
+    )
     method, forward = run(PointDistillerConfig(), *taps)
     assert forward().logs["pointdistiller/encoder/collapsed_share"] == 0
     torch.nn.init.zeros_(method.teacher_encoders[0].norm_scale)
@@ -251,7 +275,10 @@ def test_normalisation_escapes_weight_decay_except_in_the_released_form():
 
 
 def test_a_frozen_teacher_encoder_gets_no_gradient():
-    taps = {"encoder": as_set(torch.randn(20, 5), occupancy=torch.arange(20))}, {"encoder": as_set(torch.randn(20, 3).requires_grad_())}
+    taps = (
+        {"encoder": as_set(torch.randn(20, 5), occupancy=torch.arange(20))},
+        {"encoder": as_set(torch.randn(20, 3).requires_grad_())},
+    )
     method, forward = run(PointDistillerConfig(train_teacher_encoder=False), *taps)
     forward().total.backward()
     assert all(parameter.grad is None for parameter in method.teacher_encoders.parameters())
@@ -274,14 +301,18 @@ def test_bad_settings_are_named(settings, message):
 
 
 def test_networks_without_a_common_tap_are_refused():
-    with pytest.raises(InputError, match=r"pointdistiller needs the tap 'encoder' or 'bev\.\*' or 'neck' or 'points' in both"):
+    with pytest.raises(
+        InputError, match=r"pointdistiller needs the tap 'encoder' or 'bev\.\*' or 'neck' or 'points' in both"
+    ):
         PointDistillerConfig().build(fakes.specs(4), {"proposals": TapSpec("set", 4)})
 
 
 def test_other_rows_in_the_student_are_refused():
     taught, counts = torch.randn(9, 4), torch.arange(9)
     fewer = as_set(torch.randn(8, 4).requires_grad_())
-    with pytest.raises(InputError, match="'encoder' has 9 rows in the teacher and 8 in the student; give both networks one grid"):
+    with pytest.raises(
+        InputError, match="'encoder' has 9 rows in the teacher and 8 in the student; give both networks one grid"
+    ):
         run(PointDistillerConfig(), {"encoder": as_set(taught, occupancy=counts)}, {"encoder": fewer})[1]()
     moved = replace(as_set(torch.randn(9, 4).requires_grad_()), positions=torch.ones(9, 3))
     with pytest.raises(InputError, match="the rows of 'encoder' lie at other places"):
@@ -289,10 +320,15 @@ def test_other_rows_in_the_student_are_refused():
 
 
 def test_sets_whose_rows_stand_for_other_cells_are_left_for_maps():
-    voxels, pillars = ({"encoder": TapSpec("set", 8, stride), "neck": TapSpec("map", 8, 2 * stride)} for stride in (8, 1))
+    voxels, pillars = (
+        {"encoder": TapSpec("set", 8, stride), "neck": TapSpec("map", 8, 2 * stride)} for stride in (8, 1)
+    )
     assert PointDistillerConfig().build(voxels, pillars).taps == ("neck",)
     assert PointDistillerConfig().build(voxels, voxels).taps == ("encoder",)
-    with pytest.raises(InputError, match="stands for cells 8 voxels wide in the teacher and 1 in the student; choose a map tap such as 'neck'"):
+    with pytest.raises(
+        InputError,
+        match="stands for cells 8 voxels wide in the teacher and 1 in the student; choose a map tap such as 'neck'",
+    ):
         PointDistillerConfig(taps=("encoder",)).build(voxels, pillars)
 
 
@@ -350,8 +386,12 @@ def test_pillar_form_equals_the_released_code(golden, monkeypatch, name, reweigh
     key = f"reweight{int(reweight)}.{edge}"
     assert value.item() == pytest.approx(stored[f"loss.{key}"].item(), rel=1e-4)
     assert_close(learnt.grad, stored[f"grad_student.{key}"])
-    assert_close(method.student_encoders[0].convolution.weight.grad, stored[f"grad_student_adapt_conv.{key}"][:, :, 0, 0])
-    assert_close(method.teacher_encoders[0].convolution.weight.grad, stored[f"grad_teacher_adapt_conv.{key}"][:, :, 0, 0])
+    assert_close(
+        method.student_encoders[0].convolution.weight.grad, stored[f"grad_student_adapt_conv.{key}"][:, :, 0, 0]
+    )
+    assert_close(
+        method.teacher_encoders[0].convolution.weight.grad, stored[f"grad_teacher_adapt_conv.{key}"][:, :, 0, 0]
+    )
 
 
 @pytest.mark.parametrize("name", ["pillars_small", "pillars_small_16x"])
@@ -360,7 +400,9 @@ def test_queries_and_neighbours_are_those_of_the_released_code_up_to_ties(golden
     counts, groups = stored["num_points"], torch.zeros(len(stored["num_points"])).long()
     queries = select_queries(counts.float(), groups, int(stored["num_voxels"]), "top", SEEDS)
     lowest = counts[queries].min()
-    assert set(queries[counts[queries] > lowest].tolist()) == set(stored["query_idx"][counts[stored["query_idx"]] > lowest].tolist())
+    assert set(queries[counts[queries] > lowest].tolist()) == set(
+        stored["query_idx"][counts[stored["query_idx"]] > lowest].tolist()
+    )
     assert sorted(counts[queries].tolist()) == sorted(counts[stored["query_idx"]].tolist())
     found = nearest_rows(stored["teacher_feature"], groups, stored["query_idx"], int(stored["kneighbours"]))
     assert torch.equal(found.sort(dim=1).values, stored["knn_idx"].sort(dim=1).values)
@@ -374,7 +416,11 @@ def test_map_form_equals_the_released_code(golden, reweight):
         features = [stored[f"{side}_feature.{i}"].clone().requires_grad_(side == "student") for i in range(2)]
         return {f"bev.{i}": FeatureMap(value, (0.0, 0.0), (1.0, 1.0)) for i, value in enumerate(features)}
 
-    settings = {"num_queries": int(stored["num_voxels"]), "num_neighbours": int(stored["kneighbours"]), "channels": int(stored["channels_out"])}
+    settings = {
+        "num_queries": int(stored["num_voxels"]),
+        "num_neighbours": int(stored["kneighbours"]),
+        "channels": int(stored["channels_out"]),
+    }
     taught, learnt = maps("teacher"), maps("student")
     method, forward = run(replace(PUBLISHED["second"], reweight=reweight, **settings), taught, learnt, 2)
     for i in range(2):
@@ -394,7 +440,11 @@ def test_point_form_equals_the_released_code(golden, pooling):
     learnt = stored["student_feature"].clone().requires_grad_()
     taught = stored["teacher_feature"].transpose(1, 2).reshape(600, 32)
     taps = {"points": as_set(taught, groups)}, {"points": as_set(learnt.transpose(1, 2).reshape(600, 16), groups)}
-    settings = {"num_queries": int(stored["num_points"]), "num_neighbours": int(stored["kneighbours"]), "channels": int(stored["channels_out"])}
+    settings = {
+        "num_queries": int(stored["num_points"]),
+        "num_neighbours": int(stored["kneighbours"]),
+        "channels": int(stored["channels_out"]),
+    }
     method, forward = run(replace(PUBLISHED["pointrcnn"], pooling=pooling, **settings), *taps, 2)
     load_encoder(method.teacher_encoders[0], stored, "teacher_adapt")
     load_encoder(method.student_encoders[0], stored, "student_adapt")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lidistill.distillation.proposals import ProposalSettings, find_in_head, find_proposals, window_radius
-from lidistill.ops.iou import overlap_nearest_bev
+from lidistill.ops.kernels.overlap import overlap_nearest_bev
 from lidistill.types import Anchors, DetectorOutput, HeadOutput, InputError
 from tests.distillation import fakes
 
@@ -20,12 +20,19 @@ def center_head(peaks, classes=(0, 2), frames=2, length=2.0, width=0.75):
         heatmap[place] = math.log(score / (1 - score))
     size = torch.tensor([length, width, 1.5]).log()[None, :, None, None].expand(frames, 3, *SIZE)
     rotation = torch.tensor([0.0, 1.0])[None, :, None, None].expand(frames, 2, *SIZE)
-    maps = {"heatmap": heatmap, "offset": torch.full((frames, 2, *SIZE), 0.5), "height": torch.zeros(frames, 1, *SIZE), "size": size}
+    maps = {
+        "heatmap": heatmap,
+        "offset": torch.full((frames, 2, *SIZE), 0.5),
+        "height": torch.zeros(frames, 1, *SIZE),
+        "size": size,
+    }
     return HeadOutput("center", classes, {**maps, "rotation": rotation}, ORIGIN, CELL)
 
 
 def anchor_head(scores, codes=None, classes=(0, 1), frames=1, rotations=1):
-    """A silent head with one anchor of 2 x 1 m a class in each cell: (frame, row, column, class of the anchor, class) -> score."""
+    """A silent head with one anchor of 2 x 1 m a class in each cell: (frame, row, column, class of the anchor, class)
+    -> score.
+    """
     logits = torch.full((frames, *SIZE, len(classes), rotations, len(classes)), QUIET)
     for (frame, row, column, kind, label), score in scores.items():
         logits[frame, row, column, kind, 0, label] = math.log(score / (1 - score))
@@ -38,7 +45,9 @@ def anchor_head(scores, codes=None, classes=(0, 1), frames=1, rotations=1):
         box[place] = torch.tensor(code)
     as_map = {"class": logits, "box": box, "direction": torch.zeros(frames, *SIZE, len(classes), rotations, 2)}
     maps = {name: values.reshape(frames, *SIZE, -1).permute(0, 3, 1, 2) for name, values in as_map.items()}
-    return HeadOutput("anchor", classes, maps, ORIGIN, CELL, Anchors(boxes.reshape(-1, 7), rotations, (0.5,) * len(classes)))
+    return HeadOutput(
+        "anchor", classes, maps, ORIGIN, CELL, Anchors(boxes.reshape(-1, 7), rotations, (0.5,) * len(classes))
+    )
 
 
 def test_published_example_of_the_radius():
@@ -58,7 +67,14 @@ def test_a_peak_is_proposed_with_its_window_in_metres():
 
 
 def test_only_local_maxima_of_their_own_class_are_peaks():
-    peaks = {(0, 0, 10, 7): 0.8, (0, 0, 10, 8): 0.7, (0, 1, 11, 8): 0.6, (0, 0, 10, 10): 0.5, (0, 0, 0, 0): 0.4, (0, 0, 20, 7): 0.29}
+    peaks = {
+        (0, 0, 10, 7): 0.8,
+        (0, 0, 10, 8): 0.7,
+        (0, 1, 11, 8): 0.6,
+        (0, 0, 10, 10): 0.5,
+        (0, 0, 0, 0): 0.4,
+        (0, 0, 20, 7): 0.29,
+    }
     found = find_in_head(center_head(peaks), ProposalSettings())
     assert list(zip(found.rows.tolist(), found.labels.tolist(), strict=True)) == [(207, 0), (228, 2), (210, 0), (0, 0)]
 
@@ -90,7 +106,11 @@ def test_overlapping_anchors_give_way_to_the_best_whatever_its_class():
 
 
 def test_boxes_off_the_map_or_not_finite_are_left_out():
-    codes = {(0, 10, 7, 0, 0): [9.0, 0, 0, 0, 0, 0, 0], (0, 15, 7, 0, 0): [math.nan, 0, 0, 0, 0, 0, 0], (0, 20, 7, 0, 0): [0, 0, 0, 99.0, 0, 0, 0]}
+    codes = {
+        (0, 10, 7, 0, 0): [9.0, 0, 0, 0, 0, 0, 0],
+        (0, 15, 7, 0, 0): [math.nan, 0, 0, 0, 0, 0, 0],
+        (0, 20, 7, 0, 0): [0, 0, 0, 99.0, 0, 0, 0],
+    }
     scores = {(0, row, 7, 0, 0): 0.9 for row in (10, 15, 20)}
     found = find_in_head(anchor_head(scores, codes), ProposalSettings())
     assert found.rows.tolist() == [(20 * 20 + 7) * 2]  # as long as its code could make it, so as long as the map
@@ -136,9 +156,16 @@ def test_proposals_are_sorted_and_suppressed(kind):
 
 
 def test_the_best_of_all_heads_of_a_frame_count_together():
-    heads = (center_head({(0, 0, 5, 5): 0.5, (1, 0, 5, 5): 0.9}, (0,)), center_head({(0, 0, 9, 9): 0.7, (0, 0, 20, 9): 0.4}, (1,)))
+    heads = (
+        center_head({(0, 0, 5, 5): 0.5, (1, 0, 5, 5): 0.9}, (0,)),
+        center_head({(0, 0, 9, 9): 0.7, (0, 0, 20, 9): 0.4}, (1,)),
+    )
     found = find_proposals(DetectorOutput({}, heads), ProposalSettings(max_proposals=2))
-    assert list(zip(found.frames.tolist(), found.heads.tolist(), found.labels.tolist(), strict=True)) == [(0, 1, 1), (0, 0, 0), (1, 0, 0)]
+    assert list(zip(found.frames.tolist(), found.heads.tolist(), found.labels.tolist(), strict=True)) == [
+        (0, 1, 1),
+        (0, 0, 0),
+        (1, 0, 0),
+    ]
 
 
 @pytest.mark.parametrize("head", [center_head({}), anchor_head({}, frames=2)], ids=["center", "anchor"])

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lidistill.distillation import rdd as module
-from lidistill.distillation.objects import ObjectRows, object_vectors
-from lidistill.distillation.paired_heads import HeadComparison, pair_differences, same_anchor
+from lidistill.distillation.head_comparison import HeadComparison, pair_differences, same_anchor
+from lidistill.distillation.object_places import ObjectRows, object_vectors
 from lidistill.distillation.proposals import ProposalSettings, find_proposals
 from lidistill.distillation.rdd import RddConfig, Widening
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
@@ -22,19 +22,25 @@ KINDS = ["anchor", "center"]
 
 
 def outputs(kind="anchor", widths=(8, 5), requires_grad=False):
-    return fakes.output(widths[0], BATCH, 1, kind=kind), fakes.output(widths[1], BATCH, 2, kind=kind, requires_grad=requires_grad)
+    return fakes.output(widths[0], BATCH, 1, kind=kind), fakes.output(
+        widths[1], BATCH, 2, kind=kind, requires_grad=requires_grad
+    )
 
 
 def build(widths=(8, 5), **settings):
     torch.manual_seed(0)
-    return RddConfig(**{"proposals": FEW, "lambda_value": 0.2, **settings}).build(fakes.specs(widths[0]), fakes.specs(widths[1]))
+    return RddConfig(**{"proposals": FEW, "lambda_value": 0.2, **settings}).build(
+        fakes.specs(widths[0]), fakes.specs(widths[1])
+    )
 
 
 def silent(output):
     """The same network, sure that there is nothing."""
     head = output.heads[0]
     name = "class" if head.kind == "anchor" else "heatmap"
-    return DetectorOutput(output.taps, (replace(head, maps={**head.maps, name: torch.full_like(head.maps[name], -9.0)}),))
+    return DetectorOutput(
+        output.taps, (replace(head, maps={**head.maps, name: torch.full_like(head.maps[name], -9.0)}),)
+    )
 
 
 def with_neck(output, neck):
@@ -59,7 +65,9 @@ def test_the_feature_loss_is_that_of_the_straightforward_form(kind, order, softm
     pairs, _ = method.pairs(taught, learnt)
     regions = regions_in_cells(pairs.regions, fakes.ORIGIN, fakes.CELL)
     maps = [output.taps["neck"].features for output in (taught, learnt)]
-    soft = slow.crops(*maps, (regions, regions), pairs.frames, slow_layer(method), 4.0, order, 1 if softmax == "channel" else 2)
+    soft = slow.crops(
+        *maps, (regions, regions), pairs.frames, slow_layer(method), 4.0, order, 1 if softmax == "channel" else 2
+    )
     least = (soft[0] - soft[1]).flatten(1).norm(dim=1).median().item() * 1.001  # some are above
     value, share = slow.feature_loss(*soft, least)
     assert 0 < share < 1
@@ -94,7 +102,9 @@ def test_maps_of_other_grids_are_cropped_at_the_same_place_in_metres():
 def test_widening_normalises_as_if_the_whole_population_were_widened():
     population = torch.randn(300, 6, dtype=torch.float64, requires_grad=True)
     layer = Widening(6, 9).double()
-    everything = torch.nn.functional.batch_norm(layer.convolution(population), None, None, layer.norm_scale, layer.norm_shift, training=True).relu()
+    everything = torch.nn.functional.batch_norm(
+        layer.convolution(population), None, None, layer.norm_scale, layer.norm_shift, training=True
+    ).relu()
     chosen = torch.tensor([3, 250, 17])
     torch.testing.assert_close(layer(population[chosen], population), everything[chosen])
     small = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)
@@ -112,8 +122,12 @@ def test_regions_take_their_statistics_from_the_touched_cells():
     rows = changed.permute(0, 2, 3, 1).reshape(-1, 15)
     rows[untouched] += 5
     other = with_neck(learnt, replace(learnt.taps["neck"], features=rows.view(2, 16, 12, 15).permute(0, 3, 1, 2)))
-    assert torch.equal(method(taught, learnt, BATCH).terms["rdd/feature"], method(taught, other, BATCH).terms["rdd/feature"])
-    assert not torch.equal(by_map(taught, learnt, BATCH).terms["rdd/feature"], by_map(taught, other, BATCH).terms["rdd/feature"])
+    assert torch.equal(
+        method(taught, learnt, BATCH).terms["rdd/feature"], method(taught, other, BATCH).terms["rdd/feature"]
+    )
+    assert not torch.equal(
+        by_map(taught, learnt, BATCH).terms["rdd/feature"], by_map(taught, other, BATCH).terms["rdd/feature"]
+    )
 
 
 # Pairs and masks
@@ -134,7 +148,10 @@ def test_few_pairs_are_joined_by_less_certain_ones():
     for place, score in {(0, 0, 2, 2): 0.8, (0, 1, 9, 9): 0.2, (1, 0, 5, 5): 0.05}.items():
         heat[place] = math.log(score / (1 - score))
     taught = DetectorOutput(taught.taps, (replace(taught.heads[0], maps={**taught.heads[0].maps, "heatmap": heat}),))
-    assert [round(score, 3) for score in build(fallback_pairs=2).pairs(taught, silent(learnt))[0].scores.tolist()] == [0.8, 0.2]
+    assert [round(score, 3) for score in build(fallback_pairs=2).pairs(taught, silent(learnt))[0].scores.tolist()] == [
+        0.8,
+        0.2,
+    ]
     assert len(build(fallback_pairs=1).pairs(taught, silent(learnt))[0]) == 1
     assert len(build(fallback_threshold=0.01).pairs(taught, silent(learnt))[0]) == 3
 
@@ -147,7 +164,10 @@ def test_exchanging_the_networks_leaves_the_pairs_and_their_logit_loss_equal(kin
     swapped, other_count = build().pairs(learnt, taught)
     assert count + other_count == len(pairs)
     assert torch.equal(torch.cat([swapped.rows[other_count:], swapped.rows[:other_count]]), pairs.rows)
-    one, other = pair_differences(taught, learnt, pairs, count, how).mean(), pair_differences(learnt, taught, swapped, other_count, how).mean()
+    one, other = (
+        pair_differences(taught, learnt, pairs, count, how).mean(),
+        pair_differences(learnt, taught, swapped, other_count, how).mean(),
+    )
     torch.testing.assert_close(one, other)
 
 
@@ -197,7 +217,9 @@ def two_heads(boxes="deltas", shift=0.0):
     """Anchor heads of two frames with one cell that both see, and proposals at two of its anchors."""
     taught, learnt = outputs(requires_grad=True)
     pairs = find_proposals(taught, FEW)
-    moved = replace(learnt.heads[0].anchors, boxes=learnt.heads[0].anchors.boxes + torch.tensor([shift, 0, 0, 0, 0, 0, 0]))
+    moved = replace(
+        learnt.heads[0].anchors, boxes=learnt.heads[0].anchors.boxes + torch.tensor([shift, 0, 0, 0, 0, 0, 0])
+    )
     learnt = DetectorOutput(learnt.taps, (replace(learnt.heads[0], anchors=moved),))
     return taught, learnt, pairs, pair_differences(taught, learnt, pairs, len(pairs), HeadComparison("rdd", boxes))
 
@@ -212,7 +234,8 @@ def expected_anchor_difference(taught, learnt, frame, row, boxes):
         return head.maps[name][frame, slot * width : (slot + 1) * width, y, x].tolist()
 
     total = sum(
-        abs(1 / (1 + math.exp(-a)) - 1 / (1 + math.exp(-b))) for a, b in zip(numbers(one, "class", 3), numbers(other, "class", 3), strict=True)
+        abs(1 / (1 + math.exp(-a)) - 1 / (1 + math.exp(-b)))
+        for a, b in zip(numbers(one, "class", 3), numbers(other, "class", 3), strict=True)
     )
     codes = [torch.tensor([numbers(head, "box", 7)]) for head in (one, other)]
     anchors = [head.anchors.boxes[row : row + 1] for head in (one, other)]
@@ -227,7 +250,10 @@ def expected_anchor_difference(taught, learnt, frame, row, boxes):
 @pytest.mark.parametrize("shift", [0.0, 0.1])
 def test_anchor_heads_are_compared_at_the_proposed_anchor(boxes, shift):
     taught, learnt, pairs, found = two_heads(boxes, shift)
-    expected = [expected_anchor_difference(taught, learnt, int(p), int(row), boxes) for p, row in zip(pairs.frames, pairs.rows, strict=True)]
+    expected = [
+        expected_anchor_difference(taught, learnt, int(p), int(row), boxes)
+        for p, row in zip(pairs.frames, pairs.rows, strict=True)
+    ]
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
     found.sum().backward()
     assert learnt.heads[0].maps["box"].grad.abs().sum() > 0
@@ -247,7 +273,9 @@ def coarser(head):
     maps = {name: values[..., ::2, ::2] for name, values in head.maps.items()}
     boxes = head.anchors.boxes.view(16, 12, -1, 7)[::2, ::2].clone()
     boxes[..., :2] += 0.25
-    return HeadOutput(head.kind, head.classes, maps, head.origin, (1.0, 1.0), Anchors(boxes.reshape(-1, 7), 2, head.anchors.matched))
+    return HeadOutput(
+        head.kind, head.classes, maps, head.origin, (1.0, 1.0), Anchors(boxes.reshape(-1, 7), 2, head.anchors.matched)
+    )
 
 
 def test_the_nearest_cells_anchor_of_the_same_kind_speaks_on_another_grid():
@@ -266,7 +294,9 @@ def test_boxes_that_agree_in_metres_differ_by_nothing_on_another_grid():
     rows = same_anchor(pairs.rows, taught.heads[0], other)
     box, logits = other.maps["box"].clone(), other.maps["class"].clone()
     vectors = object_vectors(taught.heads[0], pairs.at())
-    codes = encode_anchors(decode_anchors(vectors[:, 3:10], taught.heads[0].anchors.boxes[pairs.rows]), other.anchors.boxes[rows])
+    codes = encode_anchors(
+        decode_anchors(vectors[:, 3:10], taught.heads[0].anchors.boxes[pairs.rows]), other.anchors.boxes[rows]
+    )
     for frame, row, code, scores in zip(pairs.frames.tolist(), rows.tolist(), codes, vectors[:, :3], strict=True):
         cell, slot = divmod(row, 6)
         box[frame, slot * 7 : slot * 7 + 7, cell // 6, cell % 6] = code
@@ -282,8 +312,13 @@ def test_heat_maps_are_compared_over_the_window():
     taught, _ = outputs("center")
     low, high = (torch.full_like(taught.heads[0].maps["heatmap"], value) for value in (0.0, math.log(3)))
     pairs = find_proposals(taught, FEW)
-    one, other = (DetectorOutput({}, (replace(taught.heads[0], maps={**taught.heads[0].maps, "heatmap": heat}),)) for heat in (low, high))
-    inside = (pairs.regions[:, :2] >= torch.tensor(fakes.ORIGIN)).all(dim=1) & (pairs.regions[:, 2:] <= torch.tensor([6.0, 4.0])).all(dim=1)
+    one, other = (
+        DetectorOutput({}, (replace(taught.heads[0], maps={**taught.heads[0].maps, "heatmap": heat}),))
+        for heat in (low, high)
+    )
+    inside = (pairs.regions[:, :2] >= torch.tensor(fakes.ORIGIN)).all(dim=1) & (
+        pairs.regions[:, 2:] <= torch.tensor([6.0, 4.0])
+    ).all(dim=1)
     pairs = pairs[inside]
     assert len(pairs) > 0
     mean = pair_differences(one, other, pairs, len(pairs), HeadComparison("rdd"))
@@ -300,7 +335,9 @@ def test_heat_maps_of_another_grid_are_read_at_the_same_place():
     fine = taught.heads[0].maps["heatmap"].new_zeros(2, 3, 16, 12) + ramp
     coarse = (fine[..., ::2, ::2] + fine[..., 1::2, 1::2]) / 2  # exact for what is linear
     pairs = find_proposals(taught, FEW)
-    inside = (pairs.regions[:, :2] >= torch.tensor([0.5, -3.5])).all(dim=1) & (pairs.regions[:, 2:] <= torch.tensor([5.5, 3.5])).all(dim=1)
+    inside = (pairs.regions[:, :2] >= torch.tensor([0.5, -3.5])).all(dim=1) & (
+        pairs.regions[:, 2:] <= torch.tensor([5.5, 3.5])
+    ).all(dim=1)
     heads = [
         replace(taught.heads[0], maps={**taught.heads[0].maps, "heatmap": heat}, cell=cell)
         for heat, cell in ((fine, (0.5, 0.5)), (coarse, (1.0, 1.0)))
@@ -308,7 +345,12 @@ def test_heat_maps_of_another_grid_are_read_at_the_same_place():
     pairs = pairs[inside]
     assert len(pairs) > 0
     # Scores are squashed before they are read, so grids differ by the bend of the sigmoid within a cell.
-    assert pair_differences(*(DetectorOutput({}, (head,)) for head in heads), pairs, len(pairs), HeadComparison("rdd")).max() < 0.01
+    assert (
+        pair_differences(
+            *(DetectorOutput({}, (head,)) for head in heads), pairs, len(pairs), HeadComparison("rdd")
+        ).max()
+        < 0.01
+    )
 
 
 def test_heads_that_cannot_be_compared_are_named():
@@ -316,9 +358,15 @@ def test_heads_that_cannot_be_compared_are_named():
     for other, message in [
         (outputs("center")[1], "a head of kind 'anchor' cannot be compared with one of kind 'center'"),
         (DetectorOutput(learnt.taps, learnt.heads * 2), "the teacher has 1 heads and the student 2"),
-        (DetectorOutput(learnt.taps, (replace(learnt.heads[0], classes=(0, 1, 3)),)), r"classes \(0, 1, 2\) and the student's \(0, 1, 3\)"),
+        (
+            DetectorOutput(learnt.taps, (replace(learnt.heads[0], classes=(0, 1, 3)),)),
+            r"classes \(0, 1, 2\) and the student's \(0, 1, 3\)",
+        ),
     ]:
-        with pytest.raises(InputError, match=message + r".*; build both for one dataset, or teach by features alone with rdd.logit_weight=0"):
+        with pytest.raises(
+            InputError,
+            match=message + r".*; build both for one dataset, or teach by features alone with rdd.logit_weight=0",
+        ):
             build()(taught, other, BATCH)
     by_features = build(logit_weight=0.0)(taught, outputs("center")[1], BATCH)
     assert set(by_features.terms) == {"rdd/feature"}

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lidistill.distillation.pairwise_geometry import angles, scaled_distances
 from lidistill.distillation.relational import RelationalConfig, angle_error, distance_error, object_means
-from lidistill.distillation.relations import angles, scaled_distances
 from lidistill.types import Boxes, InputError
 from tests.distillation import fakes
 from tests.distillation.pairs import METHOD_BATCH, compare, grid
@@ -87,10 +87,14 @@ def test_frames_are_compared_by_the_mean_of_their_maps():
 
 
 def test_only_the_first_objects_of_a_frame_count():
-    many = replace(METHOD_BATCH, boxes=tuple(Boxes(boxes.geometry.repeat(3, 1), boxes.labels.repeat(3)) for boxes in METHOD_BATCH.boxes))
+    many = replace(
+        METHOD_BATCH,
+        boxes=tuple(Boxes(boxes.geometry.repeat(3, 1), boxes.labels.repeat(3)) for boxes in METHOD_BATCH.boxes),
+    )
     few = RelationalConfig(most_objects=2)
     torch.testing.assert_close(
-        compare(few, neck(NECK), neck(NECK[:, :2]), many).total, compare(few, neck(NECK), neck(NECK[:, :2]), METHOD_BATCH).total
+        compare(few, neck(NECK), neck(NECK[:, :2]), many).total,
+        compare(few, neck(NECK), neck(NECK[:, :2]), METHOD_BATCH).total,
     )
 
 

@@ -20,8 +20,14 @@ def logit(score):
 
 
 def centre(objects, requires_grad=False, classes=(0, 2)):
-    """A silent centre head but for objects: (frame, class column, row, column) -> (score, shift along x in metres, yaw)."""
-    maps = {"heatmap": torch.full((2, len(classes), *SIZE), QUIET), "offset": torch.full((2, 2, *SIZE), 0.5), "height": torch.zeros(2, 1, *SIZE)}
+    """A silent centre head but for objects: (frame, class column, row, column) -> (score, shift along x in metres,
+    yaw).
+    """
+    maps = {
+        "heatmap": torch.full((2, len(classes), *SIZE), QUIET),
+        "offset": torch.full((2, 2, *SIZE), 0.5),
+        "height": torch.zeros(2, 1, *SIZE),
+    }
     maps["size"] = torch.tensor([4.0, 2.0, 1.5]).log()[None, :, None, None].repeat(2, 1, *SIZE)
     maps["rotation"] = torch.tensor([0.0, 1.0])[None, :, None, None].repeat(2, 1, *SIZE)
     for (frame, kind, row, column), (score, shift, yaw) in objects.items():
@@ -32,7 +38,9 @@ def centre(objects, requires_grad=False, classes=(0, 2)):
 
 
 def anchors(objects, requires_grad=False):
-    """A silent anchor head with one anchor of 4 x 2 m a class in each cell: (frame, class, row, column) -> (score, shift in metres, yaw)."""
+    """A silent anchor head with one anchor of 4 x 2 m a class in each cell: (frame, class, row, column) -> (score,
+    shift in metres, yaw).
+    """
     boxes = torch.zeros(*SIZE, 3, 1, 7)
     boxes[..., 0] = ((torch.arange(SIZE[1]) + 0.5) * CELL[0] + ORIGIN[0])[None, :, None, None]
     boxes[..., 1] = ((torch.arange(SIZE[0]) + 0.5) * CELL[1] + ORIGIN[1])[:, None, None, None]
@@ -44,7 +52,9 @@ def anchors(objects, requires_grad=False):
         codes[frame, row, column, kind, 6] = yaw
     maps = {"class": logits, "box": codes, "direction": torch.zeros(2, *SIZE, 3, 2)}
     maps = {name: values.reshape(2, *SIZE, -1).permute(0, 3, 1, 2).contiguous() for name, values in maps.items()}
-    head = HeadOutput("anchor", (0, 1, 2), grads(maps, requires_grad), ORIGIN, CELL, Anchors(boxes.reshape(-1, 7), 1, (0.5,) * 3))
+    head = HeadOutput(
+        "anchor", (0, 1, 2), grads(maps, requires_grad), ORIGIN, CELL, Anchors(boxes.reshape(-1, 7), 1, (0.5,) * 3)
+    )
     return DetectorOutput({}, (head,))
 
 

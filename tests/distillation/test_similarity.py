@@ -33,7 +33,10 @@ def test_an_equal_student_has_nothing_to_learn():
 
 def test_the_order_of_frames_is_irrelevant():
     taught, learnt, order = torch.randn(3, 4, 5, 6), torch.randn(3, 2, 5, 6), [2, 0, 1]
-    found = [compare(SimilarityConfig(), grid(one), grid(other)).total for one, other in ((taught, learnt), (taught[order], learnt[order]))]
+    found = [
+        compare(SimilarityConfig(), grid(one), grid(other)).total
+        for one, other in ((taught, learnt), (taught[order], learnt[order]))
+    ]
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lidistill.distillation.objects import object_cells, positive_anchors
+from lidistill.distillation.object_places import object_cells, positive_anchors
 from lidistill.distillation.sparsekd import PUBLISHED, SparseKDConfig, masked_error, object_gaussians
 from lidistill.types import Boxes, DetectorOutput, InputError
 from tests.distillation import fakes
@@ -36,7 +36,12 @@ def expected_gaussians(batch=BATCH):
     frames = []
     for boxes in batch.boxes:
         maps, _ = centers.targets(
-            boxes.geometry.tolist(), boxes.labels.tolist(), list(fakes.CLASSES), (fakes.CELLS[1], fakes.CELLS[0]), fakes.ORIGIN, fakes.CELL
+            boxes.geometry.tolist(),
+            boxes.labels.tolist(),
+            list(fakes.CLASSES),
+            (fakes.CELLS[1], fakes.CELLS[0]),
+            fakes.ORIGIN,
+            fakes.CELL,
         )
         frames.append(maps)
     return torch.tensor(frames)
@@ -55,9 +60,13 @@ def test_the_gaussians_are_those_of_the_targets_of_a_centre_head():
 
 def test_scores_of_a_centre_head_are_compared_cell_by_cell():
     taught, learnt = centre(1), centre(2)
-    expected = slow.pivotal_scores(taught.heads[0].maps["heatmap"], learnt.heads[0].maps["heatmap"], expected_gaussians())
+    expected = slow.pivotal_scores(
+        taught.heads[0].maps["heatmap"], learnt.heads[0].maps["heatmap"], expected_gaussians()
+    )
     assert run(taught, learnt).terms["sparsekd/class"].item() == pytest.approx(expected, rel=1e-4)
-    assert run(taught, learnt, SparseKDConfig(weight=2.0)).terms["sparsekd/class"].item() == pytest.approx(20 * expected, rel=1e-4)
+    assert run(taught, learnt, SparseKDConfig(weight=2.0)).terms["sparsekd/class"].item() == pytest.approx(
+        20 * expected, rel=1e-4
+    )
 
 
 def test_boxes_of_a_centre_head_are_compared_at_the_objects():
@@ -69,7 +78,10 @@ def test_boxes_of_a_centre_head_are_compared_at_the_objects():
         count += 1
         for name in ("offset", "height", "size", "rotation"):
             total += sum(
-                abs(a - b) for a, b in zip(*(net.heads[0].maps[name][frame, :, row, column].tolist() for net in (taught, learnt)), strict=True)
+                abs(a - b)
+                for a, b in zip(
+                    *(net.heads[0].maps[name][frame, :, row, column].tolist() for net in (taught, learnt)), strict=True
+                )
             )
     assert count == 6
     assert run(taught, learnt).terms["sparsekd/box"].item() == pytest.approx(total / count, rel=1e-5)
@@ -147,14 +159,19 @@ def test_heads_count_equally_whatever_their_objects():
 def halved(output):
     """Every second cell of a centre head, as a grid of cells twice as large."""
     head = output.heads[0]
-    return with_head(output, maps={name: values[..., ::2, ::2] for name, values in head.maps.items()}, cell=(2 * head.cell[0], 2 * head.cell[1]))
+    return with_head(
+        output,
+        maps={name: values[..., ::2, ::2] for name, values in head.maps.items()},
+        cell=(2 * head.cell[0], 2 * head.cell[1]),
+    )
 
 
 def test_a_coarser_student_is_read_in_metres_and_not_taught_boxes():
     taught = centre(1)
     height, width = fakes.CELLS
     x = (torch.arange(width) + 0.5) * fakes.CELL[0]
-    slope = torch.logit(0.2 + 0.05 * x).expand(2, 3, height, width)  # scores are linear in x, which bilinear reading keeps
+    # scores are linear in x, which bilinear reading keeps
+    slope = torch.logit(0.2 + 0.05 * x).expand(2, 3, height, width)
     taught = with_head(taught, maps={**taught.heads[0].maps, "heatmap": slope})
     coarse_x = torch.arange(width // 2) * 2 * fakes.CELL[0] + fakes.CELL[0]
     coarse = torch.logit(0.2 + 0.05 * coarse_x).expand(2, 3, height // 2, width // 2)
@@ -197,16 +214,22 @@ def test_boxes_that_are_none_change_nothing_else(broken, column):
     assert losses.total.isfinite()
     off_the_map_or_flat = not (column == 0 and broken == 0.0) and not (column == 3 and broken == 1e30)
     if off_the_map_or_flat:
-        assert losses.terms["sparsekd/class"].item() == pytest.approx(run(taught, learnt).terms["sparsekd/class"].item(), rel=1e-6)
+        assert losses.terms["sparsekd/class"].item() == pytest.approx(
+            run(taught, learnt).terms["sparsekd/class"].item(), rel=1e-6
+        )
 
 
 def test_heads_that_do_not_fit_are_refused():
     taught = fakes.output(4, BATCH, 1)
-    with pytest.raises(InputError, match="sparsekd: a head of kind 'anchor' cannot be compared with one of kind 'center'"):
+    with pytest.raises(
+        InputError, match="sparsekd: a head of kind 'anchor' cannot be compared with one of kind 'center'"
+    ):
         run(taught, centre(2))
     with pytest.raises(InputError, match="the teacher has 1 heads and the student 0; build both for one dataset"):
         run(taught, DetectorOutput({}, ()))
-    with pytest.raises(InputError, match="the teacher has 2 anchors a class in a cell and the student 1; build both for one dataset"):
+    with pytest.raises(
+        InputError, match="the teacher has 2 anchors a class in a cell and the student 1; build both for one dataset"
+    ):
         run(taught, with_head(taught, anchors=replace(taught.heads[0].anchors, rotations=1)))
 
 

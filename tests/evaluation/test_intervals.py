@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from lidistill.datasets.kitti.metric import evaluate_objects, match_frames
 from lidistill.evaluation.intervals import bootstrap, mean_gain, paired_bootstrap
-from lidistill.evaluation.kitti import evaluate_objects, match_frames
 from lidistill.types import InputError
 from tests.evaluation.kitti_scenes import objects, street
 
@@ -65,7 +65,9 @@ def test_the_order_of_frames_does_not_matter(frames, teacher, student):
     truths, found = frames
     order = np.random.default_rng(3).permutation(40)
     shuffled = match_frames([truths[i] for i in order], [found[i] for i in order], CLASSES, [f"{i:06d}" for i in order])
-    assert paired_bootstrap(student, shuffled, KEY, resamples=30) == paired_bootstrap(student, teacher, KEY, resamples=30)
+    assert paired_bootstrap(student, shuffled, KEY, resamples=30) == paired_bootstrap(
+        student, teacher, KEY, resamples=30
+    )
 
 
 def test_a_seed_gives_the_same_interval_and_another_seed_another(teacher, student):

@@ -99,7 +99,9 @@ def boxes(count, label=0, velocity=False):
 
 @pytest.mark.parametrize("velocity", [False, True])
 def test_saved_predictions_read_back(tmp_path, velocity):
-    found = Predictions(("a", "b", "c"), (boxes(2, 1, velocity), boxes(0, 0, velocity), boxes(3, 0, velocity)), ("Car", "Cyclist"))
+    found = Predictions(
+        ("a", "b", "c"), (boxes(2, 1, velocity), boxes(0, 0, velocity), boxes(3, 0, velocity)), ("Car", "Cyclist")
+    )
     found.save(tmp_path / "predictions.npz")
     again = Predictions.load(tmp_path / "predictions.npz")
     assert (again.frame_ids, again.classes) == (found.frame_ids, found.classes)

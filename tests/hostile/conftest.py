@@ -54,8 +54,11 @@ class Ended:
         return self.err[self.err.rfind("lidistill: ") :] if "lidistill: " in self.err else ""
 
     def check(self) -> Ended:
-        """Whatever came in: an end within time and memory, with 0, or with 2 and a sentence, and without a traceback."""
-        told = f"{' '.join(self.words)}\ncode {self.code}, {self.seconds:.1f} s, {self.mebibytes:.0f} MiB\n{self.out[-2000:]}\n{self.err[-4000:]}"
+        """Whatever came in: an end within time and memory, with 0, or with 2 and a sentence; never a traceback."""
+        told = (
+            f"{' '.join(self.words)}\ncode {self.code}, {self.seconds:.1f} s, {self.mebibytes:.0f} "
+            f"MiB\n{self.out[-2000:]}\n{self.err[-4000:]}"
+        )
         assert self.in_time, f"still running after {SECONDS} s: {told}"
         assert "Traceback" not in self.err + self.out, told
         assert self.code in (0, 2), told
@@ -93,7 +96,9 @@ def lidistill() -> Iterator[Command]:
 
     def run(*words: object, seconds: float = SECONDS) -> Ended:
         texts = tuple(str(word) for word in words)
-        print(json.dumps({"words": texts, "seconds": seconds, "mebibytes": 2 * MEBIBYTES}), file=server.stdin, flush=True)
+        print(
+            json.dumps({"words": texts, "seconds": seconds, "mebibytes": 2 * MEBIBYTES}), file=server.stdin, flush=True
+        )
         return Ended(texts, **json.loads(server.stdout.readline()))
 
     with server:  # closes both pipes, and the server ends with its input
@@ -120,7 +125,17 @@ def good(lidistill, tmp_path_factory) -> Good:
         assert ended.code == 0, ended
 
     must("simulate", made.kitti, "--frames", 4, "--preset", "kitti-lite", "--workers", 1)
-    must("train", "pointpillars", "--data", f"simulated:{base / 'streets'}", "--out", made.teacher, "--device", "cpu", *TINY)
+    must(
+        "train",
+        "pointpillars",
+        "--data",
+        f"simulated:{base / 'streets'}",
+        "--out",
+        made.teacher,
+        "--device",
+        "cpu",
+        *TINY,
+    )
     must(
         *("distill", made.teacher, "--method", "logits", "--no-certificate", "--device", "cpu", "--out", made.student),
         *("distillation.minimum_score=0",),

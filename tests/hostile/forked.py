@@ -1,7 +1,8 @@
-"""A server that runs commands of lidistill in forked copies of itself: a fresh process for each, without importing torch each time.
+"""A server that runs commands of lidistill in forked copies of itself: a fresh process for each, without importing
+torch each time.
 
-It reads requests, one JSON line each, from standard input and answers on standard output. A copy that takes too long is killed, and one that
-takes too much memory runs into a limit.
+It reads requests, one JSON line each, from standard input and answers on standard output. A copy that takes too long is
+killed, and one that takes too much memory runs into a limit.
 """
 
 from __future__ import annotations
@@ -29,7 +30,18 @@ def serve() -> None:
         print(json.dumps(answer(command, request["words"], request["seconds"], request["mebibytes"])), flush=True)
 
 
-LATE = ("comparison", "evaluation", "fine_tuning", "prediction", "reporting", "resumption", "setup", "simulation", "training", "checkpoints")
+LATE = (
+    "comparison",
+    "evaluation",
+    "fine_tuning",
+    "prediction",
+    "reporting",
+    "resumption",
+    "setup",
+    "simulation",
+    "training",
+    "checkpoints",
+)
 
 
 def prepared() -> Callable[[], None]:

@@ -94,7 +94,9 @@ def named(value: object) -> str:
 # Texts in place of a settings file.
 YAML = {
     "alias bomb": "a: &a [x,x,x,x,x,x,x,x,x]\n"
-    + "".join(f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefghi", "bcdefghij", strict=True)),
+    + "".join(
+        f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefghi", "bcdefghij", strict=True)
+    ),
     "5,000 brackets": "[" * 5000,
     "5,000 digits": f"seed: {'9' * 5000}\n",
     "a list": "- 1\n- 2\n",

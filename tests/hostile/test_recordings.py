@@ -85,7 +85,17 @@ def test_a_scan_of_strange_numbers(lidistill, good, tmp_path, how):
 @pytest.mark.battery
 @pytest.mark.parametrize(
     "name",
-    ["$x$.bin", "a b.bin", "ä.bin", "-.bin", "%s.bin", "{x}.bin", "[bold].bin", "$\\frac{.bin", b"\xff\xfe.bin".decode("utf-8", "surrogateescape")],
+    [
+        "$x$.bin",
+        "a b.bin",
+        "ä.bin",
+        "-.bin",
+        "%s.bin",
+        "{x}.bin",
+        "[bold].bin",
+        "$\\frac{.bin",
+        b"\xff\xfe.bin".decode("utf-8", "surrogateescape"),
+    ],
 )
 def test_a_scan_of_a_strange_name_is_drawn(lidistill, good, tmp_path, name):
     (tmp_path / "scans").mkdir()
@@ -118,10 +128,26 @@ def test_very_many_results_of_a_frame_are_scored_in_bounded_memory(lidistill, go
     path = filled(results)
     row = path.read_text().splitlines()[0]
     path.write_text(f"{row}\n" * 30_000)
-    lidistill("evaluate", "--predictions", results, "--data", f"kitti:{good.kitti}", "--split", "all", seconds=60).check()
+    lidistill(
+        "evaluate", "--predictions", results, "--data", f"kitti:{good.kitti}", "--split", "all", seconds=60
+    ).check()
 
 
-CHECKPOINTS = ["noise", "zip", "pickle", "numbers", "text", "sparse", "meta", "nan", "nested", "empty", "pipe", "folder", "20 GB"]
+CHECKPOINTS = [
+    "noise",
+    "zip",
+    "pickle",
+    "numbers",
+    "text",
+    "sparse",
+    "meta",
+    "nan",
+    "nested",
+    "empty",
+    "pipe",
+    "folder",
+    "20 GB",
+]
 
 
 @pytest.mark.parametrize("how", CHECKPOINTS)
@@ -152,7 +178,9 @@ def test_a_strange_checkpoint_is_refused(lidistill, good, tmp_path, source, how)
         path.write_bytes(pickle.dumps({key: {"a": 1}}))
     else:
         path.write_bytes(b"x")
-        {"noise": spoil.noise, "pipe": spoil.pipe, "folder": spoil.folder, "20 GB": spoil.huge}[how](path, random.Random(how))
+        {"noise": spoil.noise, "pipe": spoil.pipe, "folder": spoil.folder, "20 GB": spoil.huge}[how](
+            path, random.Random(how)
+        )
     words = ("--from", source, "--model", "pointpillars", "--data", f"kitti:{good.kitti}", "--out", tmp_path / "new")
     lidistill("import", path, *words).refused("model.pth")
     assert not (tmp_path / "new").exists()

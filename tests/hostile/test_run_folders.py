@@ -25,9 +25,14 @@ READERS: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize(
-    "how, seed", [*((how, seed) for how in spoil.BYTES for seed in range(2)), *((how, 0) for how in spoil.PLACES)], ids=spoil.named
+    "how, seed",
+    [*((how, seed) for how in spoil.BYTES for seed in range(2)), *((how, 0) for how in spoil.PLACES)],
+    ids=spoil.named,
 )
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.battery if "report" in words else ()) for name, words in READERS.items()])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.battery if "report" in words else ()) for name, words in READERS.items()],
+)
 def test_a_spoiled_file_of_a_run_is_refused_or_does_no_harm(lidistill, good, spoiled, tmp_path, name, how, seed):
     run = spoiled(good.teacher)
     how(run / name, random.Random(f"{name} {how.__name__} {seed}"))
@@ -147,4 +152,6 @@ def test_predictions_of_another_kind_are_refused(lidistill, good, tmp_path, colu
     with np.load(good.teacher / "predictions.npz") as file:
         arrays = dict(file)
     np.savez(tmp_path / "predictions.npz", **{**arrays, column: ARRAYS[how]})
-    lidistill("evaluate", "--predictions", tmp_path / "predictions.npz", "--data", f"kitti:{good.kitti}", "--split", "all").refused()
+    lidistill(
+        "evaluate", "--predictions", tmp_path / "predictions.npz", "--data", f"kitti:{good.kitti}", "--split", "all"
+    ).refused()

@@ -28,7 +28,9 @@ def leaves(content: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def spoiled_settings() -> Iterator[tuple[str, str, str]]:
-    """(detector, key, value) for every number of every start, two of NUMBERS each in turn; and a mapping for every other setting."""
+    """(detector, key, value) for every number of every start, two of NUMBERS each in turn; and a mapping for every
+    other setting.
+    """
     turn = 0
     seen = set()
     for start, content in STARTS.items():
@@ -138,7 +140,11 @@ def test_an_override_without_sense_is_refused(lidistill, tmp_path, override):
 
 
 METHOD_SETTINGS = [
-    *(f"methods.{name}.weight={value}" for name in ("pointdistiller", "itkd", "rdd", "logits") for value in (".nan", "-1", "x")),
+    *(
+        f"methods.{name}.weight={value}"
+        for name in ("pointdistiller", "itkd", "rdd", "logits")
+        for value in (".nan", "-1", "x")
+    ),
     "methods.pointdistiller.num_queries=0",
     "methods.pointdistiller.num_neighbours=-5",
     "methods.pointdistiller.num_queries=1000000000000",
@@ -165,7 +171,9 @@ METHOD_SETTINGS = [
 def test_a_lesson_without_sense_is_refused(lidistill, good, tmp_path, override):
     out = tmp_path / "run"
     methods = [word for name in ("pointdistiller", "itkd", "rdd", "logits") for word in ("--method", name)]
-    lidistill("distill", good.teacher, *methods, "--no-certificate", "--out", out, override, "training.steps=1").refused()
+    lidistill(
+        "distill", good.teacher, *methods, "--no-certificate", "--out", out, override, "training.steps=1"
+    ).refused()
     assert not out.exists()
 
 

@@ -1,4 +1,6 @@
-"""What small imported networks say about a frame made by formula: `python -m tests.interop.figures` records it beside this file."""
+"""What small imported networks say about a frame made by formula: `python -m tests.interop.figures` records it beside
+this file.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,10 @@ PATH = Path(__file__).with_name("figures_pointpillars.json")
 SOURCES = ("openpcdet", "mmdet3d")
 GRID = VoxelGrid((0.0, -10.24, -3.0, 20.48, 10.24, 1.0), (0.16, 0.16, 4.0), max_points_per_voxel=8)
 NOTE = (
-    "Figures of this package, not of the tools: narrow PointPillars with weights made by formula, written as each tool writes its checkpoints, "
-    "imported, and run on a frame made by formula. Recorded while the published networks, imported the same way, reproduced the outputs of both "
+    "Figures of this package, not of the tools: narrow PointPillars with weights made by formula, written as each "
+    "tool writes its checkpoints, "
+    "imported, and run on a frame made by formula. Recorded while the published networks, imported the same way, "
+    "reproduced the outputs of both "
     "tools on a real frame (tests/real/test_checkpoint_parity.py)."
 )
 
@@ -30,8 +34,10 @@ VOXEL_PATH = Path(__file__).with_name("figures_voxels.json")
 VOXEL_MODELS = ("second", "centerpoint-voxel")
 VOXEL_GRID = VoxelGrid((0.0, -12.8, -3.0, 25.6, 12.8, 1.0), (0.2, 0.2, 0.1), max_points_per_voxel=4)
 VOXEL_NOTE = (
-    "Figures of this package, not of the tools: narrow SECOND (as mmdetection3d writes it) and CenterPoint (as OpenPCDet does) with weights made by "
-    "formula, imported, and run on a frame made by formula. Recorded while the published networks, imported the same way, reproduced the outputs of "
+    "Figures of this package, not of the tools: narrow SECOND (as mmdetection3d writes it) and CenterPoint (as "
+    "OpenPCDet does) with weights made by "
+    "formula, imported, and run on a frame made by formula. Recorded while the published networks, imported the same "
+    "way, reproduced the outputs of "
     "these tools on real frames (tests/real/test_second_parity.py, test_centerpoint_parity.py)."
 )
 
@@ -52,7 +58,9 @@ def frame() -> Batch:
         ]
     )
     truth = Boxes(boxes, torch.tensor([0, 0, 1, 2]))
-    return Batch(("spiral",), torch.from_numpy(points.astype(np.float32)), torch.zeros(len(points), dtype=torch.int64), (truth,))
+    return Batch(
+        ("spiral",), torch.from_numpy(points.astype(np.float32)), torch.zeros(len(points), dtype=torch.int64), (truth,)
+    )
 
 
 def observe(source: str, folder: Path) -> dict[str, Any]:
@@ -65,16 +73,24 @@ def observe_voxels(model: str, folder: Path) -> dict[str, Any]:
     if model == "second":
         return observed(second_table("mmdet3d"), "mmdet3d", model, "kitti", VOXEL_GRID, frame(), folder)
     plain = frame()
-    boxes = replace(plain.boxes[0], labels=torch.tensor([0, 2, 8, 7]), velocity=torch.tensor([[1.0, 0.5], [0.0, 0.0], [-1.0, 2.0], [3.0, -4.0]]))
+    boxes = replace(
+        plain.boxes[0],
+        labels=torch.tensor([0, 2, 8, 7]),
+        velocity=torch.tensor([[1.0, 0.5], [0.0, 0.0], [-1.0, 2.0], [3.0, -4.0]]),
+    )
     points = torch.cat([plain.points, plain.points[:, 3:] * 0.5], dim=1)
     batch = replace(plain, points=points, boxes=(boxes,))
     return observed(centerpoint_voxel_table("openpcdet"), "openpcdet", model, "nuscenes", VOXEL_GRID, batch, folder)
 
 
-def observed(table: Table, source: str, model: str, dataset: str, grid: VoxelGrid, batch: Batch, folder: Path) -> dict[str, Any]:
+def observed(
+    table: Table, source: str, model: str, dataset: str, grid: VoxelGrid, batch: Batch, folder: Path
+) -> dict[str, Any]:
     """The figures of the network with formula weights, imported and run on `grid`."""
     state = formula_state(table)
-    config, weights, _ = import_checkpoint(write_checkpoint(folder / f"{source}.pth", source, state), source, model, dataset)
+    config, weights, _ = import_checkpoint(
+        write_checkpoint(folder / f"{source}.pth", source, state), source, model, dataset
+    )
     detector = replace(config, grid=grid).build().eval()
     detector.load_state_dict(weights)
     voxels = detector.voxelise(batch)
@@ -90,13 +106,25 @@ def observed(table: Table, source: str, model: str, dataset: str, grid: VoxelGri
         "maps": {
             **{name: _sums(tap.features) for name, tap in output.taps.items()},
             **{name: _sums(values) for name, values in output.heads[0].maps.items()},
-            **{f"{name} of the last task": _sums(values) for name, values in output.heads[-1].maps.items() if len(output.heads) > 1},
+            **{
+                f"{name} of the last task": _sums(values)
+                for name, values in output.heads[-1].maps.items()
+                if len(output.heads) > 1
+            },
         },
-        "detections": {"count": len(found), "scores": found.scores[:20].double().sum().item(), "best": found.geometry[:5, :6].double().tolist()},
+        "detections": {
+            "count": len(found),
+            "scores": found.scores[:20].double().sum().item(),
+            "best": found.geometry[:5, :6].double().tolist(),
+        },
         "losses": {name: term.item() for name, term in losses.terms.items()},
         "positives": losses.logs["positives"].item(),
-        "gradient_norms": {name: parameter.grad.double().norm().item() for name, parameter in detector.named_parameters()},
-        "running_sums": {name: value.double().sum().item() for name, value in detector.state_dict().items() if "running" in name},
+        "gradient_norms": {
+            name: parameter.grad.double().norm().item() for name, parameter in detector.named_parameters()
+        },
+        "running_sums": {
+            name: value.double().sum().item() for name, value in detector.state_dict().items() if "running" in name
+        },
     }
 
 

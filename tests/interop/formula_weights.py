@@ -1,7 +1,7 @@
 """Weights that follow from a formula, and checkpoints of other tools written around them.
 
-The reference figures of the published networks were made with weights that depend on nothing but the key, the shape and a rule, so that no weight has
-to be stored. The digest tells whether this machine's numpy still draws the same numbers.
+The reference figures of the published networks were made with weights that depend on nothing but the key, the shape and
+a rule, so that no weight has to be stored. The digest tells whether this machine's numpy still draws the same numbers.
 """
 
 from __future__ import annotations
@@ -63,10 +63,26 @@ def _value(key: str, shape: tuple[int, ...], rule: str, num_inputs: int | None =
 
 
 def small_table(source: str) -> Table:
-    """The keys of a narrow, shallow PointPillars as OpenPCDet or mmdetection3d names them: 3 stages of 8, 12, 16 channels."""
+    """The keys of a narrow, shallow PointPillars as OpenPCDet or mmdetection3d names them: 3 stages of 8, 12, 16
+    channels.
+    """
     names = {
-        "openpcdet": ("vfe.pfn_layers.0", "backbone_2d.blocks", "backbone_2d.deblocks", "dense_head", ("conv_cls", "conv_box", "conv_dir_cls"), 1),
-        "mmdet3d": ("voxel_encoder.pfn_layers.0", "backbone.blocks", "neck.deblocks", "bbox_head", ("conv_cls", "conv_reg", "conv_dir_cls"), 0),
+        "openpcdet": (
+            "vfe.pfn_layers.0",
+            "backbone_2d.blocks",
+            "backbone_2d.deblocks",
+            "dense_head",
+            ("conv_cls", "conv_box", "conv_dir_cls"),
+            1,
+        ),
+        "mmdet3d": (
+            "voxel_encoder.pfn_layers.0",
+            "backbone.blocks",
+            "neck.deblocks",
+            "bbox_head",
+            ("conv_cls", "conv_reg", "conv_dir_cls"),
+            0,
+        ),
     }
     encoder, trunk, neck, head, outputs, shift = names[source]
     table: Table = {f"{encoder}.linear.weight": [[8, 10], "float32", "first", 10], **norm_table(f"{encoder}.norm", 8)}
@@ -102,12 +118,21 @@ def write_checkpoint(path: Path, source: str, state: dict[str, np.ndarray]) -> P
     """The weights as `source` would save them, with the things around them that such files have."""
     weights = tensors(state)
     if source == "openpcdet":
-        content = {"epoch": 80, "it": np.int64(37120), "model_state": {"global_step": torch.zeros(1, dtype=torch.int64), **weights}}
+        content = {
+            "epoch": 80,
+            "it": np.int64(37120),
+            "model_state": {"global_step": torch.zeros(1, dtype=torch.int64), **weights},
+        }
         torch.save({**content, "optimizer_state": None, "version": "pcdet+0.6.0"}, path)
     elif source == "mmdet3d":
-        classes = list(NUSCENES_NAMES) if any(key.startswith("pts_") for key in state) else ["Pedestrian", "Cyclist", "Car"]
+        classes = (
+            list(NUSCENES_NAMES) if any(key.startswith("pts_") for key in state) else ["Pedestrian", "Cyclist", "Car"]
+        )
         meta = {"epoch": 80, "seed": np.int64(7), "mmengine_version": "0.10.4", "dataset_meta": {"classes": classes}}
         torch.save({"meta": meta, "state_dict": weights}, path)
     else:
-        torch.save({"meta": {"epoch": 20, "iter": 61780, "config": "type='VoxelNet'"}, "state_dict": weights, "optimizer": {}}, path)
+        torch.save(
+            {"meta": {"epoch": 20, "iter": 61780, "config": "type='VoxelNet'"}, "state_dict": weights, "optimizer": {}},
+            path,
+        )
     return path

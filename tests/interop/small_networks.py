@@ -20,7 +20,11 @@ def _kernel(out: int, before: int, first: bool = False, flat: bool = False) -> l
 
 def sparse_table(source: str, residual: bool, columns: int) -> Table:
     """The encoder's keys, kernels in the layout of spconv 2."""
-    root = {"openpcdet": "backbone_3d", "mmdet3d": "pts_middle_encoder" if residual else "middle_encoder", "det3d": "backbone"}[source]
+    root = {
+        "openpcdet": "backbone_3d",
+        "mmdet3d": "pts_middle_encoder" if residual else "middle_encoder",
+        "det3d": "backbone",
+    }[source]
     table: Table = {}
 
     def layer(name: str, norm: str, kernel: list, bias: bool = False) -> None:
@@ -79,7 +83,9 @@ def bev_table(source: str, before: int, strides: tuple[float, ...], prefix: str 
 
 def second_table(source: str) -> Table:
     head, outputs = (
-        ("dense_head", ("conv_cls", "conv_box", "conv_dir_cls")) if source == "openpcdet" else ("bbox_head", ("conv_cls", "conv_reg", "conv_dir_cls"))
+        ("dense_head", ("conv_cls", "conv_box", "conv_dir_cls"))
+        if source == "openpcdet"
+        else ("bbox_head", ("conv_cls", "conv_reg", "conv_dir_cls"))
     )
     table = {**sparse_table(source, False, 4), **bev_table(source, 16, (1, 2))}
     for output, width in zip(outputs, (3, 7, 2), strict=True):
@@ -88,7 +94,9 @@ def second_table(source: str) -> Table:
     return table
 
 
-def center_head_table(source: str, before: int, tasks: tuple[int, ...], velocity: bool = True, overlap: bool = False) -> Table:
+def center_head_table(
+    source: str, before: int, tasks: tuple[int, ...], velocity: bool = True, overlap: bool = False
+) -> Table:
     """A shared layer of 6 channels and branches with a hidden layer of 5."""
     root = {"openpcdet": "dense_head", "mmdet3d": "pts_bbox_head", "det3d": "bbox_head"}[source]
     group = {"openpcdet": "heads_list", "mmdet3d": "task_heads", "det3d": "tasks"}[source]
@@ -106,7 +114,10 @@ def center_head_table(source: str, before: int, tasks: tuple[int, ...], velocity
     *names, heatmap, vel, iou = NAMES[source]
     for task, classes in enumerate(tasks):
         branches = (
-            dict(zip(names, BRANCHES.values(), strict=True)) | {heatmap: classes} | ({vel: 2} if velocity else {}) | ({iou: 1} if overlap else {})
+            dict(zip(names, BRANCHES.values(), strict=True))
+            | {heatmap: classes}
+            | ({vel: 2} if velocity else {})
+            | ({iou: 1} if overlap else {})
         )
         for name, channels in branches.items():
             place = f"{root}.{group}.{task}.{name}"
@@ -121,13 +132,23 @@ NUSCENES = (1, 2, 2, 1, 2, 2)  # classes a task
 
 def centerpoint_voxel_table(source: str, tasks: tuple[int, ...] = NUSCENES, overlap: bool = False) -> Table:
     velocity = tasks == NUSCENES
-    return {**sparse_table(source, True, 5), **bev_table(source, 16, (1, 2), "pts_"), **center_head_table(source, 16, tasks, velocity, overlap)}
+    return {
+        **sparse_table(source, True, 5),
+        **bev_table(source, 16, (1, 2), "pts_"),
+        **center_head_table(source, 16, tasks, velocity, overlap),
+    }
 
 
 def centerpoint_pillar_table(source: str) -> Table:
     """Two layers in the pillar encoder, 4 and 8 channels wide; det3d's points have one column less."""
     root = {"openpcdet": "vfe", "mmdet3d": "pts_voxel_encoder", "det3d": "reader"}[source]
     columns = 10 if source == "det3d" else 11
-    table: Table = {f"{root}.pfn_layers.0.linear.weight": [[4, columns], "float32", "first", columns], **norm_table(f"{root}.pfn_layers.0.norm", 4)}
-    table |= {f"{root}.pfn_layers.1.linear.weight": [[8, 8], "float32", "conv", 8], **norm_table(f"{root}.pfn_layers.1.norm", 8)}
+    table: Table = {
+        f"{root}.pfn_layers.0.linear.weight": [[4, columns], "float32", "first", columns],
+        **norm_table(f"{root}.pfn_layers.0.norm", 4),
+    }
+    table |= {
+        f"{root}.pfn_layers.1.linear.weight": [[8, 8], "float32", "conv", 8],
+        **norm_table(f"{root}.pfn_layers.1.norm", 8),
+    }
     return {**table, **bev_table(source, 8, (0.5, 1, 2), "pts_"), **center_head_table(source, 24, NUSCENES)}

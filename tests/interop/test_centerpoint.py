@@ -30,7 +30,9 @@ def imported(tmp_path, source, model="voxel", table=None, dataset="nuscenes", cl
     """A small CenterPoint with its state; a change to None leaves the key out."""
     tables = {"voxel": centerpoint_voxel_table, "pillar": centerpoint_pillar_table}
     state = {**formula_state(table or tables[model](source)), **changes}
-    path = write_checkpoint(tmp_path / "weights.pth", source, {key: value for key, value in state.items() if value is not None})
+    path = write_checkpoint(
+        tmp_path / "weights.pth", source, {key: value for key, value in state.items() if value is not None}
+    )
     return state, *import_checkpoint(path, source, f"centerpoint-{model}", dataset, classes)
 
 
@@ -42,7 +44,9 @@ def on_few_cells(grid):
 
 def random_points():
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(300, 5, generator=generator) * torch.tensor([12.8, 12.8, 8.0, 1.0, 0.5]) - torch.tensor([0.0, 6.4, 5.0, 0.0, 0.0])
+    return torch.rand(300, 5, generator=generator) * torch.tensor([12.8, 12.8, 8.0, 1.0, 0.5]) - torch.tensor(
+        [0.0, 6.4, 5.0, 0.0, 0.0]
+    )
 
 
 def batch_of(points):
@@ -81,12 +85,24 @@ def test_points_above_three_metres_reach_dynamic_pillars_alone(tmp_path, source)
 
 def test_sizes_and_settings_are_read_from_the_weights(tmp_path, source):
     _, config, _, _ = imported(tmp_path, source)
-    assert (config.encoder.kind, config.encoder.stage_channels, config.encoder.stage_blocks) == ("residual", (4, 6, 6, 8), (1, 1, 1, 1))
+    assert (config.encoder.kind, config.encoder.stage_channels, config.encoder.stage_blocks) == (
+        "residual",
+        (4, 6, 6, 8),
+        (1, 1, 1, 1),
+    )
     assert config.encoder.bias == config.head.bias_before_norm == (source != "mmdet3d")
     head = config.head
-    assert (head.shared_channels, head.head_channels, head.hidden_layers, head.with_velocity, head.with_overlap) == (6, 5, 1, True, False)
+    assert (head.shared_channels, head.head_channels, head.hidden_layers, head.with_velocity, head.with_overlap) == (
+        6,
+        5,
+        1,
+        True,
+        False,
+    )
     assert head.targets.outside == ("border" if source == "openpcdet" else "skip")
-    assert (head.code_weights[6:8], head.code_weights[8:]) == (((0.2, 0.2), (1, 1)) if source == "openpcdet" else ((1, 1), (0.2, 0.2)))
+    assert (head.code_weights[6:8], head.code_weights[8:]) == (
+        ((0.2, 0.2), (1, 1)) if source == "openpcdet" else ((1, 1), (0.2, 0.2))
+    )
     assert head.post.max_candidates == (1000 if source == "det3d" else 500)
 
 
@@ -128,7 +144,11 @@ def test_convolutions_find_their_places(tmp_path, source, theirs, ours):
 
 def test_a_branch_that_keeps_its_resolution_gives_the_same_map_whichever_layer_the_tool_has(tmp_path, source):
     state, _, weights, _ = imported(tmp_path, source)
-    key = {"openpcdet": "backbone_2d.deblocks.0.0.weight", "mmdet3d": "pts_neck.deblocks.0.0.weight", "det3d": "neck.deblocks.0.0.weight"}[source]
+    key = {
+        "openpcdet": "backbone_2d.deblocks.0.0.weight",
+        "mmdet3d": "pts_neck.deblocks.0.0.weight",
+        "det3d": "neck.deblocks.0.0.weight",
+    }[source]
     theirs, values = torch.from_numpy(state[key]), torch.randn(1, 8, 5, 4)
     expected = F.conv_transpose2d(values, theirs) if source == "openpcdet" else F.conv2d(values, theirs)
     assert torch.allclose(F.conv_transpose2d(values, weights["neck.branches.0.0.weight"]), expected, atol=1e-6)
@@ -143,11 +163,15 @@ def test_the_shape_tells_a_plain_layer_from_a_transposed_one_where_sizes_differ(
     table["dense_head.shared_conv.0.weight"][0] = [6, 13, 3, 3]
     state, config, weights, _ = imported(tmp_path, "openpcdet", table=table)
     assert config.bev.neck_channels == (5, 8)
-    assert np.array_equal(weights["neck.branches.0.0.weight"][:, :, 0, 0], state["backbone_2d.deblocks.0.0.weight"][:, :, 0, 0].T)
+    assert np.array_equal(
+        weights["neck.branches.0.0.weight"][:, :, 0, 0], state["backbone_2d.deblocks.0.0.weight"][:, :, 0, 0].T
+    )
 
 
 def told(tmp_path, source, names, values, dataset="nuscenes"):
-    """The box that a head decodes whose first task says `values` (branch -> numbers, in the file's convention) in every cell."""
+    """The box that a head decodes whose first task says `values` (branch -> numbers, in the file's convention) in every
+    cell.
+    """
     changes = {}
     for branch, channels in (*values.items(), (names["heatmap"], [3.0])):
         place = f"{HEADS[source]}.0.{branch}.{LAST[source]}"
@@ -165,12 +189,24 @@ def told(tmp_path, source, names, values, dataset="nuscenes"):
 def test_codes_of_every_tool_mean_the_same_box(tmp_path, source, yaw):
     length, width, height = 4.0, 2.0, 1.5
     if source == "openpcdet":
-        values = {"rot": [math.cos(yaw), math.sin(yaw)], "dim": [math.log(length), math.log(width), math.log(height)], "center_z": [-1.25]}
+        values = {
+            "rot": [math.cos(yaw), math.sin(yaw)],
+            "dim": [math.log(length), math.log(width), math.log(height)],
+            "center_z": [-1.25],
+        }
     elif source == "mmdet3d":
-        values = {"rot": [math.sin(yaw), math.cos(yaw)], "dim": [math.log(length), math.log(width), math.log(height)], "height": [-1.25]}
+        values = {
+            "rot": [math.sin(yaw), math.cos(yaw)],
+            "dim": [math.log(length), math.log(width), math.log(height)],
+            "height": [-1.25],
+        }
     else:  # its yaw runs clockwise from the negative y axis
         turned = -yaw - math.pi / 2
-        values = {"rot": [math.sin(turned), math.cos(turned)], "dim": [math.log(width), math.log(length), math.log(height)], "height": [-1.25]}
+        values = {
+            "rot": [math.sin(turned), math.cos(turned)],
+            "dim": [math.log(width), math.log(length), math.log(height)],
+            "height": [-1.25],
+        }
     box = told(tmp_path, source, {"heatmap": "heatmap" if source == "mmdet3d" else "hm"}, values)
     assert box[2:6].tolist() == pytest.approx([-1.25, length, width, height], abs=1e-5)
     assert box[6].item() == pytest.approx(yaw, abs=1e-5)
@@ -207,7 +243,9 @@ def test_names_in_the_meta_data_that_are_not_the_published_ones_are_asked_for(tm
     state = formula_state(centerpoint_voxel_table("mmdet3d"))
     weights = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
     torch.save({"meta": {"dataset_meta": {"classes": ["car", "van"]}}, "state_dict": weights}, tmp_path / "a.pth")
-    with pytest.raises(InputError, match="trained on car, van, which are not the classes of the published network; give the names"):
+    with pytest.raises(
+        InputError, match="trained on car, van, which are not the classes of the published network; give the names"
+    ):
         import_checkpoint(tmp_path / "a.pth", model="centerpoint-voxel", dataset="nuscenes")
 
 
@@ -216,7 +254,9 @@ def test_a_file_of_another_dataset_is_refused(tmp_path, source):
         imported(tmp_path, source, dataset="kitti")
 
 
-@pytest.mark.parametrize("key", ["bbox_head.tasks.0.feature_adapt_cls.conv_offset.weight", "roi_head.shared_fc_layer.0.weight"])
+@pytest.mark.parametrize(
+    "key", ["bbox_head.tasks.0.feature_adapt_cls.conv_offset.weight", "roi_head.shared_fc_layer.0.weight"]
+)
 def test_second_stages_and_deformable_heads_are_named(tmp_path, key):
     with pytest.raises(InputError, match=f"no place for {key}; is this a CenterPoint on voxels of det3d"):
         imported(tmp_path, "det3d", **{key: np.zeros(3, np.float32)})

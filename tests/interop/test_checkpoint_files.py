@@ -49,13 +49,19 @@ def test_bare_weights_are_recognised_by_their_keys(tmp_path, source):
 
 def test_a_file_of_det3d_is_named(tmp_path):
     torch.save(
-        {"meta": {}, "state_dict": {"reader.pfn_layers.0.linear.weight": torch.zeros(64, 10), "backbone.x": torch.zeros(1)}}, tmp_path / "a.pth"
+        {
+            "meta": {},
+            "state_dict": {"reader.pfn_layers.0.linear.weight": torch.zeros(64, 10), "backbone.x": torch.zeros(1)},
+        },
+        tmp_path / "a.pth",
     )
     assert read_checkpoint(tmp_path / "a.pth").source == "det3d"
 
 
 def test_the_prefix_of_parallel_training_is_taken_off(tmp_path):
-    torch.save({"state_dict": {f"module.{key}": value for key, value in weights_of("mmdet3d").items()}}, tmp_path / "a.pth")
+    torch.save(
+        {"state_dict": {f"module.{key}": value for key, value in weights_of("mmdet3d").items()}}, tmp_path / "a.pth"
+    )
     assert set(read_checkpoint(tmp_path / "a.pth").weights) == set(weights_of("mmdet3d"))
 
 
@@ -90,20 +96,30 @@ def test_numpy_numbers_and_arrays_beside_the_weights_do_no_harm(tmp_path):
 
 def test_numbers_written_under_the_other_generation_of_numpy_are_read(tmp_path):
     """The same pickle with the module names that numpy 1 and numpy 2 give to the same functions."""
-    torch.save({"state_dict": weights_of("mmdet3d"), "meta": {"loss": np.float64(0.5), "curve": np.arange(3.0)}}, tmp_path / "a.pth")
-    for old, new in ((b"numpy._core.multiarray", b"numpy.core.multiarray"), (b"numpy.core.multiarray", b"numpy._core.multiarray")):
+    torch.save(
+        {"state_dict": weights_of("mmdet3d"), "meta": {"loss": np.float64(0.5), "curve": np.arange(3.0)}},
+        tmp_path / "a.pth",
+    )
+    for old, new in (
+        (b"numpy._core.multiarray", b"numpy.core.multiarray"),
+        (b"numpy.core.multiarray", b"numpy._core.multiarray"),
+    ):
         changed = tmp_path / f"{len(new)}.pth"
         with zipfile.ZipFile(tmp_path / "a.pth") as source, zipfile.ZipFile(changed, "w") as target:
             for item in source.infolist():
                 content = source.read(item)
-                target.writestr(item.filename, content.replace(old, new) if item.filename.endswith("data.pkl") else content)
+                target.writestr(
+                    item.filename, content.replace(old, new) if item.filename.endswith("data.pkl") else content
+                )
         assert read_checkpoint(changed).source == "mmdet3d"
 
 
 def test_the_log_buffers_of_mmengine_are_read_as_inert_data(tmp_path, monkeypatch):
     buffer = _LogHistory()
     buffer.__dict__.update(max_length=10, _log_history=np.arange(3.0), _count_history=np.arange(3))
-    torch.save({"state_dict": weights_of("mmdet3d"), "message_hub": {"log_scalars": {"loss": buffer}}}, tmp_path / "a.pth")
+    torch.save(
+        {"state_dict": weights_of("mmdet3d"), "message_hub": {"log_scalars": {"loss": buffer}}}, tmp_path / "a.pth"
+    )
     renamed = tmp_path / "b.pth"
     with zipfile.ZipFile(tmp_path / "a.pth") as source, zipfile.ZipFile(renamed, "w") as target:
         for item in source.infolist():
@@ -119,7 +135,9 @@ def test_code_in_a_file_is_never_run(tmp_path, legacy_format):
     trap = tmp_path / "sprung"
     content = {"model_state": weights_of("openpcdet"), "config": Trap(trap)}
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy_format)
-    with pytest.raises(InputError, match=r"a\.pth: holds a Python object \(\w+\.mkdir\) besides weights.*save the weights alone"):
+    with pytest.raises(
+        InputError, match=r"a\.pth: holds a Python object \(\w+\.mkdir\) besides weights.*save the weights alone"
+    ):
         read_checkpoint(tmp_path / "a.pth")
     assert not trap.exists()
 
@@ -132,7 +150,9 @@ def test_a_plain_pickle_with_code_is_never_run(tmp_path):
     assert not trap.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 broken", b"\x80\x02}q\x00.", bytes(range(256)) * 20])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a checkpoint", b"PK\x03\x04 broken", b"\x80\x02}q\x00.", bytes(range(256)) * 20]
+)
 def test_a_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path, content):
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(InputError, match=r"a\.pth: "):

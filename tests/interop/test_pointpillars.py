@@ -1,4 +1,6 @@
-"""Converting PointPillars: recorded figures that always run, the order of classes, widths read from weights, and bad input in sentences."""
+"""Converting PointPillars: recorded figures that always run, the order of classes, widths read from weights, and bad
+input in sentences.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ import torch
 from lidistill.detectors import WidthRule
 from lidistill.interop import import_checkpoint
 from lidistill.interop.anchor_heads import ANCHOR_CONVENTIONS
-from lidistill.jobs.checkpoints import import_run
-from lidistill.jobs.runs import load_run
+from lidistill.jobs.import_checkpoint import import_run
+from lidistill.jobs.trained_runs import load_run
 from lidistill.types import InputError
 from tests.interop.figures import GRID, NOTE, PATH, SOURCES, frame, observe
 from tests.interop.formula_weights import digest, formula_state, small_table, write_checkpoint
@@ -41,7 +43,9 @@ def source(request):
 def file_of(tmp_path, source, **changes):
     """A small checkpoint; a change to None leaves the key out."""
     state = {**formula_state(small_table(source)), **changes}
-    return write_checkpoint(tmp_path / "weights.pth", source, {key: value for key, value in state.items() if value is not None})
+    return write_checkpoint(
+        tmp_path / "weights.pth", source, {key: value for key, value in state.items() if value is not None}
+    )
 
 
 def test_the_record_says_where_it_comes_from(recorded):
@@ -65,7 +69,8 @@ def test_maps_are_as_recorded(pair):
 
 def test_detections_are_as_recorded(pair):
     now, then = (figures["detections"] for figures in pair)
-    assert now["count"] == pytest.approx(then["count"], rel=0.02)  # cells without points share one score, so ties may fall otherwise elsewhere
+    # cells without points share one score, so ties may fall otherwise elsewhere
+    assert now["count"] == pytest.approx(then["count"], rel=0.02)
     assert now["scores"] == pytest.approx(then["scores"], rel=1e-5)
     np.testing.assert_allclose(now["best"], then["best"], rtol=1e-4, atol=1e-4)
 
@@ -95,7 +100,14 @@ def test_conventions_of_the_source_become_settings(tmp_path, source):
     config, _, _ = import_checkpoint(file_of(tmp_path, source))
     head, post = config.head, config.head.post
     own = (config.encoder.legacy_features, head.placement, head.matching, head.normaliser, head.direction.offset)
-    after = (post.score_threshold, post.nms_threshold, post.class_agnostic, post.every_class, post.max_before, post.max_after)
+    after = (
+        post.score_threshold,
+        post.nms_threshold,
+        post.class_agnostic,
+        post.every_class,
+        post.max_before,
+        post.max_after,
+    )
     if source == "openpcdet":
         assert own == (False, "corners", "openpcdet", "frame", 0.78539)
         assert after == (0.1, 0.01, True, False, 4096, 500)
@@ -105,7 +117,9 @@ def test_conventions_of_the_source_become_settings(tmp_path, source):
 
 
 def test_rows_of_the_head_move_with_their_classes(tmp_path):
-    """The car's rotated anchor scored as a pedestrian: row (2 * 2 + 1) * 3 + 0 in the file of mmdetection3d, row (0 * 2 + 1) * 3 + 1 here."""
+    """The car's rotated anchor scored as a pedestrian: row (2 * 2 + 1) * 3 + 0 in the file of mmdetection3d, row (0 * 2
+    + 1) * 3 + 1 here.
+    """
     state = formula_state(small_table("mmdet3d"))
     _, weights, _ = import_checkpoint(write_checkpoint(tmp_path / "a.pth", "mmdet3d", state))
     assert np.array_equal(weights["head.conv_class.weight"][4], state["bbox_head.conv_cls.weight"][15])
@@ -133,7 +147,9 @@ def test_the_meta_data_may_name_fewer_classes(tmp_path):
     config, weights, _ = import_checkpoint(path, classes=("Pedestrian",))
     assert config.classes == ("Pedestrian",)
     config.build().load_state_dict(weights)
-    with pytest.raises(InputError, match=r"scores 1 classes, but 3 are named \(Car, Pedestrian, Cyclist\); give the names"):
+    with pytest.raises(
+        InputError, match=r"scores 1 classes, but 3 are named \(Car, Pedestrian, Cyclist\); give the names"
+    ):
         import_checkpoint(path)
 
 
@@ -176,7 +192,9 @@ def test_an_imported_teacher_has_a_student_on_the_same_pillars(tmp_path, source)
     voxels = student.voxelise(batch)
     assert student.config.encoder.legacy_features == teacher.config.encoder.legacy_features == (source == "mmdet3d")
     with torch.no_grad():
-        assert torch.equal(student(batch, voxels).taps["encoder"].positions, teacher.eval()(batch, voxels).taps["encoder"].positions)
+        assert torch.equal(
+            student(batch, voxels).taps["encoder"].positions, teacher.eval()(batch, voxels).taps["encoder"].positions
+        )
 
 
 def test_half_precision_weights_are_widened(tmp_path):
@@ -188,11 +206,15 @@ def test_half_precision_weights_are_widened(tmp_path):
 
 def test_a_missing_key_is_named(tmp_path):
     path = file_of(tmp_path, "openpcdet", **{"backbone_2d.blocks.1.5.running_var": None})
-    with pytest.raises(InputError, match=r"weights\.pth: lacks trunk\.stages\.1\.4\.running_var \(our names\); the file is incomplete"):
+    with pytest.raises(
+        InputError, match=r"weights\.pth: lacks trunk\.stages\.1\.4\.running_var \(our names\); the file is incomplete"
+    ):
         import_checkpoint(path)
 
 
-@pytest.mark.parametrize("key", ["vfe.pfn_layers.0.linear.weight", "dense_head.conv_cls.weight", "backbone_2d.blocks.0.1.weight"])
+@pytest.mark.parametrize(
+    "key", ["vfe.pfn_layers.0.linear.weight", "dense_head.conv_cls.weight", "backbone_2d.blocks.0.1.weight"]
+)
 def test_a_key_from_which_the_size_is_read_is_missed_too(tmp_path, key):
     with pytest.raises(InputError, match=r"weights\.pth: "):
         import_checkpoint(file_of(tmp_path, "openpcdet", **{key: None}))
@@ -206,18 +228,24 @@ def test_an_unknown_key_is_named(tmp_path, key):
 
 def test_a_key_of_a_layer_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no place for trunk\.stages\.0\.9\.weight"):
-        import_checkpoint(file_of(tmp_path, "mmdet3d", **{"backbone.blocks.0.9.weight": np.zeros((8, 8, 3, 3), np.float32)}))
+        import_checkpoint(
+            file_of(tmp_path, "mmdet3d", **{"backbone.blocks.0.9.weight": np.zeros((8, 8, 3, 3), np.float32)})
+        )
 
 
 def test_a_wrong_shape_is_named_with_both_shapes(tmp_path):
     key = "neck.deblocks.1.1.bias"
-    with pytest.raises(InputError, match=r"wrong shapes: neck\.branches\.1\.1\.bias \(5,\) instead of \(8,\); check the model"):
+    with pytest.raises(
+        InputError, match=r"wrong shapes: neck\.branches\.1\.1\.bias \(5,\) instead of \(8,\); check the model"
+    ):
         import_checkpoint(file_of(tmp_path, "mmdet3d", **{key: np.zeros(5, np.float32)}))
 
 
 def test_points_with_other_columns_are_refused(tmp_path):
     with pytest.raises(InputError, match="the first layer takes 11 columns, but points of kitti give 10"):
-        import_checkpoint(file_of(tmp_path, "openpcdet", **{"vfe.pfn_layers.0.linear.weight": np.zeros((8, 11), np.float32)}))
+        import_checkpoint(
+            file_of(tmp_path, "openpcdet", **{"vfe.pfn_layers.0.linear.weight": np.zeros((8, 11), np.float32)})
+        )
 
 
 def test_a_wrong_source_is_refused_with_the_right_one(tmp_path):
@@ -239,9 +267,13 @@ def test_unknown_sources_models_datasets_and_classes_are_refused(tmp_path):
 
 def test_files_of_det3d_and_of_old_generations_are_refused(tmp_path):
     torch.save({"meta": {}, "state_dict": {"reader.x": torch.zeros(1)}}, tmp_path / "a.pth")
-    with pytest.raises(InputError, match="a pointpillars of det3d is not converted; those of openpcdet and mmdet3d are"):
+    with pytest.raises(
+        InputError, match="a pointpillars of det3d is not converted; those of openpcdet and mmdet3d are"
+    ):
         import_checkpoint(tmp_path / "a.pth")
     state = {key: torch.from_numpy(np.array(value)) for key, value in formula_state(small_table("mmdet3d")).items()}
     torch.save({"meta": {"mmdet3d_version": "0.17.1"}, "state_dict": state}, tmp_path / "b.pth")
-    with pytest.raises(InputError, match=r"written by mmdetection3d 0\.17\.1, whose boxes are turned and sized otherwise"):
+    with pytest.raises(
+        InputError, match=r"written by mmdetection3d 0\.17\.1, whose boxes are turned and sized otherwise"
+    ):
         import_checkpoint(tmp_path / "b.pth")

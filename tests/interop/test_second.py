@@ -1,4 +1,6 @@
-"""Converting SECOND: the two layouts of sparse kernels, the places of blocks, recorded figures, and bad input in sentences."""
+"""Converting SECOND: the two layouts of sparse kernels, the places of blocks, recorded figures, and bad input in
+sentences.
+"""
 
 from __future__ import annotations
 
@@ -35,16 +37,23 @@ def pair(request, tmp_path_factory):
 
 
 def saved(tmp_path, source, state):
-    return write_checkpoint(tmp_path / "weights.pth", source, {key: value for key, value in state.items() if value is not None})
+    return write_checkpoint(
+        tmp_path / "weights.pth", source, {key: value for key, value in state.items() if value is not None}
+    )
 
 
 def imported(tmp_path, source, **changes):
     """A small SECOND; a change to None leaves the key out."""
-    return import_checkpoint(saved(tmp_path, source, {**formula_state(second_table(source)), **changes}), source, "second")
+    return import_checkpoint(
+        saved(tmp_path, source, {**formula_state(second_table(source)), **changes}), source, "second"
+    )
 
 
 def in_the_older_layout(state):
-    return {key: np.ascontiguousarray(value.transpose(1, 2, 3, 4, 0)) if value.ndim == 5 else value for key, value in state.items()}
+    return {
+        key: np.ascontiguousarray(value.transpose(1, 2, 3, 4, 0)) if value.ndim == 5 else value
+        for key, value in state.items()
+    }
 
 
 def test_maps_losses_and_voxels_are_as_recorded(pair):
@@ -97,7 +106,8 @@ def test_conventions_of_the_source_become_settings(tmp_path, source):
 def test_a_kernel_is_laid_out_cell_by_cell(tmp_path):
     state = formula_state(second_table("openpcdet"))
     weights = imported(tmp_path, "openpcdet")[1]
-    theirs, ours = state["backbone_3d.conv2.0.0.weight"], weights["encoder.stages.1.0.conv.weight"]  # out z y x in; cells in out
+    # out z y x in; cells in out
+    theirs, ours = (state["backbone_3d.conv2.0.0.weight"], weights["encoder.stages.1.0.conv.weight"])
     assert ours.shape == (27, 4, 6)
     assert ours[(0 * 3 + 1) * 3 + 2, 3, 5] == theirs[5, 0, 1, 2, 3]
     assert weights["encoder.output.conv.weight"][1, 2, 7] == state[OUTPUT["openpcdet"]][7, 1, 0, 0, 2]
@@ -105,7 +115,9 @@ def test_a_kernel_is_laid_out_cell_by_cell(tmp_path):
 
 def test_both_layouts_of_sparse_kernels_give_the_same_weights(tmp_path, source):
     _, newer, _ = imported(tmp_path, source)
-    _, older, _ = import_checkpoint(saved(tmp_path, source, in_the_older_layout(formula_state(second_table(source)))), source, "second")
+    _, older, _ = import_checkpoint(
+        saved(tmp_path, source, in_the_older_layout(formula_state(second_table(source)))), source, "second"
+    )
     assert newer.keys() == older.keys()
     assert all(torch.equal(newer[key], older[key]) for key in newer)
 
@@ -116,7 +128,10 @@ def test_kernels_that_fit_both_layouts_follow_the_last_one(tmp_path):
     cube = "backbone_3d.conv1.0.0.weight"
     for key, entry in table.items():
         if key.startswith(("backbone_3d.conv_input", "backbone_3d.conv1", "backbone_3d.conv2.0.0")):
-            entry[0] = [3 if size == 4 and (place == 0 or "conv_input" not in key) else size for place, size in enumerate(entry[0])]
+            entry[0] = [
+                3 if size == 4 and (place == 0 or "conv_input" not in key) else size
+                for place, size in enumerate(entry[0])
+            ]
     state = formula_state(table)
     assert state[cube].shape == (3, 3, 3, 3, 3)
     newer = import_checkpoint(saved(tmp_path, "openpcdet", state), model="second")[1]
@@ -126,7 +141,9 @@ def test_kernels_that_fit_both_layouts_follow_the_last_one(tmp_path):
 
 
 def test_kernels_of_another_size_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"sparse kernels of shapes like .* fit no layout of spconv with kernels of 3x3x3"):
+    with pytest.raises(
+        InputError, match=r"sparse kernels of shapes like .* fit no layout of spconv with kernels of 3x3x3"
+    ):
         imported(tmp_path, "openpcdet", **{"backbone_3d.conv1.0.0.weight": np.zeros((4, 5, 5, 5, 4), np.float32)})
 
 
@@ -148,8 +165,13 @@ def test_missing_unknown_and_foreign_keys_are_named(tmp_path, source):
         imported(tmp_path, source, **{OUTPUT[source]: None})
     with pytest.raises(InputError, match=r"no place for roi_head\.x; is this a SECOND of"):
         imported(tmp_path, source, **{"roi_head.x": np.zeros(2, np.float32)})
-    with pytest.raises(InputError, match=r"lacks encoder\.stages\.2\.1\.norm\.bias \(our names\); the file is incomplete"):
-        norm = {"openpcdet": "backbone_3d.conv3.1.1.bias", "mmdet3d": "middle_encoder.encoder_layers.encoder_layer3.1.1.bias"}
+    with pytest.raises(
+        InputError, match=r"lacks encoder\.stages\.2\.1\.norm\.bias \(our names\); the file is incomplete"
+    ):
+        norm = {
+            "openpcdet": "backbone_3d.conv3.1.1.bias",
+            "mmdet3d": "middle_encoder.encoder_layers.encoder_layer3.1.1.bias",
+        }
         imported(tmp_path, source, **{norm[source]: None})
 
 
@@ -160,5 +182,7 @@ def test_a_second_is_no_pointpillars(tmp_path, source):
 
 
 def test_tables_of_plain_and_residual_encoders_hold_as_many_convolutions_as_their_stages():
-    plain, residual = (sum(len(entry[0]) == 5 for entry in sparse_table("openpcdet", kind, 4).values()) for kind in (False, True))
+    plain, residual = (
+        sum(len(entry[0]) == 5 for entry in sparse_table("openpcdet", kind, 4).values()) for kind in (False, True)
+    )
     assert (plain, residual) == (9, 13)

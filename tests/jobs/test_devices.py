@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lidistill.jobs.runs import pick_device
+from lidistill.jobs.trained_runs import pick_device
 from lidistill.types import InputError
 
 
-@pytest.mark.parametrize("device", ["mps", "xpu", "meta", "cpu:1", "cuda:", "cuda:-1", "cuda:1000", "gpu", "", "CPU", "cpu " * 1000])
+@pytest.mark.parametrize(
+    "device", ["mps", "xpu", "meta", "cpu:1", "cuda:", "cuda:-1", "cuda:1000", "gpu", "", "CPU", "cpu " * 1000]
+)
 def test_other_devices_are_refused(device):
     with pytest.raises(InputError, match=r"^--device '.* is no device that lidistill runs on; use auto, cpu or cuda"):
         pick_device(device)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from lidistill.jobs.comparison_plan import PLAIN, Comparison, check_alike, plan_cells
 from lidistill.jobs.demonstration import LESSON_SETTINGS
-from lidistill.jobs.methods import built, tap_specs
-from lidistill.jobs.plan import PLAIN, Comparison, check_alike, plan_cells
+from lidistill.jobs.method_catalogue import built, tap_specs
 from lidistill.jobs.setup import supervised
-from lidistill.ops.neighbours import k_nearest
+from lidistill.ops.kernels.neighbours import k_nearest
 from lidistill.run_folder import RunFolder
 from tests.distillation import fakes
 
@@ -41,7 +41,9 @@ def cells(plan, tmp_path_factory):
 
 
 def test_there_are_recipes():
-    assert {"methods", "pointdistiller-parts", "pointdistiller-sizes", "itkd-parts", "rdd-parts"} <= {path.stem for path in RECIPES}
+    assert {"methods", "pointdistiller-parts", "pointdistiller-sizes", "itkd-parts", "rdd-parts"} <= {
+        path.stem for path in RECIPES
+    }
 
 
 def test_a_recipe_plans_every_row_and_seed_beside_the_plain_student(plan, cells):

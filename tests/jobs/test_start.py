@@ -52,7 +52,8 @@ def test_the_student_starts_from_channels_of_its_teacher(teacher, choice):
     own, taught = first_layer(objective.student), first_layer(detector)
     assert len(own) < len(taught)
     assert all(any(torch.equal(row, other) for other in taught) for row in own)
-    assert torch.equal(own, taught[: len(own)]) == (choice != "l1")  # fresh BatchNorms have equal scales, of which the first count
+    # fresh BatchNorms have equal scales, of which the first count
+    assert torch.equal(own, taught[: len(own)]) == (choice != "l1")
     assert objective.student.head.conv_class.bias.equal(detector.head.conv_class.bias)
 
 
@@ -77,9 +78,16 @@ def test_the_jobs_are_listed_for_whoever_looks():
 def test_a_teacher_of_other_classes_than_the_students_data_is_refused_before_anything_is_rendered(teacher, tmp_path):
     folder, _ = teacher
     anchor = "{name: Car, size: [3.9, 1.6, 1.56], bottom_z: -1.78, matched: 0.6, unmatched: 0.45}"
-    only_cars = ["data.classes=[Car]", "detector.classes=[Car]", f"detector.head.anchors=[{anchor}]", f"data.root={tmp_path / 'streets'}"]
+    only_cars = [
+        "data.classes=[Car]",
+        "detector.classes=[Car]",
+        f"detector.head.anchors=[{anchor}]",
+        f"data.root={tmp_path / 'streets'}",
+    ]
     experiment = jobs.distilled(str(folder), compression=4, methods=["logits"], overrides=only_cars)
-    with pytest.raises(InputError, match=r"the teacher's classes are \[Car,Pedestrian,Cyclist\] and those of the data \[Car\]"):
+    with pytest.raises(
+        InputError, match=r"the teacher's classes are \[Car,Pedestrian,Cyclist\] and those of the data \[Car\]"
+    ):
         jobs.train(experiment, tmp_path / "student", device="cpu", certificate=False)
     assert not (tmp_path / "streets").exists()
     assert not (tmp_path / "student" / "experiment.yaml").exists()

@@ -12,7 +12,7 @@ from lidistill import jobs
 from lidistill.cli import app
 from lidistill.detectors import DETECTORS, WidthRule
 from lidistill.detectors.presets import preset
-from lidistill.jobs.plan import Comparison, Row, plan_cells
+from lidistill.jobs.comparison_plan import Comparison, Row, plan_cells
 from lidistill.run_folder import RunFolder
 
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from lidistill import jobs
-from lidistill.evaluation.kitti_matches import FrameMatches
+from lidistill.datasets.kitti.matches import FrameMatches
 from lidistill.files import claimed
 from lidistill.jobs.comparison import Comparison, Row
-from lidistill.jobs.plan import check_alike, plan_cells
-from lidistill.jobs.runs import read_experiment
+from lidistill.jobs.comparison_plan import check_alike, plan_cells
+from lidistill.jobs.trained_runs import read_experiment
 from lidistill.run_folder import RunFolder, read_json
 from lidistill.training.checkpoint import read_weights
 from lidistill.training.module import TrainingModule
@@ -83,7 +83,11 @@ def test_steps_are_compared_turn_by_turn_with_the_plain_student(compared):
 
 
 def test_every_table_of_scores_says_that_the_data_are_simulated(compared):
-    captions = [line for line in (compared / "comparison.md").read_text().splitlines() if line.endswith(":") and "percent" in line]
+    captions = [
+        line
+        for line in (compared / "comparison.md").read_text().splitlines()
+        if line.endswith(":") and "percent" in line
+    ]
     assert len(captions) == 2
     assert all("simulated data" in caption for caption in captions)
 
@@ -97,13 +101,21 @@ def test_gains_and_intervals_are_those_computed_by_hand(compared):
     content = read_json(compared / "comparison.json")
     main = content["main"]
     row = content["rows"][1]
-    scores = {name: [read_json(compared / f"{name}-seed{seed}" / "scores.json")["values"][main] for seed in SEEDS] for name in ("none", row["name"])}
+    scores = {
+        name: [read_json(compared / f"{name}-seed{seed}" / "scores.json")["values"][main] for seed in SEEDS]
+        for name in ("none", row["name"])
+    }
     gains = [taught - alone for taught, alone in zip(scores[row["name"]], scores["none"], strict=True)]
     assert row["gain"] == pytest.approx(sum(gains) / 2, abs=1e-6)
-    # two seeds: the standard error of the mean is half of their difference, times Student's 12.706 for one degree of freedom
+    # two seeds: the standard error of the mean is half of their difference, times Student's 12.706 for one degree of
+    # freedom
     half = 12.706 * abs(gains[0] - gains[1]) / 2
     assert row["interval_over_seeds"] == pytest.approx([row["gain"] - half, row["gain"] + half], rel=1e-3, abs=1e-3)
-    matches = {(name, seed): FrameMatches.load(compared / f"{name}-seed{seed}" / "matches.npz") for name in scores for seed in SEEDS}
+    matches = {
+        (name, seed): FrameMatches.load(compared / f"{name}-seed{seed}" / "matches.npz")
+        for name in scores
+        for seed in SEEDS
+    }
     generator = np.random.default_rng(0)
     frames = len(matches["none", 0].frame_ids)
     draws = []
@@ -119,7 +131,11 @@ def test_every_row_starts_from_the_same_weights_and_sees_the_same_frames(compare
 
     def first_step(module, batch, _index):
         student = {key: value.clone() for key, value in module.objective.student.state_dict().items()}
-        seen[row] = batch, student, [layer.momentum for layer in module.objective.student.modules() if hasattr(layer, "momentum")]
+        seen[row] = (
+            batch,
+            student,
+            [layer.momentum for layer in module.objective.student.modules() if hasattr(layer, "momentum")],
+        )
         raise InputError("enough")
 
     monkeypatch.setattr(TrainingModule, "training_step", first_step)
@@ -191,7 +207,13 @@ def test_a_row_that_cannot_work_is_refused_before_anything_is_written(journey, t
 def test_a_cell_that_fails_is_named_and_the_others_are_finished(journey, tmp_path, processes):
     broken = (Row("bad", ("lad",), ("distillation.labelled_share=0",)), Row.of("logits"))
     with pytest.raises(InputError, match="1 students could not be trained.*bad, seed 0: .*nothing to learn from"):
-        jobs.compare(plan_for(journey, rows=broken, seeds=(0,)), tmp_path / "c", processes=processes, device="cpu", certificate=False)
+        jobs.compare(
+            plan_for(journey, rows=broken, seeds=(0,)),
+            tmp_path / "c",
+            processes=processes,
+            device="cpu",
+            certificate=False,
+        )
     assert (tmp_path / "c" / "logits-seed0" / "scores.json").is_file()
 
 
@@ -204,7 +226,9 @@ def test_rows_under_other_terms_are_refused(journey, tmp_path):
     cells = cells_for(journey, tmp_path)
     check_alike(cells, teacher)
     longer = [*cells[:-1], cells_for(journey, tmp_path, overrides=("training.steps=13",))[-1]]
-    with pytest.raises(InputError, match="none and fitnets-half would be compared under other terms: their training settings differ"):
+    with pytest.raises(
+        InputError, match="none and fitnets-half would be compared under other terms: their training settings differ"
+    ):
         check_alike(longer, teacher)
     stricter = cells_for(journey, tmp_path, overrides=("detector.head.post.score_threshold=0.2",))
     with pytest.raises(InputError, match="teacher's boxes are post-processed otherwise"):
@@ -230,7 +254,10 @@ def test_students_of_other_settings_or_of_another_teacher_are_not_mixed_in(compa
 
 
 def test_two_processes_do_not_share_a_folder(journey, tmp_path):
-    holding = "import sys, time; from lidistill.files import claimed\nwith claimed(sys.argv[1]):\n    print('in', flush=True); time.sleep(60)"
+    holding = (
+        "import sys, time; from lidistill.files import claimed\nwith claimed(sys.argv[1]):\n    print('in', "
+        "flush=True); time.sleep(60)"
+    )
     process = subprocess.Popen([sys.executable, "-c", holding, str(tmp_path / "c")], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "in\n"
@@ -281,7 +308,10 @@ def test_a_row_changes_the_lesson_and_nothing_else():
 
 def test_a_recipe_is_read_from_yaml_and_a_wrong_key_is_named(tmp_path):
     path = tmp_path / "recipe.yaml"
-    path.write_text("start: pointpillars\nseeds: [3]\nrows:\n  - {name: soft, methods: [logits], overrides: [methods.logits.temperature=2]}\n")
+    path.write_text(
+        "start: pointpillars\nseeds: [3]\nrows:\n  - {name: soft, methods: [logits], overrides: "
+        "[methods.logits.temperature=2]}\n"
+    )
     plan = Comparison.read(path)
     assert plan.rows == (Row("soft", ("logits",), ("methods.logits.temperature=2",)),)
     assert plan.seeds == (3,)
@@ -297,7 +327,13 @@ def test_a_cluster_trains_the_cells_or_its_absence_is_one_sentence(journey, tmp_
         with pytest.raises(InputError, match=r"--ray needs Ray; install it"):
             jobs.compare(plan_for(journey, seeds=(0,)), tmp_path / "c", ray="local", device="cpu", certificate=False)
     else:
-        jobs.compare(plan_for(journey, rows=(Row.of("logits"),), seeds=(0,)), tmp_path / "c", ray="local", device="cpu", certificate=False)
+        jobs.compare(
+            plan_for(journey, rows=(Row.of("logits"),), seeds=(0,)),
+            tmp_path / "c",
+            ray="local",
+            device="cpu",
+            certificate=False,
+        )
         assert (tmp_path / "c" / "logits-seed0" / "scores.json").is_file()
 
 

@@ -17,7 +17,8 @@ from tests.journeys.conftest import TINY
 
 
 def test_a_demo_of_other_settings_is_refused_or_made_anew(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(demonstration, "train", partial(demonstration.train, certificate=False))  # so small a teacher would be refused
+    # so small a teacher would be refused
+    monkeypatch.setattr(demonstration, "train", partial(demonstration.train, certificate=False))
     out = tmp_path / "demo"
     tiny = [word for word in TINY if not word.startswith("training.log_every")]
     settings = [*tiny, "training.log_every=1", "training.validate_every=5", "training.validation_frames=4"]
@@ -34,7 +35,9 @@ def test_a_demo_of_other_settings_is_refused_or_made_anew(tmp_path, capsys, monk
     assert all(torch.equal(own[key], watched[key]) for key in own)  # scoring while training changes no weight
 
     for other in ({"seed": 1}, {"overrides": [*settings, "training.learning_rate=0.001"]}):
-        with pytest.raises(InputError, match=r"a demo made with other settings \((seed|training)\); make it anew with --anew"):
+        with pytest.raises(
+            InputError, match=r"a demo made with other settings \((seed|training)\); make it anew with --anew"
+        ):
             jobs.demo(out, **{"overrides": settings, "device": "cpu", **other})
     assert page.read_bytes() == first
 
@@ -45,7 +48,8 @@ def test_a_demo_of_other_settings_is_refused_or_made_anew(tmp_path, capsys, monk
     jobs.demo(out, seed=1, overrides=settings, anew=True, device="cpu")
     assert RunFolder(out / "teacher").read_experiment()["seed"] == 1
     assert RunFolder(out / "teacher").checkpoint.read_bytes() != weights
-    assert sorted((path, path.stat().st_mtime_ns) for path in (out / "data").rglob("*.bin")) == frames  # the streets are kept
+    # the streets are kept
+    assert sorted((path, path.stat().st_mtime_ns) for path in (out / "data").rglob("*.bin")) == frames
 
 
 def test_making_anew_leaves_the_folders_of_others_alone(tmp_path):

@@ -10,8 +10,8 @@ import torch
 
 from lidistill import jobs
 from lidistill.cli import main
-from lidistill.jobs.runs import read_experiment
 from lidistill.jobs.setup import supervised
+from lidistill.jobs.trained_runs import read_experiment
 from lidistill.run_folder import RunFolder
 from lidistill.training.checkpoint import read_weights, save_weights
 from lidistill.training.module import TrainingModule
@@ -100,13 +100,20 @@ def test_the_command_trains_on_and_says_from_what(journey, monkeypatch, capsys, 
     assert lidistill(monkeypatch, *words) == 0
     assert f"from the weights of {journey.teacher}" in capsys.readouterr().err
     assert RunFolder(tmp_path / "tuned").read_experiment()["role"] == "teacher"  # it may teach as the first one did
-    assert lidistill(monkeypatch, "train", journey.teacher, "--out", tmp_path / "scratch", "--device", "cpu", "training.steps=2") == 0
+    assert (
+        lidistill(
+            monkeypatch, "train", journey.teacher, "--out", tmp_path / "scratch", "--device", "cpu", "training.steps=2"
+        )
+        == 0
+    )
     assert f"from scratch, with the settings of {journey.teacher} and none of its weights" in capsys.readouterr().err
     assert "initial_weights" not in RunFolder(tmp_path / "scratch").read_experiment()
 
 
 def test_a_start_may_bring_the_settings(journey):
-    experiment = jobs.fine_tuned(journey.teacher, start=str(RunFolder(journey.teacher).experiment), overrides=["training.steps=3"])
+    experiment = jobs.fine_tuned(
+        journey.teacher, start=str(RunFolder(journey.teacher).experiment), overrides=["training.steps=3"]
+    )
     assert experiment.initial_weights is not None
     with pytest.raises(InputError, match="does not fit this detector"):
         jobs.fine_tuned(journey.teacher, start="pointpillars", data="simulated")
@@ -116,7 +123,14 @@ def test_other_classes_or_widths_are_a_sentence(journey, monkeypatch, capsys, tm
     with pytest.raises(InputError, match="does not fit this detector"):
         jobs.fine_tuned(journey.teacher, overrides=["detector.bev.channels=[8,16,8]"])
     with pytest.raises(InputError, match="classes"):
-        jobs.fine_tuned(journey.teacher, start="pointpillars", data="simulated", overrides=[*TINY, "detector.classes=[Pedestrian,Car,Cyclist]"])
-    assert lidistill(monkeypatch, "train", "--from", journey.teacher, "--compression", "4", "--out", tmp_path / "x") == 2
+        jobs.fine_tuned(
+            journey.teacher,
+            start="pointpillars",
+            data="simulated",
+            overrides=[*TINY, "detector.classes=[Pedestrian,Car,Cyclist]"],
+        )
+    assert (
+        lidistill(monkeypatch, "train", "--from", journey.teacher, "--compression", "4", "--out", tmp_path / "x") == 2
+    )
     assert "distillation.initialise=first" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()

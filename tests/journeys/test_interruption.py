@@ -19,12 +19,23 @@ STEPS = 30
 
 def test_kill_9_while_distilling_then_resume(journey, tmp_path):
     experiment = jobs.distilled(
-        str(journey.teacher), compression=4, methods=["pointdistiller", "logits"], overrides=[f"training.steps={STEPS}", "training.save_every=4"]
+        str(journey.teacher),
+        compression=4,
+        methods=["pointdistiller", "logits"],
+        overrides=[f"training.steps={STEPS}", "training.save_every=4"],
     )
     jobs.train(experiment, tmp_path / "whole", device="cpu", certificate=False)
 
     cut = RunFolder(tmp_path / "cut")
-    words = ["distill", str(journey.teacher), "--compression", "4", "--method", "pointdistiller+logits", "--no-certificate"]
+    words = [
+        "distill",
+        str(journey.teacher),
+        "--compression",
+        "4",
+        "--method",
+        "pointdistiller+logits",
+        "--no-certificate",
+    ]
     words += ["--device", "cpu", "--out", str(cut.path), f"training.steps={STEPS}", "training.save_every=4"]
     command = [sys.executable, "-m", "lidistill.cli", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from lidistill import jobs
+from lidistill.datasets.kitti.projection import camera_objects
+from lidistill.datasets.kitti.text import write_objects
 from lidistill.detectors import WidthRule, count_parameters
 from lidistill.evaluation.predict import Predictions
 from lidistill.files import write_text
 from lidistill.half_precision import settled
 from lidistill.jobs.evaluation import evaluate_predictions
-from lidistill.jobs.runs import load_run
-from lidistill.ops.camera import camera_objects
-from lidistill.ops.kitti_text import write_objects
-from lidistill.report.page import write_report
+from lidistill.jobs.trained_runs import load_run
+from lidistill.report.render.page import write_report
 from lidistill.run_folder import RunFolder, read_json
 from lidistill.training.checkpoint import read_weights
 from lidistill.types import InputError
@@ -27,20 +27,43 @@ from tests.journeys.conftest import TINY
 
 def test_a_run_folder_describes_itself(journey):
     folder = RunFolder(journey.student)
-    for path in (folder.checkpoint, folder.resume, folder.log, folder.predictions, folder.matches, folder.scores, folder.profile, folder.samples):
+    for path in (
+        folder.checkpoint,
+        folder.resume,
+        folder.log,
+        folder.predictions,
+        folder.matches,
+        folder.scores,
+        folder.profile,
+        folder.samples,
+    ):
         assert path.is_file(), path
     content = folder.read_experiment()
     assert content["role"] == "distilled"
     assert [method["name"] for method in content["distillation"]["methods"]] == ["pointdistiller", "logits", "fitnets"]
     assert content["provenance"]["device"]
     scores = read_json(folder.scores)
-    assert {"dataset", "simulated", "split", "frames", "protocol", "seed", "commit", "device", "main", "values"} <= scores.keys()
+    assert {
+        "dataset",
+        "simulated",
+        "split",
+        "frames",
+        "protocol",
+        "seed",
+        "commit",
+        "device",
+        "main",
+        "values",
+    } <= scores.keys()
     assert scores["simulated"] is True
     assert scores["frames"] == 6
 
 
 def test_the_exported_student_is_the_plain_student_and_nothing_more(journey):
-    plain, student = read_weights(RunFolder(journey.plain).checkpoint), read_weights(RunFolder(journey.student).checkpoint)
+    plain, student = (
+        read_weights(RunFolder(journey.plain).checkpoint),
+        read_weights(RunFolder(journey.student).checkpoint),
+    )
     assert {key: value.shape for key, value in plain.items()} == {key: value.shape for key, value in student.items()}
     assert any(not torch.equal(plain[key], student[key]) for key in plain)
     config = jobs.load_run(journey.teacher).experiment.detector.thinner(WidthRule.for_compression(4))
@@ -93,7 +116,9 @@ def test_scores_and_cost_say_in_which_precision_they_were_taken(journey, tmp_pat
 
 
 def test_a_run_keeps_the_precision_it_was_trained_in_and_never_auto(journey, tmp_path):
-    automatic = jobs.supervised("pointpillars", data=f"simulated:{journey.data}", overrides=[*TINY, "training.precision=auto"])
+    automatic = jobs.supervised(
+        "pointpillars", data=f"simulated:{journey.data}", overrides=[*TINY, "training.precision=auto"]
+    )
     jobs.train(automatic, tmp_path, device="cpu")
     assert RunFolder(tmp_path).read_experiment()["training"]["precision"] == settled("auto", torch.device("cpu"))[0]
     jobs.train(automatic, tmp_path, device="cpu", resume=True)  # "auto" goes on with what ran
@@ -110,7 +135,7 @@ def test_predictions_as_kitti_text_score_as_the_run_does(journey, tmp_path):
     predictions = Predictions.load(run.folder.predictions)
     for frame, boxes in zip(source, predictions.boxes, strict=True):
         names = np.array([predictions.classes[label] for label in boxes.labels.tolist()], dtype=str)
-        objects = camera_objects(frame.meta.calibration, boxes.geometry.numpy(), names, boxes.scores.numpy())
+        objects = camera_objects(frame.truth.calibration, boxes.geometry.numpy(), names, boxes.scores.numpy())
         area = (objects.boxes_2d[:, 2:] - objects.boxes_2d[:, :2]).prod(axis=1)
         write_objects(tmp_path / f"{frame.id}.txt", objects[area > 0])
     scores = evaluate_predictions(tmp_path, run.experiment.data, out=tmp_path / "scored")
@@ -123,7 +148,9 @@ def test_predictions_as_kitti_text_score_as_the_run_does(journey, tmp_path):
 
 def test_predict_writes_text_json_and_a_picture_for_each_scan(journey, tmp_path):
     scans = journey.data / "training" / "velodyne"
-    written = jobs.predict(journey.student, scans, tmp_path, calibration=journey.data / "training" / "calib", device="cpu")
+    written = jobs.predict(
+        journey.student, scans, tmp_path, calibration=journey.data / "training" / "calib", device="cpu"
+    )
     assert len(written) == 14
     for path in written:
         content = json.loads(path.read_text())
@@ -139,13 +166,21 @@ def test_predict_says_which_camera_and_columns_it_took(journey, tmp_path, capsys
     said = capsys.readouterr().out
     assert "points: 4 values each, the first are x, y, z, intensity" in said
     assert f"calibration: a file a scan from {(journey.data / 'training' / 'calib').resolve()}" in said
-    jobs.predict(journey.student, recorded / f"{name}.bin", tmp_path / "told", calibration=recorded.parent / "calib", device="cpu")
+    jobs.predict(
+        journey.student,
+        recorded / f"{name}.bin",
+        tmp_path / "told",
+        calibration=recorded.parent / "calib",
+        device="cpu",
+    )
     assert (tmp_path / "beside" / f"{name}.txt").read_text() == (tmp_path / "told" / f"{name}.txt").read_text()
 
     alone = tmp_path / "alone" / "scan.bin"
     alone.parent.mkdir()
     points = np.fromfile(recorded / f"{name}.bin", dtype="<f4").reshape(-1, 4)
-    np.concatenate([points, np.arange(len(points), dtype="<f4")[:, None] // 500], axis=1)[: len(points) // 4 * 4].tofile(alone)
+    np.concatenate([points, np.arange(len(points), dtype="<f4")[:, None] // 500], axis=1)[
+        : len(points) // 4 * 4
+    ].tofile(alone)
     capsys.readouterr()
     with pytest.raises(InputError, match="looks like 5 values a point, not 4; say so with --columns 5"):
         jobs.predict(journey.student, alone, tmp_path / "x", device="cpu")
@@ -178,7 +213,9 @@ def test_a_bad_scan_stops_predict_unless_the_user_asked_to_skip_it(journey, tmp_
     assert all(f"{name}.bin" in said for name in ("000002", "000003", "000004", "000005"))
 
 
-@pytest.mark.parametrize("content", [b"", np.full((5, 4), 500.0, dtype=np.float32).tobytes()], ids=["empty", "all out of range"])
+@pytest.mark.parametrize(
+    "content", [b"", np.full((5, 4), 500.0, dtype=np.float32).tobytes()], ids=["empty", "all out of range"]
+)
 def test_a_scan_without_a_point_in_range_gives_no_box_and_no_error(journey, tmp_path, content):
     scan = tmp_path / "scan.bin"
     scan.write_bytes(content)
@@ -228,13 +265,18 @@ def test_a_finished_run_is_never_overwritten(journey):
 
 def test_a_run_is_not_resumed_with_other_settings(journey):
     experiment = jobs.load_run(journey.plain).experiment.overridden(["training.weight_decay=0.5"])
-    with pytest.raises(InputError, match="cannot resume with other settings .training.weight_decay is 0.01 in the run, and 0.5 was asked for"):
+    with pytest.raises(
+        InputError,
+        match="cannot resume with other settings .training.weight_decay is 0.01 in the run, and 0.5 was asked for",
+    ):
         jobs.train(experiment, journey.plain, resume=True)
 
 
 def test_an_untrained_teacher_is_refused_with_the_reason(journey, tmp_path):
     with pytest.raises(InputError, match="refused as a teacher.*--no-certificate"):
-        jobs.train(jobs.distilled(str(journey.teacher), compression=4, methods=["logits"]), tmp_path / "x", device="cpu")
+        jobs.train(
+            jobs.distilled(str(journey.teacher), compression=4, methods=["logits"]), tmp_path / "x", device="cpu"
+        )
     findings = read_json(RunFolder(tmp_path / "x").certificate)
     assert findings["passed"] is False
     assert not RunFolder(tmp_path / "x").checkpoint.exists()
@@ -272,7 +314,9 @@ def test_a_checkpoint_that_would_run_code_is_not_opened(journey, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_student(journey, tmp_path):
-    experiment = jobs.supervised("pointpillars", data=f"simulated:{journey.data}", overrides=[*TINY, "training.steps=3"])
+    experiment = jobs.supervised(
+        "pointpillars", data=f"simulated:{journey.data}", overrides=[*TINY, "training.steps=3"]
+    )
     for name in ("a", "b"):
         jobs.train(experiment, tmp_path / name, device="cpu")
     a, b = (read_weights(RunFolder(tmp_path / name).checkpoint) for name in ("a", "b"))

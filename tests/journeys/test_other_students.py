@@ -1,4 +1,6 @@
-"""Teachers and students of different detectors, and methods from outside the package, from the command line to the boxes."""
+"""Teachers and students of different detectors, and methods from outside the package, from the command line to the
+boxes.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ import torch
 from lidistill import jobs
 from lidistill.experiment import Experiment, method_settings
 from lidistill.external import ExternalMethod
+from lidistill.jobs.chosen_methods import check_pairing
 from lidistill.jobs.comparison import Comparison, Row
-from lidistill.jobs.lessons import check_pairing
-from lidistill.jobs.runs import read_experiment
+from lidistill.jobs.trained_runs import read_experiment
 from lidistill.jobs.training import build_objective
 from lidistill.run_folder import RunFolder, read_json
 from lidistill.training.checkpoint import read_weights, save_weights
@@ -34,7 +36,9 @@ def voxel_teacher(journey, tmp_path_factory):
     """A described CenterPoint on voxels with weights that nobody trained."""
     folder = RunFolder(tmp_path_factory.mktemp("other") / "teacher")
     low = "detector.grid.point_range=" + RANGE
-    experiment = jobs.supervised("centerpoint-voxel", data=f"simulated:{journey.data}", overrides=[*DATA, low, *TINY[-3:]])
+    experiment = jobs.supervised(
+        "centerpoint-voxel", data=f"simulated:{journey.data}", overrides=[*DATA, low, *TINY[-3:]]
+    )
     folder.path.mkdir()
     torch.manual_seed(5)
     folder.write_experiment(experiment.to_dict())
@@ -43,7 +47,17 @@ def voxel_teacher(journey, tmp_path_factory):
 
 
 def test_the_student_may_be_another_detector(journey, voxel_teacher, monkeypatch, tmp_path):
-    words = ["--student", "pointpillars", "--method", "fitnets", "--no-certificate", "--device", "cpu", "--out", tmp_path / "student"]
+    words = [
+        "--student",
+        "pointpillars",
+        "--method",
+        "fitnets",
+        "--no-certificate",
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path / "student",
+    ]
     assert lidistill(monkeypatch, "distill", voxel_teacher, *words, "detector.grid.point_range=" + RANGE) == 0
     run = jobs.load_run(tmp_path / "student")
     teacher = read_experiment(RunFolder(voxel_teacher))
@@ -51,7 +65,9 @@ def test_the_student_may_be_another_detector(journey, voxel_teacher, monkeypatch
     assert (run.experiment.data, run.experiment.training) == (teacher.data, teacher.training)
     assert any(name.startswith("loss/fitnets/") for name in run.folder.read_log()[0])
     # The baseline: the same network alone.
-    plain = jobs.plain_student(str(voxel_teacher), student="pointpillars", overrides=["detector.grid.point_range=" + RANGE])
+    plain = jobs.plain_student(
+        str(voxel_teacher), student="pointpillars", overrides=["detector.grid.point_range=" + RANGE]
+    )
     assert plain == replace(run.experiment, role="plain", distillation=None)
 
 
@@ -68,11 +84,16 @@ def test_a_file_or_a_run_names_the_network_and_nothing_else(journey, voxel_teach
 
 
 def test_without_a_student_the_teacher_is_made_four_times_thinner(journey):
-    assert jobs.distilled(str(journey.teacher), methods=["logits"]).detector == read_experiment(RunFolder(journey.plain)).detector
+    assert (
+        jobs.distilled(str(journey.teacher), methods=["logits"]).detector
+        == read_experiment(RunFolder(journey.plain)).detector
+    )
 
 
 @pytest.mark.parametrize("method", ["logits", "sparsekd", "lad"])
-def test_a_method_that_cannot_pair_the_two_says_so_before_anything_is_written(voxel_teacher, journey, monkeypatch, capsys, tmp_path, method):
+def test_a_method_that_cannot_pair_the_two_says_so_before_anything_is_written(
+    voxel_teacher, journey, monkeypatch, capsys, tmp_path, method
+):
     words = ("--student", journey.plain, "--method", method, "--device", "cpu", "--out", tmp_path / "x")
     assert lidistill(monkeypatch, "distill", voxel_teacher, *words) == 2
     said = capsys.readouterr().err
@@ -123,13 +144,14 @@ class Level(DistillationMethod):
         self.config = config
 
     def forward(self, teacher, student, batch):
-        taught, learnt = (output.taps[self.config.tap].features[:, list(self.config.places)].mean() for output in (teacher, student))
+        tap, places = self.config.tap, list(self.config.places)
+        taught, learnt = (output.taps[tap].features[:, places].mean() for output in (teacher, student))
         return Losses({"level/mean": self.config.weight * (taught.detach() - learnt).square()})
 '''
 
 
 def level(folder):
-    """Write the module where a person would have it; a name of its own for each folder, since Python remembers modules."""
+    """Write the module where a person would have it; each folder has its own name, since Python caches modules."""
     name = "level_" + "".join(letter for letter in folder.name if letter.isalnum())
     (folder / f"{name}.py").write_text(METHOD)
     return name
@@ -138,7 +160,9 @@ def level(folder):
 def python(folder, code, **environment):
     """In a fresh process in `folder`, as somebody who does not have the module would."""
     kept = {**os.environ, "PYTHONPATH": os.pathsep.join(PATH), "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=kept, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=kept, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture
@@ -151,10 +175,19 @@ def outside(monkeypatch, tmp_path):
 
 def test_a_method_from_outside_teaches_and_is_not_needed_afterwards(journey, outside, monkeypatch, tmp_path):
     words = ["--method", f"logits+{outside}:LevelConfig", "--no-certificate", "--device", "cpu", "--out", "student"]
-    assert lidistill(monkeypatch, "distill", journey.teacher, *words, "methods.level.weight=0.5", "training.steps=3") == 0
+    assert (
+        lidistill(monkeypatch, "distill", journey.teacher, *words, "methods.level.weight=0.5", "training.steps=3") == 0
+    )
     run = RunFolder(tmp_path / "student")
     recorded = run.read_experiment()["distillation"]["methods"]
-    assert recorded[1] == {"name": "level", "from": f"{outside}:LevelConfig", "weight": 0.5, "warmup_share": 0.0, "tap": "neck", "places": [0, 1]}
+    assert recorded[1] == {
+        "name": "level",
+        "from": f"{outside}:LevelConfig",
+        "weight": 0.5,
+        "warmup_share": 0.0,
+        "tap": "neck",
+        "places": [0, 1],
+    }
     assert "loss/level/mean" in run.read_log()[0]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -186,7 +219,10 @@ def test_resuming_needs_the_module_and_says_so(journey, outside, monkeypatch, tm
     code = f"import sys; sys.argv = {words}; from lidistill.cli import main; main()"
     refused = python(elsewhere, code)
     assert refused.returncode == 2
-    assert f"method {outside}:LevelConfig: No module named '{outside}'; install it, or put its folder on Python's path" in refused.stderr
+    assert (
+        f"method {outside}:LevelConfig: No module named '{outside}'; install it, or put its folder on Python's path"
+        in refused.stderr
+    )
     assert not run.checkpoint.exists()
     gone_on = python(elsewhere, code, PYTHONPATH=os.pathsep.join([*PATH, str(tmp_path)]))
     assert gone_on.returncode == 0, gone_on.stderr
@@ -232,10 +268,16 @@ def test_a_module_that_breaks_and_a_setting_it_does_not_have_are_sentences(journ
 def test_a_recipe_and_a_row_may_name_it(journey, outside, tmp_path):
     row = Row.of(f"logits+{outside}:LevelConfig")
     assert (row.name, row.methods) == ("logits+LevelConfig", ("logits", f"{outside}:LevelConfig"))
-    plan = Comparison(str(journey.teacher), (row, Row("soft", (f"{outside}:LevelConfig",), ("methods.level.weight=0.25",))), (0,))
+    plan = Comparison(
+        str(journey.teacher), (row, Row("soft", (f"{outside}:LevelConfig",), ("methods.level.weight=0.25",))), (0,)
+    )
     jobs.compare(plan, tmp_path / "compared", device="cpu", certificate=False)
     soft = read_experiment(RunFolder(tmp_path / "compared" / "soft-seed0")).distillation.methods
-    assert soft == (ExternalMethod("level", f"{outside}:LevelConfig", {"weight": 0.25, "warmup_share": 0.0, "tap": "neck", "places": [0, 1]}),)
+    assert soft == (
+        ExternalMethod(
+            "level", f"{outside}:LevelConfig", {"weight": 0.25, "warmup_share": 0.0, "tap": "neck", "places": [0, 1]}
+        ),
+    )
 
 
 def test_settings_of_a_method_may_be_given_as_they_are(journey):

@@ -65,7 +65,9 @@ def test_a_plain_run_goes_on_from_its_folder_alone(journey, monkeypatch, tmp_pat
     assert "changed" not in after["resumed"][0]
 
 
-def test_a_distilled_run_goes_on_from_its_folder_alone_and_its_teacher_is_not_examined_again(journey, monkeypatch, tmp_path):
+def test_a_distilled_run_goes_on_from_its_folder_alone_and_its_teacher_is_not_examined_again(
+    journey, monkeypatch, tmp_path
+):
     run = cut(monkeypatch, jobs.load_run(journey.student).experiment, tmp_path / "cut")
     assert lidistill(monkeypatch, "distill", "--resume", "--out", run.path, "--device", "cpu") == 0
     assert same_weights(run, RunFolder(journey.student))
@@ -124,7 +126,10 @@ def test_a_command_without_a_start_is_a_sentence(journey, monkeypatch, capsys, t
         (("train", "--out", tmp_path / "x"), "name a start first"),
         (("distill", "--out", tmp_path / "x", "training.steps=3"), "name a start first"),
         (("train", "--resume", "--out", tmp_path / "x"), "no run to go on with"),
-        (("train", journey.teacher, "--out", journey.plain), f"go on with `lidistill train --resume --out {journey.plain}`"),
+        (
+            ("train", journey.teacher, "--out", journey.plain),
+            f"go on with `lidistill train --resume --out {journey.plain}`",
+        ),
         (("train", "--resume", "--out", journey.plain, LOWER), "all of its 12 steps are done"),
     ):
         assert lidistill(monkeypatch, *words) == 2
@@ -149,7 +154,9 @@ def test_a_run_that_does_not_exist_yet_is_begun(journey, tmp_path):
 
 
 def test_the_remedy_of_a_loss_that_is_not_finite_works_as_it_is_printed(journey, monkeypatch, capsys, tmp_path):
-    """The loss overflows at step 7, as it does under too high a learning rate: the command in the sentence ends the run well."""
+    """The loss overflows at step 7, as it does under too high a learning rate: the command in the sentence ends the run
+    well.
+    """
     out = tmp_path / "run"
     words = [journey.teacher, "--compression", "4", "--device", "cpu", "training.learning_rate=0.03"]
     with monkeypatch.context() as patch:

@@ -21,7 +21,8 @@ from tests.journeys.conftest import TINY
 
 PATIENCE_S = 240
 MOMENT_S = 3
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # as the tests themselves run: sums of several threads round otherwise
+# as the tests themselves run: sums of several threads round otherwise
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 LONG = ["training.steps=100000", "training.save_every=100000", "training.log_every=1"]
 
 
@@ -100,7 +101,9 @@ def training_words(journey, out: Path, *overrides: str) -> list[str]:
 
 
 def finish(words: list[str]) -> None:
-    subprocess.run([sys.executable, "-m", "lidistill.cli", *words, "--resume"], env=ONE_THREAD, capture_output=True, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "lidistill.cli", *words, "--resume"], env=ONE_THREAD, capture_output=True, check=True
+    )
 
 
 def steps_logged(folder: RunFolder) -> int:
@@ -108,7 +111,9 @@ def steps_logged(folder: RunFolder) -> int:
 
 
 @pytest.mark.parametrize("signum, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"])
-def test_a_training_saves_and_says_how_to_go_on_and_ends_with_the_same_weights(journey, tmp_path, command, signum, code):
+def test_a_training_saves_and_says_how_to_go_on_and_ends_with_the_same_weights(
+    journey, tmp_path, command, signum, code
+):
     total = 60
     overrides = [f"training.steps={total}", "training.save_every=1000", "training.log_every=1", "training.workers=2"]
     words = training_words(journey, tmp_path / "cut", *overrides)
@@ -119,7 +124,10 @@ def test_a_training_saves_and_says_how_to_go_on_and_ends_with_the_same_weights(j
     assert not started.lingering
     step = torch.load(cut.resume, weights_only=True)["global_step"]
     assert 5 <= step < total
-    assert f"lidistill: cut: stopped at step {step} of {total}; go on with: {shlex.join(['lidistill', *words, '--resume'])}\n" in said
+    assert (
+        f"lidistill: cut: stopped at step {step} of {total}; go on with: "
+        f"{shlex.join(['lidistill', *words, '--resume'])}\n" in said
+    )
     assert "Traceback" not in said
     assert not cut.checkpoint.exists()
 
@@ -150,7 +158,20 @@ def test_a_signal_before_the_first_step_and_another_while_the_run_is_scored(jour
 
 def test_a_distillation_stops_at_a_step_and_a_second_signal_stops_at_once(journey, tmp_path, command):
     out = RunFolder(tmp_path / "student")
-    words = ["distill", journey.teacher, "--compression", "4", "--method", "logits", "--no-certificate", "--device", "cpu", "--out", out.path, *LONG]
+    words = [
+        "distill",
+        journey.teacher,
+        "--compression",
+        "4",
+        "--method",
+        "logits",
+        "--no-certificate",
+        "--device",
+        "cpu",
+        "--out",
+        out.path,
+        *LONG,
+    ]
     once = command(*words)
     once.until(lambda: steps_logged(out) >= 2)
     said = once.stop(signal.SIGTERM)
@@ -160,7 +181,8 @@ def test_a_distillation_stops_at_a_step_and_a_second_signal_stops_at_once(journe
     twice = command(*words, "--resume")
     before = steps_logged(out)
     twice.until(lambda: steps_logged(out) >= before + 2)
-    for signum in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):  # both are there before the step can end
+    # both are there before the step can end
+    for signum in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
         os.kill(twice.process.pid, signum)
     said = twice.end()
     assert twice.process.returncode in (130, 143), said  # whichever the process hears second
@@ -172,7 +194,19 @@ def test_a_distillation_stops_at_a_step_and_a_second_signal_stops_at_once(journe
 
 def test_a_comparison_stops_all_of_its_processes_and_goes_on(journey, tmp_path, command):
     out = tmp_path / "comparison"
-    words = ["compare", journey.teacher, "--method", "logits", "--seeds", "1", "--processes", "2", "--no-certificate", "--device", "cpu"]
+    words = [
+        "compare",
+        journey.teacher,
+        "--method",
+        "logits",
+        "--seeds",
+        "1",
+        "--processes",
+        "2",
+        "--no-certificate",
+        "--device",
+        "cpu",
+    ]
     words += ["--out", out, *LONG]
     cells = [RunFolder(out / "none-seed0"), RunFolder(out / "logits-seed0")]
     started = command(*words)
@@ -202,7 +236,15 @@ def test_simulate_keeps_whole_frames_and_goes_on(tmp_path, command, workers):
 
 
 def test_the_demo_stops_at_a_step(tmp_path, command):
-    started = command("demo", "--out", tmp_path / "demo", "--device", "cpu", *(word for word in TINY if not word.startswith("training.")), *LONG)
+    started = command(
+        "demo",
+        "--out",
+        tmp_path / "demo",
+        "--device",
+        "cpu",
+        *(word for word in TINY if not word.startswith("training.")),
+        *LONG,
+    )
     teacher = RunFolder(tmp_path / "demo" / "teacher")
     started.until(lambda: steps_logged(teacher) >= 2)
     said = started.stop(signal.SIGINT)
@@ -230,7 +272,9 @@ def test_predict_leaves_no_half_written_file(journey, tmp_path, command):
 
 def test_a_second_process_of_a_distributed_run_stops_at_the_same_step(journey, tmp_path, command):
     out = RunFolder(tmp_path / "run")
-    words = training_words(journey, out.path, "training.devices=2", "training.strategy=ddp", "training.batch_size=1", *LONG)
+    words = training_words(
+        journey, out.path, "training.devices=2", "training.strategy=ddp", "training.batch_size=1", *LONG
+    )
     started = command(*words)
     started.until(lambda: steps_logged(out) >= 2)
     said = started.stop(signal.SIGTERM)  # the first process alone
@@ -243,7 +287,13 @@ def test_a_second_process_of_a_distributed_run_stops_at_the_same_step(journey, t
 def test_an_output_that_nobody_reads_is_a_sentence(tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([sys.executable, "-m", "lidistill.cli", "methods"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "lidistill.cli", "methods"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     os.close(writer)
     assert done.returncode == 141
     assert done.stderr == "lidistill: whoever read the output has closed it\n"

@@ -38,7 +38,10 @@ def test_a_map_has_the_moments_of_its_cells():
 @pytest.mark.parametrize("rows", [3, ROWS_A_SUM, 2 * ROWS_A_SUM + 5])
 def test_gradients_are_those_of_finite_differences(rows):
     values = mostly_empty(rows, 2, torch.float64).requires_grad_()
-    weight, bias = torch.tensor([0.7, -1.3], dtype=torch.float64).requires_grad_(), torch.tensor([0.2, 0.0], dtype=torch.float64).requires_grad_()
+    weight, bias = (
+        torch.tensor([0.7, -1.3], dtype=torch.float64).requires_grad_(),
+        torch.tensor([0.2, 0.0], dtype=torch.float64).requires_grad_(),
+    )
 
     def normalised(values, weight, bias):
         mean, variance = row_moments(values.detach())

@@ -59,7 +59,9 @@ def test_points_in_boxes_agree_with_the_slow_twin():
 def test_box_of_points_and_counts_agree_with_the_slow_twin():
     boxes, points = random_boxes(30, spread=4.0), random_points(300, spread=4.0)
     assert ops.box_of_points(points, boxes).tolist() == [slow.first_box(boxes, point) for point in points]
-    assert ops.count_points(points, boxes).tolist() == [sum(slow.contains(box, point) for point in points) for box in boxes]
+    assert ops.count_points(points, boxes).tolist() == [
+        sum(slow.contains(box, point) for point in points) for box in boxes
+    ]
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 64])
@@ -138,7 +140,12 @@ def test_no_points_or_no_boxes(num_points, num_boxes):
 def test_arguments_are_left_alone():
     boxes, points = random_boxes(5), random_points(20)
     before = boxes.clone(), points.clone()
-    ops.points_in_boxes(points, boxes), ops.box_of_points(points, boxes), ops.corners_bev(boxes), ops.wrap_angle(boxes[:, 6])
+    (
+        ops.points_in_boxes(points, boxes),
+        ops.box_of_points(points, boxes),
+        ops.corners_bev(boxes),
+        ops.wrap_angle(boxes[:, 6]),
+    )
     assert torch.equal(boxes, before[0]) and torch.equal(points, before[1])
 
 

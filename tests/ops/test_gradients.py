@@ -1,7 +1,7 @@
 """Gradients of the operators in double precision against finite differences, on inputs with ties.
 
-Where rows tie because they are copies, they are made of one leaf, so that they move together; a reduction that hands too much or too little to one of
-them is found out.
+Where rows tie because they are copies, they are made of one leaf, so that they move together; a reduction that hands
+too much or too little to one of them is found out.
 """
 
 from __future__ import annotations
@@ -15,27 +15,35 @@ from torch import Tensor
 from lidistill.ops.batch_norm import normalise_rows, row_moments
 from lidistill.ops.box_codes import decode_anchors, decode_centers, encode_anchors, encode_centers
 from lidistill.ops.heatmaps import draw_gaussians
-from lidistill.ops.neighbours import k_nearest
+from lidistill.ops.kernels.neighbours import k_nearest
+from lidistill.ops.kernels.sparse_products import Sites, densified, sparse_convolution, strided_map, submanifold_map
 from lidistill.ops.roi import roi_align
 from lidistill.ops.segments import segment_max
-from lidistill.ops.sparse import Sites, densified, sparse_convolution, strided_map, submanifold_map
 
 COPIES = torch.tensor([0, 1, 1, 2, 0, 3, 3, 3])  # rows of four originals
 SITES = Sites(
-    torch.tensor([[0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 1, 1], [0, 1, 2, 1], [0, 2, 2, 2], [1, 0, 0, 0], [1, 0, 0, 1], [1, 2, 2, 2]]), (3, 3, 3), 2
+    torch.tensor(
+        [[0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 1, 1], [0, 1, 2, 1], [0, 2, 2, 2], [1, 0, 0, 0], [1, 0, 0, 1], [1, 2, 2, 2]]
+    ),
+    (3, 3, 3),
+    2,
 )
 ORIGIN, CELL = (0.0, -2.0), (0.5, 0.5)
 
 
 def rows(count: int = 4, width: int = 3, seed: int = 0) -> Tensor:
-    return torch.randn(count, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+    return torch.randn(
+        count, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    ).requires_grad_()
 
 
 def boxes(seed: int = 0) -> Tensor:
     """Four boxes (4, 7); ties come from COPIES."""
     size = torch.tensor([3.9, 1.6, 1.5])
     geometry = rows(4, 7, seed).detach()
-    return torch.cat([geometry[:, :3] + 3, size * (geometry[:, 3:6] / 4).exp(), geometry[:, 6:]], dim=1).requires_grad_()
+    return torch.cat(
+        [geometry[:, :3] + 3, size * (geometry[:, 3:6] / 4).exp(), geometry[:, 6:]], dim=1
+    ).requires_grad_()
 
 
 def convolved(features: Tensor, weight: Tensor) -> Tensor:
@@ -64,7 +72,9 @@ def crops(values: Tensor) -> Tensor:
 
 def gaussians(values: Tensor) -> Tensor:
     """Two objects in one cell, and a map whose own values stand above and below what is drawn."""
-    return draw_gaussians(values.view(1, 4, 3), torch.tensor([0, 0]), torch.tensor([[1, 1], [1, 1]]), torch.tensor([1, 1]))
+    return draw_gaussians(
+        values.view(1, 4, 3), torch.tensor([0, 0]), torch.tensor([[1, 1], [1, 1]]), torch.tensor([1, 1])
+    )
 
 
 OPERATORS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
@@ -77,7 +87,10 @@ OPERATORS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "encode_anchors": (lambda given, anchors: encode_anchors(given[COPIES], anchors[COPIES]), (boxes(), boxes(1))),
     "decode_anchors": (lambda codes, anchors: decode_anchors(codes[COPIES], anchors[COPIES]), (rows(4, 7), boxes(1))),
     "encode_centers": (lambda given: encode_centers(given[COPIES], ORIGIN, CELL)[1], (boxes(),)),
-    "decode_centers": (lambda codes: decode_centers(codes[COPIES], COPIES[:, None].expand(-1, 2), ORIGIN, CELL), (rows(4, 8),)),
+    "decode_centers": (
+        lambda codes: decode_centers(codes[COPIES], COPIES[:, None].expand(-1, 2), ORIGIN, CELL),
+        (rows(4, 8),),
+    ),
 }
 
 

@@ -18,7 +18,9 @@ def test_numbers_count_the_cells_of_all_frames_in_order_and_lead_back(shape, bat
 
 def test_a_number_beyond_int32_leads_back():
     cells = torch.tensor([[2, 49_999, 499_999, 499_999]])
-    assert torch.equal(numbered_cells(cell_numbers(cells, (50_000, 500_000, 500_000)), (50_000, 500_000, 500_000)), cells)
+    assert torch.equal(
+        numbered_cells(cell_numbers(cells, (50_000, 500_000, 500_000)), (50_000, 500_000, 500_000)), cells
+    )
 
 
 def test_no_cells_have_no_numbers():

@@ -12,11 +12,14 @@ from tests.reference.centers import draw, radius
 
 
 def drawn(channels, cells, radii, shape=(2, 9, 12)):
-    return ops.draw_gaussians(torch.zeros(shape), torch.tensor(channels), torch.tensor(cells).view(-1, 2), torch.tensor(radii))
+    return ops.draw_gaussians(
+        torch.zeros(shape), torch.tensor(channels), torch.tensor(cells).view(-1, 2), torch.tensor(radii)
+    )
 
 
 def test_radii_of_a_five_by_two_box_counted_by_hand():
-    # The quadratics (1, 7, 8.18), (4, 14, 9) and (0.4, -1.4, -9) give 5.5, 10.6 and the least: (-1.4 + root of 1.96 + 14.4) / 2.
+    # The quadratics (1, 7, 8.18), (4, 14, 9) and (0.4, -1.4, -9) give 5.5, 10.6 and the least: (-1.4 + root of 1.96 +
+    # 14.4) / 2.
     least = (-1.4 + math.sqrt(16.36)) / 2
     assert ops.gaussian_radius(torch.tensor([2.0]), torch.tensor([5.0]), 0.1).item() == pytest.approx(least)
 
@@ -43,7 +46,9 @@ def test_maps_are_those_of_the_slow_twin(monkeypatch, cells_at_once):
     monkeypatch.setattr(ops, "CELLS_AT_ONCE", cells_at_once)
     generator = torch.Generator().manual_seed(0)
     channels = torch.randint(2, (30,), generator=generator)
-    cells = torch.stack([torch.randint(9, (30,), generator=generator), torch.randint(12, (30,), generator=generator)], dim=1)
+    cells = torch.stack(
+        [torch.randint(9, (30,), generator=generator), torch.randint(12, (30,), generator=generator)], dim=1
+    )
     radii = torch.randint(0, 6, (30,), generator=generator)
     expected = [[[0.0] * 12 for _ in range(9)] for _ in range(2)]
     for channel, (row, column), reach in zip(channels.tolist(), cells.tolist(), radii.tolist(), strict=True):
@@ -82,7 +87,9 @@ def test_what_was_on_the_map_stays_and_the_map_itself_is_not_touched():
 
 
 def test_no_objects_leave_an_empty_map():
-    assert not drawn([], torch.zeros(0, 2, dtype=torch.int64).tolist(), torch.zeros(0, dtype=torch.int64).tolist()).any()
+    assert not drawn(
+        [], torch.zeros(0, 2, dtype=torch.int64).tolist(), torch.zeros(0, dtype=torch.int64).tolist()
+    ).any()
 
 
 def test_a_gaussian_wider_than_the_map_fills_it_without_more_cells_than_the_map_has():

@@ -23,14 +23,18 @@ def regions(num, seed=0, spread=16.0):
 def test_crops_are_means_of_bilinear_readings(size, samples):
     where, frames = regions(5), torch.tensor([0, 1, 1, 0, 1])
     features = maps()
-    torch.testing.assert_close(roi_align(features, where, frames, size, samples), slow.roi_align(features, where, frames, size, samples))
+    torch.testing.assert_close(
+        roi_align(features, where, frames, size, samples), slow.roi_align(features, where, frames, size, samples)
+    )
 
 
 @given(st.lists(st.floats(-40, 40), min_size=4, max_size=4), st.integers(1, 3))
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_any_region_is_read_as_the_slow_twin_reads_it(region, samples):
     features, where, frame = maps(channels=1), torch.tensor([region], dtype=torch.float64), torch.tensor([1])
-    torch.testing.assert_close(roi_align(features, where, frame, (3, 2), samples), slow.roi_align(features, where, frame, (3, 2), samples))
+    torch.testing.assert_close(
+        roi_align(features, where, frame, (3, 2), samples), slow.roi_align(features, where, frame, (3, 2), samples)
+    )
 
 
 @pytest.mark.parametrize("radius", [0, 1, 3])
@@ -82,7 +86,11 @@ def test_without_regions_there_are_no_crops_but_a_graph():
 
 
 def test_gradients_are_those_of_the_readings():
-    features, where, frames = maps(height=4, width=5, channels=2).requires_grad_(), regions(3, spread=6.0), torch.tensor([1, 0, 1])
+    features, where, frames = (
+        maps(height=4, width=5, channels=2).requires_grad_(),
+        regions(3, spread=6.0),
+        torch.tensor([1, 0, 1]),
+    )
     assert torch.autograd.gradcheck(lambda given: roi_align(given, where, frames, (2, 3)), (features,))
 
 
@@ -96,7 +104,15 @@ def test_memory_formats_and_order_of_regions_do_not_matter():
 
 def test_regions_that_are_not_finite_or_far_away_give_zeros():
     features = maps().requires_grad_()
-    where = torch.tensor([[torch.nan, 0, 3, 3], [0, 0, torch.inf, 3], [-torch.inf, 0, 3, torch.inf], [1e30, 1e30, 2e30, 2e30], [1.0, 1.0, 4.0, 4.0]])
+    where = torch.tensor(
+        [
+            [torch.nan, 0, 3, 3],
+            [0, 0, torch.inf, 3],
+            [-torch.inf, 0, 3, torch.inf],
+            [1e30, 1e30, 2e30, 2e30],
+            [1.0, 1.0, 4.0, 4.0],
+        ]
+    )
     crops = roi_align(features, where, torch.zeros(5).long())
     assert crops[:4].abs().max() == 0
     assert crops[4].abs().min() > 0
@@ -116,7 +132,8 @@ def test_half_precision_maps_are_read_in_full_precision():
 
 def test_only_touched_cells_are_gathered():
     reading = roi_reading(torch.tensor([[2.0, 3.0, 5.0, 6.0]]), torch.tensor([1]), (2, 9, 11), (3, 3), samples=1)
-    touched = {99 + row * 11 + column for row in range(3, 7) for column in range(2, 6)}  # the neighbours beyond have weight 0
+    # the neighbours beyond have weight 0
+    touched = {99 + row * 11 + column for row in range(3, 7) for column in range(2, 6)}
     assert set(reading.cells.tolist()) == touched
     assert reading.rows_of(maps()).shape == (16, 3)
     torch.testing.assert_close(reading.weights.sum(dim=1), torch.ones(9, dtype=torch.float64))

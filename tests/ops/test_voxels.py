@@ -49,12 +49,16 @@ def test_voxels_agree_with_the_slow_twin(training, num_frames):
     assert not training or len(result.counts) == num_frames * GRID.max_voxels_train
 
 
-coordinate = st.sampled_from([-4.0, -3.999, -3.5, -3.0, -1.0, 0.0, 0.25, 0.5, 0.999, 1.0, 2.999, 3.0, 3.5, 4.0, np.nan, np.inf, -np.inf, 1e30])
+coordinate = st.sampled_from(
+    [-4.0, -3.999, -3.5, -3.0, -1.0, 0.0, 0.25, 0.5, 0.999, 1.0, 2.999, 3.0, 3.5, 4.0, np.nan, np.inf, -np.inf, 1e30]
+)
 rows = st.lists(st.tuples(coordinate, coordinate, st.sampled_from([-1.0, 0.0, 0.5, 1.0]), st.just(7.0)), max_size=40)
 
 
 @given(rows, st.integers(1, 3), st.integers(1, 4), st.integers(1, 3))
-@settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_voxels_of_any_points_agree_with_the_slow_twin(values, num_frames, max_points, max_voxels):
     grid = VoxelGrid((-4, -3, -1, 4, 3, 1), (0.5, 0.5, 1), max_points, max_voxels, max_voxels)
     points = torch.tensor(values, dtype=torch.float32).reshape(-1, 4)
@@ -63,7 +67,16 @@ def test_voxels_of_any_points_agree_with_the_slow_twin(values, num_frames, max_p
 
 
 def test_voxels_by_hand():
-    points = torch.tensor([[0.1, 0.1, 0.1, 1], [3.9, 2.9, 0.9, 2], [0.2, 0.2, 0.2, 3], [0.3, 0.3, 0.3, 4], [0.4, 0.4, 0.4, 5], [9.0, 0, 0, 6]])
+    points = torch.tensor(
+        [
+            [0.1, 0.1, 0.1, 1],
+            [3.9, 2.9, 0.9, 2],
+            [0.2, 0.2, 0.2, 3],
+            [0.3, 0.3, 0.3, 4],
+            [0.4, 0.4, 0.4, 5],
+            [9.0, 0, 0, 6],
+        ]
+    )
     result = voxelise(points, torch.zeros(6, dtype=torch.int64), 1, GRID, False)
     assert result.coords.tolist() == [[0, 1, 6, 8], [0, 1, 11, 15]]
     assert result.counts.tolist() == [3, 1]
@@ -85,7 +98,9 @@ def test_the_cap_counts_each_frame_alone():
     both = voxelise(torch.cat([points, points]), torch.arange(2).repeat_interleave(800), 2, GRID, True)
     alone = voxelise(points, torch.zeros(800, dtype=torch.int64), 1, GRID, True)
     assert len(alone.counts) == GRID.max_voxels_train
-    assert torch.equal(both.coords[:20, 1:], alone.coords[:, 1:]) and torch.equal(both.coords[20:, 1:], alone.coords[:, 1:])
+    assert torch.equal(both.coords[:20, 1:], alone.coords[:, 1:]) and torch.equal(
+        both.coords[20:, 1:], alone.coords[:, 1:]
+    )
     assert torch.equal(both.coords[:, 0], torch.arange(2).repeat_interleave(20))
 
 
@@ -97,7 +112,9 @@ def test_cells_are_half_open():
 
 def test_points_with_a_bad_value_are_dropped():
     points = torch.zeros(7, 4)
-    for row, (column, value) in enumerate([(0, np.nan), (1, np.inf), (2, -np.inf), (3, np.nan), (3, np.inf), (0, 1e38)]):
+    for row, (column, value) in enumerate(
+        [(0, np.nan), (1, np.inf), (2, -np.inf), (3, np.nan), (3, np.inf), (0, 1e38)]
+    ):
         points[row, column] = value
     result = voxelise(points, torch.zeros(7, dtype=torch.int64), 1, GRID, False)
     assert result.points.shape == (1, 4) and result.counts.tolist() == [1]
@@ -128,7 +145,12 @@ def test_padding_holds_every_point_and_zeros_after_it():
 def test_a_grid_of_more_cells_than_int32_counts():
     grid = VoxelGrid((-100, -100, -5, 100, 100, 5), (0.1, 0.1, 0.1), 5, 1000, 1000)  # as many as a grid may have
     assert 8 * math.prod(grid.shape) > 2**31
-    points = torch.rand(200, 4, dtype=torch.float64).mul(torch.tensor([180.0, 180, 9, 1])).sub(torch.tensor([90.0, 90, 4.5, 0])).float()
+    points = (
+        torch.rand(200, 4, dtype=torch.float64)
+        .mul(torch.tensor([180.0, 180, 9, 1]))
+        .sub(torch.tensor([90.0, 90, 4.5, 0]))
+        .float()
+    )
     assert_equals_twin(points, torch.arange(8).repeat_interleave(25), 8, grid, True)
 
 

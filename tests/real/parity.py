@@ -1,4 +1,4 @@
-"""Networks of public tools with weights made by a formula, imported and run beside the outputs that the tools stored."""
+"""Networks of public tools with weights made by a formula, imported and run beside the tools' stored outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lidistill.detectors.base import Detector, DetectorConfig
+from lidistill.detectors.detector import Detector, DetectorConfig
 from lidistill.interop import import_checkpoint
 from lidistill.types import Batch, Boxes, DetectorOutput, Losses, Voxels
 from tests.interop.formula_weights import digest, formula_state, read_table, write_checkpoint
@@ -39,10 +39,16 @@ class Case:
         return self.detector.config.classes
 
 
-def imported(reference: Callable[..., Path], folder: Path, name: str, model: str, dataset: str) -> tuple[DetectorConfig, dict[str, Tensor], dict]:
-    """The network of that name, written with its formula weights as its tool would and read back; a skip where numpy draws other numbers."""
+def imported(
+    reference: Callable[..., Path], folder: Path, name: str, model: str, dataset: str
+) -> tuple[DetectorConfig, dict[str, Tensor], dict]:
+    """The network of that name, written with its formula weights as its tool would and read back; a skip where numpy
+    draws other numbers.
+    """
     source = name.split("_")[0]
-    path = write_checkpoint(folder / f"{name}.pth", source, formula_state(read_table(reference("checkpoints", f"{name}.keys.json"))))
+    path = write_checkpoint(
+        folder / f"{name}.pth", source, formula_state(read_table(reference("checkpoints", f"{name}.keys.json")))
+    )
     return import_checkpoint(path, source, model, dataset)
 
 
@@ -56,10 +62,14 @@ def run_case(
     watched: tuple[str, ...] = (),
     before_training: Callable[[Detector], object] = lambda detector: None,
 ) -> Case:
-    """Import the network, evaluate its input, and train on it for one pass with the voxels of evaluation, as the references were made."""
+    """Import the network, evaluate its input, and train on it for one pass with the voxels of evaluation, as the
+    references were made.
+    """
     with np.load(reference("checkpoints", f"{name}.npz"), allow_pickle=False) as stored:
         figures = {key: stored[key] for key in stored.files}
-    if digest(formula_state(read_table(reference("checkpoints", f"{name}.keys.json")))) != str(figures["meta.weights_sha256"]):
+    if digest(formula_state(read_table(reference("checkpoints", f"{name}.keys.json")))) != str(
+        figures["meta.weights_sha256"]
+    ):
         pytest.skip("this numpy draws other numbers from a seed than the one that made the reference weights")
     config, weights, _ = imported(reference, folder, name, model, dataset)
     detector = config.build()
@@ -67,7 +77,12 @@ def run_case(
 
     with np.load(reference("checkpoints", "inputs", f"{figures['meta.input']}.npz"), allow_pickle=False) as stored:
         points = torch.from_numpy(stored["points"])
-    batch = Batch((str(figures["meta.input"]),), points, torch.zeros(len(points), dtype=torch.int64), (truth(figures, config.classes),))
+    batch = Batch(
+        (str(figures["meta.input"]),),
+        points,
+        torch.zeros(len(points), dtype=torch.int64),
+        (truth(figures, config.classes),),
+    )
     layers: dict[str, Tensor] = {}
     hooks = [detector.get_submodule(path).register_forward_hook(_keep(layers, path)) for path in watched]
     detector.eval()
@@ -119,15 +134,21 @@ def assert_same_voxels(case: Case) -> None:
     coords = case.voxels.coords[:, 1:].numpy()
     np.testing.assert_array_equal(coords, case.figures["voxel.coords_zyx"])
     np.testing.assert_array_equal(case.voxels.counts.numpy(), case.figures["voxel.num_points"])
-    assert hashlib.sha256(np.ascontiguousarray(coords, dtype=np.int32).tobytes()).hexdigest() == str(case.figures["voxel.coords_sha256"])
+    assert hashlib.sha256(np.ascontiguousarray(coords, dtype=np.int32).tobytes()).hexdigest() == str(
+        case.figures["voxel.coords_sha256"]
+    )
 
 
 def assert_sparse(figures: Figures, key: str, coords: Tensor, features: Tensor, shape: tuple[int, int, int]) -> None:
-    """Sites (N, 4: batch z y x) on a grid of `shape` and their features (N, C) against a stored sparse tensor, whatever the order of the rows."""
+    """Sites (N, 4: batch z y x) on a grid of `shape` and their features (N, C) against a stored sparse tensor, whatever
+    the order of the rows.
+    """
     assert shape == tuple(figures[f"{key}:spatial_shape"])
     sites = coords.numpy().astype(np.int32)
     order = np.lexsort(sites.T[::-1])
-    assert hashlib.sha256(np.ascontiguousarray(sites[order]).tobytes()).hexdigest() == str(figures[f"{key}:coords_sha256"])
+    assert hashlib.sha256(np.ascontiguousarray(sites[order]).tobytes()).hexdigest() == str(
+        figures[f"{key}:coords_sha256"]
+    )
     assert_stored(figures, f"{key}:features_sorted", features[torch.from_numpy(order)])
 
 
@@ -148,7 +169,9 @@ def assert_running_statistics(case: Case, own_name: Callable[[str], str]) -> Non
 
 
 def nearest_detection(case: Case, box: np.ndarray, label: int, score: float) -> int | None:
-    """Our detection of class `label` that is this box (7,), if there is one: every number within 2e-3, the score within 1e-4."""
+    """Our detection of class `label` that is this box (7,), if there is one: every number within 2e-3, the score within
+    1e-4.
+    """
     rows = (case.detections.labels == label).nonzero()[:, 0]
     if len(rows) == 0:
         return None

@@ -1,4 +1,6 @@
-"""Imported CenterPoint against outputs of OpenPCDet on a real nuScenes sweep; every other published network is imported and run."""
+"""Imported CenterPoint against outputs of OpenPCDet on a real nuScenes sweep; every other published network is imported
+and run.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lidistill.detectors.center_targets import center_targets
+from lidistill.detectors.heads.center.targets import center_targets
 from lidistill.interop.key_names import BEV, CENTER_HEADS, RESIDUAL_ENCODERS, our_key
 from lidistill.types import Boxes
 from tests.real.parity import (
@@ -78,7 +80,11 @@ def test_the_last_convolution_has_the_sites_and_features_of_the_tool(case):
 
 @pytest.mark.parametrize(
     ("tap", "key"),
-    [("bev.0", "backbone_2d.blocks.0"), ("bev.1", "backbone_2d.blocks.1"), ("neck", "BaseBEVBackbone.spatial_features_2d")],
+    [
+        ("bev.0", "backbone_2d.blocks.0"),
+        ("bev.1", "backbone_2d.blocks.1"),
+        ("neck", "BaseBEVBackbone.spatial_features_2d"),
+    ],
 )
 def test_maps_are_those_of_the_tool(case, tap, key):
     assert_stored(case.figures, f"eval.{key}", case.evaluated.taps[tap].features)
@@ -96,18 +102,24 @@ def test_every_stable_detection_is_found(case):
     stable = figures["det.stable"]
     found = [
         nearest_detection(case, box, int(label) - 1, score)
-        for box, label, score in zip(figures["det.boxes"][stable, :7], figures["det.labels"][stable], figures["det.scores"][stable], strict=True)
+        for box, label, score in zip(
+            figures["det.boxes"][stable, :7], figures["det.labels"][stable], figures["det.scores"][stable], strict=True
+        )
     ]
     assert None not in found
     assert len(set(found)) == len(found)
-    np.testing.assert_allclose(case.detections.velocity[found].numpy(), figures["det.boxes"][stable, 7:], rtol=0, atol=2e-3)
+    np.testing.assert_allclose(
+        case.detections.velocity[found].numpy(), figures["det.boxes"][stable, 7:], rtol=0, atol=2e-3
+    )
     assert len(case.detections) == len(figures["det.boxes"])
 
 
 @pytest.mark.parametrize("task", range(6))
 def test_targets_are_those_of_the_tool(case, task):
     head, figures = case.detector.head, case.figures
-    targets = center_targets(case.batch.boxes, head.task_classes[task], head.size, head.origin, head.cell, head.config.targets)
+    targets = center_targets(
+        case.batch.boxes, head.task_classes[task], head.size, head.origin, head.cell, head.config.targets
+    )
     key = "train.target.target_dicts"
     if len(targets.codes):
         assert_stored(figures, f"{key}.heatmaps.{task}", targets.heatmap)
@@ -115,7 +127,9 @@ def test_targets_are_those_of_the_tool(case, task):
         assert not targets.heatmap.any() and not figures[f"{key}.heatmaps.{task}:stats"].any()
     count = len(targets.codes)
     assert figures[f"{key}.masks.{task}"].sum() == count
-    assert (targets.cells[:, 0] * head.size[0] + targets.cells[:, 1]).tolist() == figures[f"{key}.inds.{task}"][0, :count].tolist()
+    assert (targets.cells[:, 0] * head.size[0] + targets.cells[:, 1]).tolist() == figures[f"{key}.inds.{task}"][
+        0, :count
+    ].tolist()
     codes = torch.zeros(1, 500, 10)
     codes[0, :count] = torch.cat([targets.codes[:, :6], targets.codes[:, [7, 6]], targets.velocity], dim=1)
     if count:

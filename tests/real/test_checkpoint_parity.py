@@ -1,7 +1,7 @@
 """Imported PointPillars against outputs of OpenPCDet and mmdetection3d on a real KITTI frame.
 
-Both tools ran with weights made by a formula; we write these weights as the tool would save them, import the file, and have to find the same voxels,
-maps, detections, losses and gradients. Ours runs in its default memory format.
+Both tools ran with weights made by a formula; we write these weights as the tool would save them, import the file, and
+have to find the same voxels, maps, detections, losses and gradients. Ours runs in its default memory format.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from lidistill.detectors.anchors import with_direction
-from lidistill.detectors.targets import assign_anchors
+from lidistill.detectors.heads.anchor.anchors import with_direction
+from lidistill.detectors.heads.anchor.targets import assign_anchors
 from lidistill.interop.anchor_heads import ANCHOR_CONVENTIONS
 from lidistill.interop.key_names import our_key
 from lidistill.interop.pointpillars import RULES
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
-from lidistill.ops.iou import overlap_bev
+from lidistill.ops.kernels.overlap import overlap_bev
 from lidistill.types import Boxes
 from tests.real.parity import (
     Case,
@@ -60,7 +60,8 @@ HEAD_MAPS = {
 }
 
 
-# The norms that mmdetection3d stored are up to 2.7e-3 off those of double precision, its values up to 6.5 %: its network stretches rounding.
+# The norms that mmdetection3d stored are up to 2.7e-3 off those of double precision, its values up to 6.5 %: its
+# network stretches rounding.
 GRADIENT_NORMS = {"openpcdet": 1e-3, "mmdet3d": 3e-3}
 GRADIENT_VALUES = {"openpcdet": 1e-2, "mmdet3d": 2e-2}
 
@@ -110,7 +111,10 @@ def test_head_maps_are_those_of_the_tool(case, name):
 
 
 def test_every_stable_detection_is_found(case):
-    """By nearest centre and label. Cells without points share one score; a tie may fall the other way, if its winner is as good and in the way."""
+    """By nearest centre and label.
+
+    Cells without points share one score; a tie may fall the other way, if its winner is as good and in the way.
+    """
     figures, ours = case.figures, case.detections
     openpcdet = case.source == "openpcdet"
     geometry = figures["det.boxes"] if openpcdet else with_centred_z(figures["det.boxes"])
@@ -119,16 +123,22 @@ def test_every_stable_detection_is_found(case):
     for box, label, score, stable in zip(geometry, labels, figures["det.scores"], figures["det.stable"], strict=True):
         if not stable:
             continue
-        if nearest_detection(case, box, case.labels.index(ANCHOR_CONVENTIONS[case.source].classes[label]), score) is not None:
+        if (
+            nearest_detection(case, box, case.labels.index(ANCHOR_CONVENTIONS[case.source].classes[label]), score)
+            is not None
+        ):
             continue
-        in_the_way = overlap_bev(torch.from_numpy(box)[None], ours.geometry)[0] > case.detector.config.head.post.nms_threshold
+        in_the_way = (
+            overlap_bev(torch.from_numpy(box)[None], ours.geometry)[0] > case.detector.config.head.post.nms_threshold
+        )
         assert (ours.scores[in_the_way] - score).abs().min() <= 1e-6
         lost_ties += 1
     assert lost_ties <= 0.01 * figures["det.stable"].sum()
     assert abs(len(ours) - len(geometry)) <= 0.01 * len(geometry)
 
 
-@pytest.mark.parametrize("case", ["openpcdet"], indirect=True)  # mmdetection3d decodes candidates only and logs no targets
+# mmdetection3d decodes candidates only and logs no targets
+@pytest.mark.parametrize("case", ["openpcdet"], indirect=True)
 def test_decoded_boxes_of_all_anchors_are_those_of_the_tool(case):
     head, key = case.detector.head, "eval.AnchorHeadSingle.batch_box_preds"
     _, codes, directions = head._rows(case.evaluated.heads[0])
@@ -146,15 +156,20 @@ def test_targets_are_those_of_the_tool(case):
     targets = assign_anchors(boxes, head.anchors.view(-1, 3, 2, 7), config.head.anchors, config.head.matching)
     figures = case.figures
     np.testing.assert_array_equal(
-        targets.labels[:: int(figures["train.target.box_cls_labels:stride"])], figures["train.target.box_cls_labels:flat"][:]
+        targets.labels[:: int(figures["train.target.box_cls_labels:stride"])],
+        figures["train.target.box_cls_labels:flat"][:],
     )
     labels = targets.labels.double()
-    np.testing.assert_allclose([labels.sum(), labels.abs().sum(), (labels**2).sum()], figures["train.target.box_cls_labels:stats"])
+    np.testing.assert_allclose(
+        [labels.sum(), labels.abs().sum(), (labels**2).sum()], figures["train.target.box_cls_labels:stats"]
+    )
     codes = torch.zeros(len(labels), 7)
     rows = targets.positive
     codes[rows] = encode_anchors(boxes.geometry[targets.truth[rows]], head.anchors[rows])
     exact = codes.double()
-    np.testing.assert_allclose([exact.sum(), exact.abs().sum(), (exact**2).sum()], figures["train.target.box_reg_targets:stats"], rtol=1e-5)
+    np.testing.assert_allclose(
+        [exact.sum(), exact.abs().sum(), (exact**2).sum()], figures["train.target.box_reg_targets:stats"], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("part", ["class", "box", "direction"])
@@ -184,7 +199,9 @@ def test_gradients_are_as_near_to_double_precision_as_those_of_the_tool(case):
 
 def test_gradients_of_the_convolutions_agree_value_by_value(case):
     parameters = dict(case.detector.named_parameters())
-    keys = [key[len("grad.") : -len(":flat")] for key in case.figures if key.startswith("grad.") and key.endswith(":flat")]
+    keys = [
+        key[len("grad.") : -len(":flat")] for key in case.figures if key.startswith("grad.") and key.endswith(":flat")
+    ]
     compared = 0
     for key in keys:
         own = our_key(key, RULES[case.source])

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from lidistill.data.augment import Augmentation, ObjectNoise
-from lidistill.data.kitti import KittiData
-from lidistill.data.loading import TrainingFrames
-from lidistill.data.objects import build_database
+from lidistill.data.object_database import build_database
+from lidistill.data.training_frames import TrainingFrames
+from lidistill.datasets.kitti.frames import KittiData
+from lidistill.datasets.kitti.projection import camera_objects, image_boxes, in_view, project, to_camera
 from lidistill.ops.boxes import count_points
-from lidistill.ops.camera import camera_objects, image_boxes, in_view, project, to_camera
 from lidistill.types import collate
 from tests.real.parity import with_centred_z
 
@@ -39,14 +39,14 @@ def test_the_number_of_objects_is_that_of_the_labels(frames):
 def test_image_sizes_come_from_the_images(frames):
     for frame in frames:
         if frame.id in IMAGE_SIZES:
-            assert frame.meta.calibration.image_size == IMAGE_SIZES[frame.id]
+            assert frame.truth.calibration.image_size == IMAGE_SIZES[frame.id]
 
 
 def test_points_are_finite_in_the_image_and_of_the_size_of_a_cropped_scan(frames):
     for frame in frames:
         assert 15_000 < len(frame.points) < 22_000
         assert torch.isfinite(frame.points).all()
-        assert in_view(frame.meta.calibration, frame.points[:, :3].numpy()).all()
+        assert in_view(frame.truth.calibration, frame.points[:, :3].numpy()).all()
         assert 0 <= frame.points[:, 3].min() <= frame.points[:, 3].max() <= 1
 
 
@@ -58,7 +58,7 @@ def test_nearly_every_box_holds_points(frames):
 
 def test_the_centre_of_a_box_projects_into_its_2d_box(frames):
     for frame in frames:
-        calibration, objects = frame.meta.calibration, frame.meta.objects
+        calibration, objects = frame.truth.calibration, frame.truth.objects
         named = objects[np.isin(objects.names, ("Car", "Pedestrian", "Cyclist"))]
         pixels = project(calibration, to_camera(calibration, frame.boxes.geometry[:, :3].double().numpy()))
         whole = named.truncation < 0.15  # a truncated 2D box does not reach round the centre
@@ -71,7 +71,9 @@ def test_boxes_that_mmdetection3d_read_go_back_to_the_numbers_of_the_label_file(
     """Its boxes of frame 000008 stand on their z. Label files have two decimals, so the right way back ends there."""
     with np.load(reference("checkpoints", "mmdet3d_pointpillars_kitti.npz"), allow_pickle=False) as stored:
         geometry = with_centred_z(stored["gt.boxes"].astype(np.float64))
-    ends = [camera_objects(frame.meta.calibration, geometry, np.full(len(geometry), "Car")).locations for frame in frames]
+    ends = [
+        camera_objects(frame.truth.calibration, geometry, np.full(len(geometry), "Car")).locations for frame in frames
+    ]
     off = [np.abs(end - end.round(2)).max() for end in ends]  # most frames of KITTI share that frame's calibration
     assert min(off) < 5e-6
 
@@ -79,9 +81,9 @@ def test_boxes_that_mmdetection3d_read_go_back_to_the_numbers_of_the_label_file(
 def test_projected_boxes_fit_the_2d_labels(frames):
     gaps = []
     for frame in frames:
-        objects = frame.meta.objects
+        objects = frame.truth.objects
         named = objects[np.isin(objects.names, ("Car", "Pedestrian", "Cyclist"))]
-        projected, _ = image_boxes(frame.meta.calibration, frame.boxes.geometry.numpy())
+        projected, _ = image_boxes(frame.truth.calibration, frame.boxes.geometry.numpy())
         whole = named.truncation < 0.15
         gaps.append(np.abs(projected[whole] - named.boxes_2d[whole]))
     assert np.median(np.concatenate(gaps)) < 3
@@ -91,7 +93,9 @@ def test_projected_boxes_fit_the_2d_labels(frames):
 def test_real_frames_can_be_augmented_and_batched(source, frames):
     database = build_database(source)
     assert len(database) >= 0.95 * sum(len(frame.boxes) for frame in frames)
-    dataset = TrainingFrames(source, Augmentation(object_noise=ObjectNoise()), database, source.spec.point_range, seed=0)
+    dataset = TrainingFrames(
+        source, Augmentation(object_noise=ObjectNoise()), database, source.spec.point_range, seed=0
+    )
     batch = collate([dataset[0, row] for row in range(4)])
     assert batch.size == 4
     assert torch.isfinite(batch.points).all()

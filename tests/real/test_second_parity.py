@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from lidistill.detectors import targets
-from lidistill.detectors.base import Detector
+from lidistill.detectors.detector import Detector
+from lidistill.detectors.heads.anchor import targets
 from lidistill.interop.anchor_heads import ANCHOR_CONVENTIONS
 from lidistill.interop.key_names import ANCHOR_HEADS, BEV, PLAIN_ENCODERS, our_key
-from lidistill.ops.iou import on_nearest_axis, overlap_bev
+from lidistill.ops.kernels.overlap import on_nearest_axis, overlap_bev
 from lidistill.types import Boxes
 from tests.real.parity import (
     Case,
@@ -65,7 +65,8 @@ def place_in_single_precision(detector: Detector) -> None:
 
 @pytest.fixture(scope="module")
 def case(reference, tmp_path_factory) -> Case:
-    """Cyclists' anchors that lie within a car overlap it alike, all of them most; which of them the tool takes is a matter of its rounding.
+    """Cyclists' anchors that lie within a car overlap it alike, all of them most; which of them the tool takes is a
+    matter of its rounding.
 
     So targets are drawn here with that rounding. With exact overlaps 16 instead of 13 such anchors stand for cars.
     """
@@ -96,10 +97,14 @@ def test_stages_of_the_encoder_have_the_sites_and_features_of_the_tool(case, lay
 
 def test_the_last_convolution_has_the_sites_and_features_of_the_tool(case):
     _, sites, _ = case.detector.encoder.index_maps(case.voxels)
-    assert_sparse(case.figures, "eval.middle_encoder.conv_out", sites.coords, case.layers["encoder.output"], sites.shape)
+    assert_sparse(
+        case.figures, "eval.middle_encoder.conv_out", sites.coords, case.layers["encoder.output"], sites.shape
+    )
 
 
-@pytest.mark.parametrize(("tap", "key"), [("bev.0", "eval.backbone.0"), ("bev.1", "eval.backbone.1"), ("neck", "eval.neck.0")])
+@pytest.mark.parametrize(
+    ("tap", "key"), [("bev.0", "eval.backbone.0"), ("bev.1", "eval.backbone.1"), ("neck", "eval.neck.0")]
+)
 def test_maps_are_those_of_the_tool(case, tap, key):
     assert_stored(case.figures, key, case.evaluated.taps[tap].features)
 
@@ -120,10 +125,16 @@ def test_every_stable_detection_is_found(case):
     stable = figures["det.stable"]
     lost_ties = 0
     for box, label, score in zip(
-        with_centred_z(figures["det.boxes"])[stable], figures["det.labels"][stable], figures["det.scores"][stable], strict=True
+        with_centred_z(figures["det.boxes"])[stable],
+        figures["det.labels"][stable],
+        figures["det.scores"][stable],
+        strict=True,
     ):
         if nearest_detection(case, box, case.labels.index(FILE_CLASSES[label]), score) is None:
-            in_the_way = overlap_bev(torch.from_numpy(box)[None], ours.geometry)[0] > case.detector.config.head.post.nms_threshold
+            in_the_way = (
+                overlap_bev(torch.from_numpy(box)[None], ours.geometry)[0]
+                > case.detector.config.head.post.nms_threshold
+            )
             assert (ours.scores[in_the_way] - score).abs().min() <= 1e-6
             lost_ties += 1
     assert lost_ties <= 1
@@ -147,7 +158,9 @@ def test_exact_overlaps_differ_from_rounded_ones_in_ties_alone(case):
     more = exact.positive[~torch.isin(exact.positive, rounded.positive)]
     overlaps = rounded_overlap(head.anchors, boxes.geometry)
     assert len(more) > 0
-    assert (overlaps[more, exact.truth[more]] - overlaps.view(-1, 3, 2, 6)[:, 2].amax(dim=(0, 1))[exact.truth[more]]).abs().max() < 1e-6
+    assert (
+        overlaps[more, exact.truth[more]] - overlaps.view(-1, 3, 2, 6)[:, 2].amax(dim=(0, 1))[exact.truth[more]]
+    ).abs().max() < 1e-6
 
 
 def test_gradients_have_the_norms_of_the_tool(case):
@@ -160,7 +173,11 @@ def test_gradients_have_the_norms_of_the_tool(case):
 
 def test_gradients_of_sparse_kernels_agree_value_by_value(case):
     parameters = dict(case.detector.named_parameters())
-    keys = [key[len("grad.") : -len(":flat")] for key in case.figures if key.startswith("grad.middle_encoder") and key.endswith(":flat")]
+    keys = [
+        key[len("grad.") : -len(":flat")]
+        for key in case.figures
+        if key.startswith("grad.middle_encoder") and key.endswith(":flat")
+    ]
     assert len(keys) >= 5
     for key in keys:
         shape = tuple(case.figures[f"grad.{key}:shape"])  # out, z, y, x, in

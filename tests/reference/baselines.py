@@ -9,7 +9,7 @@ from torch import Tensor
 def adapted_squared_error(
     features: Tensor, weight: Tensor, bias: Tensor, target: Tensor, cells: Tensor | None = None, partial: bool = False
 ) -> Tensor:
-    """Widen the whole map, subtract, square: what `lidistill.distillation.adapters` avoids."""
+    """Widen the whole map, subtract, square: what `lidistill.ops.kernels.adapted_error` avoids."""
     adapted = torch.einsum("dc,bchw->bdhw", weight, features) + bias[:, None, None]
     squared = (adapted - target).square()
     if partial:
@@ -47,7 +47,9 @@ def channel_divergence(taught: Tensor, adapted: Tensor, temperature: float) -> T
     total = taught.new_zeros(())
     for frame in range(frames):
         for channel in range(channels):
-            wanted, found = ((maps[frame, channel].reshape(-1) / temperature).softmax(dim=0) for maps in (taught, adapted))
+            wanted, found = (
+                (maps[frame, channel].reshape(-1) / temperature).softmax(dim=0) for maps in (taught, adapted)
+            )
             total = total + (wanted * (wanted / found).log()).sum()
     return temperature**2 * total / (frames * channels)
 
@@ -78,13 +80,18 @@ def angle_error(taught: Tensor, learnt: Tensor) -> Tensor:
             for other in range(count):
                 if vertex in (one, other):
                     continue
-                cosines = [torch.cosine_similarity(given[one] - given[vertex], given[other] - given[vertex], dim=0) for given in (learnt, taught)]
+                cosines = [
+                    torch.cosine_similarity(given[one] - given[vertex], given[other] - given[vertex], dim=0)
+                    for given in (learnt, taught)
+                ]
                 total = total + smooth_l1(cosines[0] - cosines[1])
     return total / count**3
 
 
-def read_boxes(features: Tensor, origin: tuple[float, float], cell: tuple[float, float], geometry: Tensor, size: int) -> Tensor:
-    """Bilinear readings (N, size * size, C) of one map (C, H, W) at the places of turned boxes (N, 7), place by place."""
+def read_boxes(
+    features: Tensor, origin: tuple[float, float], cell: tuple[float, float], geometry: Tensor, size: int
+) -> Tensor:
+    """Bilinear readings (N, size * size, C) of one map (C, H, W) at places in turned boxes (N, 7), one by one."""
     _, height, width = features.shape
     readings = []
     for x, y, _, length, across, _, yaw in geometry.tolist():
@@ -114,8 +121,10 @@ def imitation_error(taught: Tensor, learnt: Tensor, weight: Tensor, bias: Tensor
     return (squared * cells).sum() / (2 * cells.sum())
 
 
-def imitated_anchor_cells(anchors: Tensor, classes: tuple[int, ...], boxes: Tensor, labels: Tensor, share: float) -> set[int]:
-    """Cells of anchors (cells, K, R, 7) that imitate boxes (N, 7) of labels (N,), by upright overlap, anchor by anchor."""
+def imitated_anchor_cells(
+    anchors: Tensor, classes: tuple[int, ...], boxes: Tensor, labels: Tensor, share: float
+) -> set[int]:
+    """Cells of anchors (cells, K, R, 7) that imitate boxes (N, 7) of labels (N,), by upright overlap, one by one."""
 
     def upright(box: list[float]) -> tuple[float, float, float, float]:
         x, y, _, length, width, _, yaw = box

@@ -13,7 +13,7 @@ def contains(box, point):
 
 
 def depth(box, point):
-    """How far the point lies from the nearest face plane of the box, in metres: where it is tiny, rounding may decide."""
+    """Distance of the point from the nearest face plane of the box, in metres: if tiny, rounding may decide."""
     x, y, z, length, width, height, yaw = (float(value) for value in box)
     dx, dy, dz = float(point[0]) - x, float(point[1]) - y, float(point[2]) - z
     along = dx * math.cos(yaw) + dy * math.sin(yaw)
@@ -30,4 +30,10 @@ def corners(box):
     x, y, _, length, width, _, yaw = (float(value) for value in box)
     ahead, left = (math.cos(yaw), math.sin(yaw)), (-math.sin(yaw), math.cos(yaw))
     signs = [(1, 1), (-1, 1), (-1, -1), (1, -1)]
-    return [(x + a * length / 2 * ahead[0] + b * width / 2 * left[0], y + a * length / 2 * ahead[1] + b * width / 2 * left[1]) for a, b in signs]
+    return [
+        (
+            x + a * length / 2 * ahead[0] + b * width / 2 * left[0],
+            y + a * length / 2 * ahead[1] + b * width / 2 * left[1],
+        )
+        for a, b in signs
+    ]

@@ -26,12 +26,19 @@ def draw(heatmap: list[list[float]], row: int, column: int, reach: int) -> None:
 
 
 def targets(boxes, labels, classes, size, origin, cell, overlap=0.1, min_radius=2, max_objects=500):
-    """Boxes of one frame -> heat maps [class][row][column], and (row, column, codes) of each object; objects off the map are left out."""
+    """Boxes of one frame -> heat maps [class][row][column], and (row, column, codes) of each object; objects off the
+    map are left out.
+    """
     width, height = size
     heatmaps = [[[0.0] * width for _ in range(height)] for _ in classes]
     objects = []
     for box, label in zip(boxes, labels, strict=True):
-        if label not in classes or not all(math.isfinite(value) for value in box) or min(box[3:6]) <= 0 or len(objects) == max_objects:
+        if (
+            label not in classes
+            or not all(math.isfinite(value) for value in box)
+            or min(box[3:6]) <= 0
+            or len(objects) == max_objects
+        ):
             continue
         x, y = (box[0] - origin[0]) / cell[0], (box[1] - origin[1]) / cell[1]
         if not (0 <= x < width and 0 <= y < height):
@@ -63,7 +70,11 @@ def best_cells(scores, threshold, most, local_maxima=False):
     for k, plane in enumerate(scores):
         for y, line in enumerate(plane):
             for x, score in enumerate(line):
-                around = [plane[b][a] for b in range(max(0, y - 1), min(len(plane), y + 2)) for a in range(max(0, x - 1), min(len(line), x + 2))]
+                around = [
+                    plane[b][a]
+                    for b in range(max(0, y - 1), min(len(plane), y + 2))
+                    for a in range(max(0, x - 1), min(len(line), x + 2))
+                ]
                 if score >= threshold and not (local_maxima and max(around) > score):
                     found.append((score, k, y, x))
     return sorted(found, key=lambda entry: (-entry[0], *entry[1:]))[:most]

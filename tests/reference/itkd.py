@@ -1,4 +1,6 @@
-"""itKD written as its equations read: a stack of 1x1 convolutions on whole maps, and attention one object and one channel at a time."""
+"""itKD written as its equations read: a stack of 1x1 convolutions on whole maps, and attention one object and one
+channel at a time.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Straightforward(nn.Module):
         self.narrowing = None if autoencoder.narrowing is None else convolution(autoencoder.narrowing)
 
     def maps(self, taught: Tensor, learnt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Both codes, then the reconstructions of the student's and of the teacher's code: (B, C_T, H, W) and (B, C_S, H, W)."""
+        """Both codes, then the reconstructions of the student's and of the teacher's code: (B, C_T, H, W) and (B, C_S,
+        H, W).
+        """
         code, other_code = self.encoder(self.buffer(learnt)), self.encoder(taught)
         if self.narrowing is None:
             return code, other_code, self.buffer(self.decoder(code)), self.decoder(other_code)
@@ -49,7 +53,9 @@ class Straightforward(nn.Module):
 
 
 def squared_at_objects(one: Tensor, other: Tensor, cells: list[list[tuple[int, int]]], most: int) -> float:
-    """Mean over frames, `most` places and channels of the squared difference at the cells (row, column) of each frame; empty places are zero."""
+    """Mean over frames, `most` places and channels of the squared difference at the cells (row, column) of each frame;
+    empty places are zero.
+    """
     total = 0.0
     for frame, places in enumerate(cells):
         for row, column in places:
@@ -64,11 +70,16 @@ def channel_attention(objects: list[list[float]], most: int) -> list[list[float]
         return []
     width = len(objects[0])
     products = [[sum(row[i] * row[j] for row in objects) / math.sqrt(most) for j in range(width)] for i in range(width)]
-    weights = [[math.exp(products[i][j]) / sum(math.exp(products[k][j]) for k in range(width)) for j in range(width)] for i in range(width)]
+    weights = [
+        [math.exp(products[i][j]) / sum(math.exp(products[k][j]) for k in range(width)) for j in range(width)]
+        for i in range(width)
+    ]
     return [[sum(row[i] * weights[i][j] for i in range(width)) for j in range(width)] for row in objects]
 
 
-def attention_loss(taught: list[list[list[float]]], learnt: list[list[list[float]]], parts: list[int], fusion: Tensor, most: int) -> float:
+def attention_loss(
+    taught: list[list[list[float]]], learnt: list[list[list[float]]], parts: list[int], fusion: Tensor, most: int
+) -> float:
     """Frames of objects of channels, those of `parts` in turn; fusion (C, 2C)."""
 
     def fused(objects: list[list[float]]) -> list[Tensor]:

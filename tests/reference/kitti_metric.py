@@ -1,4 +1,6 @@
-"""The KITTI object metric, slowly: every frame matched anew for every threshold, one pair of boxes after the other, polygons left to shapely."""
+"""The KITTI object metric, slowly: every frame matched anew for every threshold, one pair of boxes after the other,
+polygons left to shapely.
+"""
 
 import math
 from itertools import product
@@ -23,7 +25,9 @@ def kitti_scores(truths, detections, classes):
             curves = _curves(truths, detections, overlaps, name.lower(), metric, rank, limit)
             for (kind, curve), points in product(curves.items(), ("R11", "R40")):
                 picked = curve and (curve[::4] if points == "R11" else curve[1:])
-                values[f"{level}/{kind}/{name}/{points}/{difficulty}"] = None if curve is None else 100 * sum(picked) / len(picked)
+                values[f"{level}/{kind}/{name}/{points}/{difficulty}"] = (
+                    None if curve is None else 100 * sum(picked) / len(picked)
+                )
     return values
 
 
@@ -130,7 +134,10 @@ def _overlap(truth, t, found, d, metric):
     shared = a.intersection(b).area
     if metric == "bev":
         return shared / (a.area + b.area - shared)
-    (height_a, bottom_a), (height_b, bottom_b) = (truth.sizes[t, 0], truth.locations[t, 1]), (found.sizes[d, 0], found.locations[d, 1])
+    (height_a, bottom_a), (height_b, bottom_b) = (
+        (truth.sizes[t, 0], truth.locations[t, 1]),
+        (found.sizes[d, 0], found.locations[d, 1]),
+    )
     shared *= max(0.0, min(bottom_a, bottom_b) - max(bottom_a - height_a, bottom_b - height_b))
     return shared / (a.area * height_a + b.area * height_b - shared)
 

@@ -26,7 +26,12 @@ def smooth_l1(error: float, beta: float) -> float:
 
 
 def anchor_head_terms(
-    taught: dict[str, Tensor], learnt: dict[str, Tensor], num_classes: int, temperature: float, confident: float, beta: float
+    taught: dict[str, Tensor],
+    learnt: dict[str, Tensor],
+    num_classes: int,
+    temperature: float,
+    confident: float,
+    beta: float,
 ) -> dict[str, float]:
     """Unweighted terms of maps (B, A*K, H, W), (B, A*7, H, W) and (B, A*2, H, W)."""
     frames, channels, height, width = taught["class"].shape
@@ -48,9 +53,14 @@ def anchor_head_terms(
                     if confidence < confident:
                         continue
                     sure += confidence
-                    errors = [other - one for one, other in zip(numbers(taught, "box", 7), numbers(learnt, "box", 7), strict=True)]
+                    errors = [
+                        other - one
+                        for one, other in zip(numbers(taught, "box", 7), numbers(learnt, "box", 7), strict=True)
+                    ]
                     errors[6] = math.sin(errors[6])
                     boxes += confidence * sum(smooth_l1(error, beta) for error in errors)
-                    directions += confidence * divergence(softmax(numbers(taught, "direction", 2)), softmax(numbers(learnt, "direction", 2)))
+                    directions += confidence * divergence(
+                        softmax(numbers(taught, "direction", 2)), softmax(numbers(learnt, "direction", 2))
+                    )
     divided_by = max(sure, frames)
     return {"class": classes / divided_by, "box": boxes / divided_by, "direction": directions / divided_by}

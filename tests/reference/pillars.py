@@ -21,7 +21,8 @@ def padded_pillars(voxels: Voxels) -> Tensor:
 
 
 class PaddedPillarEncoder(nn.Module):
-    """For each layer: linear, BatchNorm over all M * T rows, ReLU, maximum over the T slots, which all layers but the last put beside every slot.
+    """For each layer: linear, BatchNorm over all M * T rows, ReLU, maximum over the T slots, which all layers but the
+    last put beside every slot.
 
     Same parameter names as the fast one. `widths` are the layers' outputs.
     """
@@ -32,14 +33,20 @@ class PaddedPillarEncoder(nn.Module):
         self.absent = absent  # empty slots are left out of statistics and maximum
         inputs = [in_channels, *(2 * width for width in widths[:-1])]
         self.layers = nn.ModuleList(
-            nn.ModuleDict({"linear": nn.Linear(before, after, bias=False), "norm": nn.BatchNorm1d(after, eps=1e-3, momentum=0.01)})
+            nn.ModuleDict(
+                {"linear": nn.Linear(before, after, bias=False), "norm": nn.BatchNorm1d(after, eps=1e-3, momentum=0.01)}
+            )
             for before, after in zip(inputs, widths, strict=True)
         )
 
     def forward(self, voxels: Voxels) -> Tensor:
         """-> (M, C)"""
         rows = self.decorated(voxels)
-        filled = torch.arange(rows.shape[1]) < voxels.counts[:, None] if self.absent else torch.ones(rows.shape[:2], dtype=torch.bool)
+        filled = (
+            torch.arange(rows.shape[1]) < voxels.counts[:, None]
+            if self.absent
+            else torch.ones(rows.shape[:2], dtype=torch.bool)
+        )
         for layer in self.layers:
             values = layer["linear"](rows)
             normalised = torch.zeros_like(values)
@@ -57,7 +64,9 @@ class PaddedPillarEncoder(nn.Module):
             count = int(voxels.counts[pillar])
             _, z, y, x = voxels.coords[pillar].tolist()
             low, size = voxels.grid.point_range, voxels.grid.voxel_size
-            centre = torch.tensor([low[0] + (x + 0.5) * size[0], low[1] + (y + 0.5) * size[1], low[2] + (z + 0.5) * size[2]])
+            centre = torch.tensor(
+                [low[0] + (x + 0.5) * size[0], low[1] + (y + 0.5) * size[1], low[2] + (z + 0.5) * size[2]]
+            )
             points = slots[pillar]
             from_mean = points[:, :3] - points[:count, :3].mean(dim=0)
             from_centre = points[:, :3] - centre

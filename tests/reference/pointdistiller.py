@@ -1,4 +1,7 @@
-"""PointDistiller as its authors compute it: gather, join, convolve, normalise, subtract. Slow, obvious, and hungry for memory."""
+"""PointDistiller as its authors compute it: gather, join, convolve, normalise, subtract.
+
+Slow, obvious, and hungry for memory.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lidistill.distillation.edges import EdgeEncoder
+from lidistill.ops.kernels.graph_distance import EdgeEncoder
 
 
 def edge_layers(encoder: EdgeEncoder) -> nn.Sequential:
     """Conv2d 1x1, BatchNorm2d and ReLU with the weights of an EdgeEncoder."""
     width, channels_in = encoder.convolution.weight.shape
-    layers = nn.Sequential(nn.Conv2d(channels_in, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()).to(encoder.convolution.weight.dtype)
+    layers = nn.Sequential(nn.Conv2d(channels_in, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()).to(
+        encoder.convolution.weight.dtype
+    )
     with torch.no_grad():
         layers[0].weight.copy_(encoder.convolution.weight[:, :, None, None])
         layers[1].weight.copy_(encoder.norm_scale)
@@ -21,7 +26,9 @@ def edge_layers(encoder: EdgeEncoder) -> nn.Sequential:
     return layers
 
 
-def encoded_graphs(rows: Tensor, queries: list[int], neighbours: list[list[int]], layers: nn.Sequential, edge: str) -> list[Tensor]:
+def encoded_graphs(
+    rows: Tensor, queries: list[int], neighbours: list[list[int]], layers: nn.Sequential, edge: str
+) -> list[Tensor]:
     """Each graph's encoded edges (K, C'), normalised over the edges of all graphs."""
     edges = []
     for query, near in zip(queries, neighbours, strict=True):
@@ -32,8 +39,13 @@ def encoded_graphs(rows: Tensor, queries: list[int], neighbours: list[list[int]]
     return list(encoded.split([len(near) for near in neighbours]))
 
 
-def straightforward_graphs(rows: Tensor, queries: Tensor, neighbours: Tensor, layers: nn.Sequential, edge: str = "concat") -> Tensor:
-    """The same for graphs of equal size, at once and with every edge in memory: (N, C', K). What the benchmark compares with."""
+def straightforward_graphs(
+    rows: Tensor, queries: Tensor, neighbours: Tensor, layers: nn.Sequential, edge: str = "concat"
+) -> Tensor:
+    """The same for graphs of equal size, at once and with every edge in memory: (N, C', K).
+
+    What the benchmark compares with.
+    """
     near = rows[neighbours]
     centre = rows[queries][:, None].expand_as(near)
     joined = torch.cat([centre - near if edge == "residual" else near, centre], dim=-1)
@@ -48,7 +60,9 @@ def straightforward_loss(teacher: Tensor, student: Tensor, weights: Tensor) -> T
 def graph_distance(teacher: list[Tensor], student: list[Tensor], weights: list[float], pooling: str) -> Tensor:
     """Sum over graphs of the weight times the mean squared difference of encoded edges."""
     pool = {"none": lambda x: x, "max": lambda x: x.max(dim=0).values, "avg": lambda x: x.mean(dim=0)}[pooling]
-    return sum(weight * (pool(t) - pool(s)).square().mean() for t, s, weight in zip(teacher, student, weights, strict=True))
+    return sum(
+        weight * (pool(t) - pool(s)).square().mean() for t, s, weight in zip(teacher, student, weights, strict=True)
+    )
 
 
 def chosen_queries(importance: list[float], groups: list[int], num_queries: int) -> list[int]:
@@ -75,7 +89,11 @@ def softmax_weights(importance: list[float], groups: list[int], temperature: flo
     weights = []
     for value, group in zip(importance, groups, strict=True):
         peers = [other for other, owner in zip(importance, groups, strict=True) if owner == group]
-        weights.append(len(peers) * math.exp((value - max(peers)) / temperature) / sum(math.exp((v - max(peers)) / temperature) for v in peers))
+        weights.append(
+            len(peers)
+            * math.exp((value - max(peers)) / temperature)
+            / sum(math.exp((v - max(peers)) / temperature) for v in peers)
+        )
     return weights
 
 
@@ -96,5 +114,8 @@ def loss(
     queries = chosen_queries(importance.tolist(), owners, num_queries)
     neighbours = chosen_neighbours(teacher, owners, queries, num_neighbours)
     weights = softmax_weights(importance[queries].tolist(), groups[queries].tolist(), temperature)
-    graphs = [encoded_graphs(rows, queries, neighbours, edge_layers(e), edge) for rows, e in zip((teacher, student), encoders, strict=True)]
+    graphs = [
+        encoded_graphs(rows, queries, neighbours, edge_layers(e), edge)
+        for rows, e in zip((teacher, student), encoders, strict=True)
+    ]
     return 2 / len(queries) * graph_distance(*graphs, weights, pooling)

@@ -1,7 +1,7 @@
 """Rays against solids, one ray and one solid at a time, in plain numbers: the oracle of lidistill.simulate.raycast.
 
-Boxes are intersections of the half-spaces behind their faces, found from the corners; ellipsoids are unit spheres after scaling; distances are along
-the ray in metres until the very end.
+Boxes are intersections of the half-spaces behind their faces, found from the corners; ellipsoids are unit spheres after
+scaling; distances are along the ray in metres until the very end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ def cast(primitives, ground, grid, num_things, free_path):
     for beam in range(beams):
         for column in range(columns):
             elevation, azimuth = math.atan(grid.tangent[beam]), grid.azimuth[column]
-            ray = (math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth), math.sin(elevation))
+            ray = (
+                math.cos(elevation) * math.cos(azimuth),
+                math.cos(elevation) * math.sin(azimuth),
+                math.sin(elevation),
+            )
             if ground is not None:
                 distance[beam, column] = walk_over_ground(ground, azimuth, grid.tangent[beam])
                 first[beam, column] = GROUND if math.isfinite(distance[beam, column]) else NOTHING
@@ -57,7 +61,10 @@ def meet(primitives, row, ray, depth):
     if kind in (BOX, TAPERED):
         span = through_planes(planes_of(half, tuple(primitives.taper[row])), start, step)
     elif kind == CYLINDER:
-        span = overlap(through_sphere(start[:2], step[:2], half[:2]), through_planes([((0, 0, 1), half[2]), ((0, 0, -1), half[2])], start, step))
+        span = overlap(
+            through_sphere(start[:2], step[:2], half[:2]),
+            through_planes([((0, 0, 1), half[2]), ((0, 0, -1), half[2])], start, step),
+        )
     else:
         assert kind == ELLIPSOID
         span = through_sphere(start, step, half)
@@ -71,10 +78,18 @@ def meet(primitives, row, ray, depth):
 
 @lru_cache
 def planes_of(half, taper):
-    """Outward normals n and offsets d, inside where n . p <= d, of the box whose top edges are moved inwards by front, rear, side."""
+    """Outward normals n and offsets d, inside where n .
+
+    p <= d, of the box whose top edges are moved inwards by front, rear, side.
+    """
     (hx, hy, hz), (front, rear, side) = half, taper
     bottom = [(hx, hy, -hz), (-hx, hy, -hz), (-hx, -hy, -hz), (hx, -hy, -hz)]
-    top = [(hx - front, hy - side, hz), (rear - hx, hy - side, hz), (rear - hx, side - hy, hz), (hx - front, side - hy, hz)]
+    top = [
+        (hx - front, hy - side, hz),
+        (rear - hx, hy - side, hz),
+        (rear - hx, side - hy, hz),
+        (hx - front, side - hy, hz),
+    ]
     planes = [((0, 0, 1), hz), ((0, 0, -1), hz)]
     for corner in range(4):
         a, b = np.array(bottom[corner]), np.array(bottom[(corner + 1) % 4])

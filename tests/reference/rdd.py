@@ -1,4 +1,4 @@
-"""RDD's feature loss the straightforward way: widen the whole map, crop it, soften, subtract, one pair after the other."""
+"""RDD's feature loss the plain way: widen the whole map, crop it, soften, subtract, one pair after the other."""
 
 from __future__ import annotations
 
@@ -30,11 +30,18 @@ def crops(
     align: Align = slow.roi_align,
     size: int = 7,
 ) -> tuple[Tensor, Tensor]:
-    """Softened crops (N, C_T, size, size) of maps (B, C_T, H, W) and (B, C_S, H', W'), in regions (N, 4) in the cells of each."""
+    """Softened crops (N, C_T, size, size) of maps (B, C_T, H, W) and (B, C_S, H', W'), in regions (N, 4) in the cells
+    of each.
+    """
     if order == "literal":
         soft = [torch.softmax(features / temperature, dim=1) for features in (taught, learnt)]
-        return align(soft[0], regions[0], frames, (size, size), 2), align(widened(soft[1], *layer), regions[1], frames, (size, size), 2)
-    found = align(taught, regions[0], frames, (size, size), 2), align(widened(learnt, *layer), regions[1], frames, (size, size), 2)
+        return align(soft[0], regions[0], frames, (size, size), 2), align(
+            widened(soft[1], *layer), regions[1], frames, (size, size), 2
+        )
+    found = (
+        align(taught, regions[0], frames, (size, size), 2),
+        align(widened(learnt, *layer), regions[1], frames, (size, size), 2),
+    )
     if softmax_dim == 1:
         return torch.softmax(found[0] / temperature, dim=1), torch.softmax(found[1] / temperature, dim=1)
     one, other = (torch.softmax(crop.flatten(2) / temperature, dim=2).view_as(crop) for crop in found)

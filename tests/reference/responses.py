@@ -27,11 +27,17 @@ def pivotal_scores(taught, learnt, gaussians) -> float:
 
 
 def consistency(taught, learnt, least_overlap: float) -> tuple[float, float, int]:
-    """SE-SSD on lists of (box, label, score) of one frame: sums of the errors of boxes and of scores over the pairs, and how many pairs."""
+    """SE-SSD on lists of (box, label, score) of one frame: sums of the errors of boxes and of scores over the pairs,
+    and how many pairs.
+    """
     boxes = scores = 0.0
     pairs = 0
     for box, label, own_score in learnt:
-        found = [(overlap_bev(box, other), other, other_score) for other, other_label, other_score in taught if other_label == label]
+        found = [
+            (overlap_bev(box, other), other, other_score)
+            for other, other_label, other_score in taught
+            if other_label == label
+        ]
         best = max(found, key=lambda entry: entry[0], default=None)
         if best is None or best[0] <= least_overlap:
             continue
@@ -61,7 +67,13 @@ def code_cost(codes: list[float], wanted: list[float]) -> float:
 def anchor_code(box: list[float], anchor: list[float]) -> list[float]:
     diagonal = math.hypot(anchor[3], anchor[4])
     sizes = [math.log(box[i] / anchor[i]) for i in (3, 4, 5)]
-    return [(box[0] - anchor[0]) / diagonal, (box[1] - anchor[1]) / diagonal, (box[2] - anchor[2]) / anchor[5], *sizes, box[6] - anchor[6]]
+    return [
+        (box[0] - anchor[0]) / diagonal,
+        (box[1] - anchor[1]) / diagonal,
+        (box[2] - anchor[2]) / anchor[5],
+        *sizes,
+        box[6] - anchor[6],
+    ]
 
 
 def candidates(box: list[float], anchors: list[list[float]], least: int) -> list[int]:
@@ -78,17 +90,27 @@ def candidates(box: list[float], anchors: list[list[float]], least: int) -> list
     return found
 
 
-def cheapest_anchors(boxes, labels, anchors, logits, codes, num_classes: int, rotations: int) -> tuple[list[int], list[int]]:
+def cheapest_anchors(
+    boxes, labels, anchors, logits, codes, num_classes: int, rotations: int
+) -> tuple[list[int], list[int]]:
     """LAD on one frame of an anchor head: for each anchor 1 + the class it stands for or 0, and which box."""
     chosen: dict[int, tuple[float, int]] = {}
     all_anchors, all_logits, all_codes = anchors.tolist(), logits.tolist(), codes.tolist()
     for number, (box, label) in enumerate(zip(boxes.tolist(), labels.tolist(), strict=True)):
-        first = [all_anchors[start + label * rotations] for start in range(0, len(all_anchors), num_classes * rotations)]
+        first = [
+            all_anchors[start + label * rotations] for start in range(0, len(all_anchors), num_classes * rotations)
+        ]
         costs = []
         for cell in candidates(box, first, math.ceil(9 / rotations)):
             for turn in range(rotations):
                 row = (cell * num_classes + label) * rotations + turn
-                costs.append((class_cost(all_logits[row], label) + 2 * code_cost(all_codes[row], anchor_code(box, all_anchors[row])), row))
+                costs.append(
+                    (
+                        class_cost(all_logits[row], label)
+                        + 2 * code_cost(all_codes[row], anchor_code(box, all_anchors[row])),
+                        row,
+                    )
+                )
         for cost, row in sorted(costs)[:9]:
             chosen[row] = min(chosen.get(row, (math.inf, 0)), (cost, number))
     found = [0] * len(all_anchors)
@@ -110,7 +132,11 @@ def center_code(box, row: int, column: int, origin, cell) -> list[float]:
 
 
 def center_codes_at(maps, frame: int, row: int, column: int) -> list[float]:
-    return [value for name in ("offset", "height", "size", "rotation") for value in maps[name][frame, :, row, column].tolist()]
+    return [
+        value
+        for name in ("offset", "height", "size", "rotation")
+        for value in maps[name][frame, :, row, column].tolist()
+    ]
 
 
 def cheapest_cell(maps, frame: int, channel: int, box, size, origin, cell) -> tuple[int, int]:

@@ -9,7 +9,9 @@ from torch import Tensor
 
 
 def bilinear(plane: Tensor, y: float, x: float) -> Tensor:
-    """Planes (C, H, W) at a place counted from the centre of their first cell: (C,); zero more than a cell away from the outermost centres."""
+    """Planes (C, H, W) at a place counted from the centre of their first cell: (C,); zero more than a cell away from
+    the outermost centres.
+    """
     height, width = plane.shape[1:]
     if not (-1 <= y <= height and -1 <= x <= width):
         return plane.new_zeros(len(plane))

@@ -11,20 +11,28 @@ def submanifold_pairs(coords, kernel_size):
     row_of = {tuple(cell): row for row, cell in enumerate(coords.tolist())}
     pairs = []
     for step in itertools.product(*(range(-(size // 2), size // 2 + 1) for size in kernel_size)):
-        neighbours = [(row_of.get((b, z + step[0], y + step[1], x + step[2])), row) for (b, z, y, x), row in row_of.items()]
+        neighbours = [
+            (row_of.get((b, z + step[0], y + step[1], x + step[2])), row) for (b, z, y, x), row in row_of.items()
+        ]
         pairs.append({(source, row) for source, row in neighbours if source is not None})
     return pairs
 
 
 def strided_pairs(coords, shape, kernel_size, stride, padding):
     """The output cells, sorted, and for each cell of the kernel the set of (input row, output row)."""
-    limits = [(size + 2 * pad - kernel) // step + 1 for size, kernel, step, pad in zip(shape, kernel_size, stride, padding, strict=True)]
+    limits = [
+        (size + 2 * pad - kernel) // step + 1
+        for size, kernel, step, pad in zip(shape, kernel_size, stride, padding, strict=True)
+    ]
     met = []
     for offset in itertools.product(*map(range, kernel_size)):
         under = []
         for row, (batch, *cell) in enumerate(coords.tolist()):
             starts = [position + pad - o for position, pad, o in zip(cell, padding, offset, strict=True)]
-            if all(start >= 0 and start % step == 0 and start // step < limit for start, step, limit in zip(starts, stride, limits, strict=True)):
+            if all(
+                start >= 0 and start % step == 0 and start // step < limit
+                for start, step, limit in zip(starts, stride, limits, strict=True)
+            ):
                 under.append((row, (batch, *(start // step for start, step in zip(starts, stride, strict=True)))))
         met.append(under)
     cells = sorted({cell for under in met for _, cell in under})
@@ -52,7 +60,9 @@ def at(grid, coords):
 
 def convolved(features, coords, shape, batch_size, weight, kernel_size, stride, padding, bias=None):
     """Dense convolution of the occupied cells: (B, C_out, D', H', W')."""
-    return F.conv3d(grid_of(features, coords, shape, batch_size), dense_weight(weight, kernel_size), bias, stride, padding)
+    return F.conv3d(
+        grid_of(features, coords, shape, batch_size), dense_weight(weight, kernel_size), bias, stride, padding
+    )
 
 
 def every_cell(batch_size, shape):

@@ -6,13 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lidistill.detectors.sparse_blocks import ResidualBlock, SparseBlock
-from lidistill.detectors.sparse_encoder import SparseEncoder
+from lidistill.detectors.encoders.sparse_blocks import ResidualBlock, SparseBlock
+from lidistill.detectors.encoders.voxels import SparseEncoder
 from lidistill.types import Voxels
 
 
 def dense_encoder(encoder: SparseEncoder, voxels: Voxels) -> tuple[Tensor, Tensor]:
-    """Features (B, C, D, H, W) of the last layer, zero where there is no site, and the mask of the sites (B, 1, D, H, W)."""
+    """Features (B, C, D, H, W) of the last layer, zero where there is no site, and the mask of the sites (B, 1, D, H,
+    W).
+    """
     nx, ny, nz = voxels.grid.shape
     dtype = encoder.output.norm.weight.dtype
     mask = torch.zeros(voxels.batch_size, 1, nz + 1, ny, nx, dtype=dtype)
@@ -36,7 +38,9 @@ def dense_encoder(encoder: SparseEncoder, voxels: Voxels) -> tuple[Tensor, Tenso
     return torch.relu(normalised(encoder.output, grid, mask, (3, 1, 1), (2, 1, 1), 0)), mask
 
 
-def spread(mask: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int], padding: tuple[int, int, int]) -> Tensor:
+def spread(
+    mask: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int], padding: tuple[int, int, int]
+) -> Tensor:
     """Cells that see an occupied one."""
     return (F.conv3d(mask, mask.new_ones(1, 1, *kernel), stride=stride, padding=padding) > 0.5).to(mask.dtype)
 
@@ -50,6 +54,15 @@ def normalised(block: SparseBlock, grid: Tensor, mask: Tensor, kernel=(3, 3, 3),
     norm = block.norm
     rows = result.permute(0, 2, 3, 4, 1)[occupied]
     rows = F.batch_norm(
-        rows, norm.running_mean.clone(), norm.running_var.clone(), norm.weight, norm.bias, training=norm.training, momentum=0.01, eps=norm.eps
+        rows,
+        norm.running_mean.clone(),
+        norm.running_var.clone(),
+        norm.weight,
+        norm.bias,
+        training=norm.training,
+        momentum=0.01,
+        eps=norm.eps,
     )
-    return torch.zeros_like(result.permute(0, 2, 3, 4, 1)).masked_scatter(occupied[..., None], rows).permute(0, 4, 1, 2, 3)
+    return (
+        torch.zeros_like(result.permute(0, 2, 3, 4, 1)).masked_scatter(occupied[..., None], rows).permute(0, 4, 1, 2, 3)
+    )

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from lidistill.detectors.anchors import AnchorClass
+from lidistill.detectors.heads.anchor.anchors import AnchorClass
 
 
 def nearest_overlap(a: list[float], b: list[float]) -> float:
@@ -21,15 +21,21 @@ def nearest_overlap(a: list[float], b: list[float]) -> float:
     return shared / ((ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - shared)
 
 
-def assign(boxes: Tensor, box_labels: Tensor, anchors: Tensor, classes: tuple[AnchorClass, ...], matching: str) -> tuple[list[int], list[int]]:
-    """Boxes (N, 7) and anchors (cells, classes, rotations, 7) -> label and box of every anchor: lists of cells * classes * rotations."""
+def assign(
+    boxes: Tensor, box_labels: Tensor, anchors: Tensor, classes: tuple[AnchorClass, ...], matching: str
+) -> tuple[list[int], list[int]]:
+    """Boxes (N, 7) and anchors (cells, classes, rotations, 7) -> label and box of every anchor: lists of cells *
+    classes * rotations.
+    """
     cells, num_classes, rotations, _ = anchors.shape
     labels, truth = {}, {}
     for k, kind in enumerate(classes):
         any_class = matching == "mmdet3d-any-class"
         rows = [n for n in range(len(boxes)) if any_class or int(box_labels[n]) == k]
         places = [(cell, k, rotation) for cell in range(cells) for rotation in range(rotations)]
-        overlap = {place: [nearest_overlap(anchors[place].tolist(), boxes[n].tolist()) for n in rows] for place in places}
+        overlap = {
+            place: [nearest_overlap(anchors[place].tolist(), boxes[n].tolist()) for n in rows] for place in places
+        }
         for place in places:
             best = max(overlap[place], default=0.0)
             labels[place], truth[place] = -1, 0

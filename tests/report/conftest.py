@@ -2,9 +2,9 @@
 
 import pytest
 
-from lidistill.report import gains
-from lidistill.report.page import build_page, write_report
-from lidistill.report.runs import read_runs
+from lidistill.report.measures import gains
+from lidistill.report.measures.runs import read_runs
+from lidistill.report.render.page import build_page, write_report
 from tests.report.fake_runs import write_trio
 
 

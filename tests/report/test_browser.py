@@ -1,4 +1,4 @@
-"""The page in a real browser, where one is installed: it renders, it is complete, and it asks the network for nothing."""
+"""The page in a real browser, where one is installed: it renders whole, and asks the network for nothing."""
 
 import re
 import shutil
@@ -6,9 +6,18 @@ import subprocess
 
 import pytest
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *(
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+    ),
     *("--disable-component-update", "--disable-sync", "--hide-scrollbars", "--virtual-time-budget=3000"),
 )
 
@@ -22,7 +31,9 @@ def chromium(*arguments: str, home) -> str:
 
 @pytest.fixture(scope="module")
 def dom(report, tmp_path_factory):
-    return chromium("--window-size=1200,2000", "--dump-dom", (report / "report.html").as_uri(), home=tmp_path_factory.mktemp("home"))
+    return chromium(
+        "--window-size=1200,2000", "--dump-dom", (report / "report.html").as_uri(), home=tmp_path_factory.mktemp("home")
+    )
 
 
 def test_tables_pictures_and_drawings_arrive_in_the_document(dom):
@@ -46,10 +57,13 @@ def test_the_page_fits_the_window_and_every_picture_is_decoded(report, tmp_path,
     probe = """<script>addEventListener("load", () => {
       const root = document.documentElement, images = [...document.images];
       const words = [...document.querySelectorAll("svg text")].filter(text => text.getBoundingClientRect().width > 0);
-      root.dataset.probe = [root.scrollWidth - innerWidth, images.filter(i => !i.naturalWidth).length, images.length, words.length].join(" ");
+      const broken = images.filter(i => !i.naturalWidth).length;
+      root.dataset.probe = [root.scrollWidth - innerWidth, broken, images.length, words.length].join(" ");
     });</script>"""
     (tmp_path / "probed.html").write_text(page.replace("</body>", probe + "</body>"), encoding="utf-8")
-    dom = chromium(f"--window-size={width},2000", "--dump-dom", (tmp_path / "probed.html").as_uri(), home=tmp_path / "home")
+    dom = chromium(
+        f"--window-size={width},2000", "--dump-dom", (tmp_path / "probed.html").as_uri(), home=tmp_path / "home"
+    )
     overflow, broken, pictures, words = (int(part) for part in re.search(r'data-probe="([^"]+)"', dom)[1].split())
     assert overflow <= 0
     assert broken == 0

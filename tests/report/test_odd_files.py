@@ -1,4 +1,6 @@
-"""Run folders that hold other things than a run writes: the page leaves a section out and says so, or one sentence names the file."""
+"""Run folders that hold other things than a run writes: the page leaves a section out and says so, or one sentence
+names the file.
+"""
 
 import json
 import os
@@ -8,8 +10,8 @@ import warnings
 import numpy as np
 import pytest
 
-from lidistill.report.page import build_page, page_as_html, write_report
-from lidistill.report.runs import read_runs
+from lidistill.report.measures.runs import read_runs
+from lidistill.report.render.page import build_page, page_as_html, write_report
 from lidistill.run_folder import RunFolder, read_json
 from lidistill.types import InputError
 from tests.report.fake_runs import timing_of
@@ -33,7 +35,7 @@ def frugal(trio, tmp_path_factory):
 def undrawn(monkeypatch):
     """Pages without curves, which take longest to make."""
     for name in ("precision_recall", "score_against_cost", "training_curves", "gain_chart"):
-        monkeypatch.setattr(f"lidistill.report.plots.{name}", lambda *parts: [])
+        monkeypatch.setattr(f"lidistill.report.render.plots.{name}", lambda *parts: [])
 
 
 def page_or_sentence(folders):
@@ -97,7 +99,9 @@ def test_odd_settings_make_a_page_or_a_sentence(frugal, undrawn, key, value):
     assert page is not None or str(frugal[1]) in sentence
 
 
-@pytest.mark.parametrize(("name", "content"), [("certificate.json", "[1]"), ("certificate.json", "{"), ("certificate.json", '{"checks": 5}')])
+@pytest.mark.parametrize(
+    ("name", "content"), [("certificate.json", "[1]"), ("certificate.json", "{"), ("certificate.json", '{"checks": 5}')]
+)
 def test_a_certificate_that_is_none_leaves_its_section_out_and_the_page_stands(frugal, undrawn, name, content):
     kept = (frugal[1] / name).read_text()
     (frugal[1] / name).write_text(content)
@@ -109,8 +113,10 @@ def test_a_certificate_that_is_none_leaves_its_section_out_and_the_page_stands(f
 
 @pytest.mark.parametrize("name", ["samples.npz", "predictions.npz"])
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", "odd"])
-def test_pictures_that_cannot_be_drawn_are_left_out_and_the_page_stands(trio, undrawn, tmp_path, name, content, monkeypatch):
-    monkeypatch.setattr("lidistill.report.gains.RESAMPLES", 2)
+def test_pictures_that_cannot_be_drawn_are_left_out_and_the_page_stands(
+    trio, undrawn, tmp_path, name, content, monkeypatch
+):
+    monkeypatch.setattr("lidistill.report.measures.gains.RESAMPLES", 2)
     folder = shutil.copytree(trio[0], tmp_path / "run")
     if content == "odd":
         with np.load(folder / name) as file:

@@ -18,12 +18,18 @@ def box_of(shape, pose):
     box = shape.extent
     middle = np.array([box.x_min + box.x_max, box.y_min + box.y_max, box.z_min + box.z_max]) / 2
     cos, sin = np.cos(pose.yaw), np.sin(pose.yaw)
-    centre = [pose.x + cos * middle[0] - sin * middle[1], pose.y + sin * middle[0] + cos * middle[1], pose.z + middle[2]]
+    centre = [
+        pose.x + cos * middle[0] - sin * middle[1],
+        pose.y + sin * middle[0] + cos * middle[1],
+        pose.z + middle[2],
+    ]
     return [*centre, box.x_max - box.x_min, box.y_max - box.y_min, box.z_max - box.z_min, pose.yaw]
 
 
 def scan(*labelled, unlabelled=(), settings=LITE):
-    """A scan of shapes on flat ground: pairs of shape and (x, y, yaw); `unlabelled` are parts in LiDAR axes at ground height."""
+    """A scan of shapes on flat ground: pairs of shape and (x, y, yaw); `unlabelled` are parts in LiDAR axes at ground
+    height.
+    """
     poses = [Pose(x, y, -1.73, yaw) for _, (x, y, yaw) in labelled]
     things = [(pose, shape.parts, row) for row, ((shape, _), pose) in enumerate(zip(labelled, poses, strict=True))]
     things.append((Pose(0, 0, -1.73, 0), tuple(unlabelled), -1))
@@ -97,7 +103,9 @@ def test_boxes_are_tight_around_the_points_of_all_sides(name):
         frame = scan((shape, (20.0 if name == "Van" else 9.0, 0.0, yaw)), settings=settings)
         box, points = frame.objects.geometry[0], frame.points[frame.thing == 0, :3] - frame.objects.geometry[0, :3]
         cos, sin = np.cos(yaw), np.sin(yaw)
-        local = np.stack([cos * points[:, 0] + sin * points[:, 1], cos * points[:, 1] - sin * points[:, 0], points[:, 2]], axis=-1)
+        local = np.stack(
+            [cos * points[:, 0] + sin * points[:, 1], cos * points[:, 1] - sin * points[:, 0], points[:, 2]], axis=-1
+        )
         reach.append(np.concatenate([local.max(axis=0), -local.min(axis=0)]))
     slack = np.tile(box[3:6] / 2, 2) - np.max(reach, axis=0)
     assert (slack < 0.15).all() and (slack > -1e-3).all()

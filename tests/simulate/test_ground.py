@@ -33,7 +33,9 @@ def test_sloping_ground_is_met_where_trigonometry_says():
 @pytest.mark.parametrize("seed", range(3))
 def test_rolling_ground_is_met_on_its_surface_and_never_beneath_it(seed):
     rng = np.random.default_rng(seed)
-    waves = np.stack([rng.uniform(0.05, 0.4, 3), rng.uniform(-0.2, 0.2, 3), rng.uniform(-0.2, 0.2, 3), rng.uniform(0, 6, 3)], axis=-1)
+    waves = np.stack(
+        [rng.uniform(0.05, 0.4, 3), rng.uniform(-0.2, 0.2, 3), rng.uniform(-0.2, 0.2, 3), rng.uniform(0, 6, 3)], axis=-1
+    )
     ground = plane()._replace(waves=waves)
     distance = cast_ground(ground, GRID)
     for beam, column in zip(*np.nonzero(distance < 60), strict=True):
@@ -56,7 +58,9 @@ def test_the_pavement_is_one_kerb_higher_than_the_road():
     ground = plane()._replace(half_width=4.0, kerb_height=0.12, offset=1.0, heading=0.2)
     road = ground.place(20.0, 3.9)
     pavement = ground.place(20.0, 4.1)
-    assert ground.height(*(np.array([value]) for value in pavement)) - ground.height(*(np.array([value]) for value in road)) == pytest.approx(0.12)
+    assert ground.height(*(np.array([value]) for value in pavement)) - ground.height(
+        *(np.array([value]) for value in road)
+    ) == pytest.approx(0.12)
 
 
 def test_a_crossing_street_has_no_kerb():

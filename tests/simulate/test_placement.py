@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from shapely.geometry import Polygon
 
-from lidistill.ops.camera import corners
+from lidistill.datasets.kitti.projection import corners
 from lidistill.simulate.placement import Occupancy
 
 

@@ -14,11 +14,18 @@ def test_parts_are_turned_and_moved_with_their_thing():
 
 
 def test_all_columns_arrive_where_they_belong():
-    part = Part(ELLIPSOID, 0, 0, 0, 1, 2, 3, reflectance=0.4, loss=0.5, density=0.6, yaw=0.7, front=0.8, rear=0.9, side=1.1)
+    part = Part(
+        ELLIPSOID, 0, 0, 0, 1, 2, 3, reflectance=0.4, loss=0.5, density=0.6, yaw=0.7, front=0.8, rear=0.9, side=1.1
+    )
     primitives = assemble([(Pose(0, 0, 0, 0), (part, part), -1)])
     assert len(primitives) == 2
     assert primitives.kind.tolist() == [ELLIPSOID] * 2
-    assert (primitives.reflectance[0], primitives.loss[0], primitives.density[0], primitives.yaw[0]) == (0.4, 0.5, 0.6, 0.7)
+    assert (primitives.reflectance[0], primitives.loss[0], primitives.density[0], primitives.yaw[0]) == (
+        0.4,
+        0.5,
+        0.6,
+        0.7,
+    )
     assert primitives.taper[1].tolist() == [0.8, 0.9, 1.1]
 
 

@@ -12,7 +12,9 @@ from tests.reference import raycast as slow
 SENSOR = SensorPreset(tuple(np.linspace(12.3, -24.7, 14)), 3.0, 1.7, 80.0, 1.0, (-180.0, 180.0))
 FLAT = Ground(-1.7, (0.0, 0.0), np.zeros((0, 4)), 0.0, 0.0, 4.0, 0.0, None)
 WAVES = np.array([[0.3, 0.1, 0.15, 1.0], [0.4, -0.05, 0.1, 2.0]])
-ROLLING = Ground(-1.7, (0.01, -0.02), WAVES, heading=0.3, offset=1.5, half_width=4.0, kerb_height=0.15, crossing=(20.0, 3.0))
+ROLLING = Ground(
+    -1.7, (0.01, -0.02), WAVES, heading=0.3, offset=1.5, half_width=4.0, kerb_height=0.15, crossing=(20.0, 3.0)
+)
 
 
 def random_solids(rng, num=40, num_things=6, density=0.3):
@@ -23,7 +25,18 @@ def random_solids(rng, num=40, num_things=6, density=0.3):
         half = rng.uniform(0.05, 3.0, 3)
         taper = rng.uniform(0.0, 1.0, 3) * half[[0, 0, 1]] if kind == TAPERED else np.zeros(3)
         medium = rng.uniform(0.1, 3.0) if rng.random() < density else 0.0
-        part = Part(kind, 0.0, 0.0, 0.0, *half, density=medium, yaw=rng.uniform(-4, 4), front=taper[0], rear=taper[1], side=taper[2])
+        part = Part(
+            kind,
+            0.0,
+            0.0,
+            0.0,
+            *half,
+            density=medium,
+            yaw=rng.uniform(-4, 4),
+            front=taper[0],
+            rear=taper[1],
+            side=taper[2],
+        )
         distance, bearing = rng.uniform(4.5, 30.0), rng.uniform(-np.pi, np.pi)
         pose = Pose(distance * np.cos(bearing), distance * np.sin(bearing), rng.uniform(-3.0, 3.0), rng.uniform(-4, 4))
         things.append((pose, (part,), int(rng.integers(-1, num_things))))

@@ -71,12 +71,16 @@ def test_dark_oblique_and_far_surfaces_return_less():
 
 def test_a_dark_surface_square_on_returns_as_the_constant_says():
     settings = replace(CLEAN, signal_loss=1.0)
-    points, rays = look_at(Part(BOX, 0, 0, 0, 0.1, 60.0, 3.0, 0.1), Pose(75.1, 0, 0, 0), replace(settings, azimuth_window_deg=(-3.0, 3.0)))
+    points, rays = look_at(
+        Part(BOX, 0, 0, 0, 0.1, 60.0, 3.0, 0.1), Pose(75.1, 0, 0, 0), replace(settings, azimuth_window_deg=(-3.0, 3.0))
+    )
     assert len(points) / rays == pytest.approx(1 - np.exp(-1), abs=0.05)
 
 
 def test_intensity_grows_with_reflectance_and_shrinks_with_the_angle():
-    bright, dark, oblique = (look_at(*seen)[0][:, 3].mean() for seen in (wall(10.0, 0.6), wall(10.0, 0.2), wall(10.0, 0.6, turn=1.2)))
+    bright, dark, oblique = (
+        look_at(*seen)[0][:, 3].mean() for seen in (wall(10.0, 0.6), wall(10.0, 0.2), wall(10.0, 0.6, turn=1.2))
+    )
     assert bright > dark + 0.25 and bright > oblique + 0.1
     assert bright == pytest.approx(0.6, abs=0.05)
 

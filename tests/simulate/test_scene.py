@@ -4,11 +4,23 @@ import numpy as np
 import pytest
 from shapely.geometry import Polygon
 
-from lidistill.ops.camera import corners
+from lidistill.datasets.kitti.projection import corners
 from lidistill.simulate import SimulatorSettings
 from lidistill.simulate.scene import build_scene
 
-DENSITIES = ("cars", "vans", "trucks", "pedestrians", "cyclists", "sitting_persons", "look_alikes", "poles", "trees", "bushes", "houses")
+DENSITIES = (
+    "cars",
+    "vans",
+    "trucks",
+    "pedestrians",
+    "cyclists",
+    "sitting_persons",
+    "look_alikes",
+    "poles",
+    "trees",
+    "bushes",
+    "houses",
+)
 EMPTY = SimulatorSettings(**dict.fromkeys(DENSITIES, 0.0))
 
 
@@ -44,7 +56,9 @@ def test_labelled_things_stand_on_the_ground(streets):
 def test_labelled_things_are_in_view_and_within_their_distance(streets):
     for scene in streets:
         x, y = scene.geometry[:, :2].T
-        assert (np.abs(np.degrees(np.arctan2(y, x))) < 60).all()  # centres of things whose reference point is in the window
+        assert (
+            np.abs(np.degrees(np.arctan2(y, x))) < 60
+        ).all()  # centres of things whose reference point is in the window
         assert (np.hypot(x, y) < 75).all() and (np.hypot(x, y) > 2).all()
 
 
@@ -57,12 +71,16 @@ def test_boxes_hold_all_parts_of_their_things(streets):
             cos, sin = np.cos(box[6]), np.sin(box[6])
             along, across = cos * offset[:, 0] + sin * offset[:, 1], cos * offset[:, 1] - sin * offset[:, 0]
             half = scene.primitives.half[mine]
-            reach = np.stack([np.abs(along) + half[:, 0], np.abs(across) + half[:, 1], np.abs(offset[:, 2]) + half[:, 2]], axis=-1)
+            reach = np.stack(
+                [np.abs(along) + half[:, 0], np.abs(across) + half[:, 1], np.abs(offset[:, 2]) + half[:, 2]], axis=-1
+            )
             np.testing.assert_allclose(reach.max(axis=0), box[3:6] / 2, atol=1e-9)
 
 
 def test_most_vehicles_head_along_the_street(streets):
-    turns = np.concatenate([scene.geometry[np.isin(scene.names, ("Car", "Van", "Truck")), 6] - scene.ground.heading for scene in streets])
+    turns = np.concatenate(
+        [scene.geometry[np.isin(scene.names, ("Car", "Van", "Truck")), 6] - scene.ground.heading for scene in streets]
+    )
     along = np.abs(np.sin(turns)) < 0.2
     assert 0.6 < along.mean() < 0.95
 

@@ -7,7 +7,12 @@ from lidistill.types import InputError
 
 @pytest.mark.parametrize(
     ("name", "beams", "top", "bottom", "height"),
-    [("kitti", 64, 2.0, -24.33, 1.73), ("kitti-lite", 40, 2.0, -14.6, 1.73), ("nuscenes", 32, 10.0, -30.0, 1.84), ("waymo", 64, 2.4, -17.6, 2.1)],
+    [
+        ("kitti", 64, 2.0, -24.33, 1.73),
+        ("kitti-lite", 40, 2.0, -14.6, 1.73),
+        ("nuscenes", 32, 10.0, -30.0, 1.84),
+        ("waymo", 64, 2.4, -17.6, 2.1),
+    ],
 )
 def test_presets_have_the_beams_of_their_sensors(name, beams, top, bottom, height):
     preset = PRESETS[name]
@@ -43,7 +48,9 @@ def test_a_whole_turn_has_no_doubled_column():
     assert grid.azimuth[-1] - grid.azimuth[0] + grid.step == pytest.approx(2 * np.pi)
 
 
-@pytest.mark.parametrize("window", [(10.0, 10.0), (20.0, 10.0), (0.0, 400.0), (float("nan"), 10.0), (0.0, float("inf"))])
+@pytest.mark.parametrize(
+    "window", [(10.0, 10.0), (20.0, 10.0), (0.0, 400.0), (float("nan"), 10.0), (0.0, float("inf"))]
+)
 def test_an_impossible_window_is_an_error(window):
     with pytest.raises(InputError, match="azimuth window"):
         ray_grid(PRESETS["kitti"], window, 0.2)

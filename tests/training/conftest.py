@@ -10,7 +10,9 @@ from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, Frame, Los
 
 
 class TinyDetector(nn.Module):
-    """Averages the points of each frame and regresses the number of boxes; dropout makes the random numbers of a step matter."""
+    """Averages the points of each frame and regresses the number of boxes; dropout makes the random numbers of a step
+    matter.
+    """
 
     grid = None
 

@@ -16,8 +16,8 @@ import torch
 from lidistill.run_folder import RunFolder
 from lidistill.training.fit import fit
 from lidistill.training.objective import Supervised
-from lidistill.training.resumption import saved_step
-from lidistill.training.settings import TrainingSettings
+from lidistill.training.resume_file import saved_step
+from lidistill.training.training_settings import TrainingSettings
 from lidistill.types import InputError
 from tests.training.conftest import TinyDetector, TinyFrames
 
@@ -27,7 +27,17 @@ SETTINGS = TrainingSettings(steps=30, batch_size=4, learning_rate=0.01, save_eve
 def run(folder, settings=SETTINGS, frames=None, resume=False, detector=None, **more):
     torch.manual_seed(3)
     objective = Supervised(detector or TinyDetector())
-    fit(objective, frames or TinyFrames(), settings, RunFolder(folder), seed=1, name="tiny", device="cpu", resume=resume, **more)
+    fit(
+        objective,
+        frames or TinyFrames(),
+        settings,
+        RunFolder(folder),
+        seed=1,
+        name="tiny",
+        device="cpu",
+        resume=resume,
+        **more,
+    )
     return objective.student.state_dict()
 
 
@@ -52,7 +62,15 @@ def test_worker_processes_change_nothing(tmp_path):
 
 @pytest.mark.parametrize(("accumulate", "precision"), [(1, "32"), (2, "32"), (1, "bf16")])
 def test_a_run_stopped_by_an_error_resumes_to_the_same_weights(tmp_path, accumulate, precision):
-    settings = TrainingSettings(steps=30, batch_size=4, learning_rate=0.01, save_every=7, log_every=5, accumulate=accumulate, precision=precision)
+    settings = TrainingSettings(
+        steps=30,
+        batch_size=4,
+        learning_rate=0.01,
+        save_every=7,
+        log_every=5,
+        accumulate=accumulate,
+        precision=precision,
+    )
     whole = run(tmp_path / "whole", settings)
 
     class Stop(TinyFrames):
@@ -116,7 +134,9 @@ def test_another_learning_rate_is_taken_up_from_the_saved_step(tmp_path):
         state = run(folder, replace(SETTINGS, learning_rate=factor * SETTINGS.learning_rate), resume=True)
         assert same(whole, state) is (name == "same")
         rates[name] = {row["step"]: row["lr"] for row in RunFolder(folder).read_log()}
-    assert rates["lower"] == pytest.approx({at: rate * (0.1 if at > step else 1.0) for at, rate in rates["same"].items()})
+    assert rates["lower"] == pytest.approx(
+        {at: rate * (0.1 if at > step else 1.0) for at, rate in rates["same"].items()}
+    )
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):
@@ -143,7 +163,10 @@ def test_the_moving_average_is_handed_on_and_survives_resumption(tmp_path):
 
 
 def test_a_non_finite_loss_stops_the_run_and_names_frame_term_and_cause(tmp_path):
-    with pytest.raises(InputError, match=r"step \d+: the loss term count is not finite for frame 000005; first seen in the points themselves"):
+    with pytest.raises(
+        InputError,
+        match=r"step \d+: the loss term count is not finite for frame 000005; first seen in the points themselves",
+    ):
         run(tmp_path, frames=TinyFrames(broken=5))
 
 

@@ -10,7 +10,7 @@ import torch
 
 from lidistill.detectors import WidthRule
 from lidistill.distillation import METHODS
-from lidistill.distillation.base import DistillationMethod, MethodConfig
+from lidistill.distillation.method import DistillationMethod, MethodConfig
 from lidistill.training.objective import Distilled, Supervised, with_teacher_labels
 from lidistill.types import Boxes, InputError, Losses
 from tests.detectors.small import small_batch, small_config
@@ -96,7 +96,12 @@ def test_sure_detections_come_before_the_labels():
     batch = small_batch()
     own = batch.boxes[0]
     taught = with_teacher_labels(
-        batch, [Boxes(*(torch.cat(pair) for pair in zip(_columns(found(0.9)), _columns(found(0.2)), strict=True))), found(0.1)], 0.3
+        batch,
+        [
+            Boxes(*(torch.cat(pair) for pair in zip(_columns(found(0.9)), _columns(found(0.2)), strict=True))),
+            found(0.1),
+        ],
+        0.3,
     )
     assert len(taught.boxes[0]) == len(own) + 1
     assert torch.equal(taught.boxes[0].geometry[0], found(0.9).geometry[0])
@@ -154,4 +159,6 @@ def test_every_method_leaves_the_teacher_alone_and_nothing_of_itself_in_the_stud
     assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
     assert all(parameter.grad is None for parameter in teacher.parameters())
     plain = small_config().thinner(WidthRule.for_compression(4)).build().state_dict()
-    assert {key: value.shape for key, value in objective.student.state_dict().items()} == {key: value.shape for key, value in plain.items()}
+    assert {key: value.shape for key, value in objective.student.state_dict().items()} == {
+        key: value.shape for key, value in plain.items()
+    }

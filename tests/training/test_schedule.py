@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lidistill.training.schedule import build_optimizer, build_schedule
-from lidistill.training.settings import TrainingSettings
+from lidistill.training.training_settings import TrainingSettings
 
 
 def rates(total_steps: int, **settings) -> list[float]:
@@ -50,7 +50,9 @@ def test_a_longer_warm_up_climbs_from_the_first_rate_to_the_peak_and_falls_to_th
 
 def test_the_schedule_of_long_runs_is_pytorchs():
     optimizer = torch.optim.AdamW(nn.Linear(1, 1).parameters(), lr=0.1)
-    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=50, pct_start=0.3, div_factor=10, final_div_factor=1e4)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1.0, total_steps=50, pct_start=0.3, div_factor=10, final_div_factor=1e4
+    )
     expected = []
     for _ in range(50):
         expected.append(optimizer.param_groups[0]["lr"])
@@ -61,7 +63,9 @@ def test_the_schedule_of_long_runs_is_pytorchs():
 
 @pytest.mark.parametrize(("precision", "fused"), [("32", True), ("bf16", True), ("fp16", False)])
 def test_scaled_gradients_are_unscaled_before_they_are_clipped(precision, fused):
-    """A fused optimiser unscales by itself, after clipping: with fp16, whose gradients are scaled, it must not be fused."""
+    """A fused optimiser unscales by itself, after clipping: with fp16, whose gradients are scaled, it must not be
+    fused.
+    """
     assert build_optimizer(nn.Linear(2, 2), TrainingSettings(precision=precision)).defaults["fused"] is fused
 
 

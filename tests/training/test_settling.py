@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lidistill.detectors.encoders import PillarEncoderConfig
+from lidistill.detectors.encoders.pillars import PillarEncoderConfig
 from lidistill.training.settling import MOST_BATCHES, batches_to_settle, settle
 from tests.detectors.small import small_batch, small_config
 from tests.detectors.test_second import small_config as small_second
@@ -17,7 +17,11 @@ DETECTORS = {
 
 
 def norms(detector):
-    return {name: module for name, module in detector.named_modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)}
+    return {
+        name: module
+        for name, module in detector.named_modules()
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+    }
 
 
 def seen(detector, batches: int, momentum: float = 0.01):
@@ -28,7 +32,8 @@ def seen(detector, batches: int, momentum: float = 0.01):
 
 
 @pytest.mark.parametrize(
-    ("batches", "momentum", "wanted"), [(0, 0.01, 0), (30, 0.01, 30), (200, 0.01, MOST_BATCHES), (459, 0.01, 0), (30, 0.5, 0), (1600, 0.05, 0)]
+    ("batches", "momentum", "wanted"),
+    [(0, 0.01, 0), (30, 0.01, 30), (200, 0.01, MOST_BATCHES), (459, 0.01, 0), (30, 0.5, 0), (1600, 0.05, 0)],
 )
 def test_as_many_batches_settle_as_were_trained_on_until_the_start_is_forgotten(batches, momentum, wanted):
     assert batches_to_settle(seen(small_config().build(), batches, momentum)) == wanted
@@ -42,13 +47,17 @@ def test_settled_statistics_are_the_mean_of_those_of_the_batches(name):
         for norm in norms(detector).values():
             norm.momentum = 1.0
         detector(batch)
-        single.append({key: (norm.running_mean.clone(), norm.running_var.clone()) for key, norm in norms(detector).items()})
+        single.append(
+            {key: (norm.running_mean.clone(), norm.running_var.clone()) for key, norm in norms(detector).items()}
+        )
     seen(detector, 30)
     weights = {key: value.clone() for key, value in detector.named_parameters()}
     settle(detector, BATCHES)
     for key, norm in norms(detector).items():
         for own, place in ((norm.running_mean, 0), (norm.running_var, 1)):
-            torch.testing.assert_close(own, torch.stack([of_batch[key][place] for of_batch in single]).mean(dim=0), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                own, torch.stack([of_batch[key][place] for of_batch in single]).mean(dim=0), rtol=1e-4, atol=1e-5
+            )
         assert norm.momentum == 0.01
     assert all(torch.equal(value, weights[key]) for key, value in detector.named_parameters())
     assert detector.training

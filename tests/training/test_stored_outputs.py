@@ -38,7 +38,11 @@ def feature_map(features):
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     """NaN and signed zeros included."""
-    return one.dtype == other.dtype and one.shape == other.shape and one.contiguous().numpy().tobytes() == other.contiguous().numpy().tobytes()
+    return (
+        one.dtype == other.dtype
+        and one.shape == other.shape
+        and one.contiguous().numpy().tobytes() == other.contiguous().numpy().tobytes()
+    )
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -56,7 +60,10 @@ def test_a_map_comes_back_bit_for_bit_in_the_same_memory_order(layout, size, tmp
 def test_the_maps_of_heads_come_back_with_their_description(tmp_path):
     for kind in ("anchor", "center"):
         heads = fakes.output(4, fakes.make_batch(), 1, kind=kind).heads
-        frames = [tuple(replace(head, maps={name: m[row : row + 1] for name, m in head.maps.items()}) for head in heads) for row in range(2)]
+        frames = [
+            tuple(replace(head, maps={name: m[row : row + 1] for name, m in head.maps.items()}) for head in heads)
+            for row in range(2)
+        ]
         back = through_files(frames, tmp_path, anchors=[head.anchors for head in heads])
         for one, other in zip(back, heads, strict=True):
             assert list(one.maps) == list(other.maps)
@@ -71,10 +78,16 @@ def test_a_set_comes_back_frame_by_frame(rows, tmp_path):
     for occupancy in (None, torch.arange(count)):
         part = FeatureSet(torch.randn(count, 3), index, torch.randn(count, 3), occupancy)
         columns = [
-            (part.features[index == row], part.positions[index == row], None if occupancy is None else occupancy[index == row])
+            (
+                part.features[index == row],
+                part.positions[index == row],
+                None if occupancy is None else occupancy[index == row],
+            )
             for row in range(len(rows))
         ]
-        back = through_files([FeatureSet(f, torch.zeros(len(f), dtype=torch.int64), p, o) for f, p, o in columns], tmp_path)
+        back = through_files(
+            [FeatureSet(f, torch.zeros(len(f), dtype=torch.int64), p, o) for f, p, o in columns], tmp_path
+        )
         assert torch.equal(back.batch_index, part.batch_index)
         assert same_bits(back.features, part.features)
         assert same_bits(back.positions, part.positions)
@@ -83,7 +96,11 @@ def test_a_set_comes_back_frame_by_frame(rows, tmp_path):
 
 def test_boxes_come_back_with_the_columns_they_had(tmp_path):
     geometry, labels, scores = torch.randn(2, 7), torch.tensor([0, 2]), torch.tensor([0.9, 0.1])
-    part = [Boxes(geometry, labels, scores), Boxes.empty(with_scores=True), Boxes(geometry, labels, velocity=torch.randn(2, 2))]
+    part = [
+        Boxes(geometry, labels, scores),
+        Boxes.empty(with_scores=True),
+        Boxes(geometry, labels, velocity=torch.randn(2, 2)),
+    ]
     back = through_files([[boxes] for boxes in part], tmp_path)
     for one, other in zip(back, part, strict=True):
         for name in ("geometry", "labels", "scores", "velocity", "point_counts", "difficulty"):

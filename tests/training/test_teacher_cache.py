@@ -13,7 +13,7 @@ from lidistill import jobs
 from lidistill.data.augment import Augmentation, ObjectNoise
 from lidistill.detectors import DETECTORS, WidthRule, preset
 from lidistill.distillation import METHODS
-from lidistill.distillation.base import DistillationMethod, MethodConfig
+from lidistill.distillation.method import DistillationMethod, MethodConfig
 from lidistill.experiment import Distillation
 from lidistill.run_folder import RunFolder
 from lidistill.training import teacher_cache
@@ -25,7 +25,8 @@ from tests.detectors.small import small_batch, small_config
 from tests.journeys.conftest import TINY
 
 FIXED = ["augmentation.paste={}", "augmentation.rotation=0", "augmentation.scale=[1,1]", "augmentation.shuffle=false"]
-EVERY_PART = ("pointdistiller", "fitnets", "itkd", "logits", "lad")  # a set, maps and heads, and the teacher's boxes beside them
+# a set, maps and heads, and the teacher's boxes beside them
+EVERY_PART = ("pointdistiller", "fitnets", "itkd", "logits", "lad")
 
 
 def counted(teacher):
@@ -101,7 +102,12 @@ def test_the_output_on_a_batch_is_the_teachers_on_each_frame_alone(detector, tmp
         together = teacher(batch, voxels)
     alone = []
     for row in range(3):
-        own = replace(small_batch(size=3), frame_ids=(str(row),), points=batch.points[batch.batch_index == row], boxes=(batch.boxes[row],))
+        own = replace(
+            small_batch(size=3),
+            frame_ids=(str(row),),
+            points=batch.points[batch.batch_index == row],
+            boxes=(batch.boxes[row],),
+        )
         own = replace(own, batch_index=torch.zeros(len(own.points), dtype=torch.int64))
         with torch.no_grad():
             alone.append(teacher(own, student.voxelise(own)))
@@ -116,7 +122,10 @@ def test_the_output_on_a_batch_is_the_teachers_on_each_frame_alone(detector, tmp
                 assert torch.equal(tap.occupancy, together.taps[name].occupancy)
         for index, head in enumerate(found.heads):
             assert replace(head, maps={}, anchors=None) == replace(together.heads[index], maps={}, anchors=None)
-            assert all(torch.equal(head.maps[name], torch.cat([o.heads[index].maps[name] for o in alone])) for name in head.maps)
+            assert all(
+                torch.equal(head.maps[name], torch.cat([o.heads[index].maps[name] for o in alone]))
+                for name in head.maps
+            )
         for boxes, output in zip(cache.decode(found), alone, strict=True):
             assert torch.equal(boxes.geometry, teacher.decode(output)[0].geometry)
             assert torch.equal(boxes.scores, teacher.decode(output)[0].scores)
@@ -150,7 +159,10 @@ def test_a_frame_is_recognised_in_another_batch_and_at_another_place(tmp_path):
     batch = small_batch(size=3)
     keys = batch.batch_index
     turned = replace(
-        batch, points=torch.cat([batch.points[keys == row] for row in (2, 0)]), boxes=(batch.boxes[2], batch.boxes[0]), frame_ids=("2", "0")
+        batch,
+        points=torch.cat([batch.points[keys == row] for row in (2, 0)]),
+        boxes=(batch.boxes[2], batch.boxes[0]),
+        frame_ids=("2", "0"),
     )
     sizes = torch.bincount(keys)
     turned = replace(turned, batch_index=torch.repeat_interleave(torch.arange(2), sizes[[2, 0]]))
@@ -346,7 +358,9 @@ def test_augmentation_that_makes_new_inputs_is_refused_with_the_remedy(change, r
 
 
 def test_all_remedies_are_named_at_once():
-    with pytest.raises(InputError, match=r"paste={} augmentation.rotation=0 augmentation.scale=\[1,1\] augmentation.shuffle=false, or"):
+    with pytest.raises(
+        InputError, match=r"paste={} augmentation.rotation=0 augmentation.scale=\[1,1\] augmentation.shuffle=false, or"
+    ):
         count_views(Augmentation())
 
 
@@ -359,7 +373,10 @@ def test_batch_statistics_are_refused(tmp_path):
 
 
 def test_an_unknown_precision_is_refused(tmp_path):
-    for make in (lambda: CachedTeacher(networks()[1], tmp_path, 1, precision="int8"), lambda: Distillation("teacher", (), cache_precision="int8")):
+    for make in (
+        lambda: CachedTeacher(networks()[1], tmp_path, 1, precision="int8"),
+        lambda: Distillation("teacher", (), cache_precision="int8"),
+    ):
         with pytest.raises(InputError, match="distillation.cache_precision is 'int8'; use one of float32, float16"):
             make()
 
@@ -379,7 +396,12 @@ def teacher_run(tmp_path_factory):
 def trained(teacher, folder, *overrides, steps=10):
     methods = ["pointdistiller", "logits", "fitnets"]
     overrides = [*FIXED, f"training.steps={steps}", "distillation.teacher_labels=0.02", *overrides]
-    jobs.train(jobs.distilled(str(teacher), compression=4, methods=methods, overrides=overrides), folder, device="cpu", certificate=False)
+    jobs.train(
+        jobs.distilled(str(teacher), compression=4, methods=methods, overrides=overrides),
+        folder,
+        device="cpu",
+        certificate=False,
+    )
     return read_weights(folder / "checkpoint.pt")
 
 
@@ -387,7 +409,9 @@ def same_weights(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("flips", [["augmentation.flip_y=0"], ["augmentation.flip_x=0.5"]], ids=["no augmentation", "flips"])
+@pytest.mark.parametrize(
+    "flips", [["augmentation.flip_y=0"], ["augmentation.flip_x=0.5"]], ids=["no augmentation", "flips"]
+)
 def test_a_cached_training_ends_with_the_weights_of_an_uncached_one(flips, teacher_run, tmp_path, monkeypatch):
     monkeypatch.setenv("LIDISTILL_CACHE", str(tmp_path / "cache"))
     options = [*flips, "training.batch_size=1"]
@@ -417,4 +441,6 @@ def test_the_weights_do_not_depend_on_what_was_stored(teacher_run, tmp_path, mon
 
 def test_an_experiment_that_could_not_be_replayed_is_refused_before_it_starts(teacher_run):
     with pytest.raises(InputError, match="this augmentation makes every input a new one"):
-        jobs.distilled(str(teacher_run), compression=4, methods=["logits"], overrides=["distillation.cache_teacher=true"])
+        jobs.distilled(
+            str(teacher_run), compression=4, methods=["logits"], overrides=["distillation.cache_teacher=true"]
+        )

@@ -1,7 +1,9 @@
-"""What training does to a frame: pasted objects, moved objects, then a flip, a rotation, a scale and a shift of the whole scene.
+"""What training does to a frame: pasted objects, moved objects, then a flip, a rotation, a scale and a shift of the
+whole scene.
 
-Defaults are those of the public toolboxes for PointPillars on KITTI (OpenPCDet, mmdetection3d). They also drop pasted objects onto a road plane where
-one is given; here an object keeps the height at which it was recorded, since KITTI's labels hold no plane.
+Defaults are those of the public toolboxes for PointPillars on KITTI (OpenPCDet, mmdetection3d). They also drop pasted
+objects onto a road plane where one is given; here an object keeps the height at which it was recorded, since KITTI's
+labels hold no plane.
 """
 
 from __future__ import annotations
@@ -15,14 +17,15 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from lidistill.data.objects import ObjectDatabase
-from lidistill.data.occupancy import collide, rows_inside
-from lidistill.ops import camera
+from lidistill.data.collisions import collide
+from lidistill.data.object_database import ObjectDatabase
+from lidistill.data.points_in_boxes import rows_inside
 from lidistill.ops.boxes import wrap_angle
 from lidistill.settings import CountOrNone, Number, Range, Settings, Share, Spread, Swing, Text, Whole
-from lidistill.types import Boxes, Frame, FrameMeta, InputError, unknown_name
+from lidistill.types import Boxes, Frame, InputError, unknown_name
 
-PASTED = {"Car": 15, "Pedestrian": 15, "Cyclist": 15}  # both toolboxes; the PointPillars paper: 15, 0 and 8; SECOND in mmdetection3d: 12, 6 and 6
+# both toolboxes; the PointPillars paper: 15, 0 and 8; SECOND in mmdetection3d: 12, 6 and 6
+PASTED = {"Car": 15, "Pedestrian": 15, "Cyclist": 15}
 PASTED_MIN_POINTS = {"Car": 5, "Pedestrian": 5, "Cyclist": 5}  # both toolboxes; SECOND in mmdetection3d: 5, 10 and 10
 
 Factor = Annotated[Number, Field(gt=0, le=100)]
@@ -47,8 +50,10 @@ class Augmentation(Settings):
 
     place: ClassVar[str] = "augmentation"
 
-    paste: Mapping[Text, Pasted] = field(default_factory=lambda: dict(PASTED))  # class -> objects in the frame after pasting, where they find room
-    paste_min_points: Mapping[Text, CountOrNone] = field(default_factory=lambda: dict(PASTED_MIN_POINTS))  # of an object to be pasted, class by class
+    # class -> objects in the frame after pasting, where they find room
+    paste: Mapping[Text, Pasted] = field(default_factory=lambda: dict(PASTED))
+    # of an object to be pasted, class by class
+    paste_min_points: Mapping[Text, CountOrNone] = field(default_factory=lambda: dict(PASTED_MIN_POINTS))
     paste_rated_only: bool = True  # paste no object of difficulty -1
     object_noise: ObjectNoise | None = None  # neither toolbox uses it for PointPillars; the paper and SECOND do
     flip_y: Share = 0.5  # probability of y -> -y
@@ -69,9 +74,10 @@ class Augmentation(Settings):
 
 
 def augment(frame: Frame, settings: Augmentation, database: ObjectDatabase | None, rng: np.random.Generator) -> Frame:
-    """A varied copy of the frame. Without a database nothing is pasted; a frame without labels (boxes None) is moved only as a whole.
+    """A varied copy of the frame. Without a database nothing is pasted; a frame without labels (boxes None) is moved
+    only as a whole.
 
-    The calibration and the labelled rows are dropped from its meta: no camera took this scene.
+    Its `truth` is dropped: no sensor took this scene.
     """
     if frame.boxes is not None and database is not None and settings.paste:
         frame = paste_objects(frame, settings, database, rng)
@@ -81,12 +87,15 @@ def augment(frame: Frame, settings: Augmentation, database: ObjectDatabase | Non
     angle = rng.uniform(-settings.rotation, settings.rotation)
     scale = rng.uniform(*settings.scale)
     shift = rng.normal(0.0, settings.translation_std)
-    frame = transform(frame, mirrored_y=bool(mirrored_y), mirrored_x=bool(mirrored_x), angle=angle, scale=scale, shift=shift)
-    return replace(frame, meta=FrameMeta())
+    frame = transform(
+        frame, mirrored_y=bool(mirrored_y), mirrored_x=bool(mirrored_x), angle=angle, scale=scale, shift=shift
+    )
+    return replace(frame, truth=None)
 
 
 def paste_objects(frame: Frame, settings: Augmentation, database: ObjectDatabase, rng: np.random.Generator) -> Frame:
-    """The frame with objects of other frames where they stood there: class by class up to the target count, each only where the ground is free.
+    """The frame with objects of other frames where they stood there: class by class up to the target count, each only
+    where the ground is free.
 
     Points of the scene inside a pasted box are removed.
     """
@@ -110,7 +119,9 @@ def paste_objects(frame: Frame, settings: Augmentation, database: ObjectDatabase
     return replace(frame, points=torch.from_numpy(points), boxes=_joined(frame.boxes, database, chosen))
 
 
-def _drawn_rows(present: np.ndarray, settings: Augmentation, database: ObjectDatabase, rng: np.random.Generator) -> np.ndarray:
+def _drawn_rows(
+    present: np.ndarray, settings: Augmentation, database: ObjectDatabase, rng: np.random.Generator
+) -> np.ndarray:
     """Rows of the database that are to be tried: as many of each class as the frame lacks."""
     for name in settings.paste:
         if name not in database.classes and name not in PASTED:
@@ -140,7 +151,9 @@ def _joined(boxes: Boxes, database: ObjectDatabase, rows: np.ndarray) -> Boxes:
 
 
 def move_objects(frame: Frame, noise: ObjectNoise, rng: np.random.Generator) -> Frame:
-    """The frame with each object turned and shifted a little, with its points, to the first drawn place that collides with no other object."""
+    """The frame with each object turned and shifted a little, with its points, to the first drawn place that collides
+    with no other object.
+    """
     assert frame.boxes is not None
     points, boxes = frame.points.numpy().copy(), frame.boxes.geometry.numpy().copy()
     inside = rows_inside(points, boxes)
@@ -162,7 +175,9 @@ def move_objects(frame: Frame, noise: ObjectNoise, rng: np.random.Generator) -> 
 
 
 def _first_free(boxes: np.ndarray, row: int, shifts: np.ndarray, angles: np.ndarray) -> int | None:
-    """The first of the shifts (T, 3) and angles (T,) after which the box `row` of (N, 7) collides with no other; None where there is none."""
+    """The first of the shifts (T, 3) and angles (T,) after which the box `row` of (N, 7) collides with no other; None
+    where there is none.
+    """
     others = boxes[np.arange(len(boxes)) != row]
     for part in (slice(0, 1), slice(1, None)):  # most often it is the very first
         free = np.flatnonzero(~collide(_moved(boxes[row], shifts[part], angles[part]), others).any(axis=1))
@@ -175,7 +190,7 @@ def _moved(box: np.ndarray, shifts: np.ndarray, angles: np.ndarray) -> np.ndarra
     """The box (7,) after each of the shifts (T, 3) and turns (T,): (T, 7) float32."""
     moved = np.repeat(box[None], len(shifts), axis=0)
     moved[:, :3] += shifts.astype(np.float32)
-    moved[:, 6] = camera.wrap_angle(moved[:, 6] + angles)
+    moved[:, 6] = (moved[:, 6] + angles + np.pi) % (2 * np.pi) - np.pi
     return moved
 
 
@@ -188,7 +203,9 @@ def transform(
     scale: float = 1.0,
     shift: tuple[float, float, float] | np.ndarray = (0.0, 0.0, 0.0),
 ) -> Frame:
-    """The whole scene mirrored, turned counter-clockwise by `angle` radians, scaled and shifted (metres), in this order; boxes and velocities too."""
+    """The whole scene mirrored, turned counter-clockwise by `angle` radians, scaled and shifted (metres), in this
+    order; boxes and velocities too.
+    """
     mirror = np.array([[-1.0 if mirrored_x else 1.0, 0.0], [0.0, -1.0 if mirrored_y else 1.0]])
     linear = np.eye(3)
     linear[:2, :2] = _turn(angle) @ mirror
@@ -214,7 +231,9 @@ def _turn(angle: float) -> np.ndarray:
 
 
 def within_range(frame: Frame, point_range: Range) -> Frame:
-    """The frame without the points outside the range and without the boxes whose centre lies outside it seen from above (as mmdetection3d)."""
+    """The frame without the points outside the range and without the boxes whose centre lies outside it seen from above
+    (as mmdetection3d).
+    """
     low, high = torch.tensor(point_range[:3]), torch.tensor(point_range[3:])
     values = frame.points.numpy()
     inside = np.ones(len(values), dtype=bool)
@@ -229,4 +248,6 @@ def within_range(frame: Frame, point_range: Range) -> Frame:
 
 def shuffled(frame: Frame, rng: np.random.Generator) -> Frame:
     """The frame with its points in another order."""
-    return replace(frame, points=torch.from_numpy(frame.points.numpy().take(rng.permutation(len(frame.points)), axis=0)))
+    return replace(
+        frame, points=torch.from_numpy(frame.points.numpy().take(rng.permutation(len(frame.points)), axis=0))
+    )

@@ -1,4 +1,6 @@
-"""How many values a point of a raw file has, seen in the values themselves: the files do not say, and one count fits as well as another."""
+"""How many values a point of a raw file has, seen in the values themselves: the files do not say, and one count fits as
+well as another.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,13 @@ def check_columns(path: str | Path, points: np.ndarray) -> None:
     best = min(steps, key=lambda count: steps[count])
     if steps[best] < CLEARLY * steps[columns]:
         raise InputError(
-            f"{path}: looks like {best} values a point, not {columns}; say so with --columns {best}, or --columns {columns} if it is not so"
+            f"{path}: looks like {best} values a point, not {columns}; say so with --columns {best}, or --columns "
+            f"{columns} if it is not so"
         )
 
 
 def step_between_rows(values: np.ndarray, columns: int) -> float:
-    """Mean difference of values (N,) that are `columns` apart, none counting more than a metre, so that a few large ones do not decide."""
+    """Mean difference of values (N,) that are `columns` apart, none counting more than a metre, so that a few large
+    ones do not decide.
+    """
     return float(np.minimum(np.abs(values[columns:] - values[:-columns]), 1.0).mean())

@@ -1,8 +1,10 @@
-"""What a detector costs: parameters, multiply-accumulates, latency by stage, peak memory, with the conditions beside the figures.
+"""What a detector costs: parameters, multiply-accumulates, latency by stage, peak memory, with the conditions beside
+the figures.
 
-Operations are counted by torch's own counter while real frames run through the network, so that data-dependent parts (the pillars of a frame, the
-gathered rows of a sparse convolution) are counted as they ran. The counter gives floating point operations of matrix products and convolutions; one
-multiply-accumulate is two of them. Norms, activations, pooling, scattering and the decoding of boxes are not counted, as in published tables.
+Operations are counted by torch's own counter while real frames run through the network, so that data-dependent parts
+(the pillars of a frame, the gathered rows of a sparse convolution) are counted as they ran. The counter gives floating
+point operations of matrix products and convolutions; one multiply-accumulate is two of them. Norms, activations,
+pooling, scattering and the decoding of boxes are not counted, as in published tables.
 """
 
 from __future__ import annotations
@@ -29,13 +31,19 @@ WARM_UP = 3  # passes before the clock starts: allocation, autotuning and lazy i
 
 @dataclass(frozen=True)
 class Cost:
-    """Figures per frame, at batch size 1, in evaluation mode. Reading and moving points to the device are not in the latency."""
+    """Figures per frame, at batch size 1, in evaluation mode.
+
+    Reading and moving points to the device are not in the latency.
+    """
 
     parameters: int
     macs: int  # mean over the frames
-    macs_by_part: Mapping[str, int]  # top-level part of the detector -> mean over the frames; "other" is what runs outside the parts
-    latency_ms: Mapping[str, Mapping[str, float]]  # "total" and each of STAGES -> {"p50", "p95"} over frames times repeats
-    peak_memory_bytes: int | None  # allocated on a CUDA device, weights included; None elsewhere, where it is not measured
+    # top-level part of the detector -> mean over the frames; "other" is what runs outside the parts
+    macs_by_part: Mapping[str, int]
+    # "total" and each of STAGES -> {"p50", "p95"} over frames times repeats
+    latency_ms: Mapping[str, Mapping[str, float]]
+    # allocated on a CUDA device, weights included; None elsewhere, where it is not measured
+    peak_memory_bytes: int | None
     device: str
     threads: int  # CPU threads of one operation
     frames: int
@@ -49,15 +57,23 @@ class Cost:
 
 
 def profile(
-    detector: nn.Module, frames: Sequence[Frame], device: torch.device | str = "cpu", repeats: int = 5, threads: int = 1, precision: str = "32"
+    detector: nn.Module,
+    frames: Sequence[Frame],
+    device: torch.device | str = "cpu",
+    repeats: int = 5,
+    threads: int = 1,
+    precision: str = "32",
 ) -> Cost:
-    """Run `frames` one by one through `detector.voxelise(batch)`, `detector(batch, voxels)`, `detector.decode(output)` and measure, in `precision`.
+    """Run `frames` one by one through `detector.voxelise(batch)`, `detector(batch, voxels)`, `detector.decode(output)`
+    and measure, in `precision`.
 
-    The detector is moved to `device`; its mode and torch's number of threads are as before afterwards. Raises InputError without frames, or with
-    `repeats` or `threads` below 1.
+    The detector is moved to `device`; its mode and torch's number of threads are as before afterwards. Raises
+    InputError without frames, or with `repeats` or `threads` below 1.
     """
     if not frames:
-        raise InputError("profile: no frames to measure on; give at least one frame of the dataset the detector was trained for")
+        raise InputError(
+            "profile: no frames to measure on; give at least one frame of the dataset the detector was trained for"
+        )
     if repeats < 1 or threads < 1:
         raise InputError(f"profile: repeats is {repeats} and threads is {threads}; give 1 or more of each")
     device = torch.device(device)
@@ -97,7 +113,9 @@ def device_name(device: torch.device | str) -> str:
 
 @contextmanager
 def evaluating(detectors: Sequence[nn.Module], threads: int) -> Iterator[None]:
-    """Detectors in evaluation mode, and torch on `threads` threads, while the block runs; everything as before afterwards."""
+    """Detectors in evaluation mode, and torch on `threads` threads, while the block runs; everything as before
+    afterwards.
+    """
     modes = [(module, module.training) for detector in detectors for module in detector.modules()]
     threads_before = torch.get_num_threads()
     for detector in detectors:
@@ -124,7 +142,9 @@ def _count(detector: nn.Module, batch: Batch) -> dict[str, int]:
 
 
 def _of_part(operations: Mapping[str, int], part: str) -> int:
-    """Operations inside a part; a container that is never called itself (a list of modules) is the sum of what it holds."""
+    """Operations inside a part; a container that is never called itself (a list of modules) is the sum of what it
+    holds.
+    """
     if part in operations:
         return operations[part]
     inside = [name for name in operations if name.startswith(f"{part}.")]
@@ -132,7 +152,9 @@ def _of_part(operations: Mapping[str, int], part: str) -> int:
     return sum(operations[name] for name in outermost)
 
 
-def _time(detector: Any, batches: Sequence[Batch], device: torch.device, repeats: int) -> tuple[dict[str, list[float]], int | None]:
+def _time(
+    detector: Any, batches: Sequence[Batch], device: torch.device, repeats: int
+) -> tuple[dict[str, list[float]], int | None]:
     """Milliseconds of every pass by stage, and the peak of allocated bytes."""
     cuda = device.type == "cuda"
     times: dict[str, list[float]] = {stage: [] for stage in ("total", *STAGES)}

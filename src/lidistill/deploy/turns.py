@@ -1,7 +1,8 @@
-"""How long several detectors take beside each other: they take turns on the same frames, so that a slow moment of the machine falls on all of them.
+"""How long several detectors take beside each other: they take turns on the same frames, so that a slow moment of the
+machine falls on all of them.
 
-Times taken minutes apart cannot be compared: other work, clock and temperature move them by more than small networks differ. Two passes that follow
-each other share all of that, so their ratio holds where neither time does.
+Times taken minutes apart cannot be compared: other work, clock and temperature move them by more than small networks
+differ. Two passes that follow each other share all of that, so their ratio holds where neither time does.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ def take_turns(
 ) -> Turns:
     """Milliseconds of every detector by stage ("total" and each of STAGES), one entry a turn.
 
-    In a turn every detector takes one frame, the same for all, on `threads` CPU threads; the next turn goes in the opposite order. `frames` holds
-    the frames of every detector, as many for each. There are LEAST_TURNS turns, and more while `budget_s` lasts, up to MOST_TURNS. `advance` is
-    called with the number of turns done.
+    In a turn every detector takes one frame, the same for all, on `threads` CPU threads; the next turn goes in the
+    opposite order. `frames` holds the frames of every detector, as many for each. There are LEAST_TURNS turns, and more
+    while `budget_s` lasts, up to MOST_TURNS. `advance` is called with the number of turns done.
     """
     lengths = {len(own) for own in frames.values()}
     if not detectors or frames.keys() != detectors.keys() or lengths in (set(), {0}) or len(lengths) > 1:

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from lidistill.detectors.base import NORM_EPS, NORM_MOMENTUM, WidthRule
 from lidistill.detectors.canvas import Canvas
+from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM, WidthRule
 from lidistill.detectors.norms import MapNorm
-from lidistill.ops.wiring import Block, Layer
+from lidistill.ops.layer_graph import Block, Layer
 from lidistill.settings import LayersOrNone, Number, Settings, Whole, Widths
 from lidistill.types import InputError, VoxelGrid
 
@@ -38,13 +38,22 @@ class BevConfig(Settings):
     def __post_init__(self) -> None:
         for name in ("layers", "strides", "neck_channels", "neck_strides"):
             if len(getattr(self, name)) != len(self.channels):
-                raise InputError(f"bev: {name} has {len(getattr(self, name))} entries for {len(self.channels)} stages; give one for each stage")
+                raise InputError(
+                    f"bev: {name} has {len(getattr(self, name))} entries for {len(self.channels)} stages; give one "
+                    "for each stage"
+                )
         if not all(stride == int(stride) or 1 / stride == int(1 / stride) for stride in self.neck_strides):
-            raise InputError(f"bev: the neck's strides {self.neck_strides} must be whole numbers, or one over a whole number to shrink a stage")
+            raise InputError(
+                f"bev: the neck's strides {self.neck_strides} must be whole numbers, or one over a whole number to "
+                "shrink a stage"
+            )
         ratios = [stride / up for stride, up in zip(self.stage_strides, self.neck_strides, strict=True)]
         if len(set(ratios)) != 1 or ratios[0] != int(ratios[0]):
             fitting = tuple(max(1, stride // self.stage_strides[0]) for stride in self.stage_strides)
-            raise InputError(f"bev: the neck's strides {self.neck_strides} do not bring the trunk's {self.stage_strides} to one size; try {fitting}")
+            raise InputError(
+                f"bev: the neck's strides {self.neck_strides} do not bring the trunk's {self.stage_strides} to one "
+                f"size; try {fitting}"
+            )
 
     @property
     def stage_strides(self) -> tuple[int, ...]:
@@ -69,7 +78,9 @@ class BevConfig(Settings):
         )
 
     def check_grid(self, grid: VoxelGrid, encoder_stride: int = 1) -> None:
-        """Raise InputError, with the nearest valid range, unless every stage has whole cells; the encoder shrinks the grid by its stride first."""
+        """Raise InputError, with the nearest valid range, unless every stage has whole cells; the encoder shrinks the
+        grid by its stride first.
+        """
         coarsest = math.lcm(self.stage_strides[-1], self.neck_stride) * encoder_stride
         shape = grid.shape
         for axis in range(2):
@@ -78,12 +89,16 @@ class BevConfig(Settings):
                 fewer, more = shape[axis] // coarsest * coarsest, -(-shape[axis] // coarsest) * coarsest
                 valid = [f"{low + cells * step:.6g} m ({cells} cells)" for cells in (fewer, more) if cells > 0]
                 raise InputError(
-                    f"grid: {shape[axis]} cells along {'xy'[axis]} do not divide by the stride {coarsest} of trunk and neck; "
+                    f"grid: {shape[axis]} cells along {'xy'[axis]} do not divide by the stride {coarsest} of trunk "
+                    "and neck; "
                     f"set the maximum of {'xy'[axis]} to {' or '.join(valid)}, or the voxel size to "
                     f"{(grid.point_range[axis + 3] - low) / more:.6g} m"
                 )
         if shape[0] * shape[1] == (max(self.stage_strides[-1], self.neck_stride) * encoder_stride) ** 2:
-            raise InputError("grid: the coarsest map has a single cell, which BatchNorm cannot train on; enlarge the range or use smaller voxels")
+            raise InputError(
+                "grid: the coarsest map has a single cell, which BatchNorm cannot train on; enlarge the range or use "
+                "smaller voxels"
+            )
 
 
 class BevTrunk(nn.Module):
@@ -93,22 +108,31 @@ class BevTrunk(nn.Module):
         super().__init__()
         widths = (in_channels, *config.channels)
         self.stages = nn.ModuleList(
-            nn.Sequential(*_convolution(before, after, stride), *(layer for _ in range(layers) for layer in _convolution(after, after, 1)))
-            for before, after, layers, stride in zip(widths, config.channels, config.layers, config.strides, strict=False)
+            nn.Sequential(
+                *_convolution(before, after, stride),
+                *(layer for _ in range(layers) for layer in _convolution(after, after, 1)),
+            )
+            for before, after, layers, stride in zip(
+                widths, config.channels, config.layers, config.strides, strict=False
+            )
         )
 
     @property
     def memory_format(self) -> torch.memory_format:
         """Order of the weights, and so of the maps."""
         first = next(self.parameters())
-        return torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        return (
+            torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        )
 
     def forward(self, canvas: Canvas) -> list[Tensor]:
         maps: list[Tensor] = []
         for stage in self.stages:
             opening, *layers = stage.children()
             assert isinstance(opening, nn.Conv2d)
-            features = opening(maps[-1]) if maps else canvas.convolved(opening).contiguous(memory_format=self.memory_format)
+            features = (
+                opening(maps[-1]) if maps else canvas.convolved(opening).contiguous(memory_format=self.memory_format)
+            )
             for layer in layers:
                 features = layer(features)
             maps.append(features)
@@ -155,10 +179,11 @@ class BevNeck(nn.Module):
 
 
 def _enlarged(branch: nn.Module, stage: Tensor) -> Tensor:
-    """A branch's result on a stage (B, C, h, w) with steps of s cells: (B, h, s, w, s, C'), not yet in the order of a map.
+    """A branch's result on a stage (B, C, h, w) with steps of s cells: (B, h, s, w, s, C'), not yet in the order of a
+    map.
 
-    A transposed convolution whose outputs do not overlap is one matrix product, which takes two thirds to nine tenths of its time. Norm and ReLU
-    treat all cells alike, so they come before the cells are put in order.
+    A transposed convolution whose outputs do not overlap is one matrix product, which takes two thirds to nine tenths
+    of its time. Norm and ReLU treat all cells alike, so they come before the cells are put in order.
     """
     resizing, norm, relu = branch.children()
     if isinstance(resizing, nn.Conv2d):
@@ -175,7 +200,9 @@ def _enlarged(branch: nn.Module, stage: Tensor) -> Tensor:
 
 
 class _Joined(torch.autograd.Function):
-    """Enlarged stages (B, h, s, w, s, C) -> one map (B, H, W, sum of C), written in a single pass; torch.cat needs each of them in order before."""
+    """Enlarged stages (B, h, s, w, s, C) -> one map (B, H, W, sum of C), written in a single pass; torch.cat needs each
+    of them in order before.
+    """
 
     @staticmethod
     def forward(ctx: Any, *enlarged: Tensor) -> Tensor:
@@ -193,7 +220,10 @@ class _Joined(torch.autograd.Function):
 
 def _places(joined: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
     """Where on the joined map (B, H, W, sum of C) the enlarged stages of these shapes lie: a view of each shape."""
-    return [place.view(shape) for place, shape in zip(joined.split([shape[-1] for shape in shapes], dim=-1), shapes, strict=True)]
+    return [
+        place.view(shape)
+        for place, shape in zip(joined.split([shape[-1] for shape in shapes], dim=-1), shapes, strict=True)
+    ]
 
 
 def _resizing(in_channels: int, out_channels: int, stride: float) -> nn.Module:

@@ -1,6 +1,8 @@
-"""What the one-stage detectors have in common: an encoder that turns voxels into a bird's-eye view map, a trunk and a neck on it, and a head.
+"""What the one-stage detectors have in common: an encoder that turns voxels into a bird's-eye view map, a trunk and a
+neck on it, and a head.
 
-PointPillars, SECOND and CenterPoint differ in which encoder and which head they put together; each states that in its own file.
+PointPillars, SECOND and CenterPoint differ in which encoder and which head they put together; each states that in its
+own file.
 """
 
 from __future__ import annotations
@@ -15,12 +17,23 @@ from pydantic import InstanceOf
 from torch import Tensor, nn
 
 from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk
-from lidistill.detectors.base import Detector, DetectorConfig, WidthRule, voxels_on
 from lidistill.detectors.canvas import Canvas
+from lidistill.detectors.detector import Detector, DetectorConfig, WidthRule, voxels_on
 from lidistill.detectors.folding import fold_norms
-from lidistill.ops.wiring import Block, Layer
+from lidistill.ops.layer_graph import Block, Layer
 from lidistill.settings import Channels, Settings
-from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, Losses, TapSpec, VoxelGrid, Voxels
+from lidistill.types import (
+    Batch,
+    Boxes,
+    DetectorOutput,
+    FeatureMap,
+    FeatureSet,
+    HeadOutput,
+    Losses,
+    TapSpec,
+    VoxelGrid,
+    Voxels,
+)
 
 
 class BevEncoder(nn.Module, ABC):
@@ -72,7 +85,9 @@ class BevHead(nn.Module, ABC):
         """One output a task."""
 
     @abstractmethod
-    def loss(self, outputs: tuple[HeadOutput, ...], batch: Batch, ranked_by: tuple[HeadOutput, ...] | None = None) -> Losses:
+    def loss(
+        self, outputs: tuple[HeadOutput, ...], batch: Batch, ranked_by: tuple[HeadOutput, ...] | None = None
+    ) -> Losses:
         """Weighted terms; `ranked_by` as in Detector.loss."""
 
     @abstractmethod
@@ -98,7 +113,9 @@ class HeadConfig(Settings, ABC):
         """The same head with fewer channels."""
 
     @abstractmethod
-    def build(self, in_channels: int, classes: tuple[str, ...], point_range: tuple[float, ...], size: tuple[int, int]) -> BevHead:
+    def build(
+        self, in_channels: int, classes: tuple[str, ...], point_range: tuple[float, ...], size: tuple[int, int]
+    ) -> BevHead:
         """`size` is the width and height of the map, in cells."""
 
 
@@ -122,15 +139,19 @@ class BevDetectorConfig(DetectorConfig, ABC):
         return BevDetector(self)
 
     def thinner(self: Config, rule: WidthRule) -> Config:
-        """Fewer channels in the encoder, in trunk and neck (`rule.backbone`), and in the head where it has channels of its own."""
-        return replace(self, encoder=self.encoder.thinner(rule), bev=self.bev.thinner(rule), head=self.head.thinner(rule))
+        """Fewer channels in the encoder, in trunk and neck (`rule.backbone`), and in the head where it has channels of
+        its own.
+        """
+        return replace(
+            self, encoder=self.encoder.thinner(rule), bev=self.bev.thinner(rule), head=self.head.thinner(rule)
+        )
 
 
 class BevDetector(Detector):
     """The network of a BevDetectorConfig.
 
-    Maps follow the memory format of the trunk's weights, channels_last at first, which is faster. `.to(memory_format=torch.contiguous_format)`
-    changes it; results are those of channels_last to rounding.
+    Maps follow the memory format of the trunk's weights, channels_last at first, which is faster.
+    `.to(memory_format=torch.contiguous_format)` changes it; results are those of channels_last to rounding.
     """
 
     config: BevDetectorConfig
@@ -138,7 +159,8 @@ class BevDetector(Detector):
     def __init__(self, config: BevDetectorConfig) -> None:
         super().__init__()
         self.config = config
-        self.stage_strides = tuple(config.encoder.stride * stride for stride in config.bev.stage_strides)  # voxels per cell
+        # voxels per cell
+        self.stage_strides = tuple(config.encoder.stride * stride for stride in config.bev.stage_strides)
         self.neck_stride = config.encoder.stride * config.bev.neck_stride
         width, height, _ = config.grid.shape
         neck_channels = sum(config.bev.neck_channels)
@@ -149,9 +171,15 @@ class BevDetector(Detector):
         self.head = config.head.build(neck_channels, config.classes, config.grid.point_range, size)
         self.tap_specs: Mapping[str, TapSpec] = {
             "encoder": TapSpec("set", config.encoder.channels, config.encoder.stride),
-            **{f"bev.{i}": TapSpec("map", c, s) for i, (c, s) in enumerate(zip(config.bev.channels, self.stage_strides, strict=True))},
+            **{
+                f"bev.{i}": TapSpec("map", c, s)
+                for i, (c, s) in enumerate(zip(config.bev.channels, self.stage_strides, strict=True))
+            },
             "neck": TapSpec("map", neck_channels, self.neck_stride),
-            **{f"head.{i}": TapSpec("head", width, self.neck_stride) for i, width in enumerate(_object_widths(self.head, neck_channels))},
+            **{
+                f"head.{i}": TapSpec("head", width, self.neck_stride)
+                for i, width in enumerate(_object_widths(self.head, neck_channels))
+            },
         }
         for part in (self.trunk, self.neck, self.head):
             part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,7 +1,8 @@
 """A bird's-eye view map on its way into the trunk: rows at the cells that hold something, zero everywhere else.
 
-Few cells do: 2 % of those of PointPillars and 8 % of those of SECOND on a KITTI frame. So the first convolution of the trunk is
-done on those rows alone: it has the values and gradients of the dense one, to rounding, at a fraction of its products and memory.
+Few cells do: 2 % of those of PointPillars and 8 % of those of SECOND on a KITTI frame. So the first convolution of the
+trunk is done on those rows alone: it has the values and gradients of the dense one, to rounding, at a fraction of its
+products and memory.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from lidistill.ops.sparse import Sites, sparse_convolution, strided_map
+from lidistill.ops.kernels.sparse_products import Sites, sparse_convolution, strided_map
 
 
 @dataclass(frozen=True)
@@ -21,17 +22,24 @@ class Canvas:
     sites: Sites  # N places on a grid of one layer: (1, H, W)
 
     def dense(self, background: Tensor | None = None) -> Tensor:
-        """The map (B, C, H, W) in channels_last order, with `background` (C,) at the cells without a row; zero where it is None."""
+        """The map (B, C, H, W) in channels_last order, with `background` (C,) at the cells without a row; zero where it
+        is None.
+        """
         _, height, width = self.sites.shape
         batch, _, y, x = self.sites.coords.unbind(dim=1)
         num_cells, channels = self.sites.batch_size * height * width, self.rows.shape[1]
-        table = self.rows.new_zeros((num_cells, channels)) if background is None else background.expand(num_cells, channels).clone()
+        table = (
+            self.rows.new_zeros((num_cells, channels))
+            if background is None
+            else background.expand(num_cells, channels).clone()
+        )
         table = table.index_copy_(0, (batch * height + y) * width + x, self.rows)
         return table.view(self.sites.batch_size, height, width, channels).permute(0, 3, 1, 2)
 
     def convolved(self, convolution: nn.Conv2d) -> Tensor:
         """The map that `convolution` makes of this one: (B, C', H', W') in channels_last order."""
-        if self.rows.device.type != "cpu":  # the dense one is fast there, and finding the pairs would wait for the device
+        # the dense one is fast there, and finding the pairs would wait for the device
+        if self.rows.device.type != "cpu":
             return convolution(self.dense())
         (down, right), pad = convolution.stride, convolution.padding
         assert not isinstance(pad, str)

@@ -1,4 +1,7 @@
-"""CenterPoint (CVPR 2021): pillars or voxels, a bird's-eye view network and a centre head. This is its first stage, which finds the boxes."""
+"""CenterPoint (CVPR 2021): pillars or voxels, a bird's-eye view network and a centre head.
+
+This is its first stage, which finds the boxes.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from typing import ClassVar
 
 from lidistill.detectors.backbones import BevConfig
 from lidistill.detectors.bev_detector import BevDetectorConfig
-from lidistill.detectors.center_head import CenterHeadConfig
-from lidistill.detectors.encoders import PillarEncoderConfig
+from lidistill.detectors.encoders.pillars import PillarEncoderConfig
+from lidistill.detectors.encoders.voxels import SparseEncoderConfig
+from lidistill.detectors.heads.center.head import CenterHeadConfig
 from lidistill.detectors.second import TRUNK
-from lidistill.detectors.sparse_encoder import SparseEncoderConfig
 
 TWO_LAYERS = PillarEncoderConfig(hidden_channels=(32,))  # OpenPCDet's; mmdetection3d's networks have one layer
 RESIDUAL = SparseEncoderConfig(kind="residual", stage_channels=(16, 32, 64, 128), stage_blocks=(2, 2, 2, 2), bias=True)

@@ -1,4 +1,6 @@
-"""BatchNorm folded into the convolution before it: with running statistics it is an affine map, so the weights can hold it."""
+"""BatchNorm folded into the convolution before it: with running statistics it is an affine map, so the weights can hold
+it.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lidistill.detectors.sparse_blocks import SparseConvolution
+from lidistill.detectors.encoders.sparse_blocks import SparseConvolution
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d | SparseConvolution
 
 
 def fold_norms(network: nn.Module) -> None:
-    """Fold every norm that stands right behind a convolution in its block into that convolution, and leave nothing in its place.
+    """Fold every norm that stands right behind a convolution in its block into that convolution, and leave nothing in
+    its place.
 
-    The network then has the outputs that it had in evaluation mode, to rounding in its precision, and can no longer be trained.
+    The network then has the outputs that it had in evaluation mode, to rounding in its precision, and can no longer be
+    trained.
     """
     for block in list(network.modules()):
         for (place, layer), (norm_place, norm) in pairwise(list(block.named_children())):
@@ -26,7 +30,9 @@ def fold_norms(network: nn.Module) -> None:
 
 @torch.no_grad()
 def folded(layer: Convolution, norm: nn.modules.batchnorm._BatchNorm) -> Convolution:
-    """`layer` with a bias and the weights that give what `norm` with its running statistics makes of it; `layer` itself is changed."""
+    """`layer` with a bias and the weights that give what `norm` with its running statistics makes of it; `layer` itself
+    is changed.
+    """
     assert norm.running_mean is not None and norm.running_var is not None
     # in double precision, so that only the result is rounded
     scale = norm.weight.double() * torch.rsqrt(norm.running_var.double() + norm.eps)

@@ -1,4 +1,6 @@
-"""BatchNorm of maps and of rows as torch's, with batch statistics that are exact to rounding in the layouts that are fast on a CPU."""
+"""BatchNorm of maps and of rows as torch's, with batch statistics that are exact to rounding in the layouts that are
+fast on a CPU.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lidistill.detectors.base import NORM_EPS, NORM_MOMENTUM
+from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM
 from lidistill.ops.batch_norm import normalise_rows, row_moments
 
 LEAST_ROWS = 2  # that have a variance
@@ -48,8 +50,12 @@ def trained_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tenso
 
 
 @torch.no_grad()
-def move_running_statistics(norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, variance: Tensor, num_rows: int) -> None:
-    """Mean and biased variance (C,) of a batch of `num_rows` rows join the running statistics as in torch: the variance unbiased."""
+def move_running_statistics(
+    norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, variance: Tensor, num_rows: int
+) -> None:
+    """Mean and biased variance (C,) of a batch of `num_rows` rows join the running statistics as in torch: the variance
+    unbiased.
+    """
     assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
     momentum = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum

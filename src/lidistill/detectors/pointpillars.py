@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from lidistill.detectors.anchor_head import AnchorHeadConfig
 from lidistill.detectors.bev_detector import BevDetectorConfig
-from lidistill.detectors.encoders import PillarEncoderConfig
+from lidistill.detectors.encoders.pillars import PillarEncoderConfig
+from lidistill.detectors.heads.anchor.head import AnchorHeadConfig
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from lidistill.detectors.anchor_head import AnchorHeadConfig
-from lidistill.detectors.anchors import AnchorClass
 from lidistill.detectors.backbones import BevConfig
-from lidistill.detectors.base import DetectorConfig
-from lidistill.detectors.center_head import CenterHeadConfig
-from lidistill.detectors.center_postprocessing import CenterPostProcessing
 from lidistill.detectors.centerpoint import CenterPointPillarConfig, CenterPointVoxelConfig
-from lidistill.detectors.encoders import NO_CAP, PillarEncoderConfig
+from lidistill.detectors.detector import DetectorConfig
+from lidistill.detectors.encoders.pillars import NO_CAP, PillarEncoderConfig
+from lidistill.detectors.encoders.voxels import SparseEncoderConfig
+from lidistill.detectors.heads.anchor.anchors import AnchorClass
+from lidistill.detectors.heads.anchor.head import AnchorHeadConfig
+from lidistill.detectors.heads.center.decoding import CenterPostProcessing
+from lidistill.detectors.heads.center.head import CenterHeadConfig
 from lidistill.detectors.pointpillars import PointPillarsConfig
 from lidistill.detectors.second import SecondConfig
-from lidistill.detectors.sparse_encoder import SparseEncoderConfig
 from lidistill.types import VoxelGrid, unknown_name
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -37,15 +37,20 @@ KITTI_ANCHORS = (
     AnchorClass("Cyclist", (1.76, 0.6, 1.73), -0.6, matched=0.5, unmatched=0.35),
 )
 
-# On simulated scenes lower overlaps count as a match, so that every object has several anchors and a short training sees enough of them.
+# On simulated scenes lower overlaps count as a match, so that every object has several anchors and a short training
+# sees enough of them.
 SIMULATED_OVERLAPS = {"Car": (0.5, 0.35), "Pedestrian": (0.35, 0.2), "Cyclist": (0.35, 0.2)}
 SIMULATED_ANCHORS = tuple(
-    replace(anchor, matched=matched, unmatched=unmatched) for anchor in KITTI_ANCHORS for matched, unmatched in [SIMULATED_OVERLAPS[anchor.name]]
+    replace(anchor, matched=matched, unmatched=unmatched)
+    for anchor in KITTI_ANCHORS
+    for matched, unmatched in [SIMULATED_OVERLAPS[anchor.name]]
 )
 
 # OpenPCDet's heads. Published thinner students keep the hidden layers' width on nuScenes alone.
 NUSCENES_HEAD = CenterHeadConfig(
-    tasks=NUSCENES_TASKS, bias_before_norm=True, post=CenterPostProcessing(center_range=(-61.2, -61.2, -10.0, 61.2, 61.2, 10.0))
+    tasks=NUSCENES_TASKS,
+    bias_before_norm=True,
+    post=CenterPostProcessing(center_range=(-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)),
 )
 WAYMO_HEAD = CenterHeadConfig(head_follows_shared=True, bias_before_norm=True, with_velocity=False, box_weight=2.0)
 
@@ -53,7 +58,9 @@ WAYMO_HEAD = CenterHeadConfig(head_follows_shared=True, bias_before_norm=True, w
 def waymo_head(*center_range: float) -> CenterHeadConfig:
     """Waymo's head with its limits of detected centres: x_min y_min z_min x_max y_max z_max."""
     x_min, y_min, z_min, x_max, y_max, z_max = center_range
-    post = CenterPostProcessing(center_range=(x_min, y_min, z_min, x_max, y_max, z_max), nms_threshold=0.7, max_after=500)
+    post = CenterPostProcessing(
+        center_range=(x_min, y_min, z_min, x_max, y_max, z_max), nms_threshold=0.7, max_after=500
+    )
     return replace(WAYMO_HEAD, post=post)
 
 
@@ -75,7 +82,9 @@ def pointpillars_simulated() -> PointPillarsConfig:
     """A size for two CPU cores: half the range, half the channels and fewer layers than the published network."""
     return PointPillarsConfig(
         classes=CLASSES,
-        grid=VoxelGrid((0.0, -16.0, -3.0, 32.0, 16.0, 1.0), (0.2, 0.2, 4.0), max_voxels_train=8000, max_voxels_eval=8000),
+        grid=VoxelGrid(
+            (0.0, -16.0, -3.0, 32.0, 16.0, 1.0), (0.2, 0.2, 4.0), max_voxels_train=8000, max_voxels_eval=8000
+        ),
         encoder=PillarEncoderConfig(channels=32),
         bev=BevConfig(channels=(32, 64, 128), layers=(2, 3, 3), neck_channels=(64, 64, 64)),
         head=AnchorHeadConfig(anchors=SIMULATED_ANCHORS),
@@ -94,8 +103,8 @@ def second_kitti() -> SecondConfig:
 def second_simulated() -> SecondConfig:
     """A size for two CPU cores: a training step costs about one and a half times that of `pointpillars_simulated`.
 
-    The map has the published cells of 0.4 m, by voxels twice as large and one halving less: here most voxels of 0.05 m hold one point,
-    and with them, at half the published widths, a step costs 3.7 times that of PointPillars.
+    The map has the published cells of 0.4 m, by voxels twice as large and one halving less: here most voxels of 0.05 m
+    hold one point, and with them, at half the published widths, a step costs 3.7 times that of PointPillars.
     """
     return SecondConfig(
         classes=CLASSES,
@@ -107,10 +116,11 @@ def second_simulated() -> SecondConfig:
 
 
 def centerpoint_pillar_nuscenes() -> CenterPointPillarConfig:
-    """OpenPCDet's network on dynamic pillars of 0.2 m: 5,989,030 parameters, six tasks, ten sweeps with the time since each.
+    """OpenPCDet's network on dynamic pillars of 0.2 m: 5,989,030 parameters, six tasks, ten sweeps with the time since
+    each.
 
-    Its dynamic pillars take the points of every height: only x and y are compared with its range, whose heights of -5..3 m merely give the pillars
-    their centre. These here are 200 m tall around the same centre of -1 m.
+    Its dynamic pillars take the points of every height: only x and y are compared with its range, whose heights of
+    -5..3 m merely give the pillars their centre. These here are 200 m tall around the same centre of -1 m.
     """
     return CenterPointPillarConfig(
         classes=NUSCENES_CLASSES,
@@ -123,7 +133,10 @@ def centerpoint_pillar_nuscenes() -> CenterPointPillarConfig:
 
 
 def centerpoint_pillar_waymo() -> CenterPointPillarConfig:
-    """OpenPCDet's network on pillars of 0.32 m: 5,224,043 parameters. `with_voxel_size` makes the published students on coarser pillars."""
+    """OpenPCDet's network on pillars of 0.32 m: 5,224,043 parameters.
+
+    `with_voxel_size` makes the published students on coarser pillars.
+    """
     return CenterPointPillarConfig(
         classes=WAYMO_CLASSES,
         grid=VoxelGrid((-74.88, -74.88, -2.0, 74.88, 74.88, 4.0), (0.32, 0.32, 6.0), 20, 150000, 150000),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from lidistill.detectors.anchor_head import AnchorHeadConfig
 from lidistill.detectors.backbones import BevConfig
 from lidistill.detectors.bev_detector import BevDetectorConfig
-from lidistill.detectors.sparse_encoder import SparseEncoderConfig
+from lidistill.detectors.encoders.voxels import SparseEncoderConfig
+from lidistill.detectors.heads.anchor.head import AnchorHeadConfig
 
 TRUNK = BevConfig(channels=(128, 256), layers=(5, 5), strides=(1, 2), neck_channels=(256, 256), neck_strides=(1, 2))
 

@@ -1,7 +1,6 @@
 """Distillation methods: one paper, one file. They know a detector's output and no detector."""
 
 from lidistill.distillation.attention_transfer import AttentionTransferConfig
-from lidistill.distillation.base import DistillationMethod, MethodConfig
 from lidistill.distillation.certificate import Certificate, Check, certify
 from lidistill.distillation.channelwise import ChannelwiseConfig
 from lidistill.distillation.fine_grained import FineGrainedConfig
@@ -10,6 +9,7 @@ from lidistill.distillation.gid import GidConfig
 from lidistill.distillation.itkd import ItkdConfig
 from lidistill.distillation.lad import LadConfig
 from lidistill.distillation.logits import LogitsConfig
+from lidistill.distillation.method import DistillationMethod, MethodConfig
 from lidistill.distillation.mimic import MimicConfig
 from lidistill.distillation.overhaul import OverhaulConfig
 from lidistill.distillation.pointdistiller import PointDistillerConfig

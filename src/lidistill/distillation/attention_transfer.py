@@ -1,7 +1,8 @@
-"""Attention transfer (ICLR 2017, arXiv 1612.03928): both networks should find the same cells exciting. No adapter, so widths may differ.
+"""Attention transfer (ICLR 2017, arXiv 1612.03928): both networks should find the same cells exciting. No adapter, so
+widths may differ.
 
-`form` "paper" compares mean squares over the channels, scaled to unit length over the map; "absolute" is SparseKD's relative: mean absolute values,
-not scaled, so that the level of the features counts too.
+`form` "paper" compares mean squares over the channels, scaled to unit length over the map; "absolute" is SparseKD's
+relative: mean absolute values, not scaled, so that the level of the features counts too.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from typing import ClassVar, Literal
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.maps import paired_maps
-from lidistill.distillation.parts import FAINT, full_precision, resampled, unit_rows
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
+from lidistill.distillation.taps import FAINT, full_precision, paired_maps, resampled, unit_rows
 from lidistill.settings import NonNegative, Taps
 from lidistill.types import Batch, DetectorOutput, Losses
 
@@ -23,7 +23,8 @@ from lidistill.types import Batch, DetectorOutput, Losses
 class AttentionTransferConfig(MethodConfig):
     name: ClassVar[str] = "attention_transfer"
     paper: ClassVar[str] = "Paying more attention to attention, ICLR 2017, arXiv 1612.03928"
-    weight: NonNegative = 1000.0  # times the mean over cells, as in the released code; the paper divides its beta of 1000 by their number
+    # times the mean over cells, as in the released code; the paper divides its beta of 1000 by their number
+    weight: NonNegative = 1000.0
     taps: Taps = ("neck",)  # any maps that both networks have
     form: Literal["paper", "absolute"] = "paper"  # or "absolute", which is not scaled
 
@@ -51,7 +52,9 @@ class AttentionTransfer(DistillationMethod):
 
 
 def attention(features: Tensor) -> Tensor:
-    """Mean square over the channels of (B, C, H, W), as a unit vector over the cells: (B, H*W) (section 3.1); zero for a dead map."""
+    """Mean square over the channels of (B, C, H, W), as a unit vector over the cells: (B, H*W) (section 3.1); zero for
+    a dead map.
+    """
     # The norm reads the map once and keeps no squares; the mean differs by a factor that the unit length removes.
     return unit_rows(vector_norm(features, dim=1).square().flatten(1), FAINT**2)
 

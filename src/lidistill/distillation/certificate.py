@@ -1,7 +1,9 @@
-"""The teacher's certificate: what was checked before anything is learnt from it. A sick teacher is refused, with the reason.
+"""The teacher's certificate: what was checked before anything is learnt from it. A sick teacher is refused, with the
+reason.
 
-A student can only repeat its teacher's mistakes, and the common ones are silent: a checkpoint that half loaded, a box convention from another
-toolbox, classes in another order, BatchNorm statistics that never saw data. Each is read here from plain values: scores, boxes and weights.
+A student can only repeat its teacher's mistakes, and the common ones are silent: a checkpoint that half loaded, a box
+convention from another toolbox, classes in another order, BatchNorm statistics that never saw data. Each is read here
+from plain values: scores, boxes and weights.
 """
 
 from __future__ import annotations
@@ -15,15 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lidistill.ops.iou import overlap_pairs_3d
+from lidistill.ops.kernels.overlap import overlap_pairs_3d
 from lidistill.types import Boxes, InputError
 
 TEACHER_BN = ("eval", "train-frozen")
-MATCH_RADIUS_M = 1.0  # between centres seen from above: no convention moves those, and neighbours in a crowd are further apart
+# between centres seen from above: no convention moves those, and neighbours in a crowd are further apart
+MATCH_RADIUS_M = 1.0
 FEWEST_MATCHES = 5  # below, chance decides and boxes and labels are not judged
 CLEARLY_BETTER = 0.1  # mean overlap by which another reading of the boxes must win to be called the right one
 LABELS_AGREE = 0.5  # share of matched objects whose class must be right
-BATCH_NORM_GAP = 0.5  # relative difference of outputs with running and with batch statistics above which the running ones describe other data
+# relative difference of outputs with running and with batch statistics above which the running ones describe other data
+BATCH_NORM_GAP = 0.5
 
 YAW_READINGS = ("", "yaw negated", "quarter turn", "yaw negated and a quarter turn")
 HEIGHT_READINGS = ("", "z is the bottom of the box instead of its centre", "z lies half a height above the centre")
@@ -43,7 +47,10 @@ class Certificate:
 
     def to_dict(self) -> dict[str, Any]:
         """For a JSON file."""
-        return {"passed": self.passed, "checks": [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in self.checks]}
+        return {
+            "passed": self.passed,
+            "checks": [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in self.checks],
+        }
 
     def sentence(self) -> str:
         """Why the teacher is refused: the failed checks, each with its remedy. Empty where all passed."""
@@ -67,11 +74,15 @@ def certify(
 ) -> Certificate:
     """Check a teacher.
 
-    `scores[main]` must reach `minimum`; `detections` and `truths` hold one entry a frame; `state` is what the teacher runs with and the key lists
-    what its checkpoint lacked and had too much; `outputs_eval_vs_batch` are raw outputs with running and with batch statistics, of one shape.
+    `scores[main]` must reach `minimum`; `detections` and `truths` hold one entry a frame; `state` is what the teacher
+    runs with and the key lists what its checkpoint lacked and had too much; `outputs_eval_vs_batch` are raw outputs
+    with running and with batch statistics, of one shape.
     """
     if len(detections) != len(truths):
-        raise InputError(f"certificate: detections of {len(detections)} frames and labels of {len(truths)}; give one entry a frame in both")
+        raise InputError(
+            f"certificate: detections of {len(detections)} frames and labels of {len(truths)}; give one entry a "
+            "frame in both"
+        )
     found, meant = _matched(detections, truths)
     checks = (
         _check_score(scores, main, minimum),
@@ -87,19 +98,37 @@ def certify(
 def _check_score(scores: Mapping[str, float | None], main: str, minimum: float) -> Check:
     score = scores.get(main)
     if score is None or not math.isfinite(score):
-        return Check("score", False, f"{main} has no value, so nothing says that the teacher works; score it on labelled frames")
+        return Check(
+            "score", False, f"{main} has no value, so nothing says that the teacher works; score it on labelled frames"
+        )
     if score < minimum:
-        return Check("score", False, f"{main} is {score:.4g}, below the minimum of {minimum:.4g}; train the teacher longer or lower the minimum")
+        return Check(
+            "score",
+            False,
+            f"{main} is {score:.4g}, below the minimum of {minimum:.4g}; train the teacher longer or lower the minimum",
+        )
     return Check("score", True, f"{main} is {score:.4g}, at least {minimum:.4g}")
 
 
 def _check_weights(state: Mapping[str, Tensor], missing: Collection[str], unexpected: Collection[str]) -> Check:
     if missing or unexpected:
-        lists = [f"{len(keys)} {word} ({_few(keys)})" for keys, word in ((missing, "missing"), (unexpected, "unexpected")) if keys]
-        return Check("weights", False, f"keys of the checkpoint are {' and '.join(lists)}; load the checkpoint that belongs to these settings")
+        lists = [
+            f"{len(keys)} {word} ({_few(keys)})"
+            for keys, word in ((missing, "missing"), (unexpected, "unexpected"))
+            if keys
+        ]
+        return Check(
+            "weights",
+            False,
+            f"keys of the checkpoint are {' and '.join(lists)}; load the checkpoint that belongs to these settings",
+        )
     sick = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if sick:
-        return Check("weights", False, f"{len(sick)} tensors hold NaN or infinite values ({_few(sick)}); take an earlier checkpoint")
+        return Check(
+            "weights",
+            False,
+            f"{len(sick)} tensors hold NaN or infinite values ({_few(sick)}); take an earlier checkpoint",
+        )
     if not state:
         return Check("weights", False, "there are none; load a checkpoint")
     return Check("weights", True, f"{len(state)} tensors, every key of the checkpoint used, all values finite")
@@ -112,33 +141,58 @@ def _check_batch_norm(state: Mapping[str, Tensor], teacher_bn: str, outputs: tup
     for name, value in variances.items():
         # A single channel of zero variance is a dead channel, which does no harm; a layer of them was never fed.
         if not value.isfinite().all() or (value < 0).any() or not (value > 0).any():
-            return Check("batch_norm", False, f"the running variances of {name} are not finite and positive; take another checkpoint")
+            return Check(
+                "batch_norm",
+                False,
+                f"the running variances of {name} are not finite and positive; take another checkpoint",
+            )
     unfed = [name for name, value in state.items() if name.endswith("num_batches_tracked") and int(value) == 0]
     if unfed and teacher_bn == "eval":
-        return Check("batch_norm", False, f"{len(unfed)} layers have seen no batch ({_few(unfed)}) and know no statistics; train first")
+        return Check(
+            "batch_norm",
+            False,
+            f"{len(unfed)} layers have seen no batch ({_few(unfed)}) and know no statistics; train first",
+        )
     detail = f"{len(variances)} layers, mode {teacher_bn}"
     if outputs is not None:
         running, own = (value.detach().double() for value in outputs)
         gap = float((running - own).norm() / own.norm().clamp_min(1e-12))
         detail += f", outputs with running and batch statistics differ by {100 * gap:.3g} %"
         if teacher_bn == "eval" and not gap <= BATCH_NORM_GAP:
-            return Check("batch_norm", False, f"{detail}: the running statistics describe other data; train on or use teacher_bn=train-frozen")
+            return Check(
+                "batch_norm",
+                False,
+                f"{detail}: the running statistics describe other data; train on or use teacher_bn=train-frozen",
+            )
     return Check("batch_norm", True, detail)
 
 
 def _check_detections(detections: Sequence[Boxes], truths: Sequence[Boxes]) -> Check:
     found, meant = sum(map(len, detections)), sum(map(len, truths))
     if found == 0:
-        return Check("detections", False, f"it detects nothing in {len(truths)} frames that hold {meant} labelled objects; train it first")
+        return Check(
+            "detections",
+            False,
+            f"it detects nothing in {len(truths)} frames that hold {meant} labelled objects; train it first",
+        )
     sick = sum(int((~boxes.geometry.isfinite().all(dim=1)).sum()) for boxes in detections)
     if sick:
-        return Check("detections", False, f"{sick} of {found} detections have NaN or infinite coordinates; look for overflow in its weights")
+        return Check(
+            "detections",
+            False,
+            f"{sick} of {found} detections have NaN or infinite coordinates; look for overflow in its weights",
+        )
     return Check("detections", True, f"{found} detections and {meant} labelled objects in {len(truths)} frames")
 
 
 def _check_classes(teacher: Sequence[str], dataset: Sequence[str], found: Boxes, meant: Boxes) -> Check:
     if tuple(teacher) != tuple(dataset):
-        return Check("classes", False, f"the teacher knows {', '.join(teacher)} and the dataset {', '.join(dataset)}; they must agree in order too")
+        return Check(
+            "classes",
+            False,
+            f"the teacher knows {', '.join(teacher)} and the dataset {', '.join(dataset)}; they must agree in order "
+            "too",
+        )
     if len(found) < FEWEST_MATCHES:
         return Check("classes", True, f"{', '.join(teacher)}; too few detections lie on objects to compare labels")
     agree = float((found.labels == meant.labels).double().mean())
@@ -147,9 +201,14 @@ def _check_classes(teacher: Sequence[str], dataset: Sequence[str], found: Boxes,
         pairs, counts = torch.stack([meant.labels[wrong], found.labels[wrong]], dim=1).unique(dim=0, return_counts=True)
         was, called = (_class_name(dataset, index) for index in pairs[counts.argmax()].tolist())
         return Check(
-            "classes", False, f"only {100 * agree:.0f} % of the objects found bear their label ({was} is called {called}); check the order of classes"
+            "classes",
+            False,
+            f"only {100 * agree:.0f} % of the objects found bear their label ({was} is called {called}); check the "
+            "order of classes",
         )
-    return Check("classes", True, f"{', '.join(teacher)}; {100 * agree:.0f} % of the {len(found)} objects found bear their label")
+    return Check(
+        "classes", True, f"{', '.join(teacher)}; {100 * agree:.0f} % of the {len(found)} objects found bear their label"
+    )
 
 
 def _check_boxes(found: Boxes, meant: Boxes) -> Check:
@@ -163,21 +222,32 @@ def _check_boxes(found: Boxes, meant: Boxes) -> Check:
     given = overlaps[0, 0]
     turn, lift = best = max(overlaps, key=lambda reading: overlaps[reading])
     if overlaps[best] < given + CLEARLY_BETTER:
-        return Check("box_convention", True, f"mean overlap {given:.2f} over {len(found)} matched objects; no other reading fits clearly better")
+        return Check(
+            "box_convention",
+            True,
+            f"mean overlap {given:.2f} over {len(found)} matched objects; no other reading fits clearly better",
+        )
     mistakes = [_name_turn(turn, found, meant), HEIGHT_READINGS[lift]]
     return Check(
         "box_convention",
         False,
-        f"mean overlap {given:.2f} over {len(found)} matched objects would be {overlaps[best]:.2f} were the boxes read otherwise; "
+        f"mean overlap {given:.2f} over {len(found)} matched objects would be {overlaps[best]:.2f} were the boxes "
+        "read otherwise; "
         f"likely {' and '.join(filter(None, mistakes))}; convert the teacher's boxes",
     )
 
 
 def _matched(detections: Sequence[Boxes], truths: Sequence[Boxes]) -> tuple[Boxes, Boxes]:
-    """For each labelled object the best detection within a metre, both as (P) boxes in float64; objects without one are left out."""
+    """For each labelled object the best detection within a metre, both as (P) boxes in float64; objects without one are
+    left out.
+    """
     found, meant = [Boxes.empty()], [Boxes.empty()]
     for detected, truth in zip(detections, truths, strict=True):
-        rank = torch.arange(len(detected)) if detected.scores is None else detected.scores.cpu().argsort(descending=True, stable=True)
+        rank = (
+            torch.arange(len(detected))
+            if detected.scores is None
+            else detected.scores.cpu().argsort(descending=True, stable=True)
+        )
         detected, truth = detected.to("cpu")[rank], truth.to("cpu")
         near = torch.cdist(truth.geometry[:, :2].double(), detected.geometry[:, :2].double()) <= MATCH_RADIUS_M
         rows = near.any(dim=1).nonzero().squeeze(1)

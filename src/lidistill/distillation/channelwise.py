@@ -1,8 +1,10 @@
-"""Channel-wise distillation (Shu et al., ICCV 2021, arXiv 2011.13256): each channel says where its feature is, by a softmax over cells.
+"""Channel-wise distillation (Shu et al., ICCV 2021, arXiv 2011.13256): each channel says where its feature is, by a
+softmax over cells.
 
-The student's distribution of every channel is pulled towards the teacher's by the Kullback-Leibler divergence. A 1x1 convolution widens the
-student's map where the widths differ; it has no bias, to which a softmax over cells is blind. Loss and gradients are taken together, some channels at
-a time and of those some cells, so that no map as wide as the teacher's is stored.
+The student's distribution of every channel is pulled towards the teacher's by the Kullback-Leibler divergence. A 1x1
+convolution widens the student's map where the widths differ; it has no bias, to which a softmax over cells is blind.
+Loss and gradients are taken together, some channels at a time and of those some cells, so that no map as wide as the
+teacher's is stored.
 """
 
 from __future__ import annotations
@@ -14,11 +16,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lidistill.distillation.adapters import cell_rows, row_blocks
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.maps import paired_maps
-from lidistill.distillation.parts import full_precision, resampled
-from lidistill.distillation.products import product, summed_products
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
+from lidistill.distillation.taps import full_precision, paired_maps, resampled
+from lidistill.ops.kernels.adapted_error import cell_rows, row_blocks
+from lidistill.ops.kernels.matmul import product, summed_products
 from lidistill.settings import NonNegative, Softness, Taps
 from lidistill.types import Batch, DetectorOutput, Losses
 
@@ -56,13 +57,16 @@ class Channelwise(DistillationMethod):
             taught, learnt = paired_maps(self.config.name, tap, teacher, student)
             weight = next(self.adapters[str(row)].parameters()) if str(row) in self.adapters else None
             with full_precision(learnt.features):
-                error = channel_divergence(resampled(learnt, taught).features, weight, taught.features, self.config.temperature)
+                error = channel_divergence(
+                    resampled(learnt, taught).features, weight, taught.features, self.config.temperature
+                )
             terms[f"{self.config.name}/{tap}"] = self.config.weight * error
         return Losses(terms)
 
 
 def channel_divergence(features: Tensor, weight: Tensor | None, target: Tensor, temperature: float) -> Tensor:
-    """KL of target (B, D, H, W) and weight (D, C) @ features (B, C, H, W), softmax over cells at a temperature T: T^2 times the mean over B and D.
+    """KL of target (B, D, H, W) and weight (D, C) @ features (B, C, H, W), softmax over cells at a temperature T: T^2
+    times the mean over B and D.
 
     Without a weight the features are compared as they are. No gradient reaches the target.
     """
@@ -73,7 +77,13 @@ class _ChannelDivergence(torch.autograd.Function):
     """The divergence and, in a second sweep over the same channels, its gradients; backward only scales them."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, features: Tensor, weight: Tensor | None, target: Tensor, temperature: float) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        features: Tensor,
+        weight: Tensor | None,
+        target: Tensor,
+        temperature: float,
+    ) -> Tensor:
         frames, width = target.shape[:2]
         share = temperature**2 / max(frames * width, 1)
         total = torch.zeros((), dtype=torch.float64, device=features.device)
@@ -105,19 +115,26 @@ class _ChannelDivergence(torch.autograd.Function):
 
 
 class _Pair:
-    """Softmax over the cells of student and teacher, for some channels of one frame, from one sweep over blocks of cells.
+    """Softmax over the cells of student and teacher, for some channels of one frame, from one sweep over blocks of
+    cells.
 
-    A block's exponentials are taken relative to its own maxima; what they must be multiplied by is known once all maxima are.
+    A block's exponentials are taken relative to its own maxima; what they must be multiplied by is known once all
+    maxima are.
     """
 
     def __init__(self, rows: Tensor, weight: Tensor | None, wanted: Tensor, temperature: float, store: Tensor) -> None:
-        """Student's cells (n, C), weight (K, C) or None, where C is K, teacher's cells (n, K), and room for 2 x n * K exponentials."""
+        """Student's cells (n, C), weight (K, C) or None, where C is K, teacher's cells (n, K), and room for 2 x n * K
+        exponentials.
+        """
         width = wanted.shape[1]
         self.blocks = list(row_blocks(len(wanted), max(rows.shape[1], width), wanted.device))
         self.learnt, self.taught = (values[: wanted.numel()].view(wanted.shape) for values in store)
         peaks, sums, apart = [], [], []
         for block in self.blocks:
-            logits = rows[block] / temperature if weight is None else product(rows[block], weight / temperature), wanted[block] / temperature
+            logits = (
+                rows[block] / temperature if weight is None else product(rows[block], weight / temperature),
+                wanted[block] / temperature,
+            )
             peak = [values.amax(dim=0) for values in logits]
             learnt, taught = (torch.sub(values, high, out=values) for values, high in zip(logits, peak, strict=True))
             difference = taught - learnt
@@ -125,7 +142,8 @@ class _Pair:
             peaks.append(torch.stack(peak))
             sums.append(torch.stack([learnt.sum(dim=0), taught.sum(dim=0)]))
             apart.append(difference.mul_(taught).sum(dim=0))
-        self.peaks, self.sums, self.apart = (torch.stack(values).double() for values in (peaks, sums, apart))  # (blocks, 2, K), the same, (blocks, K)
+        # (blocks, 2, K), the same, (blocks, K)
+        self.peaks, self.sums, self.apart = (torch.stack(values).double() for values in (peaks, sums, apart))
         self.log_sums = (self.peaks + self.sums.log()).logsumexp(dim=0)  # (2, K)
         self.factors = (self.peaks - self.log_sums).exp()
 

@@ -1,4 +1,6 @@
-"""How far apart two networks see the same regions, and which of the regions that makes worth distilling (RDD, ICCV 2023, sections 3.2 and 3.3)."""
+"""How far apart two networks see the same regions, and which of the regions that makes worth distilling (RDD, ICCV
+2023, sections 3.2 and 3.3).
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,20 @@ LEAST_UNEXPLAINED = 1e-6  # share of a patch's variance: bounds the information 
 
 
 def softened(crops: Tensor, temperature: float, over: str = "channel") -> Tensor:
-    """Crops (N, P, C) -> softmax of crops / temperature over each place's channels (equation 2), or over each channel's places ("spatial")."""
+    """Crops (N, P, C) -> softmax of crops / temperature over each place's channels (equation 2), or over each channel's
+    places ("spatial").
+    """
     return torch.softmax(crops / temperature, dim={"channel": 2, "spatial": 1}[over])
 
 
 def patch_distance(one: Tensor, other: Tensor) -> Tensor:
-    """Euclidean distance of patches (N, P, C), pair by pair, over places and channels (the norm of equation 8): (N,)."""
+    """Euclidean distance of patches (N, P, C), pair by pair, over places and channels (norm of equation 8): (N,)."""
     return (one - other).square().sum(dim=(1, 2)).add(SQUARE_FLOOR).sqrt()
 
 
 def gaussian_information(one: Tensor, other: Tensor) -> Tensor:
-    """Mutual information of two patches (N, P, C) in nats were their values jointly Gaussian, -log(1 - r^2) / 2 with their correlation r: (N,).
+    """Mutual information of two patches (N, P, C) in nats were their values jointly Gaussian, -log(1 - r^2) / 2 with
+    their correlation r: (N,).
 
     A constant patch tells nothing of another: 0. Identical patches have 6.9 instead of infinity.
     """
@@ -33,7 +38,9 @@ def gaussian_information(one: Tensor, other: Tensor) -> Tensor:
 
 
 def threshold(disparity: Tensor, least: float, mode: str) -> Tensor:
-    """What a disparity of (N,) must exceed: `least` itself ("absolute"), or so much that this share of the pairs is left out ("quantile"): ()."""
+    """What a disparity of (N,) must exceed: `least` itself ("absolute"), or so much that this share of the pairs is
+    left out ("quantile"): ().
+    """
     if mode == "absolute":
         return disparity.new_tensor(least)
     num_left_out = math.floor(least * len(disparity) + 1e-9)  # 0.29 * 100 is 28.999...
@@ -51,7 +58,9 @@ def soft_mask(disparity: Tensor, above: Tensor, ramp: float) -> Tensor:
 
 
 def top_mask(disparity: Tensor, share: float) -> Tensor:
-    """1 for this share of the pairs, those of largest disparity (N,), rounded up; the earlier of equal ones (IDa-Det, ECCV 2022: 0.6)."""
+    """1 for this share of the pairs, those of largest disparity (N,), rounded up; the earlier of equal ones (IDa-Det,
+    ECCV 2022: 0.6).
+    """
     chosen = torch.sort(disparity, descending=True, stable=True).indices[: math.ceil(share * len(disparity) - 1e-9)]
     return torch.zeros_like(disparity).index_fill(0, chosen, 1.0)
 

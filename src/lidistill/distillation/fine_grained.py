@@ -1,8 +1,9 @@
-"""Fine-grained feature imitation (CVPR 2019, arXiv 1906.03609): the student imitates the teacher's map near objects, where anchors overlap them.
+"""Fine-grained feature imitation (CVPR 2019, arXiv 1906.03609): the student imitates the teacher's map near objects,
+where anchors overlap them.
 
-A cell is imitated when one of its anchors overlaps a labelled object by more than half of what the object's best anchor does. Centre heads have no
-anchors; there, our reading, it is a cell where the Gaussian of an object's target is above half of its peak. The student's map passes a 3x3
-convolution and a ReLU, which are computed at the imitated cells alone.
+A cell is imitated when one of its anchors overlaps a labelled object by more than half of what the object's best anchor
+does. Centre heads have no anchors; there, our reading, it is a cell where the Gaussian of an object's target is above
+half of its peak. The student's map passes a 3x3 convolution and a ReLU, which are computed at the imitated cells alone.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.maps import paired_maps
-from lidistill.distillation.objects import cells_near, map_size, object_cells
-from lidistill.distillation.parts import full_precision, resampled
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
+from lidistill.distillation.object_places import cells_near, map_size, object_cells
+from lidistill.distillation.taps import full_precision, paired_maps, resampled
 from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
-from lidistill.ops.iou import overlap_nearest_bev
+from lidistill.ops.kernels.overlap import overlap_nearest_bev
 from lidistill.settings import NonNegative, ShareBelowOne, Taps
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, Losses
 
@@ -30,7 +30,9 @@ GAUSSIAN_OVERLAP, MIN_RADIUS = 0.1, 2  # of the targets of every published Cente
 @dataclass(frozen=True)
 class FineGrainedConfig(MethodConfig):
     name: ClassVar[str] = "fine_grained"
-    paper: ClassVar[str] = "Distilling object detectors with fine-grained feature imitation, CVPR 2019, arXiv 1906.03609"
+    paper: ClassVar[str] = (
+        "Distilling object detectors with fine-grained feature imitation, CVPR 2019, arXiv 1906.03609"
+    )
     needs: ClassVar[tuple[str, ...]] = ("boxes", "predictions")
     weight: NonNegative = 0.01
     taps: Taps = ("neck",)  # any maps that both networks have
@@ -39,7 +41,10 @@ class FineGrainedConfig(MethodConfig):
     def build(self, teacher_specs: Specs, student_specs: Specs) -> FineGrained:
         check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")
         if not any(spec.kind == "head" for spec in teacher_specs.values()):
-            raise InputError(f"{self.name} finds its cells at the teacher's detection heads, and it has none; use fitnets with foreground")
+            raise InputError(
+                f"{self.name} finds its cells at the teacher's detection heads, and it has none; use fitnets with "
+                "foreground"
+            )
         return FineGrained(self, teacher_specs, student_specs)
 
 
@@ -49,7 +54,9 @@ class FineGrained(DistillationMethod):
     def __init__(self, config: FineGrainedConfig, teacher_specs: Specs, student_specs: Specs) -> None:
         super().__init__()
         self.config = config
-        self.adapters = nn.ModuleList(nn.Conv2d(student_specs[tap].channels, teacher_specs[tap].channels, 3, padding=1) for tap in config.taps)
+        self.adapters = nn.ModuleList(
+            nn.Conv2d(student_specs[tap].channels, teacher_specs[tap].channels, 3, padding=1) for tap in config.taps
+        )
 
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         name, terms, counts = self.config.name, {}, {}
@@ -59,14 +66,18 @@ class FineGrained(DistillationMethod):
             weight, bias = adapter.parameters()
             with full_precision(learnt.features):
                 adapted = F.relu(convolved_at(resampled(learnt, taught).features, weight, bias, cells))
-                error = (adapted - taught.features.permute(0, 2, 3, 1)[cells]).square().sum() / (2 * max(len(adapted), 1))
+                error = (adapted - taught.features.permute(0, 2, 3, 1)[cells]).square().sum() / (
+                    2 * max(len(adapted), 1)
+                )
             terms[f"{name}/{tap}"] = self.config.weight * error
             counts[f"{name}/{tap}.cells"] = cells.sum() / batch.size
         return Losses(terms, logs=counts)
 
 
 def convolved_at(features: Tensor, weight: Tensor, bias: Tensor, cells: Tensor) -> Tensor:
-    """The 3x3 convolution with weight (D, C, 3, 3), bias (D,) and zeros around features (B, C, H, W), at cells (B, H, W) bool: (P, D)."""
+    """The 3x3 convolution with weight (D, C, 3, 3), bias (D,) and zeros around features (B, C, H, W), at cells (B, H,
+    W) bool: (P, D).
+    """
     height, width = features.shape[2:]
     frame, row, column = (index[:, None] for index in cells.nonzero().unbind(dim=1))
     steps = torch.arange(-1, 2, device=features.device)
@@ -82,15 +93,23 @@ def imitated_cells(heads: Sequence[HeadOutput], like: FeatureMap, boxes: Sequenc
     chosen = torch.zeros((batch, height, width), dtype=torch.bool, device=like.features.device)
     for head in heads:
         for frame, labelled in enumerate(boxes):
-            places = _anchor_places(head, labelled, share) if head.kind == "anchor" else _gaussian_places(head, labelled, share)
-            cells = torch.floor((places.double() - places.new_tensor(like.origin).double()) / places.new_tensor(like.cell).double()).long()
+            places = (
+                _anchor_places(head, labelled, share)
+                if head.kind == "anchor"
+                else _gaussian_places(head, labelled, share)
+            )
+            cells = torch.floor(
+                (places.double() - places.new_tensor(like.origin).double()) / places.new_tensor(like.cell).double()
+            ).long()
             column, row = cells[((cells >= 0) & (cells < cells.new_tensor([width, height]))).all(dim=1)].unbind(dim=1)
             chosen[frame, row, column] = True
     return chosen
 
 
 def _anchor_places(head: HeadOutput, labelled: Boxes, share: float) -> Tensor:
-    """Centres (P, 2) of the anchors whose overlap with an object of their class is above `share` of the largest; overlap as in `positive_anchors`."""
+    """Centres (P, 2) of the anchors whose overlap with an object of their class is above `share` of the largest;
+    overlap as in `positive_anchors`.
+    """
     if head.anchors is None:
         raise InputError("the head says nothing of its anchors; let the detector fill HeadOutput.anchors")
     anchors = head.anchors.boxes.view(-1, len(head.classes), head.anchors.rotations, 7)

@@ -1,8 +1,10 @@
-"""Feature mimicking (FitNets, ICLR 2015): the student's map, widened by a 1x1 convolution, is pulled towards the teacher's.
+"""Feature mimicking (FitNets, ICLR 2015): the student's map, widened by a 1x1 convolution, is pulled towards the
+teacher's.
 
-This is the "hint" of detection papers: the mean squared error over the whole neck map. Maps on different grids are compared place for place: the
-student's is read bilinearly at the teacher's cell centres in metres, where published baselines stretch one array onto the other. `foreground` puts a
-share of the loss on the cells inside labelled boxes, of which a bird's-eye view map has about one in a hundred; the published loss has none.
+This is the "hint" of detection papers: the mean squared error over the whole neck map. Maps on different grids are
+compared place for place: the student's is read bilinearly at the teacher's cell centres in metres, where published
+baselines stretch one array onto the other. `foreground` puts a share of the loss on the cells inside labelled boxes, of
+which a bird's-eye view map has about one in a hundred; the published loss has none.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lidistill.distillation.adapters import adapted_squared_error
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.parts import cell_centres, find_tap, full_precision, resampled
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
+from lidistill.distillation.taps import cell_centres, find_tap, full_precision, resampled
 from lidistill.ops.boxes import points_in_boxes
+from lidistill.ops.kernels.adapted_error import adapted_squared_error
 from lidistill.ops.precision import as_full
 from lidistill.settings import Share, Taps
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, InputError, Losses
@@ -40,7 +42,9 @@ class FitNets(DistillationMethod):
     def __init__(self, config: FitNetsConfig, teacher_specs: Specs, student_specs: Specs) -> None:
         super().__init__()
         self.config = config
-        self.adapters = nn.ModuleList(nn.Conv2d(student_specs[tap].channels, teacher_specs[tap].channels, 1) for tap in config.taps)
+        self.adapters = nn.ModuleList(
+            nn.Conv2d(student_specs[tap].channels, teacher_specs[tap].channels, 1) for tap in config.taps
+        )
 
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         terms = {}
@@ -67,7 +71,9 @@ class FitNets(DistillationMethod):
 
 
 def foreground_cells(like: FeatureMap, boxes: tuple[Boxes, ...]) -> Tensor:
-    """Cells (B, H, W) bool whose centre lies in a box of their frame, seen from above; the cell that holds a box's centre always counts."""
+    """Cells (B, H, W) bool whose centre lies in a box of their frame, seen from above; the cell that holds a box's
+    centre always counts.
+    """
     batch, _, height, width = like.features.shape
     places = cell_centres(like)
     inside = torch.zeros((batch, height, width), dtype=torch.bool, device=places.device)
@@ -76,6 +82,8 @@ def foreground_cells(like: FeatureMap, boxes: tuple[Boxes, ...]) -> Tensor:
         flat[:, 2], flat[:, 5] = 0.0, 1.0
         inside[frame] = points_in_boxes(places.reshape(-1, 3), flat).any(dim=0).view(height, width)
         cells = torch.floor((flat[:, :2] - flat.new_tensor(like.origin)) / flat.new_tensor(like.cell))
-        column, row = cells[((cells >= 0) & (cells < cells.new_tensor([width, height]))).all(dim=1)].long().unbind(dim=1)
+        column, row = (
+            cells[((cells >= 0) & (cells < cells.new_tensor([width, height]))).all(dim=1)].long().unbind(dim=1)
+        )
         inside[frame, row, column] = True
     return inside

@@ -1,14 +1,18 @@
-"""General instance distillation, GID (Dai et al., CVPR 2021, arXiv 2103.02340): teach where the two networks disagree most, object or not.
+"""General instance distillation, GID (Dai et al., CVPR 2021, arXiv 2103.02340): teach where the two networks disagree
+most, object or not.
 
-A general instance is an anchor, or a cell of a centre head, where the largest difference of a class score is large; its box is that of the network
-with the higher score there. Instances are what outlives suppression, the best ten a frame. Three things are taught at them: features ("feature"), the
-distances between them ("relation"; both are GID-F) and the heads' answers at the anchors that they would be assigned ("response", GID-L).
+A general instance is an anchor, or a cell of a centre head, where the largest difference of a class score is large; its
+box is that of the network with the higher score there. Instances are what outlives suppression, the best ten a frame.
+Three things are taught at them: features ("feature"), the distances between them ("relation"; both are GID-F) and the
+heads' answers at the anchors that they would be assigned ("response", GID-L).
 
-Ours for point clouds: regions are those of proposals, so they lie along the axes; instances of centre heads are peaks of the difference instead of
-survivors of suppression; the response at an anchor is a binary divergence a class and a smooth L1 of the box codes, as in the logits method.
+Ours for point clouds: regions are those of proposals, so they lie along the axes; instances of centre heads are peaks
+of the difference instead of survivors of suppression; the response at an anchor is a binary divergence a class and a
+smooth L1 of the box codes, as in the logits method.
 
-Accounts of the paper disagree on what is summed. The default of each of the two reductions is the one under which its published weight gives a pull
-of the size of a detection loss; with the other one features would pull a ten thousandth as much, and relations a hundred times as much.
+Accounts of the paper disagree on what is summed. The default of each of the two reductions is the one under which its
+published weight gives a pull of the size of a detection loss; with the other one features would pull a ten thousandth
+as much, and relations a hundred times as much.
 """
 
 from __future__ import annotations
@@ -20,14 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
+from lidistill.distillation.head_comparison import check_heads, check_same_maps, object_maps, paired_heads
 from lidistill.distillation.logits import CLASS_MAP, CODE_SIZE, binary_divergence, code_error
-from lidistill.distillation.maps import paired_maps
-from lidistill.distillation.objects import ObjectRows, object_cells, object_vectors, positive_anchors
-from lidistill.distillation.paired_heads import check_heads, check_same_maps, object_maps, paired_heads
-from lidistill.distillation.parts import full_precision
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
+from lidistill.distillation.object_places import ObjectRows, object_cells, object_vectors, positive_anchors
+from lidistill.distillation.pairwise_geometry import scaled_distances
 from lidistill.distillation.proposals import Proposals, ProposalSettings, find_proposals
-from lidistill.distillation.relations import scaled_distances
+from lidistill.distillation.taps import full_precision, paired_maps
 from lidistill.ops.precision import as_full
 from lidistill.ops.roi import regions_in_cells, roi_reading
 from lidistill.settings import BoxCount, NonNegative, Share, Side, Text
@@ -48,7 +51,8 @@ class GidConfig(MethodConfig):
     feature_weight: NonNegative = 5e-4  # of the features at instances
     relation_weight: NonNegative = 40.0  # of the distances between instances
     response_weight: NonNegative = 1.0  # of the heads' answers at the instances
-    feature_reduction: Reduction = "sum"  # or "mean": squared differences over the values of an instance; over instances always the mean
+    # or "mean": squared differences over the values of an instance; over instances always the mean
+    feature_reduction: Reduction = "sum"
     relation_reduction: Reduction = "mean"  # or "sum": over the pairs of a frame
     num_instances: BoxCount = 10  # a frame
     nms_threshold: Share = 0.3  # overlap of instances above which the lesser difference goes
@@ -57,7 +61,10 @@ class GidConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if self.feature_weight == self.relation_weight == self.response_weight == 0:
-            raise InputError(f"{self.name}: all of its weights are 0; leave one of feature_weight, relation_weight and response_weight above 0")
+            raise InputError(
+                f"{self.name}: all of its weights are 0; leave one of feature_weight, relation_weight and "
+                "response_weight above 0"
+            )
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Gid:
         check_taps(self.name, [self.tap], teacher_specs, student_specs, kind="map")
@@ -72,7 +79,9 @@ class Gid(DistillationMethod):
         super().__init__()
         self.config = config
         on_features = config.feature_weight > 0 or config.relation_weight > 0
-        self.adapter = nn.Linear(student_specs[config.tap].channels, teacher_specs[config.tap].channels) if on_features else None
+        self.adapter = (
+            nn.Linear(student_specs[config.tap].channels, teacher_specs[config.tap].channels) if on_features else None
+        )
 
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         config, name = self.config, self.config.name
@@ -93,7 +102,9 @@ class Gid(DistillationMethod):
                     terms["feature"] = config.feature_weight * (found - wanted).square().sum() / max(divided_by, 1)
                 if config.relation_weight > 0:
                     terms["relation"] = (
-                        config.relation_weight * relation_error(wanted, found, instances.frames, config.relation_reduction) / batch.size
+                        config.relation_weight
+                        * relation_error(wanted, found, instances.frames, config.relation_reduction)
+                        / batch.size
                     )
             if config.response_weight > 0:
                 terms["response"] = config.response_weight * response_error(pairs, instances, batch.size)
@@ -104,7 +115,9 @@ class Gid(DistillationMethod):
 
 
 def disagreement(taught: HeadOutput, learnt: HeadOutput) -> HeadOutput:
-    """A head whose scores are the differences of the two heads' scores and whose boxes are those of the network with the higher score there."""
+    """A head whose scores are the differences of the two heads' scores and whose boxes are those of the network with
+    the higher score there.
+    """
     key, num_classes = CLASS_MAP[taught.kind], len(taught.classes)
     scores = [head.maps[key].detach().float().sigmoid() for head in (taught, learnt)]
     per_cell = scores[0].shape[1] // num_classes
@@ -121,12 +134,19 @@ def disagreement(taught: HeadOutput, learnt: HeadOutput) -> HeadOutput:
 def read_instances(like: FeatureMap, instances: Proposals, size: int) -> Tensor:
     """The map at size x size places of each instance's region: (N, size * size, C)."""
     batch, _, height, width = like.features.shape
-    reading = roi_reading(regions_in_cells(instances.regions, like.origin, like.cell), instances.frames, (batch, height, width), (size, size))
+    reading = roi_reading(
+        regions_in_cells(instances.regions, like.origin, like.cell),
+        instances.frames,
+        (batch, height, width),
+        (size, size),
+    )
     return reading.pooled(reading.rows_of(like.features))
 
 
 def relation_error(taught: Tensor, learnt: Tensor, frames: Tensor, reduction: str = "mean") -> Tensor:
-    """Smooth L1 of the scaled distances between instances (N, P, C) of one frame (N,), reduced over pairs, summed over frames; zero below two."""
+    """Smooth L1 of the scaled distances between instances (N, P, C) of one frame (N,), reduced over pairs, summed over
+    frames; zero below two.
+    """
     total = learnt.sum() * 0
     for frame in frames.unique():
         one, other = (scaled_distances(values[frames == frame].flatten(1)) for values in (taught, learnt))
@@ -135,8 +155,15 @@ def relation_error(taught: Tensor, learnt: Tensor, frames: Tensor, reduction: st
 
 
 def response_error(pairs: list[tuple[HeadOutput, HeadOutput]], instances: Proposals, num_frames: int) -> Tensor:
-    """Divergence of class scores plus smooth L1 of boxes, mean over the anchors or cells of all heads that would be assigned to the instances."""
-    total, count = torch.stack([as_full(learnt.maps[CLASS_MAP[learnt.kind]]).flatten()[:1].sum() * 0 for _, learnt in pairs]).sum(), 0
+    """Divergence of class scores plus smooth L1 of boxes, mean over the anchors or cells of all heads that would be
+    assigned to the instances.
+    """
+    total, count = (
+        torch.stack(
+            [as_full(learnt.maps[CLASS_MAP[learnt.kind]]).flatten()[:1].sum() * 0 for _, learnt in pairs]
+        ).sum(),
+        0,
+    )
     for index, (taught, learnt) in enumerate(pairs):
         own = instances[instances.heads == index]
         boxes = [Boxes(own.boxes[own.frames == frame], own.labels[own.frames == frame]) for frame in range(num_frames)]

@@ -1,7 +1,8 @@
 """How the outputs of a head at the objects attend to each other, compared between two networks (itKD).
 
-The objects of a frame say together which numbers of a head go with which: attention between its channels, once over all of them (inter-head) and once
-within each of its maps (intra-head), both joined by one layer that teacher and student share.
+The objects of a frame say together which numbers of a head go with which: attention between its channels, once over all
+of them (inter-head) and once within each of its maps (intra-head), both joined by one layer that teacher and student
+share.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lidistill.distillation.objects import ObjectRows, object_cells, object_vectors, positive_anchors
-from lidistill.distillation.paired_heads import check_same_maps, object_maps, paired_heads
+from lidistill.distillation.head_comparison import check_same_maps, object_maps, paired_heads
+from lidistill.distillation.object_places import ObjectRows, object_cells, object_vectors, positive_anchors
 from lidistill.ops.precision import as_full
 from lidistill.types import Boxes, DetectorOutput, HeadOutput
 
@@ -24,13 +25,20 @@ class HeadAttention(nn.Module):
     """One fusion layer for every width of a head, without bias, which the difference of two outputs would cancel."""
 
     def __init__(self, widths: Sequence[int], most: int, squash: bool) -> None:
-        """`most` objects a frame, which is also the M of the attention's scale; `squash` passes class scores through a sigmoid."""
+        """`most` objects a frame, which is also the M of the attention's scale; `squash` passes class scores through a
+        sigmoid.
+        """
         super().__init__()
         self.most, self.squash = most, squash
-        self.fusion = nn.ModuleDict({str(width): nn.Linear(2 * width, width, bias=False) for width in sorted(set(widths))})
+        self.fusion = nn.ModuleDict(
+            {str(width): nn.Linear(2 * width, width, bias=False) for width in sorted(set(widths))}
+        )
 
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, boxes: Sequence[Boxes]) -> Tensor:
-        """Mean over the heads of the absolute differences at an object, summed over channels. No gradient reaches the teacher."""
+        """Mean over the heads of the absolute differences at an object, summed over channels.
+
+        No gradient reaches the teacher.
+        """
         instead = "set itkd.attention_weight=0"
         pairs = paired_heads(teacher, student, "itkd", instead)
         for pair in pairs:
@@ -61,13 +69,16 @@ class HeadAttention(nn.Module):
 
 
 def attended(objects: Tensor, parts: Sequence[int], most: int) -> Tensor:
-    """Objects (B, M, C) -> (B, M, 2C): attention over all channels, then within each of `parts`, channel counts that add up to C."""
+    """Objects (B, M, C) -> (B, M, 2C): attention over all channels, then within each of `parts`, channel counts that
+    add up to C.
+    """
     within = [channel_attention(part, most) for part in objects.split(list(parts), dim=2)]
     return torch.cat([channel_attention(objects, most), *within], dim=2)
 
 
 def channel_attention(objects: Tensor, most: int) -> Tensor:
-    """x A of objects x (B, M, C) with A = softmax(x^T x / sqrt(most)) over the first axis of (C, C), so that the columns of A add up to one.
+    """x A of objects x (B, M, C) with A = softmax(x^T x / sqrt(most)) over the first axis of (C, C), so that the
+    columns of A add up to one.
 
     Rows of zeros stay zero and change nothing: they may pad a frame.
     """
@@ -83,13 +94,17 @@ def by_frame(vectors: Tensor, places: ObjectRows, num_frames: int) -> Tensor:
 
 
 def head_parts(head: HeadOutput) -> list[int]:
-    """Channels of the parts within which a head attends: class scores, then position, size, yaw, direction, or the maps of a centre head."""
+    """Channels of the parts within which a head attends: class scores, then position, size, yaw, direction, or the maps
+    of a centre head.
+    """
     if head.kind == "anchor":
         return [len(head.classes), *BOX_PARTS, *([2] if "direction" in head.maps else [])]
     return [head.maps[name].shape[1] for name in object_maps(head)]
 
 
-def _common_cells(taught: HeadOutput, learnt: HeadOutput, boxes: Sequence[Boxes], most: int) -> tuple[ObjectRows, ObjectRows]:
+def _common_cells(
+    taught: HeadOutput, learnt: HeadOutput, boxes: Sequence[Boxes], most: int
+) -> tuple[ObjectRows, ObjectRows]:
     """The cells of the objects that lie on both maps, each network's on its own grid."""
     own, other = object_cells(taught, boxes, most), object_cells(learnt, boxes, most)
     span = max(len(labelled) for labelled in boxes)

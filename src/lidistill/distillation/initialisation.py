@@ -1,12 +1,15 @@
-"""Start a thinner student from some of its teacher's channels (teacher-guided initialisation; SparseKD, NeurIPS 2022, arXiv 2205.15156).
+"""Start a thinner student from some of its teacher's channels (teacher-guided initialisation; SparseKD, NeurIPS 2022,
+arXiv 2205.15156).
 
-A layer of the student is what is left of the teacher's layer when all but the chosen output channels are cut off, also of its BatchNorm and its
-running statistics. The chosen channels of a layer are the input channels that the next layers keep, so the student computes what the teacher would
-with its other channels silenced. Channels of joined maps, and of maps flattened along z, are chosen block by block.
+A layer of the student is what is left of the teacher's layer when all but the chosen output channels are cut off, also
+of its BatchNorm and its running statistics. The chosen channels of a layer are the input channels that the next layers
+keep, so the student computes what the teacher would with its other channels silenced. Channels of joined maps, and of
+maps flattened along z, are chosen block by block.
 
-Channels are chosen by their place, as SparseKD's students are started ("first"), by the size of the BatchNorm's scale ("bn_scale"; network slimming,
-ICCV 2017), or by the absolute sum of a channel's weights ("l1"; pruning filters for efficient convnets, ICLR 2017). Where outputs are added up, as
-around a residual block, the layer that comes first chooses for all.
+Channels are chosen by their place, as SparseKD's students are started ("first"), by the size of the BatchNorm's scale
+("bn_scale"; network slimming, ICCV 2017), or by the absolute sum of a channel's weights ("l1"; pruning filters for
+efficient convnets, ICLR 2017). Where outputs are added up, as around a residual block, the layer that comes first
+chooses for all.
 """
 
 from __future__ import annotations
@@ -17,17 +20,21 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lidistill.ops.wiring import INPUT, Block, Layer
+from lidistill.ops.layer_graph import INPUT, Block, Layer
 from lidistill.types import InputError
 
 Start = Literal["random", "first", "bn_scale", "l1"]
 RANDOM, *CHOICES = get_args(Start)  # random: no start from the teacher
-REMEDY = "give the student the teacher's detector with fewer channels (--compression), or set distillation.initialise=random"
+REMEDY = (
+    "give the student the teacher's detector with fewer channels (--compression), or set distillation.initialise=random"
+)
 
 State = Mapping[str, Tensor]
 
 
-def initialised(student: State, teacher: State, student_layers: Sequence[Layer], teacher_layers: Sequence[Layer], choice: str) -> dict[str, Tensor]:
+def initialised(
+    student: State, teacher: State, student_layers: Sequence[Layer], teacher_layers: Sequence[Layer], choice: str
+) -> dict[str, Tensor]:
     """The student's state with the teacher's values in it; `choice` is one of CHOICES.
 
     An InputError where the two networks' layers are not the same but for their widths, or where the student is wider.
@@ -42,7 +49,10 @@ def initialised(student: State, teacher: State, student_layers: Sequence[Layer],
         own, taught = student[f"{layer.name}.weight"], teacher[f"{layer.name}.weight"]
         out_axis, in_axis = layer.axes
         if layer.inputs == (Block(INPUT),):  # which is never cut
-            kept[INPUT], widths[INPUT] = torch.arange(taught.shape[in_axis], device=taught.device), taught.shape[in_axis]
+            kept[INPUT], widths[INPUT] = (
+                torch.arange(taught.shape[in_axis], device=taught.device),
+                taught.shape[in_axis],
+            )
         columns = _columns(layer.inputs, kept, widths)
         wanted = own.shape[out_axis]
         tied = layer.output is not None and layer.output in kept  # added to channels that were chosen before
@@ -62,7 +72,9 @@ def chosen_channels(layer: Layer, state: State, wanted: int, choice: str) -> Ten
     available = weight.shape[layer.axes[0]]
     if wanted > available or (layer.output is None and wanted != available):
         fault = "more than" if wanted > available else "not all of"
-        raise InputError(f"the student's layer {layer.name} has {wanted} channels, {fault} the teacher's {available}; {REMEDY}")
+        raise InputError(
+            f"the student's layer {layer.name} has {wanted} channels, {fault} the teacher's {available}; {REMEDY}"
+        )
     if choice == "first" or wanted == available:
         return torch.arange(wanted, device=weight.device)
     if choice == "bn_scale" and layer.norm is not None:
@@ -86,7 +98,9 @@ def _vectors(layer: Layer, state: State) -> list[str]:
     """Names of the tensors beside the weight: the bias, and the BatchNorm's."""
     keys = [f"{layer.name}.bias"]
     if layer.norm is not None:
-        keys += [f"{layer.norm}.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")]
+        keys += [
+            f"{layer.norm}.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+        ]
     return [key for key in keys if key in state]
 
 
@@ -101,13 +115,20 @@ def _check_layers(student: Sequence[Layer], teacher: Sequence[Layer]) -> None:
     """An InputError unless the two lists are the same."""
     if not student or not teacher:
         raise InputError(
-            "the detector does not say how its layers are connected, so no student can start from it; set distillation.initialise=random"
+            "the detector does not say how its layers are connected, so no student can start from it; set "
+            "distillation.initialise=random"
         )
     for own, other in zip(student, teacher, strict=False):
         if own.name != other.name or own.output != other.output or own.axes != other.axes:
-            raise InputError(f"the student's layer {own.name} meets the teacher's {other.name}: they differ in depth or in kind; {REMEDY}")
+            raise InputError(
+                f"the student's layer {own.name} meets the teacher's {other.name}: they differ in depth or in kind; "
+                f"{REMEDY}"
+            )
         if own.inputs != other.inputs:
-            raise InputError(f"the layer {own.name} is given other things in the student than in the teacher, such as more layers along z; {REMEDY}")
+            raise InputError(
+                f"the layer {own.name} is given other things in the student than in the teacher, such as more layers "
+                f"along z; {REMEDY}"
+            )
     if len(student) != len(teacher):
         raise InputError(f"the student has {len(student)} layers and the teacher {len(teacher)}; {REMEDY}")
 
@@ -116,8 +137,13 @@ def _check_complete(result: State, student: State) -> None:
     """An InputError unless every tensor of the student has its values, in its shape."""
     missing = sorted(student.keys() - result.keys())
     if missing:
-        raise InputError(f"the detector does not say where its tensor {missing[0]} belongs, so it cannot start from the teacher; {REMEDY}")
+        raise InputError(
+            f"the detector does not say where its tensor {missing[0]} belongs, so it cannot start from the teacher; "
+            f"{REMEDY}"
+        )
     for key, value in student.items():
         if result[key].shape != value.shape:
             shapes = ["x".join(map(str, tensor.shape)) or "a number" for tensor in (value, result[key])]
-            raise InputError(f"the student's {key} is {shapes[0]}, and what it would take from the teacher is {shapes[1]}; {REMEDY}")
+            raise InputError(
+                f"the student's {key} is {shapes[0]}, and what it would take from the teacher is {shapes[1]}; {REMEDY}"
+            )

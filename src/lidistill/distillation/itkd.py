@@ -1,21 +1,27 @@
-"""itKD, interchange transfer-based distillation (CVPR 2023, arXiv 2205.15531): each map must be what an autoencoder makes of the other's code.
+"""itKD, interchange transfer-based distillation (CVPR 2023, arXiv 2205.15531): each map must be what an autoencoder
+makes of the other's code.
 
-One channel-wise autoencoder compresses the maps of both networks. Their codes must agree, and each map must be what the autoencoder makes of the
-*other's* code. At labelled objects, the attention between the channels of the heads must agree too.
+One channel-wise autoencoder compresses the maps of both networks. Their codes must agree, and each map must be what the
+autoencoder makes of the *other's* code. At labelled objects, the attention between the channels of the heads must agree
+too.
 
-The paper and the released code put the mask of objects, and the change from the teacher's to the student's width, in other places; `variant` chooses.
-The default is "released": only its parts are completely defined, and its numbers are those that this file is tested against.
+The paper and the released code put the mask of objects, and the change from the teacher's to the student's width, in
+other places; `variant` chooses. The default is "released": only its parts are completely defined, and its numbers are
+those that this file is tested against.
 
-In the paper both codes are masked by the objects and S, an absolute difference averaged over a map, compares them; it does not say whether the masked
-cells count in that average. Here ("paper") they do not: it is the mean over the objects' cells. Objects are in about one of a thousand cells, so an
-average over all of them would be a thousandth of the unmasked loss, and would change with the size of the map and the number of objects.
+In the paper both codes are masked by the objects and S, an absolute difference averaged over a map, compares them; it
+does not say whether the masked cells count in that average. Here ("paper") they do not: it is the mean over the
+objects' cells. Objects are in about one of a thousand cells, so an average over all of them would be a thousandth of
+the unmasked loss, and would change with the size of the map and the number of objects.
 
-The released total is 0.5 * (detection loss) + 0.5 * (the three terms). Methods here do not touch the detection loss, so the same total, up to a
-factor of two, is the detection loss + 1.0 * (the three terms): the default `weight` of 1. A balance of lambda is a weight of lambda / (1 - lambda).
+The released total is 0.5 * (detection loss) + 0.5 * (the three terms). Methods here do not touch the detection loss, so
+the same total, up to a factor of two, is the detection loss + 1.0 * (the three terms): the default `weight` of 1. A
+balance of lambda is a weight of lambda / (1 - lambda).
 
-Where we differ: the released heat map of the student had been through its sigmoid and the teacher's had not (a slip: the detection loss changed it
-in place); here both have, or with `heatmap="logits"` neither. That code fits one task with eleven channels, and adds the same loss once a task; here
-every task, velocities and anchor heads are compared, and all terms count once. Anchor heads are compared at the anchors that stand for objects.
+Where we differ: the released heat map of the student had been through its sigmoid and the teacher's had not (a slip:
+the detection loss changed it in place); here both have, or with `heatmap="logits"` neither. That code fits one task
+with eleven channels, and adds the same loss once a task; here every task, velocities and anchor heads are compared, and
+all terms count once. Anchor heads are compared at the anchors that stand for objects.
 """
 
 from __future__ import annotations
@@ -26,12 +32,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.head_attention import HeadAttention
-from lidistill.distillation.maps import paired_maps
-from lidistill.distillation.objects import ObjectRows, object_cells
-from lidistill.distillation.parts import full_precision, resampled
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
+from lidistill.distillation.object_places import ObjectRows, object_cells
 from lidistill.distillation.shared_autoencoder import Path, SharedAutoencoder, Shares, interchanged_difference
+from lidistill.distillation.taps import full_precision, paired_maps, resampled
 from lidistill.settings import BoxCount, NonNegative, Text, Widths
 from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses
 
@@ -48,29 +53,41 @@ class ItkdConfig(MethodConfig):
     variant: Literal["paper", "released"] = "released"  # or "paper"
     tap: Text = "neck"  # any map that both networks have
     widths: Widths = (128, 64, 32)  # of the encoder's layers; the last is the code, and the decoder is its mirror
-    interchange_weight: NonNegative = 1.0  # each map against what the other's code becomes; 0 leaves the part out, with its layers
+    # each map against what the other's code becomes; 0 leaves the part out, with its layers
+    interchange_weight: NonNegative = 1.0
     compressed_weight: NonNegative = 1.0  # of the codes' difference; 0 leaves it out
     attention_weight: NonNegative = 1.0  # of the heads' attention at objects; 0 leaves it out, with its layers
-    detach_target: bool = False  # True: the student's map is not drawn towards what the decoder makes of the teacher's code
-    heatmap: Literal["sigmoid", "logits"] = "sigmoid"  # class scores in the attention: squashed in both networks, or "logits" in both
-    max_objects: BoxCount = 500  # a frame; also the number of places that means over objects are divided by, and the M of the attention's scale
+    # True: the student's map is not drawn towards what the decoder makes of the teacher's code
+    detach_target: bool = False
+    # class scores in the attention: squashed in both networks, or "logits" in both
+    heatmap: Literal["sigmoid", "logits"] = "sigmoid"
+    # a frame; also the number of places that means over objects are divided by, and the M of the attention's scale
+    max_objects: BoxCount = 500
 
     def __post_init__(self) -> None:
         if not any(getattr(self, f"{part}_weight") for part in PARTS):
-            raise InputError(f"{self.name}: every part has weight 0; give at least one of {', '.join(PARTS)} a positive weight")
+            raise InputError(
+                f"{self.name}: every part has weight 0; give at least one of {', '.join(PARTS)} a positive weight"
+            )
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Itkd:
         check_taps(self.name, (self.tap,), teacher_specs, student_specs, kind="map")
         heads = tuple(name for name, spec in teacher_specs.items() if spec.kind == "head")
         if self.attention_weight > 0:
             if not heads:
-                raise InputError(f"{self.name}: the teacher has no detection head on a map to attend to; set {self.name}.attention_weight=0")
+                raise InputError(
+                    f"{self.name}: the teacher has no detection head on a map to attend to; set "
+                    f"{self.name}.attention_weight=0"
+                )
             check_taps(self.name, heads, teacher_specs, student_specs, kind="head")
         return Itkd(self, teacher_specs, student_specs, [teacher_specs[head].channels for head in heads])
 
 
 class Itkd(DistillationMethod):
-    """The shared autoencoder and the attention's fusion layers. Logs the number of objects a frame and the norm of the fusion weights."""
+    """The shared autoencoder and the attention's fusion layers.
+
+    Logs the number of objects a frame and the norm of the fusion weights.
+    """
 
     def __init__(self, config: ItkdConfig, teacher_specs: Specs, student_specs: Specs, head_widths: list[int]) -> None:
         super().__init__()
@@ -78,7 +95,9 @@ class Itkd(DistillationMethod):
         self.autoencoder: SharedAutoencoder | None = None
         if config.interchange_weight > 0 or config.compressed_weight > 0:
             ends = teacher_specs[config.tap].channels, student_specs[config.tap].channels
-            self.autoencoder = SharedAutoencoder(*ends, config.widths, config.variant == "paper", with_decoder=config.interchange_weight > 0)
+            self.autoencoder = SharedAutoencoder(
+                *ends, config.widths, config.variant == "paper", with_decoder=config.interchange_weight > 0
+            )
         self.attention: HeadAttention | None = None
         if config.attention_weight > 0:
             self.attention = HeadAttention(head_widths, config.max_objects, squash=config.heatmap == "sigmoid")
@@ -93,19 +112,26 @@ class Itkd(DistillationMethod):
             if self.autoencoder is not None:
                 terms |= self._compare_maps(taught, learnt, places, self.autoencoder.paths())
             if self.attention is not None:
-                terms["attention"] = config.weight * config.attention_weight * self.attention(teacher, student, batch.boxes)
+                terms["attention"] = (
+                    config.weight * config.attention_weight * self.attention(teacher, student, batch.boxes)
+                )
                 logs["fusion_norm"] = self.attention.fusion_norm()
         return Losses(
-            {f"{config.name}/{part}": value for part, value in terms.items()}, {f"{config.name}/{part}": value for part, value in logs.items()}
+            {f"{config.name}/{part}": value for part, value in terms.items()},
+            {f"{config.name}/{part}": value for part, value in logs.items()},
         )
 
     def no_decay(self) -> frozenset[str]:
-        """The fusion weights, which decay would draw to zero, where everything agrees; not in the released form, whose optimiser decayed them."""
+        """The fusion weights, which decay would draw to zero, where everything agrees; not in the released form, whose
+        optimiser decayed them.
+        """
         if self.config.variant == "released":
             return frozenset()
         return frozenset(name for name, _ in self.named_parameters() if name.startswith("attention."))
 
-    def _compare_maps(self, taught: FeatureMap, learnt: FeatureMap, places: ObjectRows, paths: tuple[Path, Path]) -> dict[str, Tensor]:
+    def _compare_maps(
+        self, taught: FeatureMap, learnt: FeatureMap, places: ObjectRows, paths: tuple[Path, Path]
+    ) -> dict[str, Tensor]:
         """Weighted terms of the autoencoder."""
         config = self.config
         student_map = resampled(learnt, taught).features
@@ -115,20 +141,30 @@ class Itkd(DistillationMethod):
         terms: dict[str, Tensor] = {}
         if shares.interchange > 0 or shares.codes > 0:
             interchange, compressed = interchanged_difference(taught.features, student_map, paths, shares)
-            terms = ({"interchange": interchange} if shares.interchange > 0 else {}) | ({"compressed": compressed} if shares.codes > 0 else {})
+            terms = ({"interchange": interchange} if shares.interchange > 0 else {}) | (
+                {"compressed": compressed} if shares.codes > 0 else {}
+            )
         if released and config.interchange_weight > 0:
             at_objects = self._interchanged_at_objects(wide, narrow, paths, taught.features.shape[0])
             terms["interchange"] = terms["interchange"] + config.interchange_weight * at_objects
         if not released and config.compressed_weight > 0:
-            terms["compressed"] = config.compressed_weight * mean_or_zero((paths[1].encode(narrow) - paths[0].encode(wide)).abs())
+            terms["compressed"] = config.compressed_weight * mean_or_zero(
+                (paths[1].encode(narrow) - paths[0].encode(wide)).abs()
+            )
         return {part: config.weight * value for part, value in terms.items()}
 
-    def _interchanged_at_objects(self, wide: Tensor, narrow: Tensor, paths: tuple[Path, Path], num_frames: int) -> Tensor:
-        """Squared error of both reconstructions of rows (P, C_T) and (P, C_S), a mean over all places for objects, the empty ones included."""
+    def _interchanged_at_objects(
+        self, wide: Tensor, narrow: Tensor, paths: tuple[Path, Path], num_frames: int
+    ) -> Tensor:
+        """Squared error of both reconstructions of rows (P, C_T) and (P, C_S), a mean over all places for objects, the
+        empty ones included.
+        """
         teacher, student = paths
         target = narrow.detach() if self.config.detach_target else narrow
         errors = student.decode(student.encode(narrow)) - wide, teacher.decode(teacher.encode(wide)) - target
-        return torch.stack([error.square().mean(dim=1).sum() for error in errors]).sum() / (num_frames * self.config.max_objects)
+        return torch.stack([error.square().mean(dim=1).sum() for error in errors]).sum() / (
+            num_frames * self.config.max_objects
+        )
 
 
 def mean_or_zero(values: Tensor) -> Tensor:

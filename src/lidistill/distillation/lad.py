@@ -1,10 +1,12 @@
 """The teacher decides which anchors or cells stand for the labelled objects (LAD, WACV 2022, arXiv 2108.10520).
 
-They are those where its own loss would be lowest. There the student learns the labels, by its own loss; it is taught neither features nor scores. So
-this method has no term: it only says that the teacher shall assign, and the losses of the detectors do the rest (`Detector.loss`, `ranked_by`).
+They are those where its own loss would be lowest. There the student learns the labels, by its own loss; it is taught
+neither features nor scores. So this method has no term: it only says that the teacher shall assign, and the losses of
+the detectors do the rest (`Detector.loss`, `ranked_by`).
 
-Where we differ: the paper fits two Gaussians to the costs of an image's candidates; here the 9 cheapest anchors of an object stand for it. Of a
-centre head it is the cheapest of the 3 x 3 cells around the object's centre, and the peak of the heat map moves there.
+Where we differ: the paper fits two Gaussians to the costs of an image's candidates; here the 9 cheapest anchors of an
+object stand for it. Of a centre head it is the cheapest of the 3 x 3 cells around the object's centre, and the peak of
+the heat map moves there.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
 from lidistill.types import Batch, DetectorOutput, InputError, Losses
 
 
@@ -29,10 +31,14 @@ class LadConfig(MethodConfig):
             raise InputError("lad adds no loss that could be weighed; leave lad.weight at 1 and lad.warmup_share at 0")
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Lad:
-        heads = [tuple(name for name, spec in specs.items() if spec.kind == "head") for specs in (teacher_specs, student_specs)]
+        heads = [
+            tuple(name for name, spec in specs.items() if spec.kind == "head")
+            for specs in (teacher_specs, student_specs)
+        ]
         if not heads[0] or heads[0] != heads[1]:
             raise InputError(
-                f"lad: the teacher has the heads {', '.join(heads[0]) or 'none'} and the student {', '.join(heads[1]) or 'none'}, "
+                f"lad: the teacher has the heads {', '.join(heads[0]) or 'none'} and the student "
+                f"{', '.join(heads[1]) or 'none'}, "
                 "so it cannot assign the student's labels; build both for one dataset with one kind of head"
             )
         return Lad(self)

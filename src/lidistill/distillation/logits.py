@@ -1,11 +1,13 @@
-"""Distillation of raw head outputs: the student's scores, boxes and directions are pulled towards the teacher's, anchor by anchor.
+"""Distillation of raw head outputs: the student's scores, boxes and directions are pulled towards the teacher's, anchor
+by anchor.
 
-Scores follow Hinton, Vinyals and Dean (2015), read for sigmoid heads as one binary Kullback-Leibler divergence a class, with temperature T and factor
-T^2. Of the anchors of a frame about 99.9 % are background on which both networks agree, so a mean over all of them would teach nothing. Two things
-make the rare ones count, in the manner of focal losses: each anchor's divergence is weighted by the larger confidence of the two networks (so a
-missed object and a false alarm both count in full, agreed background hardly), and the sum is divided by the confidence of the teacher's objects, at
-least one a frame, as a detection loss is divided by its positives. Box codes and directions are compared at the confident anchors
-only, weighted by the confidence: elsewhere a teacher's box is noise.
+Scores follow Hinton, Vinyals and Dean (2015), read for sigmoid heads as one binary Kullback-Leibler divergence a class,
+with temperature T and factor T^2. Of the anchors of a frame about 99.9 % are background on which both networks agree,
+so a mean over all of them would teach nothing. Two things make the rare ones count, in the manner of focal losses: each
+anchor's divergence is weighted by the larger confidence of the two networks (so a missed object and a false alarm both
+count in full, agreed background hardly), and the sum is divided by the confidence of the teacher's objects, at least
+one a frame, as a detection loss is divided by its positives. Box codes and directions are compared at the confident
+anchors only, weighted by the confidence: elsewhere a teacher's box is noise.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs
-from lidistill.distillation.paired_heads import check_heads, check_same_maps, paired_heads
-from lidistill.distillation.parts import full_precision
+from lidistill.distillation.head_comparison import check_heads, check_same_maps, paired_heads
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.taps import full_precision
 from lidistill.ops.precision import as_full
 from lidistill.settings import InnerShare, NonNegative, Softness
 from lidistill.types import Batch, DetectorOutput, HeadOutput, Losses
@@ -36,11 +38,13 @@ class LogitsConfig(MethodConfig):
     name: ClassVar[str] = "logits"
     paper: ClassVar[str] = "Distilling the knowledge in a neural network, 2015, arXiv 1503.02531"
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
-    temperature: Softness = 1.0  # higher ones lift the scores of background anchors towards one half and spend the student on them
+    # higher ones lift the scores of background anchors towards one half and spend the student on them
+    temperature: Softness = 1.0
     class_weight: NonNegative = 1.0  # of the scores' divergence
     box_weight: NonNegative = 0.2  # SparseKD's (NeurIPS 2022); the labels' own box loss stays the main guide
     direction_weight: NonNegative = 0.2  # as in the detection loss of anchor heads
-    confident: InnerShare = 0.1  # teacher score from which an anchor counts as an object: the threshold with which these detectors report boxes
+    # teacher score from which an anchor counts as an object: the threshold with which these detectors report boxes
+    confident: InnerShare = 0.1
     box_beta: Softness = 1 / 9  # where smooth L1 turns from square to straight, as in the detection loss
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Logits:
@@ -67,7 +71,11 @@ class Logits(DistillationMethod):
             for part, value in head_terms.items():
                 sums[part].append(value)
             counts.append(count)
-        weights = {"class": self.config.class_weight, "box": self.config.box_weight, "direction": self.config.direction_weight}
+        weights = {
+            "class": self.config.class_weight,
+            "box": self.config.box_weight,
+            "direction": self.config.direction_weight,
+        }
         terms = {
             f"{name}/{part}": self.config.weight * weights[part] * torch.stack(values).sum()
             for part, values in sums.items()
@@ -83,7 +91,8 @@ class Logits(DistillationMethod):
         confidence = teacher_logits.sigmoid().amax(dim=1)
         doubt = student_logits.detach().sigmoid().amax(dim=1)
         objects = confidence >= config.confident
-        # The sum of confidences, not the number of anchors: a teacher is a little confident of many more anchors than the labels have positives.
+        # The sum of confidences, not the number of anchors: a teacher is a little confident of many more anchors than
+        # the labels have positives.
         divided_by = confidence[objects].sum().clamp_min(taught.maps[key].shape[0])
 
         divergence = binary_divergence(teacher_logits, student_logits, config.temperature).sum(dim=1)
@@ -96,7 +105,11 @@ class Logits(DistillationMethod):
                 bins = [_rows(head.maps["direction"], DIRECTION_BINS)[objects] for head in (taught, learnt)]
                 terms["direction"] = (shares * categorical_divergence(bins[0].detach(), bins[1])).sum()
         else:
-            errors = [_map_error(taught.maps[other].detach(), learnt.maps[other], config.box_beta)[objects] for other in taught.maps if other != key]
+            errors = [
+                _map_error(taught.maps[other].detach(), learnt.maps[other], config.box_beta)[objects]
+                for other in taught.maps
+                if other != key
+            ]
             terms["box"] = (shares * torch.stack(errors).sum(dim=0)).sum() if errors else student_logits.sum() * 0
         return terms, objects.sum()
 
@@ -116,7 +129,10 @@ def categorical_divergence(taught: Tensor, learnt: Tensor) -> Tensor:
 
 
 def code_error(taught: Tensor, learnt: Tensor, beta: float) -> Tensor:
-    """Smooth L1 of box codes (N, 7), summed over the codes: (N,). Yaws are compared by the sine of their difference, blind to half a turn."""
+    """Smooth L1 of box codes (N, 7), summed over the codes: (N,).
+
+    Yaws are compared by the sine of their difference, blind to half a turn.
+    """
     turned = torch.sin(learnt[:, 6:] - taught[:, 6:])
     difference = torch.cat([learnt[:, :6] - taught[:, :6], turned], dim=1)
     return F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none", beta=beta).sum(dim=1)

@@ -1,7 +1,9 @@
-"""Mimicking (Li, Jin and Yan, CVPR 2017) from above: the student's map is pulled towards the teacher's inside the labelled objects only.
+"""Mimicking (Li, Jin and Yan, CVPR 2017) from above: the student's map is pulled towards the teacher's inside the
+labelled objects only.
 
-Every object is read at a grid of places turned with its box, as SparseKD's version for LiDAR does, on each network's own map in metres. The student's
-readings are widened by a 1x1 convolution; reading and convolving commute, so only the readings are convolved.
+Every object is read at a grid of places turned with its box, as SparseKD's version for LiDAR does, on each network's
+own map in metres. The student's readings are widened by a 1x1 convolution; reading and convolving commute, so only the
+readings are convolved.
 """
 
 from __future__ import annotations
@@ -12,10 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.maps import paired_maps
-from lidistill.distillation.objects import object_cells
-from lidistill.distillation.parts import full_precision
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
+from lidistill.distillation.object_places import object_cells
+from lidistill.distillation.taps import full_precision, paired_maps
 from lidistill.ops.roi import RoiReading
 from lidistill.settings import NonNegative, Side, Taps
 from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses
@@ -41,23 +42,33 @@ class Mimic(DistillationMethod):
     def __init__(self, config: MimicConfig, teacher_specs: Specs, student_specs: Specs) -> None:
         super().__init__()
         self.config = config
-        self.adapters = nn.ModuleList(nn.Linear(student_specs[tap].channels, teacher_specs[tap].channels) for tap in config.taps)
+        self.adapters = nn.ModuleList(
+            nn.Linear(student_specs[tap].channels, teacher_specs[tap].channels) for tap in config.taps
+        )
 
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         terms = {}
         for tap, adapter in zip(self.config.taps, self.adapters, strict=True):
             taught, learnt = paired_maps(self.config.name, tap, teacher, student)
             places = object_cells(taught, batch.boxes)
-            geometry = torch.cat([labelled.geometry[places.objects[places.frames == frame]] for frame, labelled in enumerate(batch.boxes)])
+            geometry = torch.cat(
+                [
+                    labelled.geometry[places.objects[places.frames == frame]]
+                    for frame, labelled in enumerate(batch.boxes)
+                ]
+            )
             with full_precision(learnt.features):
-                wanted, found = (read_boxes(like, geometry, places.frames, self.config.size) for like in (taught, learnt))
+                wanted, found = (
+                    read_boxes(like, geometry, places.frames, self.config.size) for like in (taught, learnt)
+                )
                 error = (adapter(found) - wanted).square().sum() / max(wanted.numel(), 1)
             terms[f"{self.config.name}/{tap}"] = self.config.weight * error
         return Losses(terms)
 
 
 def read_boxes(like: FeatureMap, geometry: Tensor, frames: Tensor, size: int) -> Tensor:
-    """The map read bilinearly at size x size places of boxes (N, 7) of frames (N,), along their length, then their width: (N, size * size, C).
+    """The map read bilinearly at size x size places of boxes (N, 7) of frames (N,), along their length, then their
+    width: (N, size * size, C).
 
     Places are the centres of equal parts of the box. Beyond the map its border is repeated.
     """
@@ -85,6 +96,8 @@ def turned_reading(geometry: Tensor, frames: Tensor, like: FeatureMap, size: int
 
 
 def _between(places: Tensor, extent: int) -> tuple[Tensor, Tensor]:
-    """The cell before each place, in units of cell centres and clamped to the map, and how far beyond its centre the place is."""
+    """The cell before each place, in units of cell centres and clamped to the map, and how far beyond its centre the
+    place is.
+    """
     places = places.nan_to_num().clamp(0, extent - 1)
     return places.long(), places - places.floor()

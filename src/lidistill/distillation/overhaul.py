@@ -1,16 +1,20 @@
-"""Comprehensive overhaul of feature distillation, OFD (Heo et al., ICCV 2019, arXiv 1904.01866): what the teacher switches off need only be off.
+"""Comprehensive overhaul of feature distillation, OFD (Heo et al., ICCV 2019, arXiv 1904.01866): what the teacher
+switches off need only be off.
 
-Where the teacher's value is positive the student should reach it; elsewhere it should stay below a margin m_c < 0, one a channel, and is left alone
-once it does. The student passes a 1x1 convolution and batch normalisation first, without a ReLU.
+Where the teacher's value is positive the student should reach it; elsewhere it should stay below a margin m_c < 0, one
+a channel, and is left alone once it does. The student passes a 1x1 convolution and batch normalisation first, without a
+ReLU.
 
-Published OFD reads both networks before their ReLU and takes m_c = E[x | x < 0], x ~ N(beta_c, gamma_c^2), from the teacher's batch normalisation.
-Taps are maps after the ReLU, and a method sees no layer of a network. So here:
+Published OFD reads both networks before their ReLU and takes m_c = E[x | x < 0], x ~ N(beta_c, gamma_c^2), from the
+teacher's batch normalisation. Taps are maps after the ReLU, and a method sees no layer of a network. So here:
 
-* the margin rests on the same Gaussian, whose two parameters are found from what the ReLU lets through: the share of positive cells and their mean;
-* a cell that the teacher switched off has the margin as its target, where the published target is the value itself if it lies above the margin:
-  this form also pushes down the student's values between the two;
+* the margin rests on the same Gaussian, whose two parameters are found from what the ReLU lets through: the share of
+  positive cells and their mean;
+* a cell that the teacher switched off has the margin as its target, where the published target is the value itself if
+  it lies above the margin: this form also pushes down the student's values between the two;
 * the student's convolution reads its map after the ReLU;
-* a tap that does hold negative values needs none of this: its margin is the mean of its negative values, its target the published one.
+* a tap that does hold negative values needs none of this: its margin is the mean of its negative values, its target the
+  published one.
 """
 
 from __future__ import annotations
@@ -21,17 +25,17 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lidistill.distillation.adapters import adapted_squared_error, cell_rows, row_blocks
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.maps import paired_maps
-from lidistill.distillation.moments import moments
-from lidistill.distillation.parts import full_precision, resampled
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
+from lidistill.distillation.taps import full_precision, paired_maps, resampled
+from lidistill.ops.kernels.adapted_error import adapted_squared_error, cell_rows, row_blocks
+from lidistill.ops.kernels.row_statistics import moments
 from lidistill.settings import Taps
 from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses
 
 PUBLISHED_DIVISOR = 1000.0  # released code: the sum over all values of a frame over 1000
 NORM_EPSILON = 1e-5  # as in PyTorch's BatchNorm
-RARE = 1e-3  # shares of positive or negative cells beyond which a Gaussian is not fitted any closer, as in the released code
+# shares of positive or negative cells beyond which a Gaussian is not fitted any closer, as in the released code
+RARE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class OverhaulConfig(MethodConfig):
     name: ClassVar[str] = "overhaul"
     paper: ClassVar[str] = "A comprehensive overhaul of feature distillation, ICCV 2019, arXiv 1904.01866"
     taps: Taps = ("neck",)  # from early to late: the term of each earlier one is halved once more
-    scale: Literal["mean", "published"] = "mean"  # over values; "published" is their sum / 1000, meant for a few thousand values: 20 million here
+    # over values; "published" is their sum / 1000, meant for a few thousand values: 20 million here
+    scale: Literal["mean", "published"] = "mean"
     margin: Literal["estimated", "zero"] = "estimated"  # or "zero": a switched-off cell need only be switched off
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Overhaul:
@@ -53,7 +58,9 @@ class Overhaul(DistillationMethod):
     def __init__(self, config: OverhaulConfig, teacher_specs: Specs, student_specs: Specs) -> None:
         super().__init__()
         self.config = config
-        self.adapters = nn.ModuleList(NormalisedAdapter(student_specs[tap].channels, teacher_specs[tap].channels) for tap in config.taps)
+        self.adapters = nn.ModuleList(
+            NormalisedAdapter(student_specs[tap].channels, teacher_specs[tap].channels) for tap in config.taps
+        )
 
     def no_decay(self) -> frozenset[str]:
         return frozenset(name for name, _ in self.named_parameters() if name.endswith(("scale", "shift")))
@@ -72,15 +79,18 @@ class Overhaul(DistillationMethod):
         if self.config.margin == "zero":
             margins = torch.zeros_like(margins)
         weight, bias = adapter(learnt)
-        error = adapted_squared_error(learnt, weight, bias, taught.features, partial=True, prepare=lambda rows: target(rows, margins))
+        error = adapted_squared_error(
+            learnt, weight, bias, taught.features, partial=True, prepare=lambda rows: target(rows, margins)
+        )
         return error if self.config.scale == "mean" else error * (taught.features[0].numel() / PUBLISHED_DIVISOR)
 
 
 class NormalisedAdapter(nn.Module):
-    """1x1 convolution without bias, then batch normalisation, as the one affine map that both are: (B, C, H, W) -> weight (D, C), bias (D,).
+    """1x1 convolution without bias, then batch normalisation, as the one affine map that both are: (B, C, H, W) ->
+    weight (D, C), bias (D,).
 
-    The statistics of a linear map follow from the mean and the covariance of its input, so nothing D channels wide is computed. They are always those
-    of the batch: the adapter lives only during training and keeps no running ones.
+    The statistics of a linear map follow from the mean and the covariance of its input, so nothing D channels wide is
+    computed. They are always those of the batch: the adapter lives only during training and keeps no running ones.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -98,14 +108,17 @@ class NormalisedAdapter(nn.Module):
 
 
 def margin(taught: Tensor) -> Tensor:
-    """Mean of the negative values that each channel of (B, C, H, W) has or, after a ReLU, had: (C,), not positive (section 3).
+    """Mean of the negative values that each channel of (B, C, H, W) has or, after a ReLU, had: (C,), not positive
+    (section 3).
 
-    After a ReLU, x ~ N(beta, gamma^2) with p = Phi(z), z = beta / gamma, shows E[max(x, 0)] = gamma (z p + phi(z)); p and that mean are known, so
-    beta and gamma are, and E[x | x < 0] = beta - gamma phi(z) / (1 - p).
+    After a ReLU, x ~ N(beta, gamma^2) with p = Phi(z), z = beta / gamma, shows E[max(x, 0)] = gamma (z p + phi(z)); p
+    and that mean are known, so beta and gamma are, and E[x | x < 0] = beta - gamma phi(z) / (1 - p).
     """
     num_cells = max(taught.numel() // taught.shape[1], 1)
     num_above, above, num_below, below = (taught.new_zeros(taught.shape[1], dtype=torch.float64) for _ in range(4))
-    blocks = (cell_rows(frame)[block] for frame in taught for block in row_blocks(frame[0].numel(), len(frame), frame.device))
+    blocks = (
+        cell_rows(frame)[block] for frame in taught for block in row_blocks(frame[0].numel(), len(frame), frame.device)
+    )
     for rows in blocks:
         positive = rows.clamp_min(0)
         num_above += positive.sign().sum(dim=0)
@@ -123,6 +136,8 @@ def margin(taught: Tensor) -> Tensor:
 
 
 def target(taught: Tensor, margins: Tensor) -> Tensor:
-    """What the student should reach or stay below: taught (n, C), but no less than the margins (C,), and the margin for the zeros of a ReLU."""
+    """What the student should reach or stay below: taught (n, C), but no less than the margins (C,), and the margin for
+    the zeros of a ReLU.
+    """
     is_zero = 1 - taught.sign().abs_()  # as numbers: choosing by a mask takes ten times as long
     return torch.maximum(taught, margins).addcmul_(is_zero, margins)

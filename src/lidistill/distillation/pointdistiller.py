@@ -1,15 +1,18 @@
-"""PointDistiller (CVPR 2023, arXiv 2205.11098): the student learns the local geometry that the teacher sees around its most important rows.
+"""PointDistiller (CVPR 2023, arXiv 2205.11098): the student learns the local geometry that the teacher sees around its
+most important rows.
 
-The N most important rows (pillars, points or map cells) are centres of graphs with their K nearest rows in the teacher's feature space. Both networks
-encode the edges of the same graphs with one layer each, and the squared difference is weighted by how important a graph is.
+The N most important rows (pillars, points or map cells) are centres of graphs with their K nearest rows in the
+teacher's feature space. Both networks encode the edges of the same graphs with one layer each, and the squared
+difference is weighted by how important a graph is.
 
 The paper's prose and the released code differ, so `form` chooses:
 
-* "paper" (default): frame by frame; weights are a softmax of the importance with the temperature at which half of the graphs count (the prose names
-  none); without reweighting the same loss with equal weights.
-* "released": pillar graphs are chosen and joined across the frames of the batch; a temperature of 0.01 points a pillar, so that full pillars alone
-  have a weight; maps get the batch size as constant weight and other sets 1, since the softmax there ran over an axis of length one or was never
-  multiplied; without reweighting 0.0005 times a Frobenius norm; weight decay on the encoders' normalisation.
+* "paper" (default): frame by frame; weights are a softmax of the importance with the temperature at which half of the
+  graphs count (the prose names none); without reweighting the same loss with equal weights.
+* "released": pillar graphs are chosen and joined across the frames of the batch; a temperature of 0.01 points a pillar,
+  so that full pillars alone have a weight; maps get the batch size as constant weight and other sets 1, since the
+  softmax there ran over an axis of length one or was never multiplied; without reweighting 0.0005 times a Frobenius
+  norm; weight decay on the encoders' normalisation.
 
 The factor 2, N, K and C' are the released code's in both forms; the prose names none of them. See docs/methods.md.
 """
@@ -24,10 +27,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps, shared_taps
-from lidistill.distillation.edges import Edge, EdgeEncoder, NeighbourGraphs, Pooling, encoded_spread, graph_distance
-from lidistill.distillation.parts import find_tap, full_precision, resampled
-from lidistill.ops.neighbours import k_nearest
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps, shared_taps
+from lidistill.distillation.taps import find_tap, full_precision, resampled
+from lidistill.ops.kernels.graph_distance import (
+    Edge,
+    EdgeEncoder,
+    NeighbourGraphs,
+    Pooling,
+    encoded_spread,
+    graph_distance,
+)
+from lidistill.ops.kernels.neighbours import k_nearest
 from lidistill.ops.precision import as_full
 from lidistill.settings import Count, Names, Positive, Seed, Whole
 from lidistill.types import Batch, DetectorOutput, FeatureMap, FeatureSet, InputError, Losses, TapSpec
@@ -41,8 +51,10 @@ BATCH_QUERIES = 6000  # released code, for a batch of six frames
 FRAME_QUERIES = 1000  # the same number a frame
 DISTANCE_FACTOR = 2.0  # released code
 FROBENIUS_FACTOR = 5e-4  # released code, without reweighting
-RELEASED_TEMPERATURE = 0.01  # points, released code: counts differ by at least 1, so only the largest count keeps a weight
-EFFECTIVE_SHARE = 0.5  # of the graphs should count; a quarter to three quarters is sound. On KITTI frames this is at 8 to 13 points
+# points, released code: counts differ by at least 1, so only the largest count keeps a weight
+RELEASED_TEMPERATURE = 0.01
+# of the graphs should count; a quarter to three quarters is sound. On KITTI frames this is at 8 to 13 points
+EFFECTIVE_SHARE = 0.5
 BISECTIONS = 30  # of a factor of 10^6: exact to seven digits
 COLLAPSED_STD = 1e-3  # an encoded channel that varies less says nothing any more
 
@@ -53,56 +65,74 @@ class PointDistillerConfig(MethodConfig):
 
     name: ClassVar[str] = "pointdistiller"
     paper: ClassVar[str] = "PointDistiller, CVPR 2023, arXiv 2205.11098"
-    taps: Names = ()  # empty: the first of encoder, bev.*, neck, points that both networks offer; no sets with rows of another size
+    # empty: the first of encoder, bev.*, neck, points that both networks offer; no sets with rows of another size
+    taps: Names = ()
     form: Literal["paper", "released"] = "paper"  # or "released"
-    num_queries: Count | None = None  # graphs a frame, or a batch with scope "batch"; None: 1000 or 6000; fewer where there are fewer rows
+    # graphs a frame, or a batch with scope "batch"; None: 1000 or 6000; fewer where there are fewer rows
+    num_queries: Count | None = None
     num_neighbours: Neighbours = 128  # edges a graph, the centre's own included; fewer where there are fewer rows
     channels: ChannelsOrNone = 0  # of an encoded edge; 0: the student's tap width
-    temperature: Positive | None = None  # of importance; None: 0.01 points in the released form, else the one at which half of the graphs count
+    # of importance; None: 0.01 points in the released form, else the one at which half of the graphs count
+    temperature: Positive | None = None
     reweight: bool = True  # False: all graphs weigh the same, and in the released form the loss is another
     scope: Literal["sample", "batch"] | None = None  # None: "sample"; in the released form "batch" for sets
     sampling: Sampling = "top"  # which rows are centres, by importance; or "random", "mixed", "bottom"
-    importance: Literal["occupancy", "channel_max"] | None = None  # None: the tap's occupancy where it has one, else the largest teacher channel
+    # None: the tap's occupancy where it has one, else the largest teacher channel
+    importance: Literal["occupancy", "channel_max"] | None = None
     edge: Edge = "concat"  # neighbour, centre; or "residual": centre minus neighbour, centre
     pooling: Pooling = "none"  # over the edges of a graph, before the distance
     train_teacher_encoder: bool = True  # False: it keeps its random start, and so cannot collapse
     seed: Seed = 0  # of "random" and "mixed" sampling
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> PointDistiller:
-        taps = self.taps or shared_taps(self.name, PREFERRED_TAPS, _without_other_rows(teacher_specs, student_specs), student_specs)
+        taps = self.taps or shared_taps(
+            self.name, PREFERRED_TAPS, _without_other_rows(teacher_specs, student_specs), student_specs
+        )
         check_taps(self.name, taps, teacher_specs, student_specs)
         unlike = [tap for tap in taps if tap not in _without_other_rows(teacher_specs, student_specs)]
         if unlike:
             raise InputError(
-                f"{self.name}: a row of {unlike[0]!r} stands for cells {teacher_specs[unlike[0]].stride} voxels wide in the teacher and "
-                f"{student_specs[unlike[0]].stride} in the student; choose a map tap such as 'neck', as in methods.{self.name}.taps=[neck]"
+                f"{self.name}: a row of {unlike[0]!r} stands for cells {teacher_specs[unlike[0]].stride} voxels wide "
+                "in the teacher and "
+                f"{student_specs[unlike[0]].stride} in the student; choose a map tap such as 'neck', as in "
+                f"methods.{self.name}.taps=[neck]"
             )
         return PointDistiller(self, taps, teacher_specs, student_specs)
 
 
 # What the released code really uses for each detector: constants in code, where its configuration files say otherwise.
-# C' is the student's width for PointPillars (32 and 16 at 4x and 16x) and PointRCNN (45 and 32 at 8x and 16x); PointPillars with FPN is nuScenes'.
+# C' is the student's width for PointPillars (32 and 16 at 4x and 16x) and PointRCNN (45 and 32 at 8x and 16x);
+# PointPillars with FPN is nuScenes'.
 PUBLISHED: dict[str, PointDistillerConfig] = {
     "pointpillars": PointDistillerConfig(form="released", taps=("encoder",)),
     "second": PointDistillerConfig(form="released", taps=("bev.0", "bev.1"), num_queries=256, channels=32),
-    "pointrcnn": PointDistillerConfig(form="released", taps=("points",), scope="sample", num_queries=6000, pooling="max"),
+    "pointrcnn": PointDistillerConfig(
+        form="released", taps=("points",), scope="sample", num_queries=6000, pooling="max"
+    ),
     "pointpillars-fpn": PointDistillerConfig(form="released", taps=("neck",), num_queries=256, channels=64),
 }
 
 
 class PointDistiller(DistillationMethod):
-    """One pair of edge encoders a tap. Logs, for each tap: effective number of graphs, its share, spread and collapse of the teacher's encoding."""
+    """One pair of edge encoders a tap.
 
-    def __init__(self, config: PointDistillerConfig, taps: tuple[str, ...], teacher_specs: Specs, student_specs: Specs) -> None:
+    Logs, for each tap: effective number of graphs, its share, spread and collapse of the teacher's encoding.
+    """
+
+    def __init__(
+        self, config: PointDistillerConfig, taps: tuple[str, ...], teacher_specs: Specs, student_specs: Specs
+    ) -> None:
         super().__init__()
         self.config = config
         self.taps = taps
         widths = [config.channels or student_specs[tap].channels for tap in taps]
         self.teacher_encoders = nn.ModuleList(
-            EdgeEncoder(teacher_specs[tap].channels, width, config.edge) for tap, width in zip(taps, widths, strict=True)
+            EdgeEncoder(teacher_specs[tap].channels, width, config.edge)
+            for tap, width in zip(taps, widths, strict=True)
         )
         self.student_encoders = nn.ModuleList(
-            EdgeEncoder(student_specs[tap].channels, width, config.edge) for tap, width in zip(taps, widths, strict=True)
+            EdgeEncoder(student_specs[tap].channels, width, config.edge)
+            for tap, width in zip(taps, widths, strict=True)
         )
         self.teacher_encoders.requires_grad_(config.train_teacher_encoder)
 
@@ -113,7 +143,8 @@ class PointDistiller(DistillationMethod):
             learnable = find_tap(student, self.config.name, tap).features
             if torch.is_grad_enabled() and self.training and len(learnable) and not learnable.requires_grad:
                 raise InputError(
-                    f"{self.config.name}: no trainable layer of the student lies before its tap {tap!r}, so it cannot learn there; choose another tap"
+                    f"{self.config.name}: no trainable layer of the student lies before its tap {tap!r}, so it "
+                    "cannot learn there; choose another tap"
                 )
             with full_precision(learnable):
                 taught, learnt = _paired_rows(tap, teacher, student)
@@ -126,9 +157,13 @@ class PointDistiller(DistillationMethod):
         """Normalisation parameters, except in the released form, whose optimiser decayed them."""
         if self.config.form == "released":
             return frozenset()
-        return frozenset(name for name, _ in self.named_parameters() if name.rpartition(".")[2] in ("norm_scale", "norm_shift"))
+        return frozenset(
+            name for name, _ in self.named_parameters() if name.rpartition(".")[2] in ("norm_scale", "norm_shift")
+        )
 
-    def _compare(self, index: int, teacher: FeatureSet, student: FeatureSet, is_map: bool, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _compare(
+        self, index: int, teacher: FeatureSet, student: FeatureSet, is_map: bool, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Rows (M, C_T) and (M, C_S) to the unweighted loss and what is logged."""
         config = self.config
         taught, learnt = as_full(teacher.features.detach()), as_full(student.features)
@@ -141,7 +176,9 @@ class PointDistiller(DistillationMethod):
         counted = config.importance == "occupancy" or (config.importance is None and teacher.occupancy is not None)
         importance = _importance(teacher, self.taps[index], counted)
         num_queries = config.num_queries or (BATCH_QUERIES if joined else FRAME_QUERIES)
-        queries = select_queries(importance, groups, num_queries, config.sampling, [f"{config.seed}/{name}" for name in names])
+        queries = select_queries(
+            importance, groups, num_queries, config.sampling, [f"{config.seed}/{name}" for name in names]
+        )
         neighbours = nearest_rows(taught, groups, queries, config.num_neighbours)
         graphs = NeighbourGraphs.of(queries, neighbours, taught.shape[0])
         teacher_terms = self.teacher_encoders[index](taught, graphs)
@@ -154,7 +191,11 @@ class PointDistiller(DistillationMethod):
             squared = graph_distance(teacher_terms, student_terms, graphs, addends, config.pooling)
             value = FROBENIUS_FACTOR * squared.clamp_min(1e-24).sqrt()  # the root's gradient at zero would be infinite
         else:
-            value = DISTANCE_FACTOR / len(graphs) * graph_distance(teacher_terms, student_terms, graphs, weights, config.pooling)
+            value = (
+                DISTANCE_FACTOR
+                / len(graphs)
+                * graph_distance(teacher_terms, student_terms, graphs, weights, config.pooling)
+            )
         spread = encoded_spread(teacher_terms, graphs)
         effective = effective_number(weights)
         return value, {
@@ -176,7 +217,9 @@ class PointDistiller(DistillationMethod):
 
 
 def _without_other_rows(teacher_specs: Specs, student_specs: Specs) -> Specs:
-    """The teacher's taps but those sets whose rows stand for larger or smaller cells than the student's, such as voxels beside pillars."""
+    """The teacher's taps but those sets whose rows stand for larger or smaller cells than the student's, such as voxels
+    beside pillars.
+    """
 
     def unlike(name: str, spec: TapSpec) -> bool:
         other = student_specs.get(name, spec)
@@ -186,23 +229,28 @@ def _without_other_rows(teacher_specs: Specs, student_specs: Specs) -> Specs:
 
 
 def select_queries(importance: Tensor, groups: Tensor, num_queries: int, sampling: str, seeds: list[str]) -> Tensor:
-    """Rows (N,) that become centres: up to `num_queries` of each group's rows by importance (M,); equal importance goes to the lower row.
+    """Rows (N,) that become centres: up to `num_queries` of each group's rows by importance (M,); equal importance goes
+    to the lower row.
 
-    `groups` (M,) holds indices into `seeds`, texts from which "random" and "mixed" draw: a group's draw depends on nothing else.
-    "mixed" takes half by importance and draws the rest.
+    `groups` (M,) holds indices into `seeds`, texts from which "random" and "mixed" draw: a group's draw depends on
+    nothing else. "mixed" takes half by importance and draws the rest.
     """
     chosen = []
     for group in groups.unique().tolist():
         rows = (groups == group).nonzero().squeeze(1)
         rows = rows[torch.argsort(importance[rows], descending=sampling != "bottom", stable=True)]
         kept = {"top": num_queries, "bottom": num_queries, "mixed": num_queries // 2, "random": 0}[sampling]
-        drawn = torch.randperm(max(0, len(rows) - kept), generator=torch.Generator().manual_seed(zlib.crc32(seeds[group].encode())))
+        drawn = torch.randperm(
+            max(0, len(rows) - kept), generator=torch.Generator().manual_seed(zlib.crc32(seeds[group].encode()))
+        )
         chosen += [rows[:kept], rows[kept:][drawn[: num_queries - kept].to(rows.device)]]
     return torch.cat(chosen)
 
 
 def nearest_rows(features: Tensor, groups: Tensor, queries: Tensor, num_neighbours: int) -> Tensor:
-    """Rows (N, K) of features (M, C) nearest to those of each query (N,) within its group, itself included; -1 where the group has fewer rows."""
+    """Rows (N, K) of features (M, C) nearest to those of each query (N,) within its group, itself included; -1 where
+    the group has fewer rows.
+    """
     nearest = torch.full((len(queries), num_neighbours), -1, dtype=torch.int64, device=features.device)
     most = 0
     for group in groups.unique().tolist():
@@ -217,7 +265,8 @@ def nearest_rows(features: Tensor, groups: Tensor, queries: Tensor, num_neighbou
 def graph_weights(importance: Tensor, groups: Tensor, temperature: float | None) -> Tensor:
     """Weights (N,), of mean one within each group: softmax of importance (N,) over the temperature (equation 2).
 
-    Without a temperature each group takes the one at which half of its graphs count, whatever the scale of the features.
+    Without a temperature each group takes the one at which half of its graphs count, whatever the scale of the
+    features.
     """
     weights = torch.zeros_like(importance)
     for group in groups.unique().tolist():
@@ -229,7 +278,9 @@ def graph_weights(importance: Tensor, groups: Tensor, temperature: float | None)
 
 
 def spreading_temperature(importance: Tensor, share: float = EFFECTIVE_SHARE) -> Tensor:
-    """Temperature at which the weights of importance (N,) are worth `share` * N equal ones, by bisection; tiny where ties make it so at any."""
+    """Temperature at which the weights of importance (N,) are worth `share` * N equal ones, by bisection; tiny where
+    ties make it so at any.
+    """
     spread = importance.std(correction=0).clamp_min(torch.finfo(importance.dtype).tiny)
     relative = (importance - importance.max()) / spread
     low, high = spread.new_tensor(1e-3), spread.new_tensor(1e3)
@@ -250,7 +301,9 @@ def _importance(teacher: FeatureSet, tap: str, counted: bool) -> Tensor:
     if not counted:
         return as_full(teacher.features.detach()).amax(dim=1)
     if teacher.occupancy is None:
-        raise InputError(f"pointdistiller.importance is 'occupancy' and the teacher's tap {tap!r} has none; use channel_max")
+        raise InputError(
+            f"pointdistiller.importance is 'occupancy' and the teacher's tap {tap!r} has none; use channel_max"
+        )
     return teacher.occupancy.to(torch.promote_types(teacher.features.dtype, torch.float32))
 
 
@@ -258,14 +311,24 @@ def _paired_rows(tap: str, teacher: DetectorOutput, student: DetectorOutput) -> 
     """The tap of both networks as rows that stand for the same places."""
     taught, learnt = find_tap(teacher, "pointdistiller", tap), find_tap(student, "pointdistiller", tap)
     if isinstance(taught, FeatureMap) and isinstance(learnt, FeatureMap):
-        return taught.as_set(), resampled(FeatureMap(as_full(learnt.features), learnt.origin, learnt.cell), taught).as_set()
+        return taught.as_set(), resampled(
+            FeatureMap(as_full(learnt.features), learnt.origin, learnt.cell), taught
+        ).as_set()
     if isinstance(taught, FeatureMap) or isinstance(learnt, FeatureMap):
-        raise InputError(f"pointdistiller: {tap!r} is a map in one network and a set in the other; choose a tap of one kind")
+        raise InputError(
+            f"pointdistiller: {tap!r} is a map in one network and a set in the other; choose a tap of one kind"
+        )
     remedy = "give both networks one grid and the same voxels, or choose a map tap such as 'neck'"
     if len(taught.features) != len(learnt.features):
         raise InputError(
-            f"pointdistiller: {tap!r} has {len(taught.features)} rows in the teacher and {len(learnt.features)} in the student; {remedy}"
+            f"pointdistiller: {tap!r} has {len(taught.features)} rows in the teacher and {len(learnt.features)} in "
+            f"the student; {remedy}"
         )
-    if not (torch.equal(taught.batch_index, learnt.batch_index) and torch.allclose(taught.positions, learnt.positions, atol=1e-3)):
-        raise InputError(f"pointdistiller: the rows of {tap!r} lie at other places in the student than in the teacher; {remedy}")
+    if not (
+        torch.equal(taught.batch_index, learnt.batch_index)
+        and torch.allclose(taught.positions, learnt.positions, atol=1e-3)
+    ):
+        raise InputError(
+            f"pointdistiller: the rows of {tap!r} lie at other places in the student than in the teacher; {remedy}"
+        )
     return taught, learnt

@@ -1,4 +1,6 @@
-"""What a network believes to be objects, read off its raw heads alone: scored places, their boxes and the region around each, in metres."""
+"""What a network believes to be objects, read off its raw heads alone: scored places, their boxes and the region around
+each, in metres.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lidistill.distillation.objects import ObjectRows, map_size, object_vectors
+from lidistill.distillation.object_places import ObjectRows, map_size, object_vectors
 from lidistill.ops.box_codes import decode_anchors, decode_centers
 from lidistill.ops.boxes import envelopes
 from lidistill.ops.heatmaps import gaussian_radius
-from lidistill.ops.nms import nms_axis_aligned
+from lidistill.ops.kernels.suppression import nms_axis_aligned
 from lidistill.settings import BoxCount, CellsOrNone, InnerShare, Settings, Share
 from lidistill.types import OBJECT_MAPS, DetectorOutput, HeadOutput, InputError
 
-CENTER_CODES = ("offset", "height", "size", "rotation")  # the maps that make the code of a box, in the order of ops.box_codes.encode_centers
+# the maps that make the code of a box, in the order of ops.box_codes.encode_centers
+CENTER_CODES = ("offset", "height", "size", "rotation")
 
 BOX_SIZE = 7
 
@@ -32,7 +35,8 @@ class ProposalSettings(Settings):
     score_threshold: Share = 0.3  # lowest score of a proposal
     max_proposals: BoxCount = 100  # best of a frame, all heads together
     max_before: BoxCount = 1000  # best anchors of a frame before suppression
-    nms_threshold: Share = 0.1  # overlap of anchor heads' boxes, turned to the nearest axis, above which the lower score goes, whatever its class
+    # overlap of anchor heads' boxes, turned to the nearest axis, above which the lower score goes, whatever its class
+    nms_threshold: Share = 0.1
     min_cells: CellsOrNone = 3  # a side of the region around an anchor head's box
     gaussian_overlap: InnerShare = 0.1  # of the radius around a centre head's peak, as when its targets are drawn
     min_radius: CellsOrNone = 2  # of it, in cells
@@ -73,10 +77,11 @@ class Proposals:
 def find_proposals(output: DetectorOutput, settings: ProposalSettings) -> Proposals:
     """What the heads of a detector propose; without gradient.
 
-    A centre head proposes the cells whose score is the largest of its class among their neighbours (CenterPoint, CVPR 2021, section 3); the region is
-    the square of cells around it with the radius of the Gaussian that stands for its box. An anchor head proposes the anchors that outlive
-    suppression; the region is the envelope of the box on the map. Boxes that are not finite, or with their centre outside of the map, are left out.
-    Raising the threshold, or lowering `max_proposals`, only takes proposals away.
+    A centre head proposes the cells whose score is the largest of its class among their neighbours (CenterPoint, CVPR
+    2021, section 3); the region is the square of cells around it with the radius of the Gaussian that stands for its
+    box. An anchor head proposes the anchors that outlive suppression; the region is the envelope of the box on the map.
+    Boxes that are not finite, or with their centre outside of the map, are left out. Raising the threshold, or lowering
+    `max_proposals`, only takes proposals away.
     """
     if not output.heads:
         raise InputError("proposals are read off detection heads, and the network has none; choose a method on taps")
@@ -102,10 +107,20 @@ def find_in_head(head: HeadOutput, settings: ProposalSettings, index: int = 0) -
         rows = places[chosen]
         frames = torch.full_like(rows, frame)
         vectors = object_vectors(head, ObjectRows(frames, rows, rows)).float()
-        boxes, regions = _anchor_boxes(head, vectors, rows, settings) if head.kind == "anchor" else _center_boxes(head, vectors, rows, settings)
+        boxes, regions = (
+            _anchor_boxes(head, vectors, rows, settings)
+            if head.kind == "anchor"
+            else _center_boxes(head, vectors, rows, settings)
+        )
         low, high = _extent(head, regions)
-        usable = boxes.isfinite().all(dim=1) & regions.isfinite().all(dim=1) & ((boxes[:, :2] >= low) & (boxes[:, :2] <= high)).all(dim=1)
-        found = Proposals(frames, scores[frame, chosen], labels[frame, chosen], boxes, regions, torch.full_like(rows, index), rows)[usable]
+        usable = (
+            boxes.isfinite().all(dim=1)
+            & regions.isfinite().all(dim=1)
+            & ((boxes[:, :2] >= low) & (boxes[:, :2] <= high)).all(dim=1)
+        )
+        found = Proposals(
+            frames, scores[frame, chosen], labels[frame, chosen], boxes, regions, torch.full_like(rows, index), rows
+        )[usable]
         if head.kind == "anchor":
             found = found[nms_axis_aligned(found.boxes, found.scores, settings.nms_threshold)]
         parts.append(found[: settings.max_proposals])
@@ -113,7 +128,9 @@ def find_in_head(head: HeadOutput, settings: ProposalSettings, index: int = 0) -
 
 
 def window_radius(lengths: Tensor, widths: Tensor, settings: ProposalSettings) -> Tensor:
-    """Radius in whole cells of the window around a peak with a box of lengths (N,) and widths (N,) in cells: (N,) float64."""
+    """Radius in whole cells of the window around a peak with a box of lengths (N,) and widths (N,) in cells: (N,)
+    float64.
+    """
     return gaussian_radius(lengths, widths, settings.gaussian_overlap).floor().clamp(min=settings.min_radius)
 
 
@@ -123,7 +140,9 @@ def boxes_said(head: HeadOutput, vectors: Tensor, rows: Tensor) -> Tensor:
         if head.anchors is None:
             raise InputError("the head says nothing of its anchors; let the detector fill HeadOutput.anchors")
         num_classes = len(head.classes)
-        return decode_anchors(vectors[:, num_classes : num_classes + BOX_SIZE], head.anchors.boxes[rows].to(vectors.dtype))
+        return decode_anchors(
+            vectors[:, num_classes : num_classes + BOX_SIZE], head.anchors.boxes[rows].to(vectors.dtype)
+        )
     names = [name for name in OBJECT_MAPS["center"] if name in head.maps]
     parts = dict(zip(names, vectors.split([head.maps[name].shape[1] for name in names], dim=1), strict=True))
     width = map_size(head)[1]
@@ -140,12 +159,16 @@ def _anchor_scores(head: HeadOutput) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _peak_scores(head: HeadOutput, settings: ProposalSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """Score, or -1 away from peaks, and class of each cell for each class (B, K * H * W), and their cells (K * H * W,)."""
+    """Score (-1 away from peaks) and class of each cell and class (B, K * H * W), and their cells (K * H * W,)."""
     scores = head.maps["heatmap"].float().sigmoid()
     scores = scores.masked_fill(scores < F.max_pool2d(scores, 3, stride=1, padding=1), -1.0).flatten(2)
     classes, cells = scores.shape[1:]
     column = torch.arange(classes, device=scores.device).repeat_interleave(cells)
-    return scores.flatten(1), _labels(head, column).expand(scores.shape[0], -1), torch.arange(cells, device=scores.device).repeat(classes)
+    return (
+        scores.flatten(1),
+        _labels(head, column).expand(scores.shape[0], -1),
+        torch.arange(cells, device=scores.device).repeat(classes),
+    )
 
 
 def _labels(head: HeadOutput, columns: Tensor) -> Tensor:

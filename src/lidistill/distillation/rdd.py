@@ -1,22 +1,29 @@
-"""RDD, representation disparity-aware distillation (ICCV 2023): the student learns the regions that it still sees differently from the teacher.
+"""RDD, representation disparity-aware distillation (ICCV 2023): the student learns the regions that it still sees
+differently from the teacher.
 
-Both networks propose regions; each is cropped at one place from both necks, and only pairs whose crops differ enough teach: their features, and what
-the heads say there. There is no public code, and the paper leaves open more than it fixes. What it fixes: regions of both networks, softmax over
-channels at temperature 4, a 1x1 convolution with batch normalisation and ReLU that widens the student's features, RoIAlign, L2 on features, L1 on
-scores and boxes, the mean over all M + N pairs, a mask with lambda 0.1, and 0.2 as the weight of both losses.
+Both networks propose regions; each is cropped at one place from both necks, and only pairs whose crops differ enough
+teach: their features, and what the heads say there. There is no public code, and the paper leaves open more than it
+fixes. What it fixes: regions of both networks, softmax over channels at temperature 4, a 1x1 convolution with batch
+normalisation and ReLU that widens the student's features, RoIAlign, L2 on features, L1 on scores and boxes, the mean
+over all M + N pairs, a mask with lambda 0.1, and 0.2 as the weight of both losses.
 
 What it leaves open, and what is done here:
 
-* Selection. As printed, the mask minimises sum m_i I_i + lambda |m|_1 with an information I >= 0, which m = 0 always does. The text wants dissimilar
-  pairs, all of them at lambda = 0. Putting the paper's own substitute for I, minus the distance d, into that problem gives just this: m_i = 1 where
-  d_i > lambda ("hard"). "soft", "topk" and "gd" (descent cut short), and the information of Gaussian patches in place of d, are the alternatives.
-* Order. Equation 8 widens features after their softmax, so that numbers about 1 meet probabilities about 1 / C and lambda has no meaning ("literal").
-  By default features are widened first, cropped, then both crops go through the softmax ("align"). Distances then lie between 0.05 and 0.4.
-* Proposals, crops of 7 x 7 cells and two readings a side of each bin: see `ProposalSettings`. Fewer than ten pairs are joined by those from 0.1 on.
-* Statistics of the batch normalisation are those of the whole map, as if all of it were widened ("map"), though only what crops touch is: they follow
-  from mean and covariance of the student's features. "regions" takes them over the touched cells, which is cheaper and another normalisation.
-* Heads on one grid are compared at the same anchor, or in the same window of the heat map, mean over its places. On other grids the nearest cell's
-  anchor speaks, its code rewritten for the other network's anchor. Centre heads compare no boxes, as in the paper.
+* Selection. As printed, the mask minimises sum m_i I_i + lambda |m|_1 with an information I >= 0, which m = 0 always
+  does. The text wants dissimilar pairs, all of them at lambda = 0. Putting the paper's own substitute for I, minus the
+  distance d, into that problem gives just this: m_i = 1 where d_i > lambda ("hard"). "soft", "topk" and "gd" (descent
+  cut short), and the information of Gaussian patches in place of d, are the alternatives.
+* Order. Equation 8 widens features after their softmax, so that numbers about 1 meet probabilities about 1 / C and
+  lambda has no meaning ("literal"). By default features are widened first, cropped, then both crops go through the
+  softmax ("align"). Distances then lie between 0.05 and 0.4.
+* Proposals, crops of 7 x 7 cells and two readings a side of each bin: see `ProposalSettings`. Fewer than ten pairs are
+  joined by those from 0.1 on.
+* Statistics of the batch normalisation are those of the whole map, as if all of it were widened ("map"), though only
+  what crops touch is: they follow from mean and covariance of the student's features. "regions" takes them over the
+  touched cells, which is cheaper and another normalisation.
+* Heads on one grid are compared at the same anchor, or in the same window of the heat map, mean over its places. On
+  other grids the nearest cell's anchor speaks, its code rewritten for the other network's anchor. Centre heads compare
+  no boxes, as in the paper.
 """
 
 from __future__ import annotations
@@ -30,7 +37,6 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.disparity import (
     descended_mask,
     gaussian_information,
@@ -41,11 +47,11 @@ from lidistill.distillation.disparity import (
     threshold,
     top_mask,
 )
-from lidistill.distillation.maps import paired_maps
-from lidistill.distillation.moments import moments
-from lidistill.distillation.paired_heads import HeadComparison, pair_differences
-from lidistill.distillation.parts import full_precision, same_grid
+from lidistill.distillation.head_comparison import HeadComparison, pair_differences
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.proposals import Proposals, ProposalSettings, find_proposals
+from lidistill.distillation.taps import full_precision, paired_maps, same_grid
+from lidistill.ops.kernels.row_statistics import moments
 from lidistill.ops.precision import as_full
 from lidistill.ops.roi import RoiReading, regions_in_cells, roi_reading
 from lidistill.settings import CountOrNone, NonNegative, Number, Share, Side, Softness, Text, Whole
@@ -71,26 +77,38 @@ class RddConfig(MethodConfig):
     fallback_threshold: Share = 0.1  # score from which proposals count where there are fewer pairs than fallback_pairs
     fallback_pairs: CountOrNone = 10  # of a batch
     order: Literal["align", "literal"] = "align"  # widen, crop, soften; or "literal", as printed: soften, then widen
-    align_on: Literal["map", "regions"] = "map"  # where the widening takes its statistics; or "regions", the touched cells
+    # where the widening takes its statistics; or "regions", the touched cells
+    align_on: Literal["map", "regions"] = "map"
     softmax: Literal["channel", "spatial"] = "channel"  # over channels; or "spatial", over the cells of a crop
-    disparity: Literal["norm", "gaussian_mi"] = "norm"  # distance of two crops; or "gaussian_mi", the information of Gaussian patches
-    mask: Literal["hard", "soft", "topk", "gd"] = "hard"  # which pairs teach: those above lambda; or "soft", "topk", "gd"
-    lambda_value: NonNegative = 0.1  # disparity that a pair must exceed; with lambda_mode "quantile" the share of the pairs left out
+    # distance of two crops; or "gaussian_mi", the information of Gaussian patches
+    disparity: Literal["norm", "gaussian_mi"] = "norm"
+    # which pairs teach: those above lambda; or "soft", "topk", "gd"
+    mask: Literal["hard", "soft", "topk", "gd"] = "hard"
+    # disparity that a pair must exceed; with lambda_mode "quantile" the share of the pairs left out
+    lambda_value: NonNegative = 0.1
     lambda_mode: Literal["absolute", "quantile"] = "absolute"  # or "quantile"
     ramp: Annotated[Number, Field(ge=1e-6, le=1e6)] = 0.1  # of the soft mask, in units of disparity
     topk_share: Share = 0.6  # IDa-Det's (ECCV 2022)
     descent_steps: Annotated[Whole, Field(ge=0, le=1000)] = 5  # of "gd"; the paper names neither steps nor rate
     descent_rate: NonNegative = 1.0  # of "gd"
-    boxes: Literal["deltas", "decoded"] = "deltas"  # compared as codes or as decoded boxes, yaw by the sine of the difference
-    logit_reduction: Literal["mean", "sum"] = "mean"  # over the places of a window; "sum" makes large objects weigh more
+    # compared as codes or as decoded boxes, yaw by the sine of the difference
+    boxes: Literal["deltas", "decoded"] = "deltas"
+    # over the places of a window; "sum" makes large objects weigh more
+    logit_reduction: Literal["mean", "sum"] = "mean"
 
     def __post_init__(self) -> None:
         if self.lambda_mode == "quantile" and self.lambda_value > 1:
             raise InputError(f"{self.name}.lambda_value is {self.lambda_value}; give a share between 0 and 1")
         if self.disparity == "gaussian_mi" and self.lambda_mode == "absolute" and self.mask in ("hard", "soft"):
-            raise InputError(f"{self.name}: no information lies below 0, so none would be selected; use lambda_mode=quantile, mask=topk or mask=gd")
+            raise InputError(
+                f"{self.name}: no information lies below 0, so none would be selected; use lambda_mode=quantile, "
+                "mask=topk or mask=gd"
+            )
         if self.order == "literal" and self.softmax == "spatial":
-            raise InputError(f"{self.name}: a spatial softmax needs crops, and order=literal softens before cropping; use order=align")
+            raise InputError(
+                f"{self.name}: a spatial softmax needs crops, and order=literal softens before cropping; use "
+                "order=align"
+            )
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Rdd:
         check_taps(self.name, (self.tap,), teacher_specs, student_specs, kind="map")
@@ -129,7 +147,9 @@ class Rdd(DistillationMethod):
                 disparities, mask = self.select(distance, crops)
                 values = {"feature": (mask * distance).mean()}
                 if config.logit_weight > 0:
-                    values["logit"] = (mask * pair_differences(teacher, student, pairs, num_taught, self.comparison)).mean()
+                    values["logit"] = (
+                        mask * pair_differences(teacher, student, pairs, num_taught, self.comparison)
+                    ).mean()
             share, disparity = mask.mean(), disparities.mean()
         self._watch(len(pairs), float(share), float(disparity))
         weights = {"feature": config.feature_weight, "logit": config.logit_weight}
@@ -147,17 +167,23 @@ class Rdd(DistillationMethod):
         return taught + learnt, len(taught)
 
     def crops(self, taught: FeatureMap, learnt: FeatureMap, pairs: Proposals) -> tuple[Tensor, Tensor]:
-        """Both networks' softened crops of the same places: twice (M + N, crop * crop, C_T); the teacher's without gradient."""
+        """Both networks' softened crops of the same places: twice (M + N, crop * crop, C_T); the teacher's without
+        gradient.
+        """
         config = self.config
         reading = self._reading(taught, pairs)
         of_student = reading if same_grid(taught, learnt) else self._reading(learnt, pairs)
         teacher_rows, student_rows = reading.rows_of(taught.features), of_student.rows_of(learnt.features)
         population = student_rows if config.align_on == "regions" else learnt.features.permute(0, 2, 3, 1).flatten(0, 2)
         if config.order == "literal":
-            softer = [torch.softmax(rows / config.temperature, dim=1) for rows in (teacher_rows, student_rows, population)]
+            softer = [
+                torch.softmax(rows / config.temperature, dim=1) for rows in (teacher_rows, student_rows, population)
+            ]
             return reading.pooled(softer[0]), of_student.pooled(self.widening(softer[1], softer[2]))
         crops = reading.pooled(teacher_rows), of_student.pooled(self.widening(student_rows, population))
-        return softened(crops[0], config.temperature, config.softmax), softened(crops[1], config.temperature, config.softmax)
+        return softened(crops[0], config.temperature, config.softmax), softened(
+            crops[1], config.temperature, config.softmax
+        )
 
     @torch.no_grad()
     def select(self, distance: Tensor, crops: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -189,9 +215,12 @@ class Rdd(DistillationMethod):
             happened |= {"none": share == 0, "all": share == 1 and selecting}
         lowest = min(config.fallback_threshold, config.proposals.score_threshold)
         advice = {
-            "no pair": f"neither network gave a score of {lowest:g}; is the teacher's the right one? If so, lower {config.name}.fallback_threshold",
-            "none": f"no pair was different enough (mean disparity {disparity:.3g}); lower {config.name}.lambda_value, or set lambda_mode=quantile",
-            "all": f"every pair was selected (mean disparity {disparity:.3g}); raise {config.name}.lambda_value, or set lambda_mode=quantile",
+            "no pair": f"neither network gave a score of {lowest:g}; is the teacher's the right one? If so, lower "
+            f"{config.name}.fallback_threshold",
+            "none": f"no pair was different enough (mean disparity {disparity:.3g}); lower "
+            f"{config.name}.lambda_value, or set lambda_mode=quantile",
+            "all": f"every pair was selected (mean disparity {disparity:.3g}); raise {config.name}.lambda_value, or "
+            "set lambda_mode=quantile",
         }
         for event, now in happened.items():
             self._quiet[event] = self._quiet[event] + 1 if now else 0
@@ -203,8 +232,9 @@ class Rdd(DistillationMethod):
 class Widening(nn.Module):
     """1x1 convolution, batch normalisation, ReLU (psi of equation 8), on rows: (T, C_S) -> (T, C_T).
 
-    Normalisation always uses the statistics of the population at hand: the layer lives only during training, so it keeps no running ones. Mean and
-    variance of what the convolution would make of the population follow from those of its rows, so nothing but the T rows is widened.
+    Normalisation always uses the statistics of the population at hand: the layer lives only during training, so it
+    keeps no running ones. Mean and variance of what the convolution would make of the population follow from those of
+    its rows, so nothing but the T rows is widened.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:

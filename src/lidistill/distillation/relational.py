@@ -1,8 +1,10 @@
-"""Relational distillation, RKD (Park et al., CVPR 2019, arXiv 1904.05068): the distances and angles between examples are taught, not the examples.
+"""Relational distillation, RKD (Park et al., CVPR 2019, arXiv 1904.05068): the distances and angles between examples
+are taught, not the examples.
 
-An example is a vector: by default the mean of the map over the rectangle, along the axes, around an object; objects of all frames of a batch are
-compared with each other. With `over: frames` it is the mean of a whole map, the nearest to the paper's image embeddings, of which a LiDAR batch has
-few: two have one distance, which says nothing once it is divided by their mean. No adapter and no common grid are needed.
+An example is a vector: by default the mean of the map over the rectangle, along the axes, around an object; objects of
+all frames of a batch are compared with each other. With `over: frames` it is the mean of a whole map, the nearest to
+the paper's image embeddings, of which a LiDAR batch has few: two have one distance, which says nothing once it is
+divided by their mean. No adapter and no common grid are needed.
 """
 
 from __future__ import annotations
@@ -15,11 +17,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.maps import paired_maps
-from lidistill.distillation.objects import object_cells
-from lidistill.distillation.parts import full_precision
-from lidistill.distillation.relations import angles, scaled_distances
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
+from lidistill.distillation.object_places import object_cells
+from lidistill.distillation.pairwise_geometry import angles, scaled_distances
+from lidistill.distillation.taps import full_precision, paired_maps
 from lidistill.ops.boxes import envelopes
 from lidistill.ops.roi import regions_in_cells, roi_align
 from lidistill.settings import NonNegative, Taps, Whole
@@ -59,18 +60,24 @@ class Relational(DistillationMethod):
                 else:
                     frames, regions = _object_regions(taught, batch, config.most_objects)
                     examples = [object_means(like, frames, regions) for like in (taught, learnt)]
-                terms[f"{config.name}/{tap}.distance"] = config.weight * config.distance_weight * distance_error(*examples)
+                terms[f"{config.name}/{tap}.distance"] = (
+                    config.weight * config.distance_weight * distance_error(*examples)
+                )
                 terms[f"{config.name}/{tap}.angle"] = config.weight * config.angle_weight * angle_error(*examples)
         return Losses(terms)
 
 
 def distance_error(taught: Tensor, learnt: Tensor) -> Tensor:
-    """Smooth L1 between the scaled distances of examples (N, C) and (N, D), mean over all N^2 pairs; zero below two examples."""
+    """Smooth L1 between the scaled distances of examples (N, C) and (N, D), mean over all N^2 pairs; zero below two
+    examples.
+    """
     return _mean_difference(scaled_distances(taught), scaled_distances(learnt))
 
 
 def angle_error(taught: Tensor, learnt: Tensor) -> Tensor:
-    """Smooth L1 between the angles of examples (N, C) and (N, D), mean over all N^3 triplets; zero below three examples."""
+    """Smooth L1 between the angles of examples (N, C) and (N, D), mean over all N^3 triplets; zero below three
+    examples.
+    """
     return _mean_difference(angles(taught), angles(learnt))
 
 
@@ -80,9 +87,13 @@ def object_means(like: FeatureMap, frames: Tensor, regions: Tensor) -> Tensor:
 
 
 def _object_regions(like: FeatureMap, batch: Batch, most: int) -> tuple[Tensor, Tensor]:
-    """Frames (N,) and ground rectangles (N, 4: x_low, y_low, x_high, y_high; metres) along the axes around the objects on the map."""
+    """Frames (N,) and ground rectangles (N, 4: x_low, y_low, x_high, y_high; metres) along the axes around the objects
+    on the map.
+    """
     places = object_cells(like, batch.boxes, most)
-    geometry = torch.cat([labelled.geometry[places.objects[places.frames == frame]] for frame, labelled in enumerate(batch.boxes)])
+    geometry = torch.cat(
+        [labelled.geometry[places.objects[places.frames == frame]] for frame, labelled in enumerate(batch.boxes)]
+    )
     lower, upper = envelopes(geometry)
     return places.frames, torch.cat([lower[:, :2], upper[:, :2]], dim=1)
 

@@ -1,10 +1,13 @@
-"""Each box of the student is drawn to the teacher's box that overlaps it most, and so is its score (SE-SSD, CVPR 2021, arXiv 2104.09804).
+"""Each box of the student is drawn to the teacher's box that overlaps it most, and so is its score (SE-SSD, CVPR 2021,
+arXiv 2104.09804).
 
-This is SE-SSD's consistency of what two networks find: both networks' confident boxes are matched by their overlap. The heads need not be alike, as
-boxes and scores are compared, not codes. The paper's teacher is an average of the student itself, and beside this loss it augments shapes and adds a
-loss on orientations; none of these is part of this baseline, whose teacher is the fixed one.
+This is SE-SSD's consistency of what two networks find: both networks' confident boxes are matched by their overlap. The
+heads need not be alike, as boxes and scores are compared, not codes. The paper's teacher is an average of the student
+itself, and beside this loss it augments shapes and adds a loss on orientations; none of these is part of this baseline,
+whose teacher is the fixed one.
 
-Where we differ: the paper has one class; here boxes match within their class only. Centre heads have the peaks of their heat maps as boxes.
+Where we differ: the paper has one class; here boxes match within their class only. Centre heads have the peaks of their
+heat maps as boxes.
 """
 
 from __future__ import annotations
@@ -16,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs
-from lidistill.distillation.objects import object_vectors
-from lidistill.distillation.paired_heads import check_heads
-from lidistill.distillation.parts import full_precision
+from lidistill.distillation.head_comparison import check_heads
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.object_places import object_vectors
 from lidistill.distillation.proposals import BOX_SIZE, Proposals, ProposalSettings, boxes_said, find_proposals
-from lidistill.ops.iou import overlap_bev
+from lidistill.distillation.taps import full_precision
+from lidistill.ops.kernels.overlap import overlap_bev
 from lidistill.ops.precision import as_full
 from lidistill.settings import BoxCount, NonNegative, Share, Softness
 from lidistill.types import OBJECT_MAPS, Batch, DetectorOutput, Losses
@@ -32,7 +35,9 @@ class SeSsdConfig(MethodConfig):
     """Defaults are those of the paper but for the cap on boxes, which it does not have."""
 
     name: ClassVar[str] = "se_ssd"
-    paper: ClassVar[str] = "SE-SSD: self-ensembling single-stage object detector from point cloud, CVPR 2021, arXiv 2104.09804"
+    paper: ClassVar[str] = (
+        "SE-SSD: self-ensembling single-stage object detector from point cloud, CVPR 2021, arXiv 2104.09804"
+    )
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
     warmup_share: Share = 0.25  # share of the training over which the weight grows from 0; 15 of 60 epochs
     score_threshold: Share = 0.3  # from which a box of either network counts
@@ -48,7 +53,10 @@ class SeSsdConfig(MethodConfig):
 
 
 class SeSsd(DistillationMethod):
-    """No parameter of its own. Terms `box` and `score`; logs `pairs`, matched boxes a frame, and `unmatched_share` of the student's boxes."""
+    """No parameter of its own.
+
+    Terms `box` and `score`; logs `pairs`, matched boxes a frame, and `unmatched_share` of the student's boxes.
+    """
 
     def __init__(self, config: SeSsdConfig) -> None:
         super().__init__()
@@ -57,7 +65,9 @@ class SeSsd(DistillationMethod):
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         config, name = self.config, self.config.name
         # No overlap is above 1, so nothing is suppressed: all confident boxes of an object are drawn to the teacher's.
-        settings = ProposalSettings(config.score_threshold, config.max_boxes, max(config.max_boxes, 1000), nms_threshold=1.0)
+        settings = ProposalSettings(
+            config.score_threshold, config.max_boxes, max(config.max_boxes, 1000), nms_threshold=1.0
+        )
         taught, learnt = find_proposals(teacher, settings), find_proposals(student, settings)
         rows, partners = matched_pairs(learnt, taught, batch.size, config.min_overlap)
         own, wanted = learnt[rows], taught[partners]
@@ -73,11 +83,16 @@ class SeSsd(DistillationMethod):
             }
         unmatched = 1 - len(own) / max(1, len(learnt))
         logs = {"pairs": scores.new_tensor(len(own) / batch.size), "unmatched_share": scores.new_tensor(unmatched)}
-        return Losses({f"{name}/{part}": term for part, term in terms.items()}, {f"{name}/{part}": value for part, value in logs.items()})
+        return Losses(
+            {f"{name}/{part}": term for part, term in terms.items()},
+            {f"{name}/{part}": value for part, value in logs.items()},
+        )
 
 
 def matched_pairs(learnt: Proposals, taught: Proposals, num_frames: int, min_overlap: float) -> tuple[Tensor, Tensor]:
-    """The student's boxes that a box of the teacher of their frame and class overlaps by more than `min_overlap`, and the best such: (P,), (P,)."""
+    """The student's boxes that a box of the teacher of their frame and class overlaps by more than `min_overlap`, and
+    the best such: (P,), (P,).
+    """
     rows, partners = [learnt.rows.new_zeros(0)], [learnt.rows.new_zeros(0)]
     for frame in range(num_frames):
         own, others = ((found.frames == frame).nonzero()[:, 0] for found in (learnt, taught))
@@ -92,8 +107,17 @@ def matched_pairs(learnt: Proposals, taught: Proposals, num_frames: int, min_ove
 
 
 def said_at(output: DetectorOutput, places: Proposals) -> tuple[Tensor, Tensor]:
-    """Boxes (P, 7) and scores (P,) of the network at `places` of its own, with their gradient; they belong to the graph even where there are none."""
-    values = torch.cat([head.maps[name].reshape(-1)[:1] for head in output.heads for name in OBJECT_MAPS[head.kind] if name in head.maps])
+    """Boxes (P, 7) and scores (P,) of the network at `places` of its own, with their gradient; they belong to the graph
+    even where there are none.
+    """
+    values = torch.cat(
+        [
+            head.maps[name].reshape(-1)[:1]
+            for head in output.heads
+            for name in OBJECT_MAPS[head.kind]
+            if name in head.maps
+        ]
+    )
     nothing = as_full(values).sum() * 0  # that belongs to the graph
     boxes = nothing + places.boxes.new_zeros((len(places), BOX_SIZE), dtype=nothing.dtype)
     scores = boxes[:, 0]
@@ -108,6 +132,9 @@ def said_at(output: DetectorOutput, places: Proposals) -> tuple[Tensor, Tensor]:
 
 
 def box_error(taught: Tensor, learnt: Tensor, beta: float) -> Tensor:
-    """Smooth L1 of boxes (P, 7), mean over the seven numbers, summed over boxes. Yaws are compared by the sine of their difference."""
+    """Smooth L1 of boxes (P, 7), mean over the seven numbers, summed over boxes.
+
+    Yaws are compared by the sine of their difference.
+    """
     apart = torch.cat([learnt[:, :6] - taught[:, :6], torch.sin(learnt[:, 6:] - taught[:, 6:])], dim=1)
     return F.smooth_l1_loss(apart, torch.zeros_like(apart), reduction="sum", beta=beta) / BOX_SIZE

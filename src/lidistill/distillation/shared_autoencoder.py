@@ -1,8 +1,10 @@
-"""One channel-wise autoencoder for two networks' maps, and how far each map is from what it makes of the other's (itKD).
+"""One channel-wise autoencoder for two networks' maps, and how far each map is from what it makes of the other's
+(itKD).
 
-Every layer works cell by cell, so a map is a list of rows. Layers that follow each other without a ReLU are multiplied together first, and the maps
-are swept in blocks of rows that stay in the cache: a block is encoded, decoded, compared, and its gradients are taken at once. No map of the
-autoencoder is ever stored; only the gradients of the student's map and of the weights are.
+Every layer works cell by cell, so a map is a list of rows. Layers that follow each other without a ReLU are multiplied
+together first, and the maps are swept in blocks of rows that stay in the cache: a block is encoded, decoded, compared,
+and its gradients are taken at once. No map of the autoencoder is ever stored; only the gradients of the student's map
+and of the weights are.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lidistill.distillation.products import product, summed_products
+from lidistill.ops.kernels.matmul import product, summed_products
 
 Layer = tuple[Tensor, Tensor]  # weight (out, in) and bias (out,)
 
@@ -26,7 +28,7 @@ SUMMED_AT_ONCE = 1 << 17  # elements: what stays in the second-level cache of a 
 
 @dataclass(frozen=True)
 class Path:
-    """The layers that one network's rows take, with a ReLU after each but the last of the encoder and of the decoder."""
+    """The layers that one network's rows pass, with a ReLU after each but the last of encoder and decoder."""
 
     encoder: tuple[Layer, ...]
     decoder: tuple[Layer, ...] = ()
@@ -41,21 +43,32 @@ class Path:
 
 
 class SharedAutoencoder(nn.Module):
-    """Encoder from the teacher's width to a code, decoder back, and the changes of width that let the student's rows through.
+    """Encoder from the teacher's width to a code, decoder back, and the changes of width that let the student's rows
+    through.
 
-    `buffer_last` says where the width changes after the decoder. False (released code): the decoder ends in the student's width, and the student's
-    reconstruction goes through its `widening` a second time. True (the paper's figure): it ends in the teacher's width, and the teacher's
-    reconstruction goes through a `narrowing` of its own.
+    `buffer_last` says where the width changes after the decoder. False (released code): the decoder ends in the
+    student's width, and the student's reconstruction goes through its `widening` a second time. True (the paper's
+    figure): it ends in the teacher's width, and the teacher's reconstruction goes through a `narrowing` of its own.
     """
 
-    def __init__(self, teacher_width: int, student_width: int, widths: Sequence[int], buffer_last: bool, with_decoder: bool = True) -> None:
+    def __init__(
+        self,
+        teacher_width: int,
+        student_width: int,
+        widths: Sequence[int],
+        buffer_last: bool,
+        with_decoder: bool = True,
+    ) -> None:
         super().__init__()
         self.widening = nn.Linear(student_width, teacher_width)
-        self.encoder: Sequence[nn.Linear] = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise((teacher_width, *widths)))  # type: ignore[assignment]
+        self.encoder: Sequence[nn.Linear] = nn.ModuleList(
+            nn.Linear(a, b) for a, b in pairwise((teacher_width, *widths))
+        )  # type: ignore[assignment]
         self.narrowing = nn.Linear(teacher_width, student_width) if with_decoder and buffer_last else None
         out = teacher_width if buffer_last else student_width
         ends = (*reversed(widths), out) if with_decoder else ()
-        self.decoder: Sequence[nn.Linear] = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(ends))  # type: ignore[assignment]
+        layers = (nn.Linear(a, b) for a, b in pairwise(ends))
+        self.decoder: Sequence[nn.Linear] = nn.ModuleList(layers)  # type: ignore[assignment]
 
     def paths(self) -> tuple[Path, Path]:
         """The teacher's and the student's."""
@@ -65,7 +78,9 @@ class SharedAutoencoder(nn.Module):
         if not decoder:
             return Path(tuple(encoder)), Path(student_encoder)
         if self.narrowing is None:
-            return Path(tuple(encoder), tuple(decoder)), Path(student_encoder, (*decoder[:-1], _composed(widening, decoder[-1])))
+            return Path(tuple(encoder), tuple(decoder)), Path(
+                student_encoder, (*decoder[:-1], _composed(widening, decoder[-1]))
+            )
         narrowed = (*decoder[:-1], _composed(_layer(self.narrowing), decoder[-1]))
         return Path(tuple(encoder), narrowed), Path(student_encoder, tuple(decoder))
 
@@ -79,21 +94,32 @@ class Shares:
     fixed_target: bool
 
 
-def interchanged_difference(taught: Tensor, learnt: Tensor, paths: tuple[Path, Path], shares: Shares) -> tuple[Tensor, Tensor]:
+def interchanged_difference(
+    taught: Tensor, learnt: Tensor, paths: tuple[Path, Path], shares: Shares
+) -> tuple[Tensor, Tensor]:
     """Maps (B, C_T, H, W) and (B, C_S, H, W), and the teacher's and student's paths -> two scalars, by `shares`.
 
-    The first is mean |student's reconstruction - teacher's map| + mean |teacher's reconstruction - student's map|, the second the mean |difference|
-    of the codes. A share of zero leaves its part out. The teacher's map gets no gradient.
+    The first is mean |student's reconstruction - teacher's map| + mean |teacher's reconstruction - student's map|, the
+    second the mean |difference| of the codes. A share of zero leaves its part out. The teacher's map gets no gradient.
     """
-    weights = [tensor for part in (paths[0].encoder, paths[1].encoder, paths[0].decoder, paths[1].decoder) for layer in part for tensor in layer]
+    weights = [
+        tensor
+        for part in (paths[0].encoder, paths[1].encoder, paths[0].decoder, paths[1].decoder)
+        for layer in part
+        for tensor in layer
+    ]
     return _Sweep.apply(taught.detach(), learnt, shares, len(paths[0].encoder), torch.is_grad_enabled(), *weights)
 
 
 class _Sweep(torch.autograd.Function):
-    """The gradient of the sum of both scalars is taken in the forward pass; one for another combination needs a second sweep."""
+    """The gradient of the sum of both scalars is taken in the forward pass; one for another combination needs a second
+    sweep.
+    """
 
     @staticmethod
-    def forward(ctx: Any, taught: Tensor, learnt: Tensor, shares: Shares, depth: int, with_gradient: bool, *weights: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, taught: Tensor, learnt: Tensor, shares: Shares, depth: int, with_gradient: bool, *weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
         values, gradients = _sweep(taught, learnt, shares, _paths(weights, depth), with_gradient)
         ctx.shares, ctx.depth, ctx.num_weights = shares, depth, len(weights)
         ctx.save_for_backward(taught, learnt, *weights, *gradients)
@@ -118,7 +144,9 @@ class _Sweep(torch.autograd.Function):
 def _sweep(
     taught: Tensor, learnt: Tensor, shares: Shares, paths: tuple[Path, Path], with_gradient: bool
 ) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
-    """Both scalars and, where wanted, the gradients of their sum: of the student's map, then of the weights in the order of `_Sweep`."""
+    """Both scalars and, where wanted, the gradients of their sum: of the student's map, then of the weights in the
+    order of `_Sweep`.
+    """
     teacher, student = paths
     like = teacher.encoder[0][0]
     cells = taught.shape[0] * taught.shape[2] * taught.shape[3]
@@ -126,7 +154,12 @@ def _sweep(
     of_wide, of_narrow = shares.interchange / (cells * taught.shape[1]), shares.interchange / (cells * learnt.shape[1])
     of_codes = shares.codes / (cells * teacher.encoder[-1][1].shape[0])
     sums = like.new_zeros(2, dtype=torch.float64)
-    weights = [tensor for part in (teacher.encoder, student.encoder, teacher.decoder, student.decoder) for layer in part for tensor in layer]
+    weights = [
+        tensor
+        for part in (teacher.encoder, student.encoder, teacher.decoder, student.decoder)
+        for layer in part
+        for tensor in layer
+    ]
     gradients = [torch.zeros_like(tensor) for tensor in weights] if with_gradient else []
     into = _paths(gradients, len(teacher.encoder)) if with_gradient else paths
     # In a layout whose rows are views, since it is written row by row; without a gradient nothing is written.
@@ -176,8 +209,13 @@ def _through(rows: Tensor, layers: Sequence[Layer]) -> list[Tensor]:
     return [*steps, product(steps[-1], *layers[-1])]
 
 
-def _pulled(gradient: Tensor, inputs: Sequence[Tensor], layers: Sequence[Layer], into: Sequence[Layer], to_input: bool = True) -> Tensor:
-    """Gradient of the layers' output -> of their input, if wanted; those of the weights are added to `into`. `inputs` went into each layer."""
+def _pulled(
+    gradient: Tensor, inputs: Sequence[Tensor], layers: Sequence[Layer], into: Sequence[Layer], to_input: bool = True
+) -> Tensor:
+    """Gradient of the layers' output -> of their input, if wanted; those of the weights are added to `into`.
+
+    `inputs` went into each layer.
+    """
     for index in reversed(range(len(layers))):
         into[index][0].add_(summed_products(gradient, inputs[index]))
         into[index][1].add_(gradient.sum(dim=0))
@@ -196,7 +234,9 @@ def _absolute_sum(values: Tensor) -> Tensor:
 
 
 def _paths(tensors: Sequence[Tensor], depth: int) -> tuple[Path, Path]:
-    """The flat list of `_Sweep` as the teacher's and the student's path, each with an encoder of `depth` layers and a decoder of as many, or none."""
+    """The flat list of `_Sweep` as the teacher's and the student's path, each with an encoder of `depth` layers and a
+    decoder of as many, or none.
+    """
     layers = list(zip(tensors[::2], tensors[1::2], strict=True))
     parts = [tuple(layers[start : start + depth]) for start in range(0, 4 * depth, depth)]
     return Path(parts[0], parts[2]), Path(parts[1], parts[3])

@@ -1,7 +1,8 @@
-"""Similarity-preserving distillation (ICCV 2019, arXiv 1907.09682): frames that the teacher finds alike should be alike to the student.
+"""Similarity-preserving distillation (ICCV 2019, arXiv 1907.09682): frames that the teacher finds alike should be alike
+to the student.
 
-Only the frames of one batch are compared, B of them: with one frame there is nothing to learn, and with the two to six of LiDAR training little.
-No adapter and no common grid are needed, since each network compares its own maps.
+Only the frames of one batch are compared, B of them: with one frame there is nothing to learn, and with the two to six
+of LiDAR training little. No adapter and no common grid are needed, since each network compares its own maps.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.maps import paired_maps
-from lidistill.distillation.parts import FAINT, full_precision, unit_rows
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
+from lidistill.distillation.taps import FAINT, full_precision, paired_maps, unit_rows
 from lidistill.settings import NonNegative, Taps
 from lidistill.types import Batch, DetectorOutput, Losses
 
@@ -52,7 +52,8 @@ class Similarity(DistillationMethod):
 def similarities(features: Tensor) -> Tensor:
     """Inner products between the maps (B, C, H, W) of a batch, each row scaled to unit length: (B, B).
 
-    The row of a frame whose map is dead, or next to nothing beside the others, is zero; in the other frames' rows it still counts.
+    The row of a frame whose map is dead, or next to nothing beside the others, is zero; in the other frames' rows it
+    still counts.
     """
     # The order of a map's elements is irrelevant; this one is a view of a channels-last map.
     maps = features.permute(0, 2, 3, 1).flatten(1)

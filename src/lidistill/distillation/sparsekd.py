@@ -1,12 +1,14 @@
-"""Scores and boxes are pulled towards the teacher's where it and the labels see an object (SparseKD, NeurIPS 2022, arXiv 2205.15156).
+"""Scores and boxes are pulled towards the teacher's where it and the labels see an object (SparseKD, NeurIPS 2022,
+arXiv 2205.15156).
 
-Nearly all of a head's map is background. Only pivotal positions teach: a cell of a centre head counts with the teacher's score there times the
-Gaussian that stands for a labelled object, an anchor of an anchor head that stands for one counts in full. There the student's scores, and at the
-objects its boxes, are pulled towards the teacher's.
+Nearly all of a head's map is background. Only pivotal positions teach: a cell of a centre head counts with the
+teacher's score there times the Gaussian that stands for a labelled object, an anchor of an anchor head that stands for
+one counts in full. There the student's scores, and at the objects its boxes, are pulled towards the teacher's.
 
-Scores of a student on another grid are read at the teacher's cells in metres, where the released code stretches one array onto the other; boxes are
-not compared then, as there. The two other parts of SparseKD are settings of any distillation: label distillation (`distillation.teacher_labels=0.6`)
-and a start from the teacher's weights (`distillation.initialise=first`).
+Scores of a student on another grid are read at the teacher's cells in metres, where the released code stretches one
+array onto the other; boxes are not compared then, as there. The two other parts of SparseKD are settings of any
+distillation: label distillation (`distillation.teacher_labels=0.6`) and a start from the teacher's weights
+(`distillation.initialise=first`).
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lidistill.distillation.base import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.head_comparison import check_heads, paired_heads, same_anchor
 from lidistill.distillation.logits import CODE_SIZE, code_error
-from lidistill.distillation.objects import ObjectRows, map_size, object_cells, object_vectors, positive_anchors
-from lidistill.distillation.paired_heads import check_heads, paired_heads, same_anchor
-from lidistill.distillation.parts import full_precision, resampled, same_grid
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.object_places import ObjectRows, map_size, object_cells, object_vectors, positive_anchors
+from lidistill.distillation.taps import full_precision, resampled, same_grid
 from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
 from lidistill.ops.precision import as_full
 from lidistill.settings import CellsOrNone, InnerShare, NonNegative, Softness
@@ -35,16 +37,22 @@ LARGEST_RADIUS = 1 << 30  # cells: wider than any map
 
 @dataclass(frozen=True)
 class SparseKDConfig(MethodConfig):
-    """Defaults are those of the S student of CenterPoint on voxels, and of the public anchor form; `PUBLISHED` has the others."""
+    """Defaults are those of the S student of CenterPoint on voxels, and of the public anchor form; `PUBLISHED` has the
+    others.
+    """
 
     name: ClassVar[str] = "sparsekd"
-    paper: ClassVar[str] = "Towards efficient 3D object detection with knowledge distillation, NeurIPS 2022, arXiv 2205.15156"
+    paper: ClassVar[str] = (
+        "Towards efficient 3D object detection with knowledge distillation, NeurIPS 2022, arXiv 2205.15156"
+    )
     needs: ClassVar[tuple[str, ...]] = ("boxes", "predictions")
     heatmap_weight: NonNegative = 10.0  # of centre heads' scores
     class_weight: NonNegative = 15.0  # of anchor heads' scores
     box_weight: NonNegative = 0.2  # of the boxes at objects
-    box_beta: Softness = 1 / 9  # of anchor heads: where smooth L1 turns from square to straight, as in the detection loss
-    gaussian_overlap: InnerShare = 0.1  # of the Gaussians around labelled objects, as when the targets of a centre head are drawn
+    # of anchor heads: where smooth L1 turns from square to straight, as in the detection loss
+    box_beta: Softness = 1 / 9
+    # of the Gaussians around labelled objects, as when the targets of a centre head are drawn
+    gaussian_overlap: InnerShare = 0.1
     min_radius: CellsOrNone = 2  # of them, in cells
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> SparseKD:
@@ -62,7 +70,10 @@ PUBLISHED = {
 
 
 class SparseKD(DistillationMethod):
-    """No parameter of its own. Terms `class` and `box`, means over the heads; logs `pivotal`, the sum of the mask, a frame."""
+    """No parameter of its own.
+
+    Terms `class` and `box`, means over the heads; logs `pivotal`, the sum of the mask, a frame.
+    """
 
     def __init__(self, config: SparseKDConfig) -> None:
         super().__init__()
@@ -77,9 +88,14 @@ class SparseKD(DistillationMethod):
             terms.append(torch.stack([scores, boxes]))
             pivotal.append(count)
         scores, boxes = self.config.weight * torch.stack(terms).mean(dim=0)
-        return Losses({f"{name}/class": scores, f"{name}/box": boxes}, {f"{name}/pivotal": torch.stack(pivotal).sum() / batch.size})
+        return Losses(
+            {f"{name}/class": scores, f"{name}/box": boxes},
+            {f"{name}/pivotal": torch.stack(pivotal).sum() / batch.size},
+        )
 
-    def _compare_centers(self, taught: HeadOutput, learnt: HeadOutput, boxes: tuple[Boxes, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    def _compare_centers(
+        self, taught: HeadOutput, learnt: HeadOutput, boxes: tuple[Boxes, ...]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Weighted terms of a centre head, and the sum of its mask."""
         config = self.config
         wanted = _clamped(taught.maps["heatmap"].detach())
@@ -87,10 +103,16 @@ class SparseKD(DistillationMethod):
         like = FeatureMap(wanted, taught.origin, taught.cell)
         mask = (wanted * object_gaussians(taught, boxes, config.gaussian_overlap, config.min_radius)).amax(dim=1)
         scores = masked_error(resampled(own, like).features, wanted, mask)
-        error = center_box_error(taught, learnt, object_cells(taught, boxes)) if same_grid(own, like) else own.features.sum() * 0
+        error = (
+            center_box_error(taught, learnt, object_cells(taught, boxes))
+            if same_grid(own, like)
+            else own.features.sum() * 0
+        )
         return config.heatmap_weight * scores, config.box_weight * error, mask.sum()
 
-    def _compare_anchors(self, taught: HeadOutput, learnt: HeadOutput, boxes: tuple[Boxes, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    def _compare_anchors(
+        self, taught: HeadOutput, learnt: HeadOutput, boxes: tuple[Boxes, ...]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Weighted terms of an anchor head, and the number of its positives."""
         config, num_classes = self.config, len(taught.classes)
         places = positive_anchors(taught, boxes)
@@ -106,12 +128,14 @@ class SparseKD(DistillationMethod):
 
 
 def masked_error(learnt: Tensor, taught: Tensor, mask: Tensor) -> Tensor:
-    """Squared error of scores (B, K, H, W), summed over classes, as a mean over the cells weighted by mask (B, H, W)."""
+    """Squared error of scores (B, K, H, W), summed over classes; mean over cells, weighted by mask (B, H, W)."""
     return (mask[:, None] * (learnt - taught).square()).sum() / (mask.sum() + MASK_FLOOR)
 
 
 def object_gaussians(head: HeadOutput, boxes: tuple[Boxes, ...], overlap: float, min_radius: int) -> Tensor:
-    """The heat map (B, K, H, W) that the labels want of a centre head: 1 in the cells of centres, Gaussians around; one entry of `boxes` a frame."""
+    """The heat map (B, K, H, W) that the labels want of a centre head: 1 in the cells of centres, Gaussians around; one
+    entry of `boxes` a frame.
+    """
     height, width = map_size(head)
     num_classes, places = len(head.classes), object_cells(head, boxes)
     starts = torch.tensor([0, *(len(frame) for frame in boxes)], device=places.rows.device).cumsum(dim=0)
@@ -124,12 +148,16 @@ def object_gaussians(head: HeadOutput, boxes: tuple[Boxes, ...], overlap: float,
     radii = gaussian_radius(geometry[:, 3] / head.cell[0], geometry[:, 4] / head.cell[1], overlap)
     cells = torch.stack([torch.div(places.rows, width, rounding_mode="floor"), places.rows % width], dim=1)
     blank = torch.zeros((len(boxes) * num_classes, height, width), dtype=torch.float32, device=rows.device)
-    drawn = draw_gaussians(blank, places.frames * num_classes + column, cells, radii.clamp(max=LARGEST_RADIUS).long().clamp(min=min_radius))
+    drawn = draw_gaussians(
+        blank, places.frames * num_classes + column, cells, radii.clamp(max=LARGEST_RADIUS).long().clamp(min=min_radius)
+    )
     return drawn.view(len(boxes), num_classes, height, width)
 
 
 def center_box_error(taught: HeadOutput, learnt: HeadOutput, places: ObjectRows) -> Tensor:
-    """Absolute difference of the codes that both centre heads have at the objects' cells, summed over codes, as a mean over objects."""
+    """Absolute difference of the codes that both centre heads have at the objects' cells, summed over codes, as a mean
+    over objects.
+    """
     shared = [name for name in OBJECT_MAPS["center"][1:] if name in taught.maps and name in learnt.maps]
     width = map_size(taught)[1]
     row, column = torch.div(places.rows, width, rounding_mode="floor"), places.rows % width

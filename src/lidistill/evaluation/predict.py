@@ -37,18 +37,24 @@ class Predictions:
 
     def __post_init__(self) -> None:
         if len(self.frame_ids) != len(self.boxes):
-            raise InputError(f"predictions name {len(self.frame_ids)} frames but hold boxes of {len(self.boxes)}; give one entry a frame")
+            raise InputError(
+                f"predictions name {len(self.frame_ids)} frames but hold boxes of {len(self.boxes)}; give one entry "
+                "a frame"
+            )
         if len(set(self.frame_ids)) != len(self.frame_ids):
             twice = next(frame_id for row, frame_id in enumerate(self.frame_ids) if frame_id in self.frame_ids[:row])
             raise InputError(f"predictions name frame {twice!r} twice; predict each frame once")
         if len(set(self.classes)) != len(self.classes):
-            raise InputError(f"predictions name a class twice ({', '.join(self.classes)}); name each once, in the detector's order")
+            raise InputError(
+                f"predictions name a class twice ({', '.join(self.classes)}); name each once, in the detector's order"
+            )
         for frame_id, boxes in zip(self.frame_ids, self.boxes, strict=True):
             if boxes.scores is None:
                 raise InputError(f"predictions of frame {frame_id!r} have no scores; decode boxes with scores")
             if ((boxes.labels < 0) | (boxes.labels >= len(self.classes))).any():
                 raise InputError(
-                    f"predictions of frame {frame_id!r} hold a label outside 0..{len(self.classes) - 1}; give all classes, in the detector's order"
+                    f"predictions of frame {frame_id!r} hold a label outside 0..{len(self.classes) - 1}; give all "
+                    "classes, in the detector's order"
                 )
 
     def save(self, path: str | Path) -> None:
@@ -73,19 +79,31 @@ class Predictions:
         arrays = load_arrays(path, _KINDS, remedy, optional=("velocity",))
         counts = arrays["counts"].astype(np.int64)
         total = int(counts.sum()) if (counts >= 0).all() else -1
-        shapes = {"frame_ids": (counts.size,), "geometry": (total, 7), "labels": (total,), "scores": (total,), "velocity": (total, 2)}
+        shapes = {
+            "frame_ids": (counts.size,),
+            "geometry": (total, 7),
+            "labels": (total,),
+            "scores": (total,),
+            "velocity": (total, 2),
+        }
         for name, shape in shapes.items():
             if name in arrays and arrays[name].shape != shape:
-                raise InputError(f"{path}: {name} has shape {arrays[name].shape} where the counts ask for {shape}; {remedy}")
+                raise InputError(
+                    f"{path}: {name} has shape {arrays[name].shape} where the counts ask for {shape}; {remedy}"
+                )
         sizes = arrays["geometry"][:, 3:6]
         if (sizes < 0).any():
             raise InputError(f"{path}: a box has the size {sizes.min():g} m; {remedy}")
         arrays["labels"] = arrays["labels"].astype(np.int64)
         columns = {
-            name: torch.from_numpy(arrays[name]).split(counts.tolist()) for name in ("geometry", "labels", "scores", "velocity") if name in arrays
+            name: torch.from_numpy(arrays[name]).split(counts.tolist())
+            for name in ("geometry", "labels", "scores", "velocity")
+            if name in arrays
         }
         boxes = tuple(Boxes(**dict(zip(columns, parts, strict=True))) for parts in zip(*columns.values(), strict=True))
-        return Predictions(tuple(arrays["frame_ids"].astype(str).tolist()), boxes, tuple(arrays["classes"].astype(str).tolist()))
+        return Predictions(
+            tuple(arrays["frame_ids"].astype(str).tolist()), boxes, tuple(arrays["classes"].astype(str).tolist())
+        )
 
 
 class Decoder(Protocol):
@@ -108,10 +126,12 @@ def predict(
     classes: Sequence[str] | None = None,
     precision: str = "32",
 ) -> Predictions:
-    """What `detector`, already on `device`, finds in each frame, in evaluation mode and without gradients; its mode is restored.
+    """What `detector`, already on `device`, finds in each frame, in evaluation mode and without gradients; its mode is
+    restored.
 
-    `frames` are read once, `batch_size` at a time. `progress` is called with the number of frames done. `classes` defaults to those of the
-    detector's config. `precision` is that of the network, "32", "bf16" or "fp16"; boxes are decoded in single precision.
+    `frames` are read once, `batch_size` at a time. `progress` is called with the number of frames done. `classes`
+    defaults to those of the detector's config. `precision` is that of the network, "32", "bf16" or "fp16"; boxes are
+    decoded in single precision.
     """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; give 1 or more")
@@ -126,7 +146,10 @@ def predict(
                     output = detector(batch.to(device))
                 decoded = detector.decode(output)
                 if len(decoded) != batch.size:
-                    raise InputError(f"the detector decoded {len(decoded)} frames of a batch of {batch.size}; decode must give one entry a frame")
+                    raise InputError(
+                        f"the detector decoded {len(decoded)} frames of a batch of {batch.size}; decode must give "
+                        "one entry a frame"
+                    )
                 found += [boxes.to("cpu") for boxes in decoded]
                 frame_ids += batch.frame_ids
                 if progress is not None:

@@ -12,14 +12,16 @@ from lidistill.types import InputError
 
 @dataclass(frozen=True)
 class Scores:
-    """Named figures in percent; None where the protocol does not evaluate (for KITTI, a class that is never detected)."""
+    """Named figures; None where the protocol does not evaluate, such as a class that is never detected."""
 
     protocol: str  # key of evaluation.PROTOCOLS
     main: str  # key of the headline among the values
     values: Mapping[str, float | None]
-    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # precision in 0..1 at evenly spaced recalls from 0 to 1
+    # precision in 0..1 at evenly spaced recalls from 0 to 1
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)  # "class/difficulty" -> truths that count
-    overlap: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # level -> class -> overlap that a match must exceed, where there is one
+    # level -> class -> overlap that a match must exceed, where there is one
+    overlap: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     simulated: bool = False  # whether the frames were simulated; whoever shows the scores says so
 
     @property
@@ -40,9 +42,18 @@ class Scores:
 
     @staticmethod
     def from_dict(content: Mapping[str, Any], source: str = "scores") -> Scores:
-        """The inverse of `to_dict`; other keys are ignored. InputError naming `source` where a part is missing or not what it should be."""
+        """The inverse of `to_dict`; other keys are ignored.
+
+        InputError naming `source` where a part is missing or not what it should be.
+        """
         remedy = "evaluate the run again"
-        for key, kind in (("protocol", str), ("main", str), ("values", Mapping), ("curves", Mapping), ("counts", Mapping)):
+        for key, kind in (
+            ("protocol", str),
+            ("main", str),
+            ("values", Mapping),
+            ("curves", Mapping),
+            ("counts", Mapping),
+        ):
             if not isinstance(content.get(key), kind):
                 raise InputError(f"{source}: {key!r} is missing or not of the right kind; {remedy}")
         if content["main"] not in content["values"]:

@@ -1,4 +1,6 @@
-"""Anchor heads of OpenPCDet and mmdetection3d: their conventions as settings, and their rows in the order of our classes."""
+"""Anchor heads of OpenPCDet and mmdetection3d: their conventions as settings, and their rows in the order of our
+classes.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lidistill.detectors.anchor_head import CODE_SIZE, AnchorHeadConfig
-from lidistill.detectors.anchors import DirectionBins
-from lidistill.detectors.postprocessing import PostProcessing
+from lidistill.detectors.heads.anchor.anchors import DirectionBins
+from lidistill.detectors.heads.anchor.decoding import PostProcessing
+from lidistill.detectors.heads.anchor.head import CODE_SIZE, AnchorHeadConfig
 from lidistill.interop.checkpoint_files import ForeignCheckpoint
 from lidistill.interop.conversion import check_classes, read
 
@@ -37,7 +39,9 @@ ANCHOR_CONVENTIONS = {
             "matching": "openpcdet",
             "normaliser": "frame",
             "direction": DirectionBins(offset=0.78539),
-            "post": PostProcessing(score_threshold=0.1, nms_threshold=0.01, class_agnostic=True, max_before=4096, max_after=500),
+            "post": PostProcessing(
+                score_threshold=0.1, nms_threshold=0.01, class_agnostic=True, max_before=4096, max_after=500
+            ),
         },
         notes=(
             "anchors spread over the whole range, ends included",
@@ -52,7 +56,9 @@ ANCHOR_CONVENTIONS = {
             "matching": "mmdet3d",
             "normaliser": "batch",
             "direction": DirectionBins(offset=-math.pi / 2),
-            "post": PostProcessing(score_threshold=0.1, nms_threshold=0.01, every_class=True, max_before=100, max_after=50),
+            "post": PostProcessing(
+                score_threshold=0.1, nms_threshold=0.01, every_class=True, max_before=100, max_after=50
+            ),
         },
         notes=(
             "heights are of bottom faces there, of centres here, and the weights are the same",
@@ -65,18 +71,35 @@ ANCHOR_CONVENTIONS = {
 
 
 def convert_anchor_head(
-    checkpoint: ForeignCheckpoint, weights: Mapping[str, Tensor], base: AnchorHeadConfig, dataset: str, model: str, classes: Sequence[str] | None
+    checkpoint: ForeignCheckpoint,
+    weights: Mapping[str, Tensor],
+    base: AnchorHeadConfig,
+    dataset: str,
+    model: str,
+    classes: Sequence[str] | None,
 ) -> tuple[AnchorHeadConfig, tuple[str, ...], dict[str, Tensor]]:
-    """Settings, the classes in the order of the file, and the weights with their rows in the order of the settings' anchors."""
+    """Settings, the classes in the order of the file, and the weights with their rows in the order of the settings'
+    anchors.
+    """
     convention = ANCHOR_CONVENTIONS[checkpoint.source]
     order = tuple(classes or checkpoint.classes or convention.classes)
     rows = read(weights, "head.conv_class.weight", checkpoint, model, 4)[0]
-    check_classes(checkpoint, order, round(math.sqrt(rows / len(base.rotations))), tuple(anchor.name for anchor in base.anchors), dataset)
-    config = replace(base, **convention.settings, anchors=tuple(anchor for anchor in base.anchors if anchor.name in order))
+    check_classes(
+        checkpoint,
+        order,
+        round(math.sqrt(rows / len(base.rotations))),
+        tuple(anchor.name for anchor in base.anchors),
+        dataset,
+    )
+    config = replace(
+        base, **convention.settings, anchors=tuple(anchor for anchor in base.anchors if anchor.name in order)
+    )
     return config, order, _in_class_order(weights, order, config)
 
 
-def _in_class_order(weights: Mapping[str, Tensor], order: tuple[str, ...], config: AnchorHeadConfig) -> dict[str, Tensor]:
+def _in_class_order(
+    weights: Mapping[str, Tensor], order: tuple[str, ...], config: AnchorHeadConfig
+) -> dict[str, Tensor]:
     """Rows of the head's convolutions moved so that anchors and scores come in the order of `config.anchors`."""
     moved = dict(weights)
     source = torch.tensor([order.index(anchor.name) for anchor in config.anchors])

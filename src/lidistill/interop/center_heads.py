@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from lidistill.detectors.center_head import CenterHeadConfig
+from lidistill.detectors.heads.center.head import CenterHeadConfig
 from lidistill.interop.checkpoint_files import ForeignCheckpoint
 from lidistill.interop.conversion import check_classes, indices, read
 from lidistill.types import InputError
@@ -59,7 +59,8 @@ CENTER_CONVENTIONS = {
         outside="skip",
         max_candidates=(1000, 4096),
         notes=(
-            "the file's boxes are (width, length, height) and turned by -pi/2 minus our yaw; rows of the last convolutions move and change sign",
+            "the file's boxes are (width, length, height) and turned by -pi/2 minus our yaw; rows of the last "
+            "convolutions move and change sign",
             "the code weights of 0.2 stand on the velocity",
             "objects whose centre is off the map are left out",
         ),
@@ -76,7 +77,10 @@ def convert_center_head(
     model: str,
     classes: Sequence[str] | None,
 ) -> tuple[CenterHeadConfig, tuple[str, ...], dict[str, Tensor]]:
-    """Settings, the classes in the order of the file's scores, and the weights. Tasks stay as the file has them; `known` are those of the dataset."""
+    """Settings, the classes in the order of the file's scores, and the weights.
+
+    Tasks stay as the file has them; `known` are those of the dataset.
+    """
     tasks = indices(weights, r"head\.tasks\.(\d+)\.heatmap\.output\.weight")
     counts = [read(weights, f"head.tasks.{task}.heatmap.output.weight", checkpoint, model, 4)[0] for task in tasks]
     order = _order(checkpoint, tuple(name for task in base.tasks_of(known) for name in task), classes)
@@ -106,7 +110,8 @@ def _order(checkpoint: ForeignCheckpoint, usual: tuple[str, ...], classes: Seque
     """Classes in the order of the scores: task by task, which is not that of the names that mmdetection3d records."""
     if classes is None and checkpoint.classes is not None and set(checkpoint.classes) != set(usual):
         raise InputError(
-            f"{checkpoint.path}: trained on {', '.join(checkpoint.classes)}, which are not the classes of the published network; "
+            f"{checkpoint.path}: trained on {', '.join(checkpoint.classes)}, which are not the classes of the "
+            "published network; "
             "give the names in the order of the file's scores, task by task (classes)"
         )
     return usual if classes is None else tuple(classes)

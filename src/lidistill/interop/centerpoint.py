@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from lidistill.detectors import preset
 from lidistill.detectors.centerpoint import CenterPointPillarConfig, CenterPointVoxelConfig
-from lidistill.interop.bev import convert_bev
+from lidistill.interop.bev_layers import convert_bev
 from lidistill.interop.center_heads import CENTER_CONVENTIONS, convert_center_head
 from lidistill.interop.checkpoint_files import ForeignCheckpoint
 from lidistill.interop.conversion import Converted, renamed
@@ -18,11 +18,14 @@ from lidistill.types import VoxelGrid
 
 PILLAR_MODEL, VOXEL_MODEL = "CenterPoint on pillars", "CenterPoint on voxels"
 
-# Points a pillar, pillars in training and in evaluation, and heights of the points, where OpenPCDet's network has no limits.
+# Points a pillar, pillars in training and in evaluation, and heights of the points, where OpenPCDet's network has no
+# limits.
 NUSCENES_CAPS = {"mmdet3d": (20, 30000, 40000), "det3d": (20, 30000, 60000)}
 NUSCENES_HEIGHTS = (-5.0, 3.0)
 HARD_PILLARS = "at most 20 points a pillar, points of -5..3 m alone, and empty slots take part in statistics and maxima"
-DYNAMIC_PILLARS = "pillars without caps take the points of every height, here -101..99 m: the tool asks for x and y alone"
+DYNAMIC_PILLARS = (
+    "pillars without caps take the points of every height, here -101..99 m: the tool asks for x and y alone"
+)
 
 
 def pillar_rules(source: str) -> Rules:
@@ -33,32 +36,42 @@ def voxel_rules(checkpoint: ForeignCheckpoint) -> Rules:
     return (*encoder_rules(checkpoint), *BEV[checkpoint.source], *CENTER_HEADS[checkpoint.source])
 
 
-def convert_centerpoint_pillar(checkpoint: ForeignCheckpoint, dataset: str, classes: Sequence[str] | None = None) -> Converted:
+def convert_centerpoint_pillar(
+    checkpoint: ForeignCheckpoint, dataset: str, classes: Sequence[str] | None = None
+) -> Converted:
     """Widths, depths and branches are read from the weights; geometry comes from our preset for `dataset`."""
     base = preset("centerpoint-pillar", dataset)
     assert isinstance(base, CenterPointPillarConfig)
     notes = CENTER_CONVENTIONS[checkpoint.source].notes
     weights = renamed(checkpoint, pillar_rules(checkpoint.source), PILLAR_MODEL)
-    encoder, weights = convert_pillar_encoder(checkpoint, weights, base.encoder, len(base.point_features), PILLAR_MODEL, dataset)
+    encoder, weights = convert_pillar_encoder(
+        checkpoint, weights, base.encoder, len(base.point_features), PILLAR_MODEL, dataset
+    )
     if encoder.empty_slots == "absent" and checkpoint.source in NUSCENES_CAPS:
         base = replace(base, grid=_hard_pillars(base.grid, checkpoint.source))
         encoder, notes = replace(encoder, empty_slots="counted"), (HARD_PILLARS, *notes)
     elif encoder.empty_slots == "absent":
         notes = (DYNAMIC_PILLARS, *notes)
     bev, weights = convert_bev(checkpoint, weights, base.bev, PILLAR_MODEL, checkpoint.source != "openpcdet")
-    head, order, weights = convert_center_head(checkpoint, weights, base.head, base.classes, dataset, PILLAR_MODEL, classes)
+    head, order, weights = convert_center_head(
+        checkpoint, weights, base.head, base.classes, dataset, PILLAR_MODEL, classes
+    )
     kept = tuple(name for name in base.classes if name in order)
     return Converted(replace(base, classes=kept, encoder=encoder, bev=bev, head=head), weights, order, notes)
 
 
-def convert_centerpoint_voxel(checkpoint: ForeignCheckpoint, dataset: str, classes: Sequence[str] | None = None) -> Converted:
+def convert_centerpoint_voxel(
+    checkpoint: ForeignCheckpoint, dataset: str, classes: Sequence[str] | None = None
+) -> Converted:
     """Widths, depths and branches are read from the weights; geometry comes from our preset for `dataset`."""
     base = preset("centerpoint-voxel", dataset)
     assert isinstance(base, CenterPointVoxelConfig)
     weights = renamed(checkpoint, voxel_rules(checkpoint), VOXEL_MODEL)
     encoder, weights = convert_sparse_encoder(checkpoint, weights, 3 + len(base.point_features), VOXEL_MODEL)
     bev, weights = convert_bev(checkpoint, weights, base.bev, VOXEL_MODEL, checkpoint.source != "openpcdet")
-    head, order, weights = convert_center_head(checkpoint, weights, base.head, base.classes, dataset, VOXEL_MODEL, classes)
+    head, order, weights = convert_center_head(
+        checkpoint, weights, base.head, base.classes, dataset, VOXEL_MODEL, classes
+    )
     kept = tuple(name for name in base.classes if name in order)
     config = replace(base, classes=kept, encoder=encoder, bev=bev, head=head)
     return Converted(config, weights, order, CENTER_CONVENTIONS[checkpoint.source].notes)

@@ -48,28 +48,39 @@ class ForeignCheckpoint:
 
 
 class _LogHistory:
-    """Stands in for mmengine's log buffers, which training checkpoints carry. It has no behaviour and is thrown away."""
+    """Stands in for mmengine's log buffers, which training checkpoints carry.
+
+    It has no behaviour and is thrown away.
+    """
 
 
 def read_checkpoint(path: str | Path) -> ForeignCheckpoint:
     """Recognise and read a checkpoint by its content, not its name.
 
-    Only tensors, plain containers, numpy numbers and mmengine's log buffers (as inert data) are admitted; a file with anything else is refused before
-    any of its code could run. InputError says what is wrong and what to do.
+    Only tensors, plain containers, numpy numbers and mmengine's log buffers (as inert data) are admitted; a file with
+    anything else is refused before any of its code could run. InputError says what is wrong and what to do.
     """
     path = Path(path)
     content = _load(path)
     weights, meta = _weights_of(content), _meta_of(content)
     if weights is None:
-        raise InputError(f"{path}: holds no weights under 'model_state' or 'state_dict'; give a checkpoint of OpenPCDet, mmdetection3d or det3d")
+        raise InputError(
+            f"{path}: holds no weights under 'model_state' or 'state_dict'; give a checkpoint of OpenPCDet, "
+            "mmdetection3d or det3d"
+        )
     if weights and all(key.startswith("module.") for key in weights):  # saved from inside DataParallel
         weights = {key[len("module.") :]: value for key, value in weights.items()}
     source = _source_of(content, weights)
     if source is None:
         known = ", ".join(sorted(weights)[:3])
-        raise InputError(f"{path}: weights with keys like {known or '(none)'} are of no tool known here; OpenPCDet, mmdetection3d and det3d are")
+        raise InputError(
+            f"{path}: weights with keys like {known or '(none)'} are of no tool known here; OpenPCDet, mmdetection3d "
+            "and det3d are"
+        )
     weights = checked_weights(weights, path, "download or copy it again")
-    return ForeignCheckpoint(path=path, source=source, weights=weights, version=_version_of(content, meta), classes=_classes_of(meta))
+    return ForeignCheckpoint(
+        path=path, source=source, weights=weights, version=_version_of(content, meta), classes=_classes_of(meta)
+    )
 
 
 def _load(path: Path) -> Any:
@@ -85,7 +96,8 @@ def _load(path: Path) -> Any:
         if named is None:
             raise InputError(f"{path}: not a torch checkpoint, or a damaged one; download or copy it again") from error
         raise InputError(
-            f"{path}: holds a Python object ({named[1]}) besides weights, so it was not opened, as such objects can run code; "
+            f"{path}: holds a Python object ({named[1]}) besides weights, so it was not opened, as such objects can "
+            "run code; "
             "in the tool that wrote it, save the weights alone: torch.save({'state_dict': model.state_dict()}, path)"
         ) from error
     except Exception as error:  # whatever a damaged file makes the reader trip over
@@ -93,11 +105,22 @@ def _load(path: Path) -> Any:
 
 
 def _harmless() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """What a checkpoint may hold besides tensors: numpy's numbers and arrays under the names of numpy 1 and 2, and log buffers."""
-    reduced: tuple[Any, ...] = (np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0])  # numpy's own rebuilding functions
-    names = [(f"{package}.multiarray._reconstruct", f"{package}.multiarray.scalar") for package in ("numpy.core", "numpy._core")]
+    """What a checkpoint may hold besides tensors: numpy's numbers and arrays under the names of numpy 1 and 2, and log
+    buffers.
+    """
+    # numpy's own rebuilding functions
+    reduced: tuple[Any, ...] = (np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0])
+    names = [
+        (f"{package}.multiarray._reconstruct", f"{package}.multiarray.scalar")
+        for package in ("numpy.core", "numpy._core")
+    ]
     dtypes = {type(np.dtype(code)).__name__: type(np.dtype(code)) for code in "?bBhHiIlLqQefdSUO"}
-    allowed: list[Any] = [np.ndarray, np.dtype, *dtypes.values(), *(pair for tool in names for pair in zip(reduced, tool, strict=True))]
+    allowed: list[Any] = [
+        np.ndarray,
+        np.dtype,
+        *dtypes.values(),
+        *(pair for tool in names for pair in zip(reduced, tool, strict=True)),
+    ]
     return [*allowed, (_LogHistory, "mmengine.logging.history_buffer.HistoryBuffer")]
 
 
@@ -127,7 +150,9 @@ def _meta_of(content: Any) -> Mapping[str, Any]:
 
 
 def _version_of(content: Mapping[str, Any], meta: Mapping[str, Any]) -> str | None:
-    """OpenPCDet keeps its version beside the weights; mmdetection3d up to 1.0 its own and later mmengine's in the meta data."""
+    """OpenPCDet keeps its version beside the weights; mmdetection3d up to 1.0 its own and later mmengine's in the meta
+    data.
+    """
     for place, key in ((content, "version"), (meta, "mmdet3d_version"), (meta, "mmengine_version")):
         version = place.get(key)
         if isinstance(version, str):
@@ -138,7 +163,9 @@ def _version_of(content: Mapping[str, Any], meta: Mapping[str, Any]) -> str | No
 def _classes_of(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Class names as mmdetection3d records them: `dataset_meta` since 1.1, `CLASSES` before."""
     dataset = meta.get("dataset_meta")
-    names = (dataset.get("classes", dataset.get("CLASSES")) if isinstance(dataset, Mapping) else None) or meta.get("CLASSES")
+    names = (dataset.get("classes", dataset.get("CLASSES")) if isinstance(dataset, Mapping) else None) or meta.get(
+        "CLASSES"
+    )
     if isinstance(names, str):
         return (names,)
     if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):

@@ -36,19 +36,28 @@ def renamed(checkpoint: ForeignCheckpoint, rules: Rules, model: str) -> dict[str
         if name is None and key not in IGNORED:
             unknown.append(key)
         elif name in own:
-            raise InputError(f"{checkpoint.path}: {key} and another key are both {name} (our name); the file is a mixture of versions")
+            raise InputError(
+                f"{checkpoint.path}: {key} and another key are both {name} (our name); the file is a mixture of "
+                "versions"
+            )
         elif name is not None:
             own[name] = value.float() if value.is_floating_point() else value
     if unknown:
-        raise InputError(f"{checkpoint.path}: no place for {listed(unknown)}; is this a {model} of {checkpoint.source}?")
+        raise InputError(
+            f"{checkpoint.path}: no place for {listed(unknown)}; is this a {model} of {checkpoint.source}?"
+        )
     return own
 
 
-def read(weights: Mapping[str, Tensor], key: str, checkpoint: ForeignCheckpoint, model: str, dimensions: int) -> tuple[int, ...]:
+def read(
+    weights: Mapping[str, Tensor], key: str, checkpoint: ForeignCheckpoint, model: str, dimensions: int
+) -> tuple[int, ...]:
     """The shape of a weight that sizes are read from."""
     if key not in weights or weights[key].dim() != dimensions:
         found = f"{key} is {tuple(weights[key].shape)}" if key in weights else f"it lacks {key}"
-        raise InputError(f"{checkpoint.path}: not the weights of a {model} ({found}, our names); import it as the model it is")
+        raise InputError(
+            f"{checkpoint.path}: not the weights of a {model} ({found}, our names); import it as the model it is"
+        )
     return tuple(weights[key].shape)
 
 
@@ -67,13 +76,22 @@ def check_shapes(checkpoint: ForeignCheckpoint, converted: Converted) -> None:
     if missing:
         raise InputError(f"{checkpoint.path}: lacks {listed(missing)} (our names); the file is incomplete")
     if extra:
-        raise InputError(f"{checkpoint.path}: no place for {listed(extra)} (our names); is this a {converted.config.name} of {checkpoint.source}?")
-    wrong = [f"{key} {tuple(weights[key].shape)} instead of {tuple(shape)}" for key, shape in needed.items() if weights[key].shape != shape]
+        raise InputError(
+            f"{checkpoint.path}: no place for {listed(extra)} (our names); is this a {converted.config.name} of "
+            f"{checkpoint.source}?"
+        )
+    wrong = [
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(shape)}"
+        for key, shape in needed.items()
+        if weights[key].shape != shape
+    ]
     if wrong:
         raise InputError(f"{checkpoint.path}: wrong shapes: {listed(wrong)}; check the model and the dataset")
 
 
-def check_classes(checkpoint: ForeignCheckpoint, order: Sequence[str], num_classes: int, known: Sequence[str], dataset: str) -> None:
+def check_classes(
+    checkpoint: ForeignCheckpoint, order: Sequence[str], num_classes: int, known: Sequence[str], dataset: str
+) -> None:
     """An InputError unless `order` names as many classes as the file scores, each once, all of the dataset."""
     if len(order) != num_classes or len(set(order)) != len(order):
         raise InputError(

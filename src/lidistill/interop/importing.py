@@ -38,9 +38,10 @@ def import_checkpoint(
 ) -> tuple[DetectorConfig, dict[str, Tensor], dict[str, Any]]:
     """Another tool's checkpoint as settings, weights for `settings.build()`, and a report in plain containers.
 
-    `source` ("openpcdet", "mmdet3d" or "det3d") is checked against the content, None takes what is found. `dataset` names the preset that the
-    geometry comes from. `classes` gives the order of the file's scores where neither the file nor its tool's published network does. Raises
-    InputError for a file that is unreadable, of another tool or model, or with a key that finds no place.
+    `source` ("openpcdet", "mmdet3d" or "det3d") is checked against the content, None takes what is found. `dataset`
+    names the preset that the geometry comes from. `classes` gives the order of the file's scores where neither the file
+    nor its tool's published network does. Raises InputError for a file that is unreadable, of another tool or model, or
+    with a key that finds no place.
     """
     if model not in CONVERTERS:
         raise unknown_name("model to import", model, CONVERTERS)
@@ -51,7 +52,9 @@ def import_checkpoint(
         raise InputError(f"{path}: looks like a checkpoint of {checkpoint.source}, not of {source}; import it as that")
     converter, sources = CONVERTERS[model]
     if checkpoint.source not in sources:
-        raise InputError(f"{path}: a {model} of {checkpoint.source} is not converted; those of {' and '.join(sources)} are")
+        raise InputError(
+            f"{path}: a {model} of {checkpoint.source} is not converted; those of {' and '.join(sources)} are"
+        )
     if checkpoint.source == "mmdet3d" and re.match(r"0\.", checkpoint.version or ""):
         raise InputError(
             f"{path}: written by mmdetection3d {checkpoint.version}, whose boxes are turned and sized otherwise; "
@@ -60,7 +63,9 @@ def import_checkpoint(
     try:
         converted = converter(checkpoint, dataset, classes)
     except InputError as error:  # settings that do not fit together know nothing of the file they were read from
-        raise error if str(path) in str(error) else InputError(f"{path}: {error}; check the model and the dataset") from error
+        raise (
+            error if str(path) in str(error) else InputError(f"{path}: {error}; check the model and the dataset")
+        ) from error
     check_shapes(checkpoint, converted)
     report = {
         "source": checkpoint.source,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 
-Rules = tuple[tuple[str, str], ...]  # pattern of a whole key -> our name, in which <\1-1> is a number to work out; the first that fits counts
+# pattern of a whole key -> our name, in which <\1-1> is a number to work out; the first that fits counts
+Rules = tuple[tuple[str, str], ...]
 
 
 def our_key(key: str, rules: Rules) -> str | None:
@@ -86,8 +87,12 @@ BEV: dict[str, Rules] = {
 }
 
 ANCHOR_HEADS: dict[str, Rules] = {
-    "openpcdet": _named(r"dense_head", "head", {"conv_cls": "conv_class", "conv_box": "conv_box", "conv_dir_cls": "conv_direction"}),
-    "mmdet3d": _named(r"bbox_head", "head", {"conv_cls": "conv_class", "conv_reg": "conv_box", "conv_dir_cls": "conv_direction"}),
+    "openpcdet": _named(
+        r"dense_head", "head", {"conv_cls": "conv_class", "conv_box": "conv_box", "conv_dir_cls": "conv_direction"}
+    ),
+    "mmdet3d": _named(
+        r"bbox_head", "head", {"conv_cls": "conv_class", "conv_reg": "conv_box", "conv_dir_cls": "conv_direction"}
+    ),
 }
 
 BRANCHES = {
@@ -100,15 +105,33 @@ BRANCHES = {
         "vel": "velocity",
         "iou": "overlap",
     },
-    "mmdet3d": {"heatmap": "heatmap", "reg": "offset", "height": "height", "dim": "size", "rot": "rotation", "vel": "velocity"},
-    "det3d": {"hm": "heatmap", "reg": "offset", "height": "height", "dim": "size", "rot": "rotation", "vel": "velocity", "iou": "overlap"},
+    "mmdet3d": {
+        "heatmap": "heatmap",
+        "reg": "offset",
+        "height": "height",
+        "dim": "size",
+        "rot": "rotation",
+        "vel": "velocity",
+    },
+    "det3d": {
+        "hm": "heatmap",
+        "reg": "offset",
+        "height": "height",
+        "dim": "size",
+        "rot": "rotation",
+        "vel": "velocity",
+        "iou": "overlap",
+    },
 }
 
 
 def _tasks(tasks: str, branches: dict[str, str], layers: dict[str, str]) -> Rules:
     """One rule for each layer of each branch: their place in the branch -> ours."""
     return tuple(
-        (rf"{tasks}\.(?P<task>\d+)\.{theirs}\.{place}\.(?P<rest>weight|bias|running_.+|num_.+)", rf"head.tasks.\g<task>.{ours}.{own}.\g<rest>")
+        (
+            rf"{tasks}\.(?P<task>\d+)\.{theirs}\.{place}\.(?P<rest>weight|bias|running_.+|num_.+)",
+            rf"head.tasks.\g<task>.{ours}.{own}.\g<rest>",
+        )
         for theirs, ours in branches.items()
         for place, own in layers.items()
     )
@@ -129,7 +152,11 @@ CENTER_HEADS: dict[str, Rules] = {
         *_tasks(
             r"(?:pts_)?bbox_head\.task_heads",
             BRANCHES["mmdet3d"],
-            {rf"{_NESTED}\.conv": r"hidden.\g<layer>.conv", rf"{_NESTED}\.bn": r"hidden.\g<layer>.norm", r"\d+": "output"},
+            {
+                rf"{_NESTED}\.conv": r"hidden.\g<layer>.conv",
+                rf"{_NESTED}\.bn": r"hidden.\g<layer>.norm",
+                r"\d+": "output",
+            },
         ),
     ),
     "det3d": (  # convolution, norm, ReLU, convolution

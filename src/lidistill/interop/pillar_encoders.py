@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lidistill.detectors.encoders import CHANNELS_FROM_GEOMETRY, PillarEncoderConfig
+from lidistill.detectors.encoders.pillars import CHANNELS_FROM_GEOMETRY, PillarEncoderConfig
 from lidistill.interop.checkpoint_files import ForeignCheckpoint
 from lidistill.interop.conversion import indices, read
 from lidistill.types import InputError
@@ -17,7 +17,12 @@ FIRST = "encoder.layers.0.linear.weight"
 
 
 def convert_pillar_encoder(
-    checkpoint: ForeignCheckpoint, weights: Mapping[str, Tensor], base: PillarEncoderConfig, num_point_features: int, model: str, dataset: str
+    checkpoint: ForeignCheckpoint,
+    weights: Mapping[str, Tensor],
+    base: PillarEncoderConfig,
+    num_point_features: int,
+    model: str,
+    dataset: str,
 ) -> tuple[PillarEncoderConfig, dict[str, Tensor]]:
     """Settings, and the weights. `num_point_features` counts the columns after x, y, z.
 
@@ -25,7 +30,9 @@ def convert_pillar_encoder(
     """
     _, columns = read(weights, FIRST, checkpoint, model, 2)
     layers = indices(weights, r"encoder\.layers\.(\d+)\.linear\.weight")
-    *hidden, channels = (read(weights, f"encoder.layers.{layer}.linear.weight", checkpoint, model, 2)[0] for layer in layers)
+    *hidden, channels = (
+        read(weights, f"encoder.layers.{layer}.linear.weight", checkpoint, model, 2)[0] for layer in layers
+    )
     completed = dict(weights)
     if checkpoint.source == "det3d":
         completed[FIRST] = torch.cat([weights[FIRST], weights[FIRST].new_zeros(len(weights[FIRST]), 1)], dim=1)
@@ -33,6 +40,7 @@ def convert_pillar_encoder(
     missing = expected - completed[FIRST].shape[1]
     if missing:
         raise InputError(
-            f"{checkpoint.path}: the first layer takes {columns} columns, but points of {dataset} give {columns + missing}; check the dataset"
+            f"{checkpoint.path}: the first layer takes {columns} columns, but points of {dataset} give "
+            f"{columns + missing}; check the dataset"
         )
     return replace(base, channels=channels, hidden_channels=tuple(hidden)), completed

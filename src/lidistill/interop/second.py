@@ -8,7 +8,7 @@ from dataclasses import replace
 from lidistill.detectors import preset
 from lidistill.detectors.second import SecondConfig
 from lidistill.interop.anchor_heads import ANCHOR_CONVENTIONS, convert_anchor_head
-from lidistill.interop.bev import convert_bev
+from lidistill.interop.bev_layers import convert_bev
 from lidistill.interop.checkpoint_files import ForeignCheckpoint
 from lidistill.interop.conversion import Converted, renamed
 from lidistill.interop.key_names import ANCHOR_HEADS, BEV, Rules
@@ -16,7 +16,8 @@ from lidistill.interop.sparse_encoders import convert_sparse_encoder, encoder_ru
 
 MODEL = "SECOND"
 
-# Where mmdetection3d trains SECOND otherwise than PointPillars: overlaps from which an anchor is an object, and below which it is background.
+# Where mmdetection3d trains SECOND otherwise than PointPillars: overlaps from which an anchor is an object, and below
+# which it is background.
 MMDET3D_OVERLAPS = {"Pedestrian": (0.35, 0.2), "Cyclist": (0.35, 0.2)}
 MMDET3D_NOTES = (
     "anchors spread over the whole range, ends included, unlike those of the same tool's PointPillars",
@@ -39,8 +40,17 @@ def convert_second(checkpoint: ForeignCheckpoint, dataset: str, classes: Sequenc
     bev, weights = convert_bev(checkpoint, weights, base.bev, MODEL, conv_for_stride_one=False)
     head, order, weights = convert_anchor_head(checkpoint, weights, base.head, dataset, MODEL, classes)
     if checkpoint.source == "mmdet3d":
-        overlaps = {anchor.name: MMDET3D_OVERLAPS.get(anchor.name, (anchor.matched, anchor.unmatched)) for anchor in head.anchors}
-        anchors = tuple(replace(anchor, matched=overlaps[anchor.name][0], unmatched=overlaps[anchor.name][1]) for anchor in head.anchors)
-        head, notes = replace(head, anchors=anchors, placement="corners", matching="mmdet3d-any-class"), (*MMDET3D_NOTES, *notes)
+        overlaps = {
+            anchor.name: MMDET3D_OVERLAPS.get(anchor.name, (anchor.matched, anchor.unmatched))
+            for anchor in head.anchors
+        }
+        anchors = tuple(
+            replace(anchor, matched=overlaps[anchor.name][0], unmatched=overlaps[anchor.name][1])
+            for anchor in head.anchors
+        )
+        head, notes = (
+            replace(head, anchors=anchors, placement="corners", matching="mmdet3d-any-class"),
+            (*MMDET3D_NOTES, *notes),
+        )
     config = replace(base, classes=tuple(anchor.name for anchor in head.anchors), encoder=encoder, bev=bev, head=head)
     return Converted(config, weights, order, notes)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from lidistill.detectors.sparse_encoder import FLAT_KERNEL, KERNEL, SparseEncoderConfig
+from lidistill.detectors.encoders.voxels import FLAT_KERNEL, KERNEL, SparseEncoderConfig
 from lidistill.interop.checkpoint_files import ForeignCheckpoint
 from lidistill.interop.conversion import indices, read
 from lidistill.interop.key_names import PLAIN_ENCODERS, RESIDUAL_ENCODERS, Rules
@@ -14,7 +14,9 @@ from lidistill.types import InputError
 
 
 def encoder_rules(checkpoint: ForeignCheckpoint) -> Rules:
-    """mmdetection3d puts the strided convolutions elsewhere in its residual encoders, which the names of their layers give away."""
+    """mmdetection3d puts the strided convolutions elsewhere in its residual encoders, which the names of their layers
+    give away.
+    """
     residual = any(key.endswith(".conv1.weight") for key in checkpoint.weights)
     return (RESIDUAL_ENCODERS if residual else PLAIN_ENCODERS).get(checkpoint.source, ())
 
@@ -26,11 +28,17 @@ def convert_sparse_encoder(
     turned = kernels_as_ours(checkpoint, weights)
     stages = indices(turned, r"encoder\.stages\.(\d+)\.0\.conv\.weight")
     if not stages:
-        raise InputError(f"{checkpoint.path}: not the weights of a {model} (it has no sparse convolutions); import it as the model it is")
+        raise InputError(
+            f"{checkpoint.path}: not the weights of a {model} (it has no sparse convolutions); import it as the "
+            "model it is"
+        )
     openings = [read(turned, f"encoder.stages.{stage}.0.conv.weight", checkpoint, model, 3) for stage in stages]
     channels = read(turned, "encoder.output.conv.weight", checkpoint, model, 3)[2]
     if openings[0][1] != columns:
-        raise InputError(f"{checkpoint.path}: the first layer takes {openings[0][1]} columns, but points have {columns} here; check the dataset")
+        raise InputError(
+            f"{checkpoint.path}: the first layer takes {openings[0][1]} columns, but points have {columns} here; "
+            "check the dataset"
+        )
     config = SparseEncoderConfig(
         kind="residual" if any(".first.conv." in key for key in turned) else "plain",
         stage_channels=tuple(opening[2] for opening in openings),
@@ -44,13 +52,15 @@ def convert_sparse_encoder(
 def kernels_as_ours(checkpoint: ForeignCheckpoint, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Every sparse kernel as (K, C_in, C_out), K cells z-major.
 
-    spconv 2 stores (C_out, z, y, x, C_in), spconv 1 and mmcv (z, y, x, C_in, C_out). A kernel with 3 channels alone fits both, so all kernels of a
-    file decide together; the last one, of 3 x 1 x 1 cells, fits one of them only.
+    spconv 2 stores (C_out, z, y, x, C_in), spconv 1 and mmcv (z, y, x, C_in, C_out). A kernel with 3 channels alone
+    fits both, so all kernels of a file decide together; the last one, of 3 x 1 x 1 cells, fits one of them only.
     """
     kernels = {key: value for key, value in weights.items() if value.dim() == 5}
     for key, value in kernels.items():
         if value.numel() == 0:
-            raise InputError(f"{checkpoint.path}: {key} is empty ({'x'.join(map(str, value.shape))}); the file is damaged")
+            raise InputError(
+                f"{checkpoint.path}: {key} is empty ({'x'.join(map(str, value.shape))}); the file is damaged"
+            )
     fitting = []
     for first in (1, 0):  # of the kernel's sizes
         sizes = {key: tuple(value.shape[first : first + 3]) for key, value in kernels.items()}
@@ -59,7 +69,8 @@ def kernels_as_ours(checkpoint: ForeignCheckpoint, weights: Mapping[str, Tensor]
     if kernels and not fitting:
         shapes = ", ".join(sorted({"x".join(map(str, value.shape)) for value in kernels.values()})[:3])
         raise InputError(
-            f"{checkpoint.path}: sparse kernels of shapes like {shapes} fit no layout of spconv with kernels of 3x3x3 and a last one of 3x1x1; "
+            f"{checkpoint.path}: sparse kernels of shapes like {shapes} fit no layout of spconv with kernels of "
+            "3x3x3 and a last one of 3x1x1; "
             "import the model that it is"
         )
     turned = dict(weights)

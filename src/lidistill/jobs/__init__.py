@@ -11,7 +11,7 @@ from typing import Any
 _HOME = {
     "demo": "demonstration",
     "simulate": "simulation",
-    "import_run": "checkpoints",
+    "import_run": "import_checkpoint",
     "supervised": "setup",
     "plain_student": "setup",
     "distilled": "setup",
@@ -24,8 +24,8 @@ _HOME = {
     "evaluate_predictions": "evaluation",
     "predict": "prediction",
     "report": "reporting",
-    "load_run": "runs",
-    "Run": "runs",
+    "load_run": "trained_runs",
+    "Run": "trained_runs",
 }
 
 __all__ = list(_HOME)

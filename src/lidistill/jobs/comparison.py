@@ -1,7 +1,8 @@
 """Many students of one teacher under one budget: every method, every seed, one table.
 
-Everything but the lesson is the same in all rows (data, order of frames, schedule, augmentation, network, post-processing), and that is checked, not
-hoped for. Each cell is an ordinary run folder; what is finished is kept, what was interrupted goes on.
+Everything but the lesson is the same in all rows (data, order of frames, schedule, augmentation, network,
+post-processing), and that is checked, not hoped for. Each cell is an ordinary run folder; what is finished is kept,
+what was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from rich.console import Console
 from lidistill.configuration import plain, read_yaml
 from lidistill.experiment import Experiment
 from lidistill.files import claimed, write_text
-from lidistill.jobs.cells import Cell, run_cells
-from lidistill.jobs.plan import Comparison, Row, check_alike, check_lessons, first_seeds, plan_cells
+from lidistill.jobs.comparison_plan import Comparison, Row, check_alike, check_lessons, first_seeds, plan_cells
 from lidistill.jobs.reporting import report
-from lidistill.jobs.runs import load_run, pick_device, read_experiment, with_precision
 from lidistill.jobs.setup import supervised
 from lidistill.jobs.step_cost import measure_steps
+from lidistill.jobs.student_runs import Cell, run_cells
+from lidistill.jobs.trained_runs import load_run, pick_device, read_experiment, with_precision
 from lidistill.jobs.training import examine_teacher, train
 from lidistill.reading import is_folder, read_text, sha256_of
-from lidistill.report.comparison import ComparedRow, write_comparison
-from lidistill.report.console import print_table
+from lidistill.report.measures.comparison_tables import ComparedRow, write_comparison
+from lidistill.report.render.console import print_table
 from lidistill.run_folder import RunFolder, read_json
 from lidistill.settings import AtLeastOneProcess, checked
 from lidistill.types import InputError
@@ -33,24 +34,40 @@ from lidistill.types import InputError
 __all__ = ["Comparison", "Row", "compare", "first_seeds"]
 
 
-def compare(plan: Comparison, out: str | Path, *, processes: int = 1, device: str = "auto", ray: str | None = None, certificate: bool = True) -> Path:
+def compare(
+    plan: Comparison,
+    out: str | Path,
+    *,
+    processes: int = 1,
+    device: str = "auto",
+    ray: str | None = None,
+    certificate: bool = True,
+) -> Path:
     """Train the teacher (or take it), the plain student and a student a row and seed; returns the table in Markdown.
 
-    `processes` students are trained at a time, each with its share of the processor's cores; `ray` is the address of a Ray cluster that does it
-    instead, on a file system that all of its machines share. `certificate=False` skips the examination of the teacher.
+    `processes` students are trained at a time, each with its share of the processor's cores; `ray` is the address of a
+    Ray cluster that does it instead, on a file system that all of its machines share. `certificate=False` skips the
+    examination of the teacher.
     """
     out = Path(out)
     processes = checked(AtLeastOneProcess, processes, "--processes")
     finished = is_folder(plan.start)
     teacher = Path(plan.start) if finished else out / "teacher"
-    taught = supervised(plan.start, data=plan.data, seed=None if finished else plan.seeds[0], overrides=() if finished else plan.overrides)
+    taught = supervised(
+        plan.start,
+        data=plan.data,
+        seed=None if finished else plan.seeds[0],
+        overrides=() if finished else plan.overrides,
+    )
     cells = plan_cells(plan, taught, teacher, out)
     check_alike(cells, taught)
     training = with_precision(cells[0].experiment, pick_device(device)).training
     cells = [replace(cell, experiment=replace(cell.experiment, training=training)) for cell in cells]
     check_lessons(cells, taught)
     if finished and not RunFolder(teacher).scores.is_file():
-        raise InputError(f"{teacher}: the teacher has no scores to compare with; run `lidistill evaluate {teacher}` first")
+        raise InputError(
+            f"{teacher}: the teacher has no scores to compare with; run `lidistill evaluate {teacher}` first"
+        )
     with claimed(out):
         _keep_plan(out, plan)
         console = Console(stderr=True)
@@ -62,7 +79,10 @@ def compare(plan: Comparison, out: str | Path, *, processes: int = 1, device: st
             _examine(cells, teacher, out, device)
         _check_finished(cells)
         rows = list(dict.fromkeys(cell.row for cell in cells))
-        console.print(f"[bold]{len(cells)} students[/bold]: {len(rows)} rows, the plain student among them, from {len(plan.seeds)} seeds each")
+        console.print(
+            f"[bold]{len(cells)} students[/bold]: {len(rows)} rows, the plain student among them, from "
+            f"{len(plan.seeds)} seeds each"
+        )
         run_cells(cells, processes=processes, device=device, ray=ray)
         first = [cell for cell in cells if cell.seed == plan.seeds[0]]
         measure_steps({cell.folder: cell.experiment for cell in first}, device)
@@ -78,7 +98,9 @@ def _keep_plan(out: Path, plan: Comparison) -> None:
     path = out / "comparison.yaml"
     content = plain(asdict(plan))
     if path.is_file() and read_yaml(path) != content:
-        raise InputError(f"{path} holds another plan; go on with the same rows, seeds and settings, or choose another --out")
+        raise InputError(
+            f"{path} holds another plan; go on with the same rows, seeds and settings, or choose another --out"
+        )
     write_text(path, yaml.safe_dump(content, sort_keys=False))
 
 
@@ -87,7 +109,10 @@ def _keep_teacher(out: Path, teacher: Path) -> None:
     path = out / "teacher.sha256"
     digest = sha256_of(RunFolder(teacher).checkpoint, "train the teacher again, or restore its folder")
     if path.exists() and read_text(path, "choose another --out").strip() != digest:
-        raise InputError(f"{teacher}: the teacher's weights have changed since the first students here were trained; choose another --out")
+        raise InputError(
+            f"{teacher}: the teacher's weights have changed since the first students here were trained; choose "
+            "another --out"
+        )
     write_text(path, digest + "\n")
 
 
@@ -108,4 +133,7 @@ def _check_finished(cells: Sequence[Cell]) -> None:
         if folder.experiment.is_file():
             before: Experiment = read_experiment(folder)
             if before != cell.experiment:
-                raise InputError(f"{cell.folder} was trained with other settings than the plan now asks for; remove it, or choose another --out")
+                raise InputError(
+                    f"{cell.folder} was trained with other settings than the plan now asks for; remove it, or choose "
+                    "another --out"
+                )

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lidistill.data.simulated import SimulatedData
-from lidistill.data.simulated_folder import MANIFEST
+from lidistill.datasets.simulated.folder import MANIFEST
+from lidistill.datasets.simulated.frames import SimulatedData
 from lidistill.experiment import Experiment
 from lidistill.files import claimed
 from lidistill.jobs.reporting import report
-from lidistill.jobs.runs import pick_device, read_experiment
 from lidistill.jobs.setup import distilled, plain_student, supervised
+from lidistill.jobs.trained_runs import pick_device, read_experiment
 from lidistill.jobs.training import train
 from lidistill.progress import Whole
 from lidistill.run_folder import RunFolder
@@ -33,11 +33,14 @@ SCORED_WHILE_TRAINING = "training.validate_every=400"  # steps; it changes no we
 SECONDS = {"data": 25.0, "teacher": 185.0, "plain": 235.0, "distilled": 255.0, "report": 20.0}
 
 
-def demo(out: str | Path, *, seed: int = 0, overrides: Sequence[str] = (), anew: bool = False, device: str = "auto") -> Path:
-    """Simulate, train a teacher, a plain and a distilled 4x student on the same schedule, compare; returns the HTML report.
+def demo(
+    out: str | Path, *, seed: int = 0, overrides: Sequence[str] = (), anew: bool = False, device: str = "auto"
+) -> Path:
+    """Simulate, train a teacher, a plain and a distilled 4x student on the same schedule, compare; returns the HTML
+    report.
 
-    Finished stages are kept, an interrupted one goes on: run it again and it ends where an uninterrupted demo would have. A demo of other settings is
-    refused; with `anew` it is removed first.
+    Finished stages are kept, an interrupted one goes on: run it again and it ends where an uninterrupted demo would
+    have. A demo of other settings is refused; with `anew` it is removed first.
     """
     pick_device(device)
     with claimed(out):
@@ -46,7 +49,9 @@ def demo(out: str | Path, *, seed: int = 0, overrides: Sequence[str] = (), anew:
 
 def _demo(out: Path, seed: int, overrides: Sequence[str], anew: bool, device: str) -> Path:
     console = Console(stderr=True)
-    base = supervised("pointpillars", data=f"simulated:{out / 'data'}", seed=seed, overrides=[SCORED_WHILE_TRAINING]).overridden(overrides)
+    base = supervised(
+        "pointpillars", data=f"simulated:{out / 'data'}", seed=seed, overrides=[SCORED_WHILE_TRAINING]
+    ).overridden(overrides)
     data = base.data
     assert isinstance(data, SimulatedData)
     if anew:
@@ -54,7 +59,9 @@ def _demo(out: Path, seed: int, overrides: Sequence[str], anew: bool, device: st
     stages = _Stages(out, device)
     stages.check(base, "teacher")
     with stages.whole.stage("data"):
-        console.print(f"[bold]1/5[/bold] simulated streets: {data.train_frames} frames to train on, {data.val_frames} to score on")
+        console.print(
+            f"[bold]1/5[/bold] simulated streets: {data.train_frames} frames to train on, {data.val_frames} to score on"
+        )
         data.open("train")
         data.open("val")
     console.print("[bold]2/5[/bold] the teacher")
@@ -62,7 +69,9 @@ def _demo(out: Path, seed: int, overrides: Sequence[str], anew: bool, device: st
     console.print(f"[bold]3/5[/bold] the plain {COMPRESSION:g}x student, on the teacher's schedule")
     plain = stages.run(plain_student(str(teacher), compression=COMPRESSION), "plain")
     console.print(f"[bold]4/5[/bold] the same student, distilled by {' and '.join(LESSONS)}")
-    student = stages.run(distilled(str(teacher), compression=COMPRESSION, methods=LESSONS, overrides=LESSON_SETTINGS), "distilled")
+    student = stages.run(
+        distilled(str(teacher), compression=COMPRESSION, methods=LESSONS, overrides=LESSON_SETTINGS), "distilled"
+    )
     console.print("[bold]5/5[/bold] the report")
     with stages.whole.stage("report"):
         written = report([teacher, plain, student], out / "report", device=device)
@@ -97,7 +106,8 @@ class _Stages:
         changed = [key for key, value in now.items() if before.get(key) != value]
         if changed:
             raise InputError(
-                f"{self.out} holds a demo made with other settings ({', '.join(changed)}); make it anew with --anew, which removes that one, "
+                f"{self.out} holds a demo made with other settings ({', '.join(changed)}); make it anew with --anew, "
+                "which removes that one, "
                 "or choose another --out"
             )
 

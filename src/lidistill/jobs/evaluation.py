@@ -7,17 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lidistill.data.loading import DataSettings, FrameSource
+from lidistill.data.source import DataSettings, FrameSource
+from lidistill.datasets import PROTOCOLS
+from lidistill.datasets.kitti.records import truth_of
+from lidistill.datasets.kitti.result_files import evaluate_folder
 from lidistill.deploy.profile import device_name, profile
-from lidistill.detectors.base import count_parameters
-from lidistill.evaluation import PROTOCOLS
-from lidistill.evaluation.kitti_files import evaluate_folder
+from lidistill.detectors.detector import count_parameters
 from lidistill.evaluation.predict import Predictions, predict
 from lidistill.evaluation.scores import Scores
-from lidistill.jobs.runs import commit, load_run, pick_device, pick_precision
+from lidistill.jobs.trained_runs import commit, load_run, pick_device, pick_precision
 from lidistill.progress import progress
 from lidistill.reading import is_file, is_folder
-from lidistill.report.samples import save_samples
+from lidistill.report.measures.samples import save_samples
 from lidistill.run_folder import VALIDATION, RunFolder, write_json
 from lidistill.types import DatasetSpec, Frame, InputError
 
@@ -28,8 +29,9 @@ PROFILED_FRAMES = 12
 def evaluate(run: str | Path, *, split: str = VALIDATION, device: str = "auto", precision: str = "32") -> Scores:
     """Predict on a split of the run's own dataset and score, the network in `precision` (one of PRECISIONS).
 
-    Of the validation split, predictions, matches, scores, profile and sample frames are written into the folder; of another split, predictions,
-    matches and scores into a folder of its name there. So what reports compare is always of the validation split.
+    Of the validation split, predictions, matches, scores, profile and sample frames are written into the folder; of
+    another split, predictions, matches and scores into a folder of its name there. So what reports compare is always of
+    the validation split.
     """
     loaded = load_run(run)
     experiment = loaded.experiment
@@ -39,14 +41,18 @@ def evaluate(run: str | Path, *, split: str = VALIDATION, device: str = "auto", 
     source = experiment.data.open(split)
     detector = loaded.detector.to(where).for_inference()
     with progress(f"predict {loaded.folder.name}", len(source)) as advance:
-        predictions = predict(detector, source, device=where, batch_size=experiment.training.batch_size, progress=advance, precision=ran)
+        predictions = predict(
+            detector, source, device=where, batch_size=experiment.training.batch_size, progress=advance, precision=ran
+        )
     predictions.save(folder.predictions)
     scores, matches = score_frames(source.spec, predictions, source)
     matches.save(folder.matches)
     if split == VALIDATION:
         pictured = [source[row] for row in spread(len(source), PICTURED_FRAMES)]
         save_samples(folder.samples, pictured, source.spec.classes, experiment.detector.grid.point_range)
-        cost = profile(detector, [source[row] for row in range(min(PROFILED_FRAMES, len(source)))], device=where, precision=ran)
+        cost = profile(
+            detector, [source[row] for row in range(min(PROFILED_FRAMES, len(source)))], device=where, precision=ran
+        )
         write_json(folder.profile, replace(cost, parameters=count_parameters(loaded.detector)).to_dict())
     write_json(
         folder.scores,
@@ -64,7 +70,9 @@ def evaluate(run: str | Path, *, split: str = VALIDATION, device: str = "auto", 
     return scores
 
 
-def evaluate_predictions(path: str | Path, data: DataSettings, *, split: str = VALIDATION, out: str | Path | None = None) -> Scores:
+def evaluate_predictions(
+    path: str | Path, data: DataSettings, *, split: str = VALIDATION, out: str | Path | None = None
+) -> Scores:
     """Score predictions made elsewhere: a folder of KITTI result files, one a frame, or a `predictions.npz`.
 
     `out` is a folder for scores and matches.
@@ -72,7 +80,7 @@ def evaluate_predictions(path: str | Path, data: DataSettings, *, split: str = V
     path = Path(path)
     source = data.open(split)
     if is_folder(path):
-        truths = {frame.id: frame.meta.objects for frame in source if frame.meta.objects is not None}
+        truths = {frame.id: objects for frame in source if (objects := truth_of(frame).objects) is not None}
         scores, matches = evaluate_folder(truths, path, source.spec.classes)
         scores = replace(scores, simulated=source.spec.simulated)
     elif is_file(path):

@@ -6,23 +6,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lidistill.detectors.base import Detector
+from lidistill.detectors.detector import Detector
 from lidistill.experiment import Experiment, InitialWeights
-from lidistill.jobs.runs import read_experiment
 from lidistill.jobs.setup import supervised
+from lidistill.jobs.trained_runs import read_experiment
 from lidistill.run_folder import RunFolder
+from lidistill.training.cache_keys import digest_of
 from lidistill.training.checkpoint import load_weights, read_weights
-from lidistill.training.digests import digest_of
 from lidistill.types import InputError
 
 
 def fine_tuned(
-    run: str | Path, *, start: str | None = None, data: str | None = None, seed: int | None = None, overrides: Sequence[str] = ()
+    run: str | Path,
+    *,
+    start: str | None = None,
+    data: str | None = None,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
 ) -> Experiment:
-    """An experiment that starts from the weights of `run`, a trained or imported run's folder, BatchNorm statistics included.
+    """An experiment that starts from the weights of `run`, a trained or imported run's folder, BatchNorm statistics
+    included.
 
-    Settings are those of `run`, or of `start` (as `supervised` takes it), with `overrides`; schedule, seed and data are the new run's own. Every
-    tensor of the new detector must be one of the run's and every class the same, or an InputError says what differs. A student is trained on alone.
+    Settings are those of `run`, or of `start` (as `supervised` takes it), with `overrides`; schedule, seed and data are
+    the new run's own. Every tensor of the new detector must be one of the run's and every class the same, or an
+    InputError says what differs. A student is trained on alone.
     """
     folder = RunFolder(Path(run))
     before = read_experiment(folder)
@@ -32,16 +39,21 @@ def fine_tuned(
         had, has = getattr(before.detector, key), getattr(base.detector, key)
         if had != has:
             raise InputError(
-                f"{folder.path}: its weights were trained for the {key.replace('_', ' ')} {', '.join(had)}, and this run has {', '.join(has)}; "
+                f"{folder.path}: its weights were trained for the {key.replace('_', ' ')} {', '.join(had)}, and this "
+                f"run has {', '.join(has)}; "
                 f"keep them as they were, or train from scratch without --from"
             )
     load_weights(base.detector.build(), state, folder.checkpoint)
     initial = InitialWeights(str(run), digest_of(state))
-    return replace(base, role="teacher" if before.role == "teacher" else "fine-tuned", distillation=None, initial_weights=initial)
+    return replace(
+        base, role="teacher" if before.role == "teacher" else "fine-tuned", distillation=None, initial_weights=initial
+    )
 
 
 def take_weights(detector: Detector, initial: InitialWeights) -> None:
-    """Fill `detector` with the weights that an experiment starts from; an InputError where the run has other weights by now."""
+    """Fill `detector` with the weights that an experiment starts from; an InputError where the run has other weights by
+    now.
+    """
     folder = RunFolder(Path(initial.run))
     state = read_weights(folder.checkpoint)
     if digest_of(state) != initial.digest:

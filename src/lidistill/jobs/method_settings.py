@@ -1,4 +1,4 @@
-"""The settings of a method as a table: every key with its default and with what the method's own file says beside it."""
+"""The settings of a method as a table: every key, its default, and the comment beside it in the method's file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from lidistill.configuration import plain
-from lidistill.report.blocks import Table
+from lidistill.report.page_blocks import Table
 from lidistill.types import Settings
 
 
@@ -35,7 +35,9 @@ class MethodSetting:
 
 def settings_table(settings: type[Settings]) -> Table:
     """Key, default and comment of every setting."""
-    rows = tuple((setting.key, MethodSetting.shown(setting.default), setting.comment) for setting in settings_of(settings))
+    rows = tuple(
+        (setting.key, MethodSetting.shown(setting.default), setting.comment) for setting in settings_of(settings)
+    )
     return Table(("Setting", "Default", "What it is"), rows, text_columns=3)
 
 
@@ -51,19 +53,38 @@ def settings_of(settings: type[Settings], prefix: str = "") -> Iterator[MethodSe
 
 
 def comments_of(settings: type[Settings]) -> dict[str, str]:
-    """The comments at the ends of the lines that declare fields; where a class says nothing, that of the class it extends."""
+    """The comment of each field: at the end of its line, or in the lines directly above it.
+
+    Where a class says nothing of a field, the comment of the class that it extends.
+    """
     said: dict[str, str] = {}
     for owner in reversed([cls for cls in settings.__mro__ if is_dataclass(cls)]):
         source = inspect.getsource(owner)
-        tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-        comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+        lines = source.splitlines()
+        comments = {
+            token.start[0]: token.string.lstrip("# ")
+            for token in tokenize.generate_tokens(io.StringIO(source).readline)
+            if token.type == tokenize.COMMENT
+        }
         declared = ast.parse(source).body[0]
         assert isinstance(declared, ast.ClassDef)
         for node in declared.body:
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.end_lineno in comments:
-                said[node.target.id] = comments[node.end_lineno]
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                above = node.lineno - 1
+                while above in comments and lines[above - 1].lstrip().startswith("#"):
+                    above -= 1
+                written = [comments[line] for line in range(above + 1, node.lineno)]
+                written += [comments[node.end_lineno]] if node.end_lineno in comments else []
+                if written:
+                    said[node.target.id] = " ".join(written)
     return said
 
 
 def _default(field: Field[Any]) -> Any:
-    return field.default if field.default is not MISSING else field.default_factory() if field.default_factory is not MISSING else None
+    return (
+        field.default
+        if field.default is not MISSING
+        else field.default_factory()
+        if field.default_factory is not MISSING
+        else None
+    )

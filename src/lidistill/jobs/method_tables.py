@@ -10,8 +10,8 @@ from rich.table import Table as ScreenTable
 from rich.text import Text
 
 from lidistill.catalogue import MethodFacts, catalogue
-from lidistill.report.blocks import Table
-from lidistill.report.markdown import table_as_markdown
+from lidistill.report.page_blocks import Table
+from lidistill.report.render.markdown import table_as_markdown
 
 HEADS = "heads"  # what a method without taps works on
 NOT = "no"
@@ -49,8 +49,8 @@ def print_methods() -> None:
 def print_method(name: str) -> None:
     """All settings of one method."""
     from lidistill.experiment import method_settings
+    from lidistill.jobs.method_catalogue import method_facts, published_settings
     from lidistill.jobs.method_settings import MethodSetting, settings_table
-    from lidistill.jobs.methods import method_facts, published_settings
 
     console = _console()
     settings = method_settings(name)
@@ -68,11 +68,21 @@ def print_method(name: str) -> None:
 def overview(methods: Iterable[MethodFacts]) -> tuple[Table, Table]:
     """What the methods are; and what they work on, need and run on."""
     methods = list(methods)
-    what = Table(("Method", "What it teaches", "Paper"), tuple((facts.name, facts.idea, facts.paper) for facts in methods), text_columns=3)
+    what = Table(
+        ("Method", "What it teaches", "Paper"),
+        tuple((facts.name, facts.idea, facts.paper) for facts in methods),
+        text_columns=3,
+    )
     detectors = catalogue().detectors
     columns = ("Method", "Works on", "Needs", "Own layers", *detectors)
     lines = tuple(
-        (facts.name, _kinds(facts), _needs(facts), "yes" if facts.has_layers else NOT, *(_runs(facts, detector) for detector in detectors))
+        (
+            facts.name,
+            _kinds(facts),
+            _needs(facts),
+            "yes" if facts.has_layers else NOT,
+            *(_runs(facts, detector) for detector in detectors),
+        )
         for facts in methods
     )
     return what, Table(columns, lines, text_columns=len(columns))

@@ -10,26 +10,30 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lidistill.data.kitti import image_size, read_calibration
 from lidistill.data.point_columns import check_columns
-from lidistill.data.points import read_bin
+from lidistill.data.point_files import read_bin
+from lidistill.datasets.kitti.frames import image_size, read_calibration
+from lidistill.datasets.kitti.projection import camera_objects
+from lidistill.datasets.kitti.records import CameraCalibration
+from lidistill.datasets.kitti.text import write_objects
 from lidistill.evaluation.predict import predict as predict_frames
 from lidistill.files import prepared, write_text
-from lidistill.jobs.runs import load_run, pick_device, pick_precision
-from lidistill.ops.camera import camera_objects
-from lidistill.ops.kitti_text import write_objects
+from lidistill.jobs.trained_runs import load_run, pick_device, pick_precision
 from lidistill.progress import progress
 from lidistill.reading import is_file, is_folder
-from lidistill.report.bev import draw_bev
+from lidistill.report.render.bev_picture import draw_bev
 from lidistill.settings import Share, checked
-from lidistill.types import Boxes, CameraCalibration, Frame, InputError
+from lidistill.types import Boxes, Frame, InputError
 
 IMAGE_SIZE = (1242, 375)
 
-# KITTI's usual left colour camera, for scans that come without a calibration: boxes in the text are then in this camera's axes.
+# KITTI's usual left colour camera, for scans that come without a calibration: boxes in the text are then in this
+# camera's axes.
 NOMINAL_CALIBRATION = CameraCalibration(
     image_from_camera=np.array([[721.54, 0.0, 609.56, 44.86], [0.0, 721.54, 172.85, 0.22], [0.0, 0.0, 1.0, 0.0]]),
-    camera_from_lidar=np.array([[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, -0.08], [1.0, 0.0, 0.0, -0.27], [0.0, 0.0, 0.0, 1.0]]),
+    camera_from_lidar=np.array(
+        [[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, -0.08], [1.0, 0.0, 0.0, -0.27], [0.0, 0.0, 0.0, 1.0]]
+    ),
     image_size=IMAGE_SIZE,
 )
 
@@ -46,13 +50,15 @@ def predict(
     device: str = "auto",
     precision: str = "32",
 ) -> list[Path]:
-    """Detect in a `.bin` file or in every one of a folder; write NAME.txt, NAME.json and NAME.png into `out` and return the JSON paths.
+    """Detect in a `.bin` file or in every one of a folder; write NAME.txt, NAME.json and NAME.png into `out` and return
+    the JSON paths.
 
-    `calibration` is a KITTI calib file, or a folder with one a scan; without it the folder `calib` beside that of the scans is taken, and where
-    there is none, KITTI's nominal camera, for the text. `columns` is how many values a point has in the files, of which the detector takes the
-    first; without it as many as it takes, unless the values look otherwise. The text and JSON hold every box; the picture those of at least
-    `minimum_score`. A scan that cannot be read stops the command, or is reported and left out with `skip_bad`. The network runs in `precision`, one
-    of PRECISIONS.
+    `calibration` is a KITTI calib file, or a folder with one a scan; without it the folder `calib` beside that of the
+    scans is taken, and where there is none, KITTI's nominal camera, for the text. `columns` is how many values a point
+    has in the files, of which the detector takes the first; without it as many as it takes, unless the values look
+    otherwise. The text and JSON hold every box; the picture those of at least `minimum_score`. A scan that cannot be
+    read stops the command, or is reported and left out with `skip_bad`. The network runs in `precision`, one of
+    PRECISIONS.
     """
     minimum_score = checked(Share, minimum_score, "--minimum-score")
     with prepared(out):
@@ -74,7 +80,10 @@ def _predict(
     spec = loaded.experiment.data.spec
     taken = ("x", "y", "z", *spec.point_features)
     if columns is not None and columns < len(taken):
-        raise InputError(f"--columns {columns}: the detector takes {len(taken)} values a point ({', '.join(taken)}); give scans that hold them")
+        raise InputError(
+            f"--columns {columns}: the detector takes {len(taken)} values a point ({', '.join(taken)}); give scans "
+            "that hold them"
+        )
     where = pick_device(device)
     ran = pick_precision(precision, where, "--precision")
     detector = loaded.detector.to(where).for_inference()
@@ -97,7 +106,17 @@ def _predict(
                     raise InputError(f"{error}; or leave such scans out with --skip-bad") from error
                 skipped.append(str(error))
             else:
-                written.append(_write(out, frame, boxes, spec.classes, camera, loaded.experiment.detector.grid.point_range, minimum_score))
+                written.append(
+                    _write(
+                        out,
+                        frame,
+                        boxes,
+                        spec.classes,
+                        camera,
+                        loaded.experiment.detector.grid.point_range,
+                        minimum_score,
+                    )
+                )
             advance(count)
     if skipped:
         print(f"left out {len(skipped)} of {len(paths)} scans:", *skipped, sep="\n  ")
@@ -123,7 +142,8 @@ class Cameras:
     def sentence(self) -> str:
         if self.place is None:
             return (
-                "KITTI's nominal camera, so the boxes in the .txt files are in no real camera's axes (those in the .json files are in LiDAR axes); "
+                "KITTI's nominal camera, so the boxes in the .txt files are in no real camera's axes (those in the "
+                ".json files are in LiDAR axes); "
                 "give --calibration for your own"
             )
         return f"a file a scan from {self.place}" if is_folder(self.place) else f"{self.place} for all scans"
@@ -140,15 +160,25 @@ def scan_paths(place: Path) -> list[Path]:
     if is_folder(place):
         paths = sorted(place.glob("*.bin"))
         if not paths:
-            raise InputError(f"{place}: holds no .bin file; give the folder of the scans, for example training/velodyne")
+            raise InputError(
+                f"{place}: holds no .bin file; give the folder of the scans, for example training/velodyne"
+            )
         return paths
     if not is_file(place):
-        raise InputError(f"{place}: no such file or folder; give a .bin file of float32 x, y, z, intensity or a folder of them")
+        raise InputError(
+            f"{place}: no such file or folder; give a .bin file of float32 x, y, z, intensity or a folder of them"
+        )
     return [place]
 
 
 def _write(
-    out: Path, frame: Frame, boxes: Boxes, classes: Sequence[str], camera: CameraCalibration, point_range: Sequence[float], minimum_score: float
+    out: Path,
+    frame: Frame,
+    boxes: Boxes,
+    classes: Sequence[str],
+    camera: CameraCalibration,
+    point_range: Sequence[float],
+    minimum_score: float,
 ) -> Path:
     assert boxes.scores is not None
     names = np.array([classes[label] for label in boxes.labels.tolist()], dtype=str)
@@ -157,8 +187,17 @@ def _write(
         {"class": str(name), "score": round(score, 4), "box": [round(value, 3) for value in geometry]}
         for name, score, geometry in zip(names, boxes.scores.tolist(), boxes.geometry.tolist(), strict=True)
     ]
-    convention = "LiDAR axes: x y z length width height yaw; metres, radians; z is the box centre, yaw counter-clockwise from +x"
+    convention = (
+        "LiDAR axes: x y z length width height yaw; metres, radians; z is the box centre, yaw counter-clockwise from +x"
+    )
     path = out / f"{frame.id}.json"
     write_text(path, json.dumps({"frame": frame.id, "convention": convention, "boxes": rows}, indent=1) + "\n")
-    draw_bev(frame.points, {"detections": boxes[boxes.scores >= minimum_score]}, classes, point_range, out / f"{frame.id}.png", title=frame.id)
+    draw_bev(
+        frame.points,
+        {"detections": boxes[boxes.scores >= minimum_score]},
+        classes,
+        point_range,
+        out / f"{frame.id}.png",
+        title=frame.id,
+    )
     return path

@@ -10,14 +10,14 @@ import torch
 
 from lidistill.deploy.profile import device_name
 from lidistill.deploy.turns import MOST_TURNS, Turns, take_turns
-from lidistill.detectors.base import Detector
+from lidistill.detectors.detector import Detector
 from lidistill.files import prepared
-from lidistill.jobs.runs import load_run, pick_device
+from lidistill.jobs.trained_runs import load_run, pick_device
 from lidistill.progress import progress
-from lidistill.report.page import build_page, write_page
-from lidistill.report.runs import Run, read_runs
-from lidistill.report.samples import load_samples
-from lidistill.report.timing import Timing
+from lidistill.report.measures.runs import Run, read_runs
+from lidistill.report.measures.samples import load_samples
+from lidistill.report.measures.timing import Timing
+from lidistill.report.render.page import build_page, write_page
 from lidistill.run_folder import write_json
 from lidistill.types import Frame, InputError
 
@@ -35,9 +35,9 @@ class Report:
 def report(runs: Sequence[str | Path], out: str | Path, *, timing: bool = True, device: str = "auto") -> Report:
     """Compare run folders on one page.
 
-    With `timing` their detectors are timed first, taking turns on the frames that were kept in the folders, one CPU thread each; the milliseconds
-    of every turn are kept in `timing.json`. That takes under a minute for networks of KITTI's size on one core, seconds for the simulator's. Without
-    it the page says nothing about speed.
+    With `timing` their detectors are timed first, taking turns on the frames that were kept in the folders, one CPU
+    thread each; the milliseconds of every turn are kept in `timing.json`. That takes under a minute for networks of
+    KITTI's size on one core, seconds for the simulator's. Without it the page says nothing about speed.
     """
     out = Path(out)
     with prepared(out):
@@ -65,7 +65,10 @@ def time_runs(runs: Sequence[Run], device: torch.device) -> Timing:
             continue
         first = next(iter(frames.values()), kept)
         if not kept or [frame.id for frame in kept] != [frame.id for frame in first]:
-            left_out[run.label] = f"{run.folder.samples}: holds no frames, or others than the first run's; run `lidistill evaluate` on both again"
+            left_out[run.label] = (
+                f"{run.folder.samples}: holds no frames, or others than the first run's; run `lidistill evaluate` on "
+                "both again"
+            )
             continue
         detectors[run.label], frames[run.label] = detector, kept
     turns: Turns = {}

@@ -7,36 +7,46 @@ from dataclasses import replace
 from pathlib import Path
 
 from lidistill.configuration import read_yaml
-from lidistill.data import parse_source
 from lidistill.data.augment import Augmentation
-from lidistill.data.loading import DataSettings
+from lidistill.data.source import DataSettings
+from lidistill.datasets import parse_source
 from lidistill.detectors import DETECTORS
-from lidistill.detectors.base import DetectorConfig, WidthRule
+from lidistill.detectors.detector import DetectorConfig, WidthRule
 from lidistill.detectors.presets import preset
-from lidistill.distillation.base import MethodConfig
+from lidistill.distillation.method import MethodConfig
 from lidistill.errors import did_you_mean, shown
 from lidistill.experiment import Distillation, Experiment, lesson
 from lidistill.external import ExternalMethod
-from lidistill.jobs.lessons import NO_METHOD
-from lidistill.jobs.runs import read_experiment
+from lidistill.jobs.chosen_methods import NO_METHOD
+from lidistill.jobs.trained_runs import read_experiment
 from lidistill.reading import is_folder
 from lidistill.run_folder import RunFolder
-from lidistill.training.settings import TrainingSettings
+from lidistill.training.training_settings import TrainingSettings
 from lidistill.types import InputError
 
 # Sized so that teacher, plain and distilled student are trained and scored within minutes on two processor cores.
 DEMO_TRAINING = TrainingSettings(
-    steps=1600, batch_size=2, learning_rate=6e-3, warmup_share=0.2, norm_momentum=0.05, save_every=200, log_every=10, validation_frames=60, workers=1
+    steps=1600,
+    batch_size=2,
+    learning_rate=6e-3,
+    warmup_share=0.2,
+    norm_momentum=0.05,
+    save_every=200,
+    log_every=10,
+    validation_frames=60,
+    workers=1,
 )
 # A short training learns faster from streets as they are: pasted objects and wide rotations are for long schedules.
 DEMO_AUGMENTATION = Augmentation(paste={}, rotation=0.2)
 
 
-def supervised(start: str, *, data: str | None = None, seed: int | None = None, overrides: Sequence[str] = ()) -> Experiment:
+def supervised(
+    start: str, *, data: str | None = None, seed: int | None = None, overrides: Sequence[str] = ()
+) -> Experiment:
     """An experiment without a teacher.
 
-    `start` is a detector's name, a YAML file or an earlier run's folder, of which the settings are taken and not the weights (for those, see
-    `fine_tuned`); `data` as in `kitti:/path` or `simulated`.
+    `start` is a detector's name, a YAML file or an earlier run's folder, of which the settings are taken and not the
+    weights (for those, see `fine_tuned`); `data` as in `kitti:/path` or `simulated`.
     """
     path = Path(start)
     if is_folder(path):
@@ -63,9 +73,9 @@ def plain_student(
 ) -> Experiment:
     """A student trained alone on the teacher's data and schedule: the baseline of every distillation.
 
-    It is the teacher's detector with 1 / `compression` of its parameters (4 unless given), or the detector of `student`: a preset's name, or a YAML
-    file or a run's folder of which the detector is taken and nothing else; thinner, too, where `compression` is given. Widths of a thinner one are
-    multiples of `multiple_of`.
+    It is the teacher's detector with 1 / `compression` of its parameters (4 unless given), or the detector of
+    `student`: a preset's name, or a YAML file or a run's folder of which the detector is taken and nothing else;
+    thinner, too, where `compression` is given. Widths of a thinner one are multiples of `multiple_of`.
     """
     base = supervised(teacher, data=data, seed=seed)
     detector = base.detector if student is None else _detector(student, base.data)
@@ -90,13 +100,19 @@ def distilled(
 ) -> Experiment:
     """What `plain_student` trains, with the teacher's lessons.
 
-    `teacher` is a run folder. `methods` are names, `module:Class` for methods from outside the package, or their settings; there may be none where
-    the teacher's labels or its channels teach alone.
+    `teacher` is a run folder. `methods` are names, `module:Class` for methods from outside the package, or their
+    settings; there may be none where the teacher's labels or its channels teach alone.
     """
     if not is_folder(teacher):
-        raise InputError(f"{teacher}: no run folder to learn from; train a teacher first, or import one with `lidistill import`")
-    lessons = Distillation(teacher=str(teacher), methods=tuple(lesson(method) for method in methods if method != NO_METHOD))
-    plain = plain_student(teacher, compression=compression, student=student, multiple_of=multiple_of, data=data, seed=seed)
+        raise InputError(
+            f"{teacher}: no run folder to learn from; train a teacher first, or import one with `lidistill import`"
+        )
+    lessons = Distillation(
+        teacher=str(teacher), methods=tuple(lesson(method) for method in methods if method != NO_METHOD)
+    )
+    plain = plain_student(
+        teacher, compression=compression, student=student, multiple_of=multiple_of, data=data, seed=seed
+    )
     experiment = replace(plain, role="distilled", distillation=lessons).overridden(overrides)
     settled = experiment.distillation
     assert settled is not None
@@ -104,7 +120,9 @@ def distilled(
         if isinstance(method, ExternalMethod):
             method.load()  # its class has not seen the overrides yet
     if not settled.methods and settled.teacher_labels is None and not settled.is_start_alone:
-        raise InputError("neither a method nor the teacher's labels are used; name a method, or set distillation.teacher_labels=0.3")
+        raise InputError(
+            "neither a method nor the teacher's labels are used; name a method, or set distillation.teacher_labels=0.3"
+        )
     return experiment
 
 
@@ -117,8 +135,12 @@ def _detector(start: str, data: DataSettings) -> DetectorConfig:
 
 def _from_preset(detector: str, data: DataSettings) -> Experiment:
     spec = data.spec
-    training, augmentation = (DEMO_TRAINING, DEMO_AUGMENTATION) if spec.simulated else (TrainingSettings(), Augmentation())
-    return Experiment(role="teacher", data=data, detector=preset(detector, spec.name), training=training, augmentation=augmentation)
+    training, augmentation = (
+        (DEMO_TRAINING, DEMO_AUGMENTATION) if spec.simulated else (TrainingSettings(), Augmentation())
+    )
+    return Experiment(
+        role="teacher", data=data, detector=preset(detector, spec.name), training=training, augmentation=augmentation
+    )
 
 
 def _finished(base: Experiment, data: str | None, seed: int | None, overrides: Sequence[str]) -> Experiment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lidistill.data.simulated import write_kitti_folder
+from lidistill.datasets.simulated.frames import write_kitti_folder
 from lidistill.files import claimed
 from lidistill.settings import Count, Processes, Seed, checked
 from lidistill.simulate import SimulatorSettings
@@ -12,7 +12,11 @@ from lidistill.simulate import SimulatorSettings
 
 def simulate(out: str | Path, *, frames: int, preset: str = "kitti", seed: int = 0, workers: int = 0) -> Path:
     """Write `frames` simulated frames into `out` in KITTI's layout."""
-    frames, seed, workers = checked(Count, frames, "--frames"), checked(Seed, seed, "--seed"), checked(Processes, workers, "--workers")
+    frames, seed, workers = (
+        checked(Count, frames, "--frames"),
+        checked(Seed, seed, "--seed"),
+        checked(Processes, workers, "--workers"),
+    )
     with claimed(out):
         write_kitti_folder(Path(out), frames, SimulatorSettings(sensor=preset), seed=seed, workers=workers)
     return Path(out)

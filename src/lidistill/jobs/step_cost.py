@@ -1,4 +1,6 @@
-"""What one training step costs beside the plain student's: time, memory, and parameters that are thrown away after training."""
+"""What one training step costs beside the plain student's: time, memory, and parameters that are thrown away after
+training.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from lidistill.deploy.profile import device_name
+from lidistill.detectors.detector import count_parameters
 from lidistill.evaluation.intervals import median_ratio
 from lidistill.experiment import Experiment
 from lidistill.half_precision import PrecisionName, autocast, settled
-from lidistill.jobs.runs import load_run, pick_device
+from lidistill.jobs.trained_runs import load_run, pick_device
 from lidistill.jobs.training import build_objective, training_frames
 from lidistill.run_folder import RunFolder, read_json, write_json
 from lidistill.training.objective import Distilled
@@ -26,17 +29,25 @@ WARM_UP, TURNS = 2, 9
 
 
 def measure_steps(students: Mapping[Path, Experiment], device: str = "auto") -> None:
-    """Measure a step of each trained run, given as folder -> experiment; the first is the plain student, with which the others are compared.
+    """Measure a step of each trained run, given as folder -> experiment; the first is the plain student, with which the
+    others are compared.
 
-    Each run takes turns with the plain student on the same first batch, in its own precision, and the ratio of their times is taken turn by turn:
-    times of different moments cannot be compared. The figures are kept in `step.json` of the run folder, and left as they are where they were
-    measured on the same device with as many threads. On CUDA the memory is the peak of allocated bytes; elsewhere the bytes that the step keeps
-    for its backward pass, which decide that peak.
+    Each run takes turns with the plain student on the same first batch, in its own precision, and the ratio of their
+    times is taken turn by turn: times of different moments cannot be compared. The figures are kept in `step.json` of
+    the run folder, and left as they are where they were measured on the same device with as many threads. On CUDA the
+    memory is the peak of allocated bytes; elsewhere the bytes that the step keeps for its backward pass, which decide
+    that peak.
     """
     where = pick_device(device)
     plain_folder, plain_experiment = next(iter(students.items()))
-    conditions = {"batch_size": plain_experiment.training.batch_size, "device": device_name(where), "threads": torch.get_num_threads()}
-    todo = {folder: experiment for folder, experiment in students.items() if not _is_measured(RunFolder(folder), conditions)}
+    conditions = {
+        "batch_size": plain_experiment.training.batch_size,
+        "device": device_name(where),
+        "threads": torch.get_num_threads(),
+    }
+    todo = {
+        folder: experiment for folder, experiment in students.items() if not _is_measured(RunFolder(folder), conditions)
+    }
     if not todo:
         return
     plain = _objective(plain_experiment, plain_folder, where)
@@ -44,7 +55,9 @@ def measure_steps(students: Mapping[Path, Experiment], device: str = "auto") -> 
     batch = collate([frames[0, row % len(frames)] for row in range(plain_experiment.training.batch_size)]).to(where)
     for folder, experiment in todo.items():
         own = plain if folder == plain_folder else _objective(experiment, folder, where)
-        write_json(RunFolder(folder).step, {**_cost(own, plain, batch, experiment.training.precision, where), **conditions})
+        write_json(
+            RunFolder(folder).step, {**_cost(own, plain, batch, experiment.training.precision, where), **conditions}
+        )
 
 
 def _is_measured(run: RunFolder, conditions: Mapping[str, Any]) -> bool:
@@ -58,7 +71,9 @@ def _objective(experiment: Experiment, folder: Path, device: torch.device) -> nn
     return build_objective(experiment, load_run(folder).detector).to(device).train()
 
 
-def _cost(own: nn.Module, plain: nn.Module, batch: Batch, precision: PrecisionName, device: torch.device) -> dict[str, Any]:
+def _cost(
+    own: nn.Module, plain: nn.Module, batch: Batch, precision: PrecisionName, device: torch.device
+) -> dict[str, Any]:
     """Time and memory of a step of `own`, and the ratio of its time to that of `plain`."""
     seconds: dict[str, list[float]] = {"plain": [], "own": []}
     with autocast(settled(precision, device)[0], device):
@@ -70,17 +85,19 @@ def _cost(own: nn.Module, plain: nn.Module, batch: Batch, precision: PrecisionNa
         memory = _memory(own, batch, device)
     ratio = median_ratio(seconds["own"], seconds["plain"])
     return {
-        "over_plain": {key: asdict(ratio)[key] for key in ("value", "low", "high", "level")} if seconds["own"] else None,
+        "over_plain": {key: asdict(ratio)[key] for key in ("value", "low", "high", "level")}
+        if seconds["own"]
+        else None,
         "turns": len(seconds["own"]),
         "step_ms": {name: round(1e3 * statistics.median(times), 3) for name, times in seconds.items() if times},
         "memory_bytes": memory,
         "memory": "peak of allocated bytes" if device.type == "cuda" else "bytes kept for the backward pass",
-        "extra_parameters": sum(p.numel() for p in own.methods.parameters()) if isinstance(own, Distilled) else 0,  # type: ignore[attr-defined]
+        "extra_parameters": sum(map(count_parameters, own.methods)) if isinstance(own, Distilled) else 0,
     }
 
 
 def _timed(objective: nn.Module, batch: Batch, device: torch.device) -> float:
-    """Seconds of one forward and backward pass; the optimiser's step, which adapters lengthen a little, is not in it."""
+    """Seconds of one forward and backward pass, without the optimiser's step, which adapters lengthen a little."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = perf_counter()

@@ -1,8 +1,9 @@
 """Batch normalisation on a CPU whose sums are exact to rounding.
 
-The rows of a batch are all cells of a channels_last map (B, C, H, W), or a plain (N, C) tensor. For these layouts torch's CPU kernel adds up the rows
-one after the other in single precision, so that over the 53,568 cells of a KITTI map the variance comes out up to 4e-4 off. Here the same kernel
-sums groups of at most ROWS_A_SUM rows, and the groups are joined in double precision.
+The rows of a batch are all cells of a channels_last map (B, C, H, W), or a plain (N, C) tensor. For these layouts
+torch's CPU kernel adds up the rows one after the other in single precision, so that over the 53,568 cells of a KITTI
+map the variance comes out up to 4e-4 off. Here the same kernel sums groups of at most ROWS_A_SUM rows, and the groups
+are joined in double precision.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-ROWS_A_SUM = 128  # few enough that their sum is exact to 1e-6, and enough that the groups cost nothing beside their rows
+# few enough that their sum is exact to 1e-6, and enough that the groups cost nothing beside their rows
+ROWS_A_SUM = 128
 
 
 def row_moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (C,) in double precision over the rows of (N, C) or of a channels_last map (B, C, H, W)."""
+    """Mean and biased variance (C,), in float64, over the rows of (N, C) or of a channels_last map (B, C, H, W)."""
     rows = _rows(values)
-    totals = torch.zeros(2, rows.shape[1], dtype=torch.float64)  # of the values and of their squares, in which double precision loses nothing
+    # of the values and of their squares, in which double precision loses nothing
+    totals = torch.zeros(2, rows.shape[1], dtype=torch.float64)
     for group in _groups(rows):
         # The kernel works in the precision of the running statistics that it is given; these are dropped.
         kept = None if rows.dtype in (torch.float32, torch.float64) else torch.zeros(group.shape[1])
-        mean, variance = (part.view(-1, rows.shape[1]).double() for part in torch.batch_norm_update_stats(group, kept, kept, 0.0))
+        mean, variance = (
+            part.view(-1, rows.shape[1]).double() for part in torch.batch_norm_update_stats(group, kept, kept, 0.0)
+        )
         totals[0] += mean.sum(dim=0) * len(group)
         totals[1] += torch.addcmul(variance, mean, mean).sum(dim=0) * len(group)
     mean, square = totals / len(rows)
@@ -32,9 +37,11 @@ def row_moments(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalise_rows(values: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """(values - mean) / sqrt(variance + eps) * weight + bias, for rows (N, C) or a channels_last map (B, C, H, W), in their layout.
+    """(values - mean) / sqrt(variance + eps) * weight + bias, for rows (N, C) or a channels_last map (B, C, H, W), in
+    their layout.
 
-    `mean` and `variance` (C,) must be `row_moments(values)`: the gradient is that of training, in which both follow from `values`.
+    `mean` and `variance` (C,) must be `row_moments(values)`: the gradient is that of training, in which both follow
+    from `values`.
     """
     normalised: Tensor = _NormalisedRows.apply(values, mean, variance, weight, bias, eps)
     return normalised
@@ -42,7 +49,9 @@ def normalise_rows(values: Tensor, mean: Tensor, variance: Tensor, weight: Tenso
 
 class _NormalisedRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    def forward(
+        ctx: Any, values: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> Tensor:
         mean, variance = mean.to(weight.dtype), variance.to(weight.dtype)
         ctx.save_for_backward(values, mean, torch.rsqrt(variance + eps), weight)
         ctx.eps = eps
@@ -52,9 +61,12 @@ class _NormalisedRows(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         values, mean, scale, weight = ctx.saved_tensors
-        # torch's backward sums the gradients one by one, too. That costs up to 5e-4 of a bias's gradient where nearly all gradients of a map are
-        # alike, and nothing that could be measured in imported networks; exact sums would take 2 to 5 % of a training step.
-        parts = torch.ops.aten.native_batch_norm_backward(gradient, values, weight, None, None, mean, scale, True, ctx.eps, [True] * 3)
+        # torch's backward sums the gradients one by one, too. That costs up to 5e-4 of a bias's gradient where nearly
+        # all gradients of a map are alike, and nothing that could be measured in imported networks; exact sums would
+        # take 2 to 5 % of a training step.
+        parts = torch.ops.aten.native_batch_norm_backward(
+            gradient, values, weight, None, None, mean, scale, True, ctx.eps, [True] * 3
+        )
         return parts[0], None, None, parts[1], parts[2], None
 
 

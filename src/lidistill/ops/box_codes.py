@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-# Decoded sizes end here, so that a network that was hardly trained states no box of kilometres. The largest objects of the public datasets, buses and
-# trailers of some 30 m, lie well below.
+# Decoded sizes end here, so that a network that was hardly trained states no box of kilometres. The largest objects of
+# the public datasets, buses and trailers of some 30 m, lie well below.
 MAX_SIZE_RATIO = 16.0  # times the anchor: 62 m for a car's
 MAX_SIZE_M = 100.0  # of boxes without an anchor
 
@@ -16,8 +16,8 @@ MAX_SIZE_M = 100.0  # of boxes without an anchor
 def encode_anchors(boxes: Tensor, anchors: Tensor) -> Tensor:
     """Boxes (N, 7) relative to anchors (N, 7) -> codes (N, 7).
 
-    Offsets over the anchor's ground diagonal (z over its height), logarithms of the size ratios, difference of the yaws (SECOND, Sensors 2018,
-    section 3.2.1).
+    Offsets over the anchor's ground diagonal (z over its height), logarithms of the size ratios, difference of the yaws
+    (SECOND, Sensors 2018, section 3.2.1).
     """
     diagonal = torch.linalg.vector_norm(anchors[:, 3:5], dim=1, keepdim=True)
     plane = (boxes[:, :2] - anchors[:, :2]) / diagonal
@@ -27,7 +27,9 @@ def encode_anchors(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def decode_anchors(codes: Tensor, anchors: Tensor) -> Tensor:
-    """The inverse of `encode_anchors`: codes (N, 7) and anchors (N, 7) -> boxes (N, 7), no longer than MAX_SIZE_RATIO anchors along any side."""
+    """The inverse of `encode_anchors`: codes (N, 7) and anchors (N, 7) -> boxes (N, 7), no longer than MAX_SIZE_RATIO
+    anchors along any side.
+    """
     diagonal = torch.linalg.vector_norm(anchors[:, 3:5], dim=1, keepdim=True)
     plane = codes[:, :2] * diagonal + anchors[:, :2]
     height = codes[:, 2:3] * anchors[:, 5:6] + anchors[:, 2:3]
@@ -38,18 +40,23 @@ def decode_anchors(codes: Tensor, anchors: Tensor) -> Tensor:
 def encode_centers(boxes: Tensor, origin: tuple[float, float], cell: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Boxes (N, 7) on a map -> cells (N, 2: row, column, int64) that hold their centres, and codes (N, 8).
 
-    A code is the centre's place within its cell along x and y (0..1), z in metres, the logarithms of length, width and height in metres, and the
-    sine and cosine of the yaw (CenterPoint, CVPR 2021, section 4.1). Cells may lie outside of the map.
+    A code is the centre's place within its cell along x and y (0..1), z in metres, the logarithms of length, width and
+    height in metres, and the sine and cosine of the yaw (CenterPoint, CVPR 2021, section 4.1). Cells may lie outside of
+    the map.
     """
     places = (boxes[:, :2] - boxes.new_tensor(origin)) / boxes.new_tensor(cell)
     corners = torch.floor(places)
     sizes = torch.log(boxes[:, 3:6].clamp(min=1e-5))
-    codes = torch.cat([places - corners, boxes[:, 2:3], sizes, torch.sin(boxes[:, 6:7]), torch.cos(boxes[:, 6:7])], dim=1)
+    codes = torch.cat(
+        [places - corners, boxes[:, 2:3], sizes, torch.sin(boxes[:, 6:7]), torch.cos(boxes[:, 6:7])], dim=1
+    )
     return corners.long().flip(1), codes
 
 
 def decode_centers(codes: Tensor, cells: Tensor, origin: tuple[float, float], cell: tuple[float, float]) -> Tensor:
-    """The inverse of `encode_centers`: codes (N, 8) at cells (N, 2: row, column) -> boxes (N, 7), no side longer than MAX_SIZE_M."""
+    """The inverse of `encode_centers`: codes (N, 8) at cells (N, 2: row, column) -> boxes (N, 7), no side longer than
+    MAX_SIZE_M.
+    """
     places = (cells.flip(1).to(codes.dtype) + codes[:, :2]) * codes.new_tensor(cell) + codes.new_tensor(origin)
     sizes = torch.exp(codes[:, 3:6].clamp(max=math.log(MAX_SIZE_M)))
     yaw = torch.atan2(codes[:, 6:7], codes[:, 7:8])

@@ -1,6 +1,7 @@
 """Boxes seen from above, the points inside them, and angles.
 
-All boxes are (N, 7): x y z length width height yaw in metres and radians, z at the centre, yaw zero along +x and counter-clockwise.
+All boxes are (N, 7): x y z length width height yaw in metres and radians, z at the centre, yaw zero along +x and
+counter-clockwise.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def envelopes(boxes: Tensor) -> tuple[Tensor, Tensor]:
 def points_in_boxes(points: Tensor, boxes: Tensor) -> Tensor:
     """Which of the points (P, 3 + F) lie in each of the boxes (N, 7): (N, P) bool. Faces belong to the box.
 
-    A point with a NaN or infinite coordinate lies in no box; a box with such a value, or with a negative size, contains no point.
+    A point with a NaN or infinite coordinate lies in no box; a box with such a value, or with a negative size, contains
+    no point.
     """
     inside = torch.zeros((len(boxes), len(points)), dtype=torch.bool, device=points.device)
     for start in range(0, len(points), _step(boxes)):
@@ -53,7 +55,10 @@ def box_of_points(points: Tensor, boxes: Tensor) -> Tensor:
 
 
 def count_points(points: Tensor, boxes: Tensor) -> Tensor:
-    """How many of the points (P, 3 + F) lie in each of the boxes (N, 7): (N,) int64. A point in two boxes counts in both."""
+    """How many of the points (P, 3 + F) lie in each of the boxes (N, 7): (N,) int64.
+
+    A point in two boxes counts in both.
+    """
     counts = torch.zeros(len(boxes), dtype=torch.int64, device=points.device)
     for start in range(0, len(points), _step(boxes)):
         rows, _ = _contained_pairs(points[start : start + _step(boxes)], boxes)
@@ -70,7 +75,9 @@ def wrap_angle(angle: Tensor) -> Tensor:
 
 
 def limit_period(angle: Tensor, offset: float, period: float) -> Tensor:
-    """Angles (...) in radians, turned into [-offset * period, (1 - offset) * period): the rule of SECOND, as OpenPCDet and mmdetection3d have it."""
+    """Angles (...) in radians, turned into [-offset * period, (1 - offset) * period): the rule of SECOND, as OpenPCDet
+    and mmdetection3d have it.
+    """
     return angle - torch.floor(angle / period + offset) * period
 
 
@@ -86,11 +93,22 @@ def _contained_pairs(points: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     x, y, z = points[:, :3].double().unbind(dim=-1)
     lower, upper = envelopes(boxes)
     lower, upper = lower[..., None] - FACE_TOLERANCE_M, upper[..., None] + FACE_TOLERANCE_M
-    near = (x >= lower[:, 0]) & (x <= upper[:, 0]) & (y >= lower[:, 1]) & (y <= upper[:, 1]) & (z >= lower[:, 2]) & (z <= upper[:, 2])
+    near = (
+        (x >= lower[:, 0])
+        & (x <= upper[:, 0])
+        & (y >= lower[:, 1])
+        & (y <= upper[:, 1])
+        & (z >= lower[:, 2])
+        & (z <= upper[:, 2])
+    )
     rows, columns = near.nonzero(as_tuple=True)
     box = boxes.double()[rows]
     dx, dy = x[columns] - box[:, 0], y[columns] - box[:, 1]
     cos, sin = torch.cos(box[:, 6]), torch.sin(box[:, 6])
     half = box[:, 3:5] / 2 + FACE_TOLERANCE_M
-    inside = ((dx * cos + dy * sin).abs() <= half[:, 0]) & ((dy * cos - dx * sin).abs() <= half[:, 1]) & box.isfinite().all(dim=-1)
+    inside = (
+        ((dx * cos + dy * sin).abs() <= half[:, 0])
+        & ((dy * cos - dx * sin).abs() <= half[:, 1])
+        & box.isfinite().all(dim=-1)
+    )
     return rows[inside], columns[inside]

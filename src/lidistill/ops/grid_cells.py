@@ -1,4 +1,6 @@
-"""Cells of a 3D grid as numbers that ascend with batch, z, y, x, and back: what is sorted, joined and looked up instead of four columns."""
+"""Cells of a 3D grid as numbers that ascend with batch, z, y, x, and back: what is sorted, joined and looked up instead
+of four columns.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ def cell_numbers(coords: Tensor, shape: Triple) -> Tensor:
 def numbered_cells(numbers: Tensor, shape: Triple) -> Tensor:
     """The cells (N, 4: batch z y x) of such numbers (N,)."""
     cells = torch.empty((len(numbers), 4), dtype=numbers.dtype, device=numbers.device)
-    if numbers.device.type == "cpu":  # numpy divides by one number ten times as fast as torch, int32 three times as fast as int64
+    # numpy divides by one number ten times as fast as torch, int32 three times as fast as int64
+    if numbers.device.type == "cpu":
         narrow = len(numbers) == 0 or int(numbers.max()) <= torch.iinfo(torch.int32).max
         _fill(cells.numpy(), numbers.numpy().astype(np.int32) if narrow else numbers.numpy(), shape)
     else:

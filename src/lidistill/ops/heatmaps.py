@@ -11,8 +11,9 @@ CELLS_AT_ONCE = 1 << 22  # cells drawn together: some 200 MiB at most
 def gaussian_radius(lengths: Tensor, widths: Tensor, overlap: float) -> Tensor:
     """Radius, in cells, of the Gaussians for boxes of lengths (N,) and widths (N,) in cells: (N,) float64.
 
-    By about so much the corners of a box may move before its overlap with the true one falls to `overlap` (CornerNet, ECCV 2018, section 3.2). The
-    three quadratics are solved by (b + root) / 2 instead of (b + root) / 2a, as CornerNet's first code, OpenPCDet and mmdetection3d do.
+    By about so much the corners of a box may move before its overlap with the true one falls to `overlap` (CornerNet,
+    ECCV 2018, section 3.2). The three quadratics are solved by (b + root) / 2 instead of (b + root) / 2a, as
+    CornerNet's first code, OpenPCDet and mmdetection3d do.
     """
     lengths, widths = lengths.double(), widths.double()
     total, area = lengths + widths, lengths * widths
@@ -26,10 +27,12 @@ def gaussian_radius(lengths: Tensor, widths: Tensor, overlap: float) -> Tensor:
 
 
 def draw_gaussians(maps: Tensor, channels: Tensor, cells: Tensor, radii: Tensor) -> Tensor:
-    """Maps (C, H, W) with a Gaussian for every object, in channel (N,) around cell (N, 2: row, column): a new (C, H, W).
+    """Maps (C, H, W) with a Gaussian for every object, in channel (N,) around cell (N, 2: row, column): a new (C, H,
+    W).
 
-    A Gaussian is 1 at its cell, has a standard deviation of a sixth of its diameter 2 r + 1 and ends `radii` (N, int64) cells away along rows and
-    columns, or at the border of the map; cells must lie on the map. Where Gaussians meet, the larger value counts, and so does that of `maps`.
+    A Gaussian is 1 at its cell, has a standard deviation of a sixth of its diameter 2 r + 1 and ends `radii` (N, int64)
+    cells away along rows and columns, or at the border of the map; cells must lie on the map. Where Gaussians meet, the
+    larger value counts, and so does that of `maps`.
     """
     _, height, width = maps.shape
     reach = radii[:, None]
@@ -59,7 +62,9 @@ def _parts(sizes: Tensor) -> list[slice]:
 
 
 def _window_cells(first: Tensor, extent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Windows from `first` (N, 2) over `extent` (N, 2) -> for each of their cells the window, row and column: three (S,) int64."""
+    """Windows from `first` (N, 2) over `extent` (N, 2) -> for each of their cells the window, row and column: three
+    (S,) int64.
+    """
     sizes = extent.prod(dim=1)
     window = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
     within = torch.arange(len(window), device=sizes.device) - (torch.cumsum(sizes, dim=0) - sizes)[window]

@@ -10,18 +10,21 @@ from torch.autograd.function import once_differentiable
 
 
 def segment_max(values: Tensor, segments: Tensor, num_segments: int) -> Tensor:
-    """Maximum over the rows of each segment: values (P, C) in segments (P,) int64 -> (num_segments, C), -inf where a segment has no row.
+    """Maximum over the rows of each segment: values (P, C) in segments (P,) int64 -> (num_segments, C), -inf where a
+    segment has no row.
 
-    Rows that share a maximum share its gradient in equal parts, as in `torch.amax`. The public tools give all of it to one of them (torch.max, and
-    torch_scatter's scatter_max). Duplicate points give equal rows, which move together: for them both are the derivative that finite differences
-    find. Where the rows are equal by chance there is no derivative, and both are subgradients; the equal parts do not depend on the rows' order.
+    Rows that share a maximum share its gradient in equal parts, as in `torch.amax`. The public tools give all of it to
+    one of them (torch.max, and torch_scatter's scatter_max). Duplicate points give equal rows, which move together: for
+    them both are the derivative that finite differences find. Where the rows are equal by chance there is no
+    derivative, and both are subgradients; the equal parts do not depend on the rows' order.
     """
     largest: Tensor = _SegmentMax.apply(values, segments, num_segments)
     return largest
 
 
 class _SegmentMax(torch.autograd.Function):
-    # torch.segment_reduce gives every one of the tied rows the whole gradient; scatter_reduce shares it, and takes twice as long as this.
+    # torch.segment_reduce gives every one of the tied rows the whole gradient; scatter_reduce shares it, and takes
+    # twice as long as this.
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, segments: Tensor, num_segments: int) -> Tensor:

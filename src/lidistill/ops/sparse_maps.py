@@ -1,8 +1,10 @@
-"""Which occupied cells meet under a sparse 3D convolution: sites of a level, and the pairs of rows for every cell of a kernel.
+"""Which occupied cells meet under a sparse 3D convolution: sites of a level, and the pairs of rows for every cell of a
+kernel.
 
-The sets of sites are those of spconv, which OpenPCDet and mmdetection3d build SECOND and CenterPoint on. Memory grows with the sites, not with the
-grid: neighbours are found through a hash table of about sixteen slots a site. Slots that two sites claim are resolved by a sorted search, so the maps
-are exact, and the same on every run, whatever the table did.
+The sets of sites are those of spconv, which OpenPCDet and mmdetection3d build SECOND and CenterPoint on. Memory grows
+with the sites, not with the grid: neighbours are found through a hash table of about sixteen slots a site. Slots that
+two sites claim are resolved by a sorted search, so the maps are exact, and the same on every run, whatever the table
+did.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ import torch
 from torch import Tensor
 
 from lidistill.ops.grid_cells import Triple, cell_numbers, numbered_cells, quotients
-from lidistill.ops.selection import true_rows
+from lidistill.ops.masks import true_rows
 from lidistill.types import InputError
 
 SLOTS_PER_SITE = 16  # to 32, as the table's size is a power of two: one site in 15 to 33 then shares its slot
-GOLDEN = -7046029254386353131  # 2**64 divided by the golden ratio, as a signed number: multiplicative hashing (Knuth, TAOCP 3, 6.4)
+# 2**64 divided by the golden ratio, as a signed number: multiplicative hashing (Knuth, TAOCP 3, 6.4)
+GOLDEN = -7046029254386353131
 FREE, SHARED = -1, -2  # what a slot holds that is not one site's row
 
 
@@ -46,14 +49,17 @@ class KernelMap:
     counts: tuple[int, ...]  # pairs of each cell of the kernel
     num_inputs: int
     num_outputs: int
-    identity: int | None = None  # the cell under which every row meets itself, in order; its pairs are listed like all others
+    # the cell under which every row meets itself, in order; its pairs are listed like all others
+    identity: int | None = None
 
     @property
     def num_pairs(self) -> int:
         return len(self.inputs)
 
     def inverse(self) -> KernelMap:
-        """The map from the outputs back to the inputs: an inverse convolution to the finer sites, or the way of the gradient."""
+        """The map from the outputs back to the inputs: an inverse convolution to the finer sites, or the way of the
+        gradient.
+        """
         return KernelMap(self.outputs, self.inputs, self.counts, self.num_outputs, self.num_inputs, self.identity)
 
 
@@ -63,7 +69,9 @@ def submanifold_map(sites: Sites, kernel_size: Triple) -> KernelMap:
     Raises InputError for a kernel without a centre.
     """
     if any(size < 1 or size % 2 == 0 for size in kernel_size):
-        raise InputError(f"submanifold convolution: a kernel of {kernel_size} has no centre cell; give odd sizes such as (3, 3, 3)")
+        raise InputError(
+            f"submanifold convolution: a kernel of {kernel_size} has no centre cell; give odd sizes such as (3, 3, 3)"
+        )
     num_sites, device = len(sites), sites.coords.device
     centre = torch.arange(num_sites, device=device)
     before = prod(kernel_size) // 2
@@ -80,7 +88,9 @@ def submanifold_map(sites: Sites, kernel_size: Triple) -> KernelMap:
     wanted = keys + torch.tensor(offsets[:before], dtype=torch.int64, device=device)[:, None]
     found, inputs = _matches(wanted.flatten(), keys)
     first = torch.searchsorted(found, torch.arange(before + 1, device=device) * num_sites)
-    outputs = found - torch.repeat_interleave(torch.arange(before, device=device) * num_sites, first.diff(), output_size=len(found))
+    outputs = found - torch.repeat_interleave(
+        torch.arange(before, device=device) * num_sites, first.diff(), output_size=len(found)
+    )
     counts = first.diff().tolist()
     return KernelMap(
         inputs=torch.cat([inputs, centre, outputs.flip(0)]),
@@ -93,19 +103,28 @@ def submanifold_map(sites: Sites, kernel_size: Triple) -> KernelMap:
 
 
 def strided_map(sites: Sites, kernel_size: Triple, stride: Triple, padding: Triple) -> tuple[Sites, KernelMap]:
-    """The cells of the coarser grid that any site reaches, sorted by batch, z, y, x, and the map to them; all triples are (z, y, x).
+    """The cells of the coarser grid that any site reaches, sorted by batch, z, y, x, and the map to them; all triples
+    are (z, y, x).
 
     Raises InputError where the padded grid is smaller than the kernel.
     """
     axes = list(zip(sites.shape, kernel_size, stride, padding, strict=True))
     if any(size + 2 * pad < kernel for size, kernel, _, pad in axes):
-        raise InputError(f"sparse convolution: a kernel of {kernel_size} does not fit into {sites.shape} cells with padding {padding}")
+        raise InputError(
+            f"sparse convolution: a kernel of {kernel_size} does not fit into {sites.shape} cells with padding "
+            f"{padding}"
+        )
     depth, height, width = ((size + 2 * pad - kernel) // step + 1 for size, kernel, step, pad in axes)
     shape = (depth, height, width)
-    # x first and z last, so that the pairs end up z-major; an axis at a time, so that pairs which one axis rules out cost no more
+    # x first and z last, so that the pairs end up z-major; an axis at a time, so that pairs which one axis rules out
+    # cost no more
     inputs = torch.arange(len(sites), device=sites.coords.device)
     keys, under = sites.coords[:, 0] * prod(shape), torch.zeros_like(inputs)
-    for axis, cell_step, kernel_step in ((2, 1, 1), (1, width, kernel_size[2]), (0, height * width, kernel_size[1] * kernel_size[2])):
+    for axis, cell_step, kernel_step in (
+        (2, 1, 1),
+        (1, width, kernel_size[2]),
+        (0, height * width, kernel_size[1] * kernel_size[2]),
+    ):
         _, kernel, step, pad = axes[axis]
         position = sites.coords[:, axis + 1].index_select(0, inputs) + pad
         cell = quotients(position, step)
@@ -123,13 +142,19 @@ def strided_map(sites: Sites, kernel_size: Triple, stride: Triple, padding: Trip
         inputs = inputs.index_select(0, rows)
     num_cells = sites.batch_size * prod(shape)
     # half the digits to sort where the numbers are small enough
-    occupied, outputs = torch.unique(keys.int() if num_cells <= torch.iinfo(torch.int32).max else keys, return_inverse=True)
+    occupied, outputs = torch.unique(
+        keys.int() if num_cells <= torch.iinfo(torch.int32).max else keys, return_inverse=True
+    )
     counts = tuple(torch.bincount(under, minlength=prod(kernel_size)).tolist())
-    return Sites(numbered_cells(occupied.long(), shape), shape, sites.batch_size), KernelMap(inputs, outputs, counts, len(sites), len(occupied))
+    return Sites(numbered_cells(occupied.long(), shape), shape, sites.batch_size), KernelMap(
+        inputs, outputs, counts, len(sites), len(occupied)
+    )
 
 
 def _matches(wanted: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the wanted numbers (W,) are among the distinct keys (M,): their places in `wanted`, ascending, and rows of `keys`; two (F,) int64."""
+    """Where the wanted numbers (W,) are among the distinct keys (M,): their places in `wanted`, ascending, and rows of
+    `keys`; two (F,) int64.
+    """
     bits = max(1, len(keys) * SLOTS_PER_SITE - 1).bit_length()
     slots = _slots(keys, bits)
     numbers = torch.arange(len(keys), dtype=torch.int32, device=keys.device)

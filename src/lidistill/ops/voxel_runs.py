@@ -22,8 +22,9 @@ def packing_fits(num_points: int, batch_size: int, grid: VoxelGrid) -> bool:
 def group_points(
     points: np.ndarray, batch_index: np.ndarray, batch_size: int, grid: VoxelGrid, cap: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
-    """Rows (Q,) of the points to keep, voxel by voxel, and the voxel of each (Q,); then points (M,) and cell number (M,)
-    of each voxel, all int64, and how many voxels were above `cap` in their frames. The rules are those of `voxelise`.
+    """Rows (Q,) of the points to keep, voxel by voxel, and the voxel of each (Q,); then points (M,) and cell number
+    (M,) of each voxel, all int64, and how many voxels were above `cap` in their frames. The rules are those of
+    `voxelise`.
     """
     num_cells = prod(grid.shape)
     cells, order = _with_rows(_cells(points, batch_index, batch_size, grid))

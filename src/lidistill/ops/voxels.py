@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lidistill.ops.grid_cells import numbered_cells
-from lidistill.ops.selection import rows_of, true_rows
+from lidistill.ops.masks import rows_of, true_rows
 from lidistill.ops.voxel_runs import group_points, packing_fits
 from lidistill.types import VoxelGrid, Voxels
 
@@ -20,10 +20,10 @@ from lidistill.types import VoxelGrid, Voxels
 def voxelise(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGrid, training: bool) -> Voxels:
     """Points (P, 3 + F) of the frames `batch_index` (P,) to hard voxels.
 
-    A cell is floor((point - minimum) / voxel size) in float32; points outside the grid and points with a NaN or infinite
-    value are dropped. Within a frame, voxels are numbered in order of their first point. A voxel keeps its first
-    `max_points_per_voxel` points; once a frame has its `max_voxels_train` or `max_voxels_eval` voxels, points of further
-    cells are dropped while the voxels it has go on filling.
+    A cell is floor((point - minimum) / voxel size) in float32; points outside the grid and points with a NaN or
+    infinite value are dropped. Within a frame, voxels are numbered in order of their first point. A voxel keeps its
+    first `max_points_per_voxel` points; once a frame has its `max_voxels_train` or `max_voxels_eval` voxels, points of
+    further cells are dropped while the voxels it has go on filling.
     """
     cap = grid.max_voxels_train if training else grid.max_voxels_eval
     if points.device.type == "cpu" and packing_fits(len(points), batch_size, grid):
@@ -54,7 +54,9 @@ def padded(voxels: Voxels) -> Tensor:
     return table.reshape(num_voxels, slots, width)
 
 
-def _group(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGrid, cap: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+def _group(
+    points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGrid, cap: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
     """What group_points gives, on any device and for grids of any size."""
     rows, frames, keys = _cells(points, batch_index, batch_size, grid)
 
@@ -86,14 +88,18 @@ def _group(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGrid
 
 
 def _cells(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGrid) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of the points (P, 3 + F) to voxelise, frame by frame, their frames, both (P',) int64, and the number of each one's cell, frames included.
+    """Rows of the points (P, 3 + F) to voxelise, frame by frame, their frames, both (P',) int64, and the number of each
+    one's cell, frames included.
 
     The numbers (P',) are int32 where these can count the cells, which halves the time to sort them, else int64.
     """
     cells, inside = [], torch.ones(len(points), dtype=torch.bool, device=points.device)
     for axis, (low, size, num_cells) in enumerate(zip(grid.point_range[:3], grid.voxel_size, grid.shape, strict=True)):
-        # division by a tensor: CUDA turns a division by a number into a multiplication, which moves points at the border of a cell
-        cell = torch.floor((points[:, axis].float() - low) / torch.full((1,), size, dtype=torch.float32, device=points.device))
+        # division by a tensor: CUDA turns a division by a number into a multiplication, which moves points at the
+        # border of a cell
+        cell = torch.floor(
+            (points[:, axis].float() - low) / torch.full((1,), size, dtype=torch.float32, device=points.device)
+        )
         inside &= (cell >= 0) & (cell < num_cells)
         cells.append(cell)
     for column in points[:, 3:].unbind(dim=1):
@@ -107,4 +113,5 @@ def _cells(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGrid
     narrow = max(1, batch_size) * nx * ny * nz <= torch.iinfo(torch.int32).max
     number = torch.int32 if narrow else torch.int64
     x, y, z = (cell.index_select(0, rows).to(number) for cell in cells)
-    return rows, frames, ((frames.to(number) * nz + z) * ny + y) * nx + x  # as cell_numbers; the columns need not be joined
+    # as cell_numbers; the columns need not be joined
+    return (rows, frames, ((frames.to(number) * nz + z) * ny + y) * nx + x)

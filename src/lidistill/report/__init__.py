@@ -1,6 +1,7 @@
 """Reports from run folders: tables, curves and pictures on one page. Imports no model, detector or dataset.
 
-A name is imported when it is first used: pictures need libraries that take long to import, and tables of text need none of them.
+A name is imported when it is first used: pictures need libraries that take long to import, and tables of text need none
+of them.
 """
 
 from __future__ import annotations
@@ -8,7 +9,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_HOME = {"draw_bev": "bev", "load_samples": "samples", "save_samples": "samples", "write_report": "page"}
+_HOME = {
+    "draw_bev": "render.bev_picture",
+    "load_samples": "measures.samples",
+    "save_samples": "measures.samples",
+    "write_report": "render.page",
+}
 
 __all__ = list(_HOME)
 

@@ -22,7 +22,12 @@ ROLES = {
     "plain": Colour("#d55e00", "#ff9f45"),
     "distilled": Colour("#009e73", "#2ee6ab"),
 }
-MORE = (Colour("#b0468a", "#f29bd0"), Colour("#7a6a00", "#f0e442"), Colour("#5a4fcf", "#a89bff"), Colour("#8a4b2a", "#d8a07a"))
+MORE = (
+    Colour("#b0468a", "#f29bd0"),
+    Colour("#7a6a00", "#f0e442"),
+    Colour("#5a4fcf", "#a89bff"),
+    Colour("#8a4b2a", "#d8a07a"),
+)
 ALIASES = {
     "student": "distilled",
     "detections": "distilled",

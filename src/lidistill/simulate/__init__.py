@@ -2,6 +2,15 @@
 
 from lidistill.simulate.frame import SimulatedObjects, SimulatedScan, scan_scene, simulate_frame
 from lidistill.simulate.sensor import PRESETS, SensorPreset
-from lidistill.simulate.settings import SIMULATOR_VERSION, SimulatorSettings
+from lidistill.simulate.simulator_settings import SIMULATOR_VERSION, SimulatorSettings
 
-__all__ = ["PRESETS", "SIMULATOR_VERSION", "SensorPreset", "SimulatedObjects", "SimulatedScan", "SimulatorSettings", "scan_scene", "simulate_frame"]
+__all__ = [
+    "PRESETS",
+    "SIMULATOR_VERSION",
+    "SensorPreset",
+    "SimulatedObjects",
+    "SimulatedScan",
+    "SimulatorSettings",
+    "scan_scene",
+    "simulate_frame",
+]

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lidistill.simulate.chance import side
+from lidistill.simulate.draws import side
 from lidistill.simulate.ground import Ground
 from lidistill.simulate.placement import Occupancy
 from lidistill.simulate.primitives import Part, Pose, Primitives, assemble
-from lidistill.simulate.settings import SimulatorSettings
 from lidistill.simulate.shapes import Shape
+from lidistill.simulate.simulator_settings import SimulatorSettings
 from lidistill.simulate.street import Street
 
 NEAREST_M = 4.0  # labelled things keep clear of the sensor's own car
@@ -53,13 +53,27 @@ class SceneBuilder:
         reach = NEAREST_M + (self.settings.object_distance_m - NEAREST_M) * self.rng.random() ** 1.25
         return reach * side(self.rng) if self.behind else reach
 
-    def put(self, shape: Shape, along: float, across: float, turn: float, margin: float = 0.1, in_view: bool = True, apart: bool = True) -> bool:
-        """Stand a thing at a place with a heading relative to the street; False where the place is out of view or taken."""
+    def put(
+        self,
+        shape: Shape,
+        along: float,
+        across: float,
+        turn: float,
+        margin: float = 0.1,
+        in_view: bool = True,
+        apart: bool = True,
+    ) -> bool:
+        """Stand a thing at a place with a heading relative to the street; False where the place is out of view or
+        taken.
+        """
         x, y = self.street.ground.place(along, across)
         yaw = self.street.ground.heading + turn
         if in_view:
             bearing = (math.atan2(y, x) - self.middle + math.pi) % (2 * math.pi) - math.pi
-            if abs(bearing) > self.half_view + 0.03 or not NEAREST_M < math.hypot(x, y) < self.settings.object_distance_m:
+            if (
+                abs(bearing) > self.half_view + 0.03
+                or not NEAREST_M < math.hypot(x, y) < self.settings.object_distance_m
+            ):
                 return False
         box = shape.footprint
         length, width = box.x_max - box.x_min, box.y_max - box.y_min
@@ -89,10 +103,24 @@ class SceneBuilder:
                 thing = len(names)
                 names.append(shape.name)
                 box = shape.extent
-                mid_x, mid_y, mid_z = (box.x_min + box.x_max) / 2, (box.y_min + box.y_max) / 2, (box.z_min + box.z_max) / 2
+                mid_x, mid_y, mid_z = (
+                    (box.x_min + box.x_max) / 2,
+                    (box.y_min + box.y_max) / 2,
+                    (box.z_min + box.z_max) / 2,
+                )
                 cos, sin = math.cos(heading), math.sin(heading)
                 turned = (heading + math.pi) % (2 * math.pi) - math.pi
                 size = (box.x_max - box.x_min, box.y_max - box.y_min, box.z_max - box.z_min)
-                geometry.append((place_x + cos * mid_x - sin * mid_y, place_y + sin * mid_x + cos * mid_y, place_z + mid_z, *size, turned))
+                geometry.append(
+                    (
+                        place_x + cos * mid_x - sin * mid_y,
+                        place_y + sin * mid_x + cos * mid_y,
+                        place_z + mid_z,
+                        *size,
+                        turned,
+                    )
+                )
             rows.append((Pose(place_x, place_y, place_z, heading), shape.parts, thing))
-        return Scene(assemble(rows), self.street.ground, tuple(names), np.array(geometry, dtype=np.float64).reshape(-1, 7))
+        return Scene(
+            assemble(rows), self.street.ground, tuple(names), np.array(geometry, dtype=np.float64).reshape(-1, 7)
+        )

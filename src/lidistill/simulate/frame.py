@@ -10,7 +10,7 @@ from lidistill.simulate.builder import Scene
 from lidistill.simulate.raycast import cast
 from lidistill.simulate.returns import returns
 from lidistill.simulate.scene import build_scene
-from lidistill.simulate.settings import SimulatorSettings
+from lidistill.simulate.simulator_settings import SimulatorSettings
 
 VISIBLE_SHARE, PARTLY_SHARE = 0.8, 0.4  # of the rays; the bounds of KITTI's occlusion levels
 
@@ -31,7 +31,12 @@ class SimulatedObjects:
 
     def __getitem__(self, rows: np.ndarray | slice) -> SimulatedObjects:
         return SimulatedObjects(
-            self.names[rows], self.geometry[rows], self.points[rows], self.rays_alone[rows], self.rays_visible[rows], self.occlusion[rows]
+            self.names[rows],
+            self.geometry[rows],
+            self.points[rows],
+            self.rays_alone[rows],
+            self.rays_visible[rows],
+            self.occlusion[rows],
         )
 
 

@@ -1,10 +1,12 @@
-"""What stands along streets and is not labelled: things that resemble people, poles, signs, trees, hedges, walls and houses."""
+"""What stands along streets and is not labelled: things that resemble people, poles, signs, trees, hedges, walls and
+houses.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from lidistill.simulate.chance import between
+from lidistill.simulate.draws import between
 from lidistill.simulate.primitives import BOX, CYLINDER, ELLIPSOID, Part
 from lidistill.simulate.shapes import Shape, bicycle
 
@@ -56,13 +58,26 @@ def parking_meter(rng: np.random.Generator) -> Shape:
 def cabinet(rng: np.random.Generator) -> Shape:
     """A switch box or letter box."""
     height = between(rng, 1.0, 1.7)
-    return _unlabelled(Part(BOX, 0.0, 0.0, height / 2, between(rng, 0.15, 0.3), between(rng, 0.22, 0.5), height / 2, between(rng, 0.15, 0.6)))
+    return _unlabelled(
+        Part(
+            BOX,
+            0.0,
+            0.0,
+            height / 2,
+            between(rng, 0.15, 0.3),
+            between(rng, 0.22, 0.5),
+            height / 2,
+            between(rng, 0.15, 0.6),
+        )
+    )
 
 
 def narrow_shrub(rng: np.random.Generator) -> Shape:
     """A column of leaves as tall and wide as a person."""
     height, radius = between(rng, 1.2, 2.2), between(rng, 0.25, 0.45)
-    return _unlabelled(Part(ELLIPSOID, 0.0, 0.0, height / 2, radius, radius, height / 2, LEAVES, density=between(rng, 5.0, 12.0)))
+    return _unlabelled(
+        Part(ELLIPSOID, 0.0, 0.0, height / 2, radius, radius, height / 2, LEAVES, density=between(rng, 5.0, 12.0))
+    )
 
 
 def sapling(rng: np.random.Generator) -> Shape:
@@ -86,7 +101,18 @@ def statue(rng: np.random.Generator) -> Shape:
     )
 
 
-LOOK_ALIKES = (wheelie_bin, bollard, hydrant, advertising_column, parking_meter, cabinet, narrow_shrub, sapling, statue, bicycle)
+LOOK_ALIKES = (
+    wheelie_bin,
+    bollard,
+    hydrant,
+    advertising_column,
+    parking_meter,
+    cabinet,
+    narrow_shrub,
+    sapling,
+    statue,
+    bicycle,
+)
 
 
 def bench(rng: np.random.Generator) -> Shape:
@@ -126,7 +152,9 @@ def tree(rng: np.random.Generator) -> Shape:
     for _ in range(1 + int(3 * rng.random())):
         x, y = (crown * 0.5 * (2 * rng.random() - 1) for _ in "xy")
         size = crown * between(rng, 0.6, 1.0)
-        parts.append(Part(ELLIPSOID, x, y, fork + size * 0.9, size, size, size, LEAVES, density=between(rng, 0.35, 0.9)))
+        parts.append(
+            Part(ELLIPSOID, x, y, fork + size * 0.9, size, size, size, LEAVES, density=between(rng, 0.35, 0.9))
+        )
     return _unlabelled(*parts)
 
 
@@ -135,14 +163,18 @@ def bush(rng: np.random.Generator) -> Shape:
     for _ in range(1 + int(3 * rng.random())):
         radius, height = between(rng, 0.4, 1.0), between(rng, 0.5, 1.1)
         x, y = (0.7 * (2 * rng.random() - 1) for _ in "xy")
-        parts.append(Part(ELLIPSOID, x, y, height * 0.7, radius, radius, height, LEAVES, density=between(rng, 2.0, 6.0)))
+        parts.append(
+            Part(ELLIPSOID, x, y, height * 0.7, radius, radius, height, LEAVES, density=between(rng, 2.0, 6.0))
+        )
     return _unlabelled(*parts)
 
 
 def fence(rng: np.random.Generator, length: float) -> Shape:
     """Rails or wire along +x: most rays pass."""
     height = between(rng, 0.9, 1.8)
-    return _unlabelled(Part(BOX, 0.0, 0.0, height / 2, length / 2, 0.03, height / 2, METAL, density=between(rng, 4.0, 14.0)))
+    return _unlabelled(
+        Part(BOX, 0.0, 0.0, height / 2, length / 2, 0.03, height / 2, METAL, density=between(rng, 4.0, 14.0))
+    )
 
 
 def wall(rng: np.random.Generator, length: float) -> Shape:
@@ -152,7 +184,9 @@ def wall(rng: np.random.Generator, length: float) -> Shape:
 
 def hedge(rng: np.random.Generator, length: float) -> Shape:
     height = between(rng, 0.8, 2.0)
-    return _unlabelled(Part(BOX, 0.0, 0.0, height / 2, length / 2, 0.4, height / 2, LEAVES, density=between(rng, 3.0, 8.0)))
+    return _unlabelled(
+        Part(BOX, 0.0, 0.0, height / 2, length / 2, 0.4, height / 2, LEAVES, density=between(rng, 3.0, 8.0))
+    )
 
 
 def house(rng: np.random.Generator, length: float, depth: float) -> Shape:

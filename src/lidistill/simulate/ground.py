@@ -12,7 +12,10 @@ PROFILE_NEAR_M, PROFILE_FAR_M, PROFILE_SAMPLES = 2.0, 125.0, 144
 
 
 class Ground(NamedTuple):
-    """Height over the plane. Road coordinates: `along` the street and `across` it, positive to the left, zero on the centre line."""
+    """Height over the plane.
+
+    Road coordinates: `along` the street and `across` it, positive to the left, zero on the centre line.
+    """
 
     level: float  # height of the road right under the sensor, metres
     tilt: tuple[float, float]  # slope along x and y
@@ -47,7 +50,9 @@ class Ground(NamedTuple):
         height = self.level + self.tilt[0] * x + self.tilt[1] * y
         for amplitude, wave_x, wave_y, phase in self.waves:
             # The phase of a long wave needs no double precision, and single precision sines are several times faster.
-            height = height + amplitude * (np.sin((wave_x * x + wave_y * y + phase).astype(np.float32)) - np.sin(np.float32(phase)))
+            height = height + amplitude * (
+                np.sin((wave_x * x + wave_y * y + phase).astype(np.float32)) - np.sin(np.float32(phase))
+            )
         return height + self.kerb_height * ~self.on_road(x, y)
 
 
@@ -59,8 +64,8 @@ def profile_ranges() -> np.ndarray:
 def cast_ground(ground: Ground, grid: RayGrid) -> np.ndarray:
     """Where rays first meet the ground: (B, A) distances in the plane, inf where they never do.
 
-    Along each column the ground is the straight line between its samples. The steepest line of sight so far rises monotonically with distance, so the
-    first crossing of every beam is a sorted search.
+    Along each column the ground is the straight line between its samples. The steepest line of sight so far rises
+    monotonically with distance, so the first crossing of every beam is a sorted search.
     """
     ranges = profile_ranges()
     x, y = np.cos(grid.azimuth)[:, None] * ranges, np.sin(grid.azimuth)[:, None] * ranges  # (A, K)
@@ -68,7 +73,9 @@ def cast_ground(ground: Ground, grid: RayGrid) -> np.ndarray:
     horizon = np.maximum.accumulate(heights / ranges, axis=1)
     # All columns in one sorted array: sight lines have tangents far below 50 in magnitude.
     shift = 100.0 * np.arange(len(grid.azimuth))
-    found = np.searchsorted((horizon + shift[:, None]).ravel(), (grid.tangent[:, None] + shift).ravel()).reshape(grid.shape)
+    found = np.searchsorted((horizon + shift[:, None]).ravel(), (grid.tangent[:, None] + shift).ravel()).reshape(
+        grid.shape
+    )
     sample = found - np.arange(len(grid.azimuth)) * len(ranges)  # first sample at or above the ray
     after = np.clip(sample, 1, len(ranges) - 1)
     row = np.arange(len(grid.azimuth)) * len(ranges)
@@ -77,5 +84,6 @@ def cast_ground(ground: Ground, grid: RayGrid) -> np.ndarray:
     tangent = grid.tangent[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = (before_height - slope * ranges[after - 1]) / (tangent - slope)
-        distance = np.where(sample == 0, heights[:, 0] / tangent, distance)  # under the first sample the ground is level
+        # under the first sample the ground is level
+        distance = np.where(sample == 0, heights[:, 0] / tangent, distance)
     return np.where(sample >= len(ranges), np.inf, distance)

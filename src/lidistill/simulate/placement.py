@@ -9,13 +9,17 @@ class Occupancy:
     """Rectangles on the ground that are taken."""
 
     def __init__(self) -> None:
-        self._taken: list[tuple[float, float, float, float, float, float, float]] = []  # x y half_length half_width cos sin reach
+        self._taken: list[
+            tuple[float, float, float, float, float, float, float]
+        ] = []  # x y half_length half_width cos sin reach
 
     def free(self, x: float, y: float, length: float, width: float, yaw: float, margin: float = 0.0) -> bool:
         """Whether a rectangle around x, y keeps `margin` metres from all that is taken."""
         mine = _rectangle(x, y, length / 2 + margin, width / 2 + margin, yaw)
         return not any(
-            (other[0] - x) ** 2 + (other[1] - y) ** 2 < (other[6] + mine[6]) ** 2 and not _apart(mine, other) and not _apart(other, mine)
+            (other[0] - x) ** 2 + (other[1] - y) ** 2 < (other[6] + mine[6]) ** 2
+            and not _apart(mine, other)
+            and not _apart(other, mine)
             for other in self._taken
         )
 
@@ -23,7 +27,9 @@ class Occupancy:
         self._taken.append(_rectangle(x, y, length / 2, width / 2, yaw))
 
 
-def _rectangle(x: float, y: float, half_length: float, half_width: float, yaw: float) -> tuple[float, float, float, float, float, float, float]:
+def _rectangle(
+    x: float, y: float, half_length: float, half_width: float, yaw: float
+) -> tuple[float, float, float, float, float, float, float]:
     return x, y, half_length, half_width, math.cos(yaw), math.sin(yaw), math.hypot(half_length, half_width)
 
 
@@ -33,4 +39,7 @@ def _apart(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     dx, dy = other[0] - x, other[1] - y
     along, across = abs(cos * dx + sin * dy), abs(cos * dy - sin * dx)
     turn_cos, turn_sin = abs(cos * other[4] + sin * other[5]), abs(cos * other[5] - sin * other[4])
-    return along > half_length + other[2] * turn_cos + other[3] * turn_sin or across > half_width + other[2] * turn_sin + other[3] * turn_cos
+    return (
+        along > half_length + other[2] * turn_cos + other[3] * turn_sin
+        or across > half_width + other[2] * turn_sin + other[3] * turn_cos
+    )

@@ -1,4 +1,6 @@
-"""The solids that scenes are made of: upright boxes, tapered boxes, elliptic cylinders and ellipsoids, turned about the vertical axis."""
+"""The solids that scenes are made of: upright boxes, tapered boxes, elliptic cylinders and ellipsoids, turned about the
+vertical axis.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,10 @@ def extent(parts: Sequence[Part], below: float = np.inf) -> Extent:
             if part.kind in (BOX, TAPERED):
                 reach_x, reach_y = cos * part.half_x + sin * part.half_y, sin * part.half_x + cos * part.half_y
             else:
-                reach_x, reach_y = np.hypot(cos * part.half_x, sin * part.half_y), np.hypot(sin * part.half_x, cos * part.half_y)
+                reach_x, reach_y = (
+                    np.hypot(cos * part.half_x, sin * part.half_y),
+                    np.hypot(sin * part.half_x, cos * part.half_y),
+                )
         x_min, x_max = min(x_min, part.x - reach_x), max(x_max, part.x + reach_x)
         y_min, y_max = min(y_min, part.y - reach_y), max(y_max, part.y + reach_y)
         z_min, z_max = min(z_min, part.z - part.half_z), max(z_max, part.z + part.half_z)

@@ -1,8 +1,8 @@
 """Rays against solids and ground, with a z-buffer over the grid of rays.
 
-For every solid only the columns inside its angular envelope are looked at. In each of them the footprint (a rectangle or an ellipse) is entered and
-left at two distances; these and the heights of the solid bound the beams that can meet it. All solids of a kind are worked on together as flat lists
-of (solid, column) and then (solid, column, beam).
+For every solid only the columns inside its angular envelope are looked at. In each of them the footprint (a rectangle
+or an ellipse) is entered and left at two distances; these and the heights of the solid bound the beams that can meet
+it. All solids of a kind are worked on together as flat lists of (solid, column) and then (solid, column, beam).
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class Hits(NamedTuple):
 
 
 class _Columns(NamedTuple):
-    """Flat list of (solid, column) with the distances where the column's vertical plane enters and leaves the footprint."""
+    """Flat list of (solid, column) with the distances where the column's vertical plane enters and leaves the
+    footprint.
+    """
 
     primitive: np.ndarray
     column: np.ndarray
@@ -56,12 +58,21 @@ def cast(primitives: Primitives, ground: Ground | None, grid: RayGrid, num_thing
     return Hits(distance.reshape(grid.shape), first.reshape(grid.shape), met.sum(axis=1), visible)
 
 
-def _meetings(primitives: Primitives, grid: RayGrid, free_path: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every (ray, solid, distance) at which a ray meets a solid, others notwithstanding; rows ordered by kind, then by solid."""
+def _meetings(
+    primitives: Primitives, grid: RayGrid, free_path: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every (ray, solid, distance) at which a ray meets a solid, others notwithstanding; rows ordered by kind, then by
+    solid.
+    """
     entries = _footprint_columns(primitives, grid)
     first, last = _beam_window(primitives, entries, grid.tangent)
     found = []
-    for kind, inside in ((BOX, _between_heights), (TAPERED, _inside_taper), (CYLINDER, _between_heights), (ELLIPSOID, _inside_ellipsoid)):
+    for kind, inside in (
+        (BOX, _between_heights),
+        (TAPERED, _inside_taper),
+        (CYLINDER, _between_heights),
+        (ELLIPSOID, _inside_ellipsoid),
+    ):
         rows = np.flatnonzero((primitives.kind[entries.primitive] == kind) & (last > first))
         entry, beam = _expand(rows, first[rows], last[rows])
         enter, leave = inside(primitives, entries, entry, beam, grid)
@@ -70,7 +81,9 @@ def _meetings(primitives: Primitives, grid: RayGrid, free_path: np.ndarray) -> t
         porous = np.flatnonzero(density > 0)
         slant = np.sqrt(1 + grid.tangent[beam[porous]] ** 2)
         enter = np.maximum(enter, 0.0)
-        enter[porous] += free_path[beam[porous], _shuffled(column[porous], solid[porous], grid)] / density[porous] / slant
+        enter[porous] += (
+            free_path[beam[porous], _shuffled(column[porous], solid[porous], grid)] / density[porous] / slant
+        )
         hit = np.flatnonzero(enter < leave)
         found.append((beam[hit] * len(grid.azimuth) + column[hit], solid[hit], enter[hit]))
     ray, solid, reached = (np.concatenate(columns) for columns in zip(*found, strict=True))
@@ -78,7 +91,9 @@ def _meetings(primitives: Primitives, grid: RayGrid, free_path: np.ndarray) -> t
 
 
 def _shuffled(column: np.ndarray, solid: np.ndarray, grid: RayGrid) -> np.ndarray:
-    """Column from which a solid takes its free paths: another one for every solid, so that two crowns in a row do not let the same rays pass."""
+    """Column from which a solid takes its free paths: another one for every solid, so that two crowns in a row do not
+    let the same rays pass.
+    """
     return (column + 37 * solid) % len(grid.azimuth)
 
 
@@ -112,7 +127,9 @@ def _footprint_columns(primitives: Primitives, grid: RayGrid) -> _Columns:
     square = primitives.kind[solid] <= TAPERED
     enter, leave = np.empty(len(solid)), np.empty(len(solid))
     for rows, cut in ((np.flatnonzero(square), _cut_rectangle), (np.flatnonzero(~square), _cut_ellipse)):
-        enter[rows], leave[rows] = cut(ray_x[rows], ray_y[rows], sensor_x[rows], sensor_y[rows], half_x[rows], half_y[rows])
+        enter[rows], leave[rows] = cut(
+            ray_x[rows], ray_y[rows], sensor_x[rows], sensor_y[rows], half_x[rows], half_y[rows]
+        )
     kept = np.flatnonzero((leave > enter) & (leave > 0))
     return _Columns(solid[kept], column[kept], enter[kept], leave[kept])
 
@@ -164,7 +181,9 @@ def _beam_window(primitives: Primitives, entries: _Columns, tangent: np.ndarray)
     return np.searchsorted(-tangent, -highest, side="left"), np.searchsorted(-tangent, -lowest, side="right")
 
 
-def _between_heights(primitives: Primitives, entries: _Columns, entry: np.ndarray, beam: np.ndarray, grid: RayGrid) -> tuple[np.ndarray, np.ndarray]:
+def _between_heights(
+    primitives: Primitives, entries: _Columns, entry: np.ndarray, beam: np.ndarray, grid: RayGrid
+) -> tuple[np.ndarray, np.ndarray]:
     """Where rays enter and leave an upright prism."""
     solid = entries.primitive
     inverse = (1 / grid.tangent)[beam]
@@ -173,7 +192,9 @@ def _between_heights(primitives: Primitives, entries: _Columns, entry: np.ndarra
     return np.maximum(entries.enter[entry], middle - reach), np.minimum(entries.leave[entry], middle + reach)
 
 
-def _inside_taper(primitives: Primitives, entries: _Columns, entry: np.ndarray, beam: np.ndarray, grid: RayGrid) -> tuple[np.ndarray, np.ndarray]:
+def _inside_taper(
+    primitives: Primitives, entries: _Columns, entry: np.ndarray, beam: np.ndarray, grid: RayGrid
+) -> tuple[np.ndarray, np.ndarray]:
     """Where rays enter and leave a box whose four sides lean inwards."""
     enter, leave = _between_heights(primitives, entries, entry, beam, grid)
     solid, tangent = entries.primitive[entry], grid.tangent[beam]
@@ -193,9 +214,12 @@ def _inside_taper(primitives: Primitives, entries: _Columns, entry: np.ndarray, 
     return enter, leave
 
 
-def _inside_ellipsoid(primitives: Primitives, entries: _Columns, entry: np.ndarray, beam: np.ndarray, grid: RayGrid) -> tuple[np.ndarray, np.ndarray]:
+def _inside_ellipsoid(
+    primitives: Primitives, entries: _Columns, entry: np.ndarray, beam: np.ndarray, grid: RayGrid
+) -> tuple[np.ndarray, np.ndarray]:
     """Where rays enter and leave an ellipsoid."""
-    # Midway through the chord of the footprint the ray is closest to the vertical axis; a s^2 + 2 b s + c of the plane follows from its two roots.
+    # Midway through the chord of the footprint the ray is closest to the vertical axis; a s^2 + 2 b s + c of the plane
+    # follows from its two roots.
     near, far = entries.enter[entry], entries.leave[entry]
     solid, tangent = entries.primitive[entry], grid.tangent[beam]
     angle = grid.azimuth[entries.column[entry]] - primitives.yaw[solid]

@@ -8,7 +8,7 @@ from lidistill.simulate.ground import Ground
 from lidistill.simulate.primitives import CYLINDER, ELLIPSOID, Primitives
 from lidistill.simulate.raycast import GROUND, Hits
 from lidistill.simulate.sensor import RayGrid
-from lidistill.simulate.settings import SimulatorSettings
+from lidistill.simulate.simulator_settings import SimulatorSettings
 
 ASPHALT, PAVEMENT, MARKING = 0.2, 0.32, 0.8
 # A surface of reflectance 0.1 seen square on is returned from this far with a chance of 1 - 1/e.
@@ -16,9 +16,16 @@ DARK_RANGE_M = 75.0
 
 
 def returns(
-    hits: Hits, primitives: Primitives, ground: Ground, grid: RayGrid, settings: SimulatorSettings, rng: np.random.Generator
+    hits: Hits,
+    primitives: Primitives,
+    ground: Ground,
+    grid: RayGrid,
+    settings: SimulatorSettings,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points (P, 4) float32 x y z intensity and the labelled thing (P,) of each, -1 for none; beam by beam, top beam first."""
+    """Points (P, 4) float32 x y z intensity and the labelled thing (P,) of each, -1 for none; beam by beam, top beam
+    first.
+    """
     beam, column = np.nonzero(np.isfinite(hits.distance))
     distance, primitive = hits.distance[beam, column], hits.primitive[beam, column]
     tangent, azimuth = grid.tangent[beam], grid.azimuth[column]
@@ -38,10 +45,15 @@ def returns(
     reflectance[rest], loss[rest] = primitives.reflectance[solid], primitives.loss[solid]
     incidence[rest] = _incidence(primitives, solid, spot[rest], direction[rest] / slant[rest, None])
 
-    # Lidar equation: the power that comes back goes with reflectance * cosine / range^2; weak returns stay under the threshold by chance.
+    # Lidar equation: the power that comes back goes with reflectance * cosine / range^2; weak returns stay under the
+    # threshold by chance.
     signal = reflectance * (0.1 + 0.9 * incidence) / 0.1 * (DARK_RANGE_M / np.maximum(reach, 1.0)) ** 2
     chance = rng.random((3, len(beam)))
-    heard = chance[0] >= np.exp(-signal / settings.signal_loss) if settings.signal_loss > 0 else np.ones(len(beam), dtype=bool)
+    heard = (
+        chance[0] >= np.exp(-signal / settings.signal_loss)
+        if settings.signal_loss > 0
+        else np.ones(len(beam), dtype=bool)
+    )
     kept = heard & (chance[1] >= settings.random_loss) & (chance[2] >= loss)
     noisy = reach + settings.range_noise_m * rng.standard_normal(len(beam))
     kept &= (noisy >= settings.lidar.min_range_m) & (noisy <= settings.lidar.max_range_m)
@@ -65,8 +77,16 @@ def _incidence(primitives: Primitives, solid: np.ndarray, spot: np.ndarray, dire
     centre, half, yaw = primitives.centre[solid], primitives.half[solid], primitives.yaw[solid]
     cos, sin = np.cos(yaw), np.sin(yaw)
     offset = spot - centre
-    local = np.stack([cos * offset[:, 0] + sin * offset[:, 1], cos * offset[:, 1] - sin * offset[:, 0], offset[:, 2]], axis=-1) / half
-    ray = np.stack([cos * direction[:, 0] + sin * direction[:, 1], cos * direction[:, 1] - sin * direction[:, 0], direction[:, 2]], axis=-1)
+    local = (
+        np.stack(
+            [cos * offset[:, 0] + sin * offset[:, 1], cos * offset[:, 1] - sin * offset[:, 0], offset[:, 2]], axis=-1
+        )
+        / half
+    )
+    ray = np.stack(
+        [cos * direction[:, 0] + sin * direction[:, 1], cos * direction[:, 1] - sin * direction[:, 0], direction[:, 2]],
+        axis=-1,
+    )
     kind = primitives.kind[solid]
     face = np.abs(local).argmax(axis=1)
     flat = np.abs(ray[np.arange(len(ray)), face])

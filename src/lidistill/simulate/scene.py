@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lidistill.simulate.builder import Scene, SceneBuilder
-from lidistill.simulate.settings import SimulatorSettings
+from lidistill.simulate.simulator_settings import SimulatorSettings
 from lidistill.simulate.street import draw_street
 from lidistill.simulate.surroundings import add_fronts, add_furniture
 from lidistill.simulate.traffic import add_cyclists, add_pedestrians, add_sitting_persons, add_vehicles

@@ -1,7 +1,8 @@
 """Spinning LiDARs as grids of rays: beams (elevation, top first) times columns (azimuth).
 
-A ray is written as s * (cos azimuth, sin azimuth, tan elevation): `s` is the distance along the ground plane, which orders the hits of one ray just
-as the range does and lets everything upright be intersected in the plane, once for all beams of a column.
+A ray is written as s * (cos azimuth, sin azimuth, tan elevation): `s` is the distance along the ground plane, which
+orders the hits of one ray just as the range does and lets everything upright be intersected in the plane, once for all
+beams of a column.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from lidistill.settings import Length, Number, Settings, checked
 from lidistill.types import InputError, unknown_name
 
 Degrees = Annotated[Number, Field(ge=-720, le=720)]
-Step = Annotated[Number, Field(ge=0.01, le=30)]  # degrees; 36,000 columns a turn are eight times as many as the finest sensors have
+# degrees; 36,000 columns a turn are eight times as many as the finest sensors have
+Step = Annotated[Number, Field(ge=0.01, le=30)]
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ def _span(top: float, bottom: float, num: int) -> tuple[float, ...]:
     return tuple(float(value) for value in np.linspace(top, bottom, num))
 
 
-# The two blocks of the HDL-64E: 32 lasers 1/3 degree apart, 32 lasers 1/2 degree apart (Velodyne's user manual, rev. S2).
+# The two blocks of the HDL-64E: 32 lasers 1/3 degree apart, 32 lasers 1/2 degree apart (Velodyne's user manual, rev.
+# S2).
 _HDL64_UPPER = _span(2.0, -8.33, 32)
 _HDL64_LOWER = _span(-8.83, -24.33, 32)
 
@@ -49,7 +52,8 @@ PRESETS: dict[str, SensorPreset] = {
         min_range_m=1.0,
         azimuth_window_deg=(-45.0, 45.0),
     ),
-    # 40 of the 64 beams: all of the upper block, which carries the far objects, and eight that still fall into the camera's view.
+    # 40 of the 64 beams: all of the upper block, which carries the far objects, and eight that still fall into the
+    # camera's view.
     "kitti-lite": SensorPreset(
         elevations_deg=_HDL64_UPPER + _span(-8.9, -14.6, 8),
         azimuth_step_deg=0.36,
@@ -103,7 +107,10 @@ def ray_grid(sensor: SensorPreset, window_deg: tuple[float, float], step_deg: fl
     """The rays of `sensor` between two azimuths; the step is rounded so that a whole number of columns makes a turn."""
     low, high = window_deg
     if not (low < high <= low + 360 + 1e-9):
-        raise InputError(f"simulator: the azimuth window {low}..{high} degrees is empty or more than a turn; give low < high <= low + 360")
+        raise InputError(
+            f"simulator: the azimuth window {low}..{high} degrees is empty or more than a turn; give low < high <= "
+            "low + 360"
+        )
     per_turn = round(360 / checked(Step, step_deg, "simulator: the azimuth step"))
     step = 2 * np.pi / per_turn
     columns = min(per_turn, max(1, round(np.radians(high - low) / step)))

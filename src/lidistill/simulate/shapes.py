@@ -1,7 +1,8 @@
 """What detectors look for: cars, vans, trucks, pedestrians, cyclists and sitting persons, built from a few solids each.
 
-Sizes follow the labels of KITTI's training set (mean length, width, height in metres: Car 3.9 1.6 1.5, Van 5.1 1.9 2.2, Truck 10 2.6 3.2, Pedestrian
-0.8 0.7 1.8, Person_sitting 0.8 0.6 1.3, Cyclist 1.8 0.6 1.7). Every shape faces along +x and stands on z = 0.
+Sizes follow the labels of KITTI's training set (mean length, width, height in metres: Car 3.9 1.6 1.5, Van 5.1 1.9 2.2,
+Truck 10 2.6 3.2, Pedestrian 0.8 0.7 1.8, Person_sitting 0.8 0.6 1.3, Cyclist 1.8 0.6 1.7). Every shape faces along +x
+and stands on z = 0.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lidistill.simulate.chance import between, normal
+from lidistill.simulate.draws import between, normal
 from lidistill.simulate.primitives import BOX, CYLINDER, ELLIPSOID, TAPERED, Extent, Part, extent
 
 RUBBER, GLASS, PLATE, SKIN = 0.05, 0.04, 1.0, 0.45
@@ -49,12 +50,19 @@ def _cloth(rng: np.random.Generator) -> float:
 
 
 def _wheels(length: float, width: float, front: float, rear: float, radius: float) -> list[Part]:
-    return [Part(ELLIPSOID, x * length, side * (width / 2 - 0.11), radius, radius, 0.1, radius, RUBBER) for x in (front, -rear) for side in (1, -1)]
+    return [
+        Part(ELLIPSOID, x * length, side * (width / 2 - 0.11), radius, radius, 0.1, radius, RUBBER)
+        for x in (front, -rear)
+        for side in (1, -1)
+    ]
 
 
 def _plates(length: float, height: float) -> list[Part]:
     """Number plates, standing out from a body that is PLATE_DEPTH_M shorter at both ends."""
-    return [Part(BOX, end * (length - PLATE_DEPTH_M) / 2, 0.0, height, PLATE_DEPTH_M / 2, 0.26, 0.06, PLATE) for end in (1, -1)]
+    return [
+        Part(BOX, end * (length - PLATE_DEPTH_M) / 2, 0.0, height, PLATE_DEPTH_M / 2, 0.26, 0.06, PLATE)
+        for end in (1, -1)
+    ]
 
 
 def car(rng: np.random.Generator) -> Shape:
@@ -67,10 +75,12 @@ def car(rng: np.random.Generator) -> Shape:
     paint, radius = _paint(rng), 0.36 if tall else 0.3
     sill, bonnet, belt = radius * 0.65, 0.54 * height, 0.62 * height
     windscreen = between(rng, 0.16, 0.24) * length  # foot of the windscreen, ahead of the middle
-    boot = -between(rng, 0.28, 0.34) * length if 0.55 < style <= 0.8 else -0.49 * length  # a saloon's cabin ends before its boot
+    # a saloon's cabin ends before its boot
+    boot = -between(rng, 0.28, 0.34) * length if 0.55 < style <= 0.8 else -0.49 * length
     slope_front, slope_rear, slope_side = 0.17 * length, (0.1 if boot > -0.4 * length else 0.06) * length, 0.12
     cabin, roof = windscreen - boot, height - 0.07
-    shoulder, shoulder_x = (windscreen + length / 2) / 2, (windscreen - length / 2) / 2  # the body between bonnet and windows
+    # the body between bonnet and windows
+    shoulder, shoulder_x = ((windscreen + length / 2) / 2, (windscreen - length / 2) / 2)
     roof_x = (windscreen - slope_front + boot + slope_rear) / 2
     parts = [
         Part(BOX, 0.0, 0.0, (sill + bonnet) / 2, length / 2 - PLATE_DEPTH_M, width / 2, (bonnet - sill) / 2, paint),
@@ -79,7 +89,8 @@ def car(rng: np.random.Generator) -> Shape:
             TAPERED, (windscreen + boot) / 2, 0.0, (belt + roof) / 2, cabin / 2, width / 2 - 0.04, (roof - belt) / 2,
             GLASS, GLASS_LOSS, front=slope_front, rear=slope_rear, side=slope_side,
         ),
-        Part(BOX, roof_x, 0.0, height - 0.04, (cabin - slope_front - slope_rear) / 2, width / 2 - 0.04 - slope_side, 0.04, paint),
+        Part(BOX, roof_x, 0.0, height - 0.04, (cabin - slope_front - slope_rear) / 2,
+             width / 2 - 0.04 - slope_side, 0.04, paint),
     ]  # fmt: skip
     return Shape("Car", tuple(parts + _wheels(length, width, 0.31, 0.31, radius) + _plates(length, 0.55)))
 
@@ -96,7 +107,8 @@ def van(rng: np.random.Generator) -> Shape:
     parts = [
         Part(BOX, 0.0, 0.0, (sill + bonnet) / 2, length / 2 - PLATE_DEPTH_M, width / 2, (bonnet - sill) / 2, paint),
         Part(
-            TAPERED, (foot - length / 2) / 2, 0.0, (bonnet + height) / 2, (foot + length / 2) / 2, width / 2 - 0.02, (height - bonnet) / 2,
+            TAPERED, (foot - length / 2) / 2, 0.0, (bonnet + height) / 2, (foot + length / 2) / 2, width / 2 - 0.02,
+            (height - bonnet) / 2,
             paint, 0.15, front=slope, rear=0.05, side=0.08,
         ),
     ]  # fmt: skip
@@ -112,8 +124,21 @@ def truck(rng: np.random.Generator) -> Shape:
     cab, gap, frame = 1.9, 0.35, 0.4
     box, rise = length - cab - gap, cab_height - frame
     parts = [
-        Part(TAPERED, (length - cab) / 2, 0.0, frame + rise / 2, cab / 2, width / 2 - 0.05, rise / 2, _paint(rng), 0.2, front=0.25),
-        Part(BOX, -length / 2 + box / 2, 0.0, (0.95 + height) / 2, box / 2, width / 2, (height - 0.95) / 2, _paint(rng)),
+        Part(
+            TAPERED,
+            (length - cab) / 2,
+            0.0,
+            frame + rise / 2,
+            cab / 2,
+            width / 2 - 0.05,
+            rise / 2,
+            _paint(rng),
+            0.2,
+            front=0.25,
+        ),
+        Part(
+            BOX, -length / 2 + box / 2, 0.0, (0.95 + height) / 2, box / 2, width / 2, (height - 0.95) / 2, _paint(rng)
+        ),
         Part(BOX, 0.0, 0.0, 0.8, length / 2 - 0.1, 0.45, 0.15, 0.1),
     ]
     return Shape("Truck", tuple(parts + _wheels(length, width, 0.36, 0.3, 0.48)))
@@ -123,7 +148,8 @@ def pedestrian(rng: np.random.Generator) -> Shape:
     """Somebody walking or standing: two legs, torso, head, arms; some carry a backpack or a bag, some are children."""
     height = between(rng, 1.05, 1.45) if rng.random() < 0.08 else normal(rng, 1.73, 0.09, 1.5, 1.98)
     scale = height / 1.73
-    stride = between(rng, 0.0, 0.05) if rng.random() < 0.2 else between(rng, 0.12, 0.38) * scale  # from the hip to each foot
+    # from the hip to each foot
+    stride = between(rng, 0.0, 0.05) if rng.random() < 0.2 else between(rng, 0.12, 0.38) * scale
     shoulder, top, hip = between(rng, 0.19, 0.25) * scale, 0.83 * height, 0.47 * height
     elbow, ankle, foot = shoulder + between(rng, 0.03, 0.1), 0.09, 0.13 * scale
     coat, trousers = _cloth(rng), _cloth(rng)
@@ -134,7 +160,9 @@ def pedestrian(rng: np.random.Generator) -> Shape:
     for hand in (1, -1):
         step, leg = hand * stride, hand * 0.09 * scale
         swing = 0.05 - 0.6 * step
-        parts.append(Part(CYLINDER, 0.7 * step, leg, (ankle + hip) / 2, 0.09 * scale, 0.075 * scale, (hip - ankle) / 2, trousers))
+        parts.append(
+            Part(CYLINDER, 0.7 * step, leg, (ankle + hip) / 2, 0.09 * scale, 0.075 * scale, (hip - ankle) / 2, trousers)
+        )
         parts.append(Part(BOX, step + 0.04, leg, ankle / 2, foot, 0.05, ankle / 2, 0.1))
         parts.append(Part(BOX, swing, hand * elbow, 0.62 * height, 0.06 + abs(swing) / 3, 0.045, 0.16 * height, coat))
     load = rng.random()
@@ -183,15 +211,44 @@ def cyclist(rng: np.random.Generator) -> Shape:
     parts = _bicycle_parts(rng)
     for step in range(3):
         middle = hip + (step + 0.5) * slice_height
-        parts.append(Part(CYLINDER, hip_x + step * lean, 0.0, middle, 0.13, shoulder * (0.85 + 0.075 * step), slice_height / 2, coat))
+        parts.append(
+            Part(
+                CYLINDER,
+                hip_x + step * lean,
+                0.0,
+                middle,
+                0.13,
+                shoulder * (0.85 + 0.075 * step),
+                slice_height / 2,
+                coat,
+            )
+        )
     head_x, head = hip_x + 3 * lean, hip + 3 * slice_height + 0.15
     parts.append(Part(ELLIPSOID, head_x, 0.0, head, 0.11, 0.085, 0.13, SKIN))
     pedal = between(rng, -0.15, 0.15)
     for side in (1, -1):
         parts.append(Part(BOX, 0.18, side * shoulder, 1.16 * scale, 0.2, 0.04, 0.1, coat))
         foot = 0.25 + side * pedal
-        parts.append(Part(CYLINDER, 0.02 + side * pedal * 0.4, side * 0.11, (foot + hip) / 2, 0.12, 0.065, (hip - foot) / 2, trousers))
+        parts.append(
+            Part(
+                CYLINDER,
+                0.02 + side * pedal * 0.4,
+                side * 0.11,
+                (foot + hip) / 2,
+                0.12,
+                0.065,
+                (hip - foot) / 2,
+                trousers,
+            )
+        )
     return Shape("Cyclist", tuple(parts))
 
 
-SHAPES = {"Car": car, "Van": van, "Truck": truck, "Pedestrian": pedestrian, "Cyclist": cyclist, "Person_sitting": sitting_person}
+SHAPES = {
+    "Car": car,
+    "Van": van,
+    "Truck": truck,
+    "Pedestrian": pedestrian,
+    "Cyclist": cyclist,
+    "Person_sitting": sitting_person,
+}

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lidistill.simulate.chance import between, happens, normal, one_of
+from lidistill.simulate.draws import between, happens, normal, one_of
 from lidistill.simulate.ground import Ground
-from lidistill.simulate.settings import SimulatorSettings
+from lidistill.simulate.simulator_settings import SimulatorSettings
 
 
 class Street(NamedTuple):
@@ -37,16 +37,28 @@ def draw_street(settings: SimulatorSettings, rng: np.random.Generator) -> Street
     )
     half_width = lanes * lane_width + parking
     crossing = (between(rng, 10.0, 55.0), between(rng, 3.0, 6.0)) if happens(rng, 0.4) else None
-    heading = math.radians(normal(rng, 0.0, 18.0, -40.0, 40.0) if happens(rng, 0.1) else normal(rng, 0.0, 2.0, -6.0, 6.0))
+    heading = math.radians(
+        normal(rng, 0.0, 18.0, -40.0, 40.0) if happens(rng, 0.1) else normal(rng, 0.0, 2.0, -6.0, 6.0)
+    )
     waves = []
     for length in (between(rng, 18.0, 30.0), between(rng, 40.0, 90.0)):
         direction = between(rng, 0.0, 2 * math.pi)
         amplitude = settings.relief * length * between(rng, 0.0005, 0.004)  # a steepest slope of 2.5 percent
-        waves.append((amplitude, 2 * math.pi / length * math.cos(direction), 2 * math.pi / length * math.sin(direction), between(rng, 0.0, 6.28)))
+        waves.append(
+            (
+                amplitude,
+                2 * math.pi / length * math.cos(direction),
+                2 * math.pi / length * math.sin(direction),
+                between(rng, 0.0, 6.28),
+            )
+        )
     lane = int(lanes * rng.random())
     ground = Ground(
         level=-settings.lidar.mount_height_m,
-        tilt=(settings.relief * normal(rng, 0.0, 0.006, -0.015, 0.015), settings.relief * normal(rng, 0.0, 0.006, -0.015, 0.015)),
+        tilt=(
+            settings.relief * normal(rng, 0.0, 0.006, -0.015, 0.015),
+            settings.relief * normal(rng, 0.0, 0.006, -0.015, 0.015),
+        ),
         waves=np.array(waves),
         heading=heading,
         offset=(lane + 0.5) * lane_width + between(rng, -0.3, 0.3),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from lidistill.simulate import furniture
 from lidistill.simulate.builder import SceneBuilder
-from lidistill.simulate.chance import between, happens, one_of, side
+from lidistill.simulate.draws import between, happens, one_of, side
 
 
 def add_fronts(builder: SceneBuilder) -> None:
@@ -26,7 +26,14 @@ def add_fronts(builder: SceneBuilder) -> None:
                 continue
             if happens(rng, street.built_up):
                 setback = between(rng, 0.5, 5.0) if happens(rng, 0.5) else 0.8
-                builder.put(furniture.house(rng, length, between(rng, 7.0, 12.0)), middle, line + hand * setback, turn, in_view=False, apart=False)
+                builder.put(
+                    furniture.house(rng, length, between(rng, 7.0, 12.0)),
+                    middle,
+                    line + hand * setback,
+                    turn,
+                    in_view=False,
+                    apart=False,
+                )
                 if setback < 1.5 or happens(rng, 0.3):
                     continue
             if happens(rng, 0.75):
@@ -38,7 +45,9 @@ def add_fronts(builder: SceneBuilder) -> None:
                     builder.put(furniture.house(rng, length, 8.0), middle, line + hand * deep, turn, in_view=False)
                 else:
                     builder.put(furniture.tree(rng), middle, line + hand * deep / 2, turn, in_view=False)
-                    builder.put(furniture.tree(rng), middle + between(rng, -3.0, 3.0), line + hand * deep, turn, in_view=False)
+                    builder.put(
+                        furniture.tree(rng), middle + between(rng, -3.0, 3.0), line + hand * deep, turn, in_view=False
+                    )
 
 
 def add_furniture(builder: SceneBuilder) -> None:

@@ -6,14 +6,18 @@ import math
 
 from lidistill.simulate import furniture
 from lidistill.simulate.builder import TRIES, SceneBuilder
-from lidistill.simulate.chance import between, happens, normal, side
+from lidistill.simulate.draws import between, happens, normal, side
 from lidistill.simulate.shapes import SHAPES
 
 
 def add_vehicles(builder: SceneBuilder) -> None:
     """Rows of parked cars, traffic in the lanes, some crossing or turning."""
     rng, settings = builder.rng, builder.settings
-    names = ["Car"] * builder.number(settings.cars) + ["Van"] * builder.number(settings.vans) + ["Truck"] * builder.number(settings.trucks)
+    names = (
+        ["Car"] * builder.number(settings.cars)
+        + ["Van"] * builder.number(settings.vans)
+        + ["Truck"] * builder.number(settings.trucks)
+    )
     names = [names[index] for index in rng.permutation(len(names))]
     while names:
         name = names.pop()
@@ -38,7 +42,10 @@ def _park(builder: SceneBuilder, row: list[str]) -> None:
             length, width = shape.extent.x_max - shape.extent.x_min, shape.extent.y_max - shape.extent.y_min
             room = width + between(rng, 0.5, 1.0) if abreast else length + between(rng, 0.5, 1.8)
             if abreast:
-                across, turn = hand * (street.half_width + 0.3 + length / 2), math.pi / 2 * side(rng) + normal(rng, 0.0, 0.03, -0.1, 0.1)
+                across, turn = (
+                    hand * (street.half_width + 0.3 + length / 2),
+                    math.pi / 2 * side(rng) + normal(rng, 0.0, 0.03, -0.1, 0.1),
+                )
             else:
                 across = hand * (street.half_width - 0.25 - width / 2)
                 turn = (0.0 if (hand < 0) != happens(rng, 0.12) else math.pi) + normal(rng, 0.0, 0.02, -0.06, 0.06)
@@ -56,8 +63,16 @@ def _driving(builder: SceneBuilder) -> tuple[float, float, float]:
     if crossing is not None and happens(rng, 0.3):
         hand = side(rng)
         if happens(rng, 0.3):  # turning
-            return crossing[0] + between(rng, -5.0, 5.0), between(rng, -street.half_width, street.half_width), between(rng, -math.pi, math.pi)
-        return crossing[0] + hand * crossing[1] / 2, between(rng, -35.0, 35.0), hand * math.pi / 2 + normal(rng, 0.0, 0.04, -0.1, 0.1)
+            return (
+                crossing[0] + between(rng, -5.0, 5.0),
+                between(rng, -street.half_width, street.half_width),
+                between(rng, -math.pi, math.pi),
+            )
+        return (
+            crossing[0] + hand * crossing[1] / 2,
+            between(rng, -35.0, 35.0),
+            hand * math.pi / 2 + normal(rng, 0.0, 0.04, -0.1, 0.1),
+        )
     hand = side(rng)
     lane = int(street.lanes * rng.random())
     across = hand * (lane + 0.5) * street.lane_width + normal(rng, 0.0, 0.25, -0.6, 0.6)
@@ -75,7 +90,11 @@ def add_cyclists(builder: SceneBuilder) -> None:
         if where < 0.6:
             return along, hand * (street.lanes * street.lane_width - between(rng, 0.4, 1.2)), ahead + wobble
         if where < 0.85:
-            return along, hand * (street.half_width + between(rng, 0.5, street.pavement)), (ahead if happens(rng, 0.7) else ahead + math.pi) + wobble
+            return (
+                along,
+                hand * (street.half_width + between(rng, 0.5, street.pavement)),
+                (ahead if happens(rng, 0.7) else ahead + math.pi) + wobble,
+            )
         return along, between(rng, -street.half_width, street.half_width), between(rng, -math.pi, math.pi)
 
     for _ in range(builder.number(builder.settings.cyclists)):
@@ -92,7 +111,10 @@ def add_pedestrians(builder: SceneBuilder) -> None:
         size = min(left, 2 + int(4 * rng.random())) if happens(rng, builder.settings.crowding / 2) else 1
         along, hand, where = builder.along(), side(rng), rng.random()
         if where < 0.7:
-            across, turn = hand * (street.half_width + between(rng, 0.3, street.pavement)), math.pi * (rng.random() < 0.5)
+            across, turn = (
+                hand * (street.half_width + between(rng, 0.3, street.pavement)),
+                math.pi * (rng.random() < 0.5),
+            )
         elif where < 0.9:
             across, turn = between(rng, -street.half_width, street.half_width), side(rng) * math.pi / 2
         else:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lidistill.files import written_aside
 from lidistill.reading import MissingFile
-from lidistill.training.digests import digest_of
+from lidistill.training.cache_keys import digest_of
 from lidistill.types import InputError
 from lidistill.weights import check_places, checked_weights, load_tensors
 
@@ -26,7 +26,8 @@ def save_weights(path: Path, detector: nn.Module) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state saved by `save_weights`; anything else is refused, and so are weights that have changed since or are not finite.
+    """The state saved by `save_weights`; anything else is refused, and so are weights that have changed since or are
+    not finite.
 
     Files of earlier versions have no digest, and only the second is checked.
     """
@@ -34,7 +35,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         content = load_tensors(path, _REMEDY)
     except MissingFile as error:
         raise InputError(
-            f"{path}: no checkpoint; finish the run with `lidistill train --resume --out {path.parent}`, or import one with `lidistill import`"
+            f"{path}: no checkpoint; finish the run with `lidistill train --resume --out {path.parent}`, or import "
+            "one with `lidistill import`"
         ) from error
     except InputError:
         raise
@@ -44,7 +46,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "if another tool wrote it, use `lidistill import`"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("state"), dict):
-        raise InputError(f"{path}: not a lidistill checkpoint; if OpenPCDet or mmdetection3d wrote it, use `lidistill import`")
+        raise InputError(
+            f"{path}: not a lidistill checkpoint; if OpenPCDet or mmdetection3d wrote it, use `lidistill import`"
+        )
     state = checked_weights(content["state"], path, _REMEDY)
     if "digest" in content and content["digest"] != digest_of(state):
         raise InputError(f"{path}: damaged, the weights are not those that were saved; {_REMEDY}")

@@ -18,19 +18,20 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lidistill.data.loading import StepBatches
-from lidistill.detectors.base import Detector
+from lidistill.data.training_frames import StepBatches
+from lidistill.detectors.detector import Detector
 from lidistill.files import write_text, written_aside
 from lidistill.progress import Advance, progress
 from lidistill.run_folder import RunFolder
 from lidistill.stopping import Stopped, check, finishing, held_back, keep_listening, requested
-from lidistill.training.guard import NotFinite
+from lidistill.training.finite_check import NotFinite
 from lidistill.training.module import TrainingModule
-from lidistill.training.resumption import read_resume, saved_step, sign
-from lidistill.training.settings import TrainingSettings
+from lidistill.training.resume_file import read_resume, saved_step, sign
+from lidistill.training.training_settings import TrainingSettings
 from lidistill.types import Frame, InputError, collate
 
-Validate = Callable[[Detector], Mapping[str, float]]  # detector -> figures; the first one decides which weights are best
+# detector -> figures; the first one decides which weights are best
+Validate = Callable[[Detector], Mapping[str, float]]
 
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -49,11 +50,12 @@ def fit(
     resume: bool = False,
     identity: str = "",
 ) -> None:
-    """Train `objective` (batch -> Losses, with the detector as `.student`) until the last step; on return it holds the final weights.
+    """Train `objective` (batch -> Losses, with the detector as `.student`) until the last step; on return it holds the
+    final weights.
 
-    `frames` is addressed by (epoch, row) and has a length. With `resume`, the run goes on from `folder.resume` and ends with the weights of an
-    uninterrupted run. `undecayed` names parameters of `objective` that take no weight decay. `identity` tells experiments apart: a point of
-    resumption is only taken up by the one that saved it.
+    `frames` is addressed by (epoch, row) and has a length. With `resume`, the run goes on from `folder.resume` and ends
+    with the weights of an uninterrupted run. `undecayed` names parameters of `objective` that take no weight decay.
+    `identity` tells experiments apart: a point of resumption is only taken up by the one that saved it.
 
     A signal that asks to stop is heard at the end of a step: the point to go on from is saved, then `Stopped` raised.
     """
@@ -62,7 +64,10 @@ def fit(
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.momentum = settings.norm_momentum
     if settings.precision not in _PRECISION:
-        raise InputError(f"training.precision is {settings.precision!r} where a run begins; settle it for the device first, to 32, bf16 or fp16")
+        raise InputError(
+            f"training.precision is {settings.precision!r} where a run begins; settle it for the device first, to "
+            "32, bf16 or fp16"
+        )
     num_frames = len(frames)  # type: ignore[arg-type]
     total = settings.total_steps(num_frames)
     module = TrainingModule(objective, settings, total, seed, undecayed)
@@ -138,14 +143,18 @@ def fit(
 
 
 class _Batches(StepBatches):
-    """The rest of the run. Its length is that of the whole run, because Lightning goes on counting where the interrupted run stopped."""
+    """The rest of the run. Its length is that of the whole run, because Lightning goes on counting where the
+    interrupted run stopped.
+    """
 
     def __len__(self) -> int:
         return self.stop_step
 
 
 class _Loader(DataLoader[Frame]):
-    """Its processes do not see the signals that ask to stop: the step that is under way needs them, and they end with this process."""
+    """Its processes do not see the signals that ask to stop: the step that is under way needs them, and they end with
+    this process.
+    """
 
     def __iter__(self) -> Any:
         with held_back():
@@ -155,7 +164,15 @@ class _Loader(DataLoader[Frame]):
 class _Watch(Callback):
     """Logs, validates, saves points of resumption and stops, all at step boundaries."""
 
-    def __init__(self, folder: RunFolder, settings: TrainingSettings, total: int, name: str, validate: Validate | None, identity: str) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        settings: TrainingSettings,
+        total: int,
+        name: str,
+        validate: Validate | None,
+        identity: str,
+    ) -> None:
         self.folder = folder
         self.settings = settings
         self.total = total
@@ -178,7 +195,9 @@ class _Watch(Callback):
         keep_listening()  # Lightning would end at the next batch, without a point to go on from
         check(f"{self.name}: stopped before step {trainer.global_step + 1} of {self.total}")
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         step = trainer.global_step
         if (batch_idx + 1) % self.settings.accumulate:
             return
@@ -190,7 +209,12 @@ class _Watch(Callback):
             self._log(trainer, step, "train", figures)
             self.notes["loss"] = f"loss {figures['loss']:.3f}"
         self.advance(step, ", ".join(self.notes.values()))
-        if self.validate is not None and self.settings.validate_every and (step % self.settings.validate_every == 0) and not last:
+        if (
+            self.validate is not None
+            and self.settings.validate_every
+            and (step % self.settings.validate_every == 0)
+            and not last
+        ):
             self._validate(trainer, module, step)
         asked = _asked_anywhere(trainer)
         if (step % self.settings.save_every == 0) or last or asked:
@@ -200,7 +224,8 @@ class _Watch(Callback):
 
     def _stop(self, trainer: Trainer, step: int) -> None:
         if not trainer.is_global_zero:
-            raise SystemExit(0)  # the first process speaks for all, and Lightning kills it where another one ends with an error
+            # the first process speaks for all, and Lightning kills it where another one ends with an error
+            raise SystemExit(0)
         raise Stopped(requested() or signal.SIGTERM, f"{self.name}: stopped at step {step} of {self.total}")
 
     def _validate(self, trainer: Trainer, module: TrainingModule, step: int) -> None:
@@ -212,7 +237,8 @@ class _Watch(Callback):
             self.notes["score"] = f"score {main:.1f} at step {step}"
             if main > self.best:
                 self.best = main
-                self.best_state = {key: value.detach().clone() for key, value in detector.state_dict().items()}  # type: ignore[union-attr]
+                assert isinstance(detector, Detector)
+                self.best_state = {key: value.detach().clone() for key, value in detector.state_dict().items()}
         trainer.strategy.barrier()
 
     def _log(self, trainer: Trainer, step: int, kind: str, figures: Mapping[str, float]) -> None:
@@ -238,7 +264,11 @@ class _Watch(Callback):
         sign(checkpoint, self.identity)  # the callbacks that change it come first
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_state": self.best_state, "spent_s": self.spent_s + time.monotonic() - self.since}
+        return {
+            "best": self.best,
+            "best_state": self.best_state,
+            "spent_s": self.spent_s + time.monotonic() - self.since,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.best_state, self.spent_s = state_dict["best"], state_dict["best_state"], state_dict["spent_s"]
@@ -264,7 +294,9 @@ def _way_on(folder: RunFolder, settings: TrainingSettings, failed_step: int) -> 
     """How a run that failed at a step can go on with another learning rate."""
     lower = f"training.learning_rate={settings.learning_rate / 3:.1g}"
     if failed_step and saved_step(folder.resume) == failed_step:
-        return f"and start again with another --out: the weights of the last saved point, step {failed_step}, fail at once"
+        return (
+            f"and start again with another --out: the weights of the last saved point, step {failed_step}, fail at once"
+        )
     return f"and go on, for example with {folder.resume_command(lower)}"
 
 

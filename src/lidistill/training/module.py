@@ -10,10 +10,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from lidistill.training.guard import check_finite, check_gradients
-from lidistill.training.pull import pulls
+from lidistill.training.finite_check import check_finite, check_gradients
+from lidistill.training.gradient_ratio import pulls
 from lidistill.training.schedule import build_optimizer, build_schedule, set_peak
-from lidistill.training.settings import TrainingSettings
+from lidistill.training.training_settings import TrainingSettings
 from lidistill.types import Batch
 
 
@@ -23,7 +23,9 @@ class TrainingModule(LightningModule):
     Randomness follows from (seed, step), so a resumed run draws what an uninterrupted one would.
     """
 
-    def __init__(self, objective: nn.Module, settings: TrainingSettings, total_steps: int, seed: int, undecayed: Collection[str]) -> None:
+    def __init__(
+        self, objective: nn.Module, settings: TrainingSettings, total_steps: int, seed: int, undecayed: Collection[str]
+    ) -> None:
         super().__init__()
         self.objective = objective
         self.settings = settings
@@ -51,7 +53,9 @@ class TrainingModule(LightningModule):
             self.last |= pulls(losses, self.objective.student.parameters())  # type: ignore[union-attr]
         return total
 
-    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None) -> None:
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
         limit = self.settings.clip_norm or float("inf")
         norm = nn.utils.clip_grad_norm_([p for p in self.parameters() if p.grad is not None], limit)
         self.last["gradient_norm"] = norm.detach()

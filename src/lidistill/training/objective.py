@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lidistill.detectors.base import Detector
-from lidistill.distillation.base import DistillationMethod
+from lidistill.detectors.detector import Detector
+from lidistill.distillation.method import DistillationMethod
 from lidistill.training.teacher_cache import CachedTeacher, check_batch_free
 from lidistill.types import Batch, Boxes, InputError, Losses
 
@@ -29,20 +29,25 @@ class Supervised(nn.Module):
         """`progress` is the share of the training that is done; nothing here depends on it."""
         if batch.labelled is not None and not all(batch.labelled):
             missing = batch.frame_ids[batch.labelled.index(False)]
-            raise InputError(f"frame {missing} has no labels to learn from; label it, leave it out of the split, or distil a teacher on it")
+            raise InputError(
+                f"frame {missing} has no labels to learn from; label it, leave it out of the split, or distil a "
+                "teacher on it"
+            )
         return self.student.loss(self.student(batch), batch)
 
 
 class Distilled(nn.Module):
     """The student's detection loss plus the terms of the distillation methods.
 
-    The teacher is frozen and lies outside the module's registry: it is no part of the state, of the optimiser or of what is exported.
-    `teacher_bn` says which BatchNorm statistics it uses: "eval" its running ones, "train-frozen" those of the batch without touching the running
-    ones (the released code of PointDistiller and SparseKD behaves like a drifting form of the latter).
+    The teacher is frozen and lies outside the module's registry: it is no part of the state, of the optimiser or of
+    what is exported. `teacher_bn` says which BatchNorm statistics it uses: "eval" its running ones, "train-frozen"
+    those of the batch without touching the running ones (the released code of PointDistiller and SparseKD behaves like
+    a drifting form of the latter).
 
-    With `teacher_labels` the teacher's detections of at least that score join the labels, before them (label distillation of SparseKD, NeurIPS 2022,
-    section 3.3; there without suppression of overlapping boxes, here as the teacher reports them). A frame without labels then has the
-    teacher's alone. Without `teacher_labels`, frames without labels teach through the methods only.
+    With `teacher_labels` the teacher's detections of at least that score join the labels, before them (label
+    distillation of SparseKD, NeurIPS 2022, section 3.3; there without suppression of overlapping boxes, here as the
+    teacher reports them). A frame without labels then has the teacher's alone. Without `teacher_labels`, frames without
+    labels teach through the methods only.
 
     A `cache` of this teacher answers in its place, with the same outputs.
     """
@@ -60,7 +65,10 @@ class Distilled(nn.Module):
         if teacher_bn not in TEACHER_BN:
             raise InputError(f"distillation.teacher_bn is {teacher_bn!r}; use one of {', '.join(TEACHER_BN)}")
         if not methods and teacher_labels is None:
-            raise InputError("a distilled student needs a method or the teacher's labels; name a method, for example --method pointdistiller")
+            raise InputError(
+                "a distilled student needs a method or the teacher's labels; name a method, for example --method "
+                "pointdistiller"
+            )
         if cache is not None:
             check_batch_free(teacher_bn)
             if cache.teacher is not teacher:
@@ -96,13 +104,16 @@ class Distilled(nn.Module):
         elif any(batch.labelled):
             missing = batch.frame_ids[batch.labelled.index(False)]
             raise InputError(
-                f"frame {missing} has no labels and others of its batch have; let the teacher label it (distillation.teacher_labels=0.3), "
+                f"frame {missing} has no labels and others of its batch have; let the teacher label it "
+                "(distillation.teacher_labels=0.3), "
                 "or use no labels at all (distillation.labelled_share=0)"
             )
         for method in self.methods:
             own = method(taught, learnt, batch)
             grown = method.config.share_of_weight(progress)
-            losses = losses + (own if grown == 1 else Losses({name: grown * term for name, term in own.terms.items()}, own.logs))
+            losses = losses + (
+                own if grown == 1 else Losses({name: grown * term for name, term in own.terms.items()}, own.logs)
+            )
         if not losses.terms:
             raise InputError(
                 "there is nothing to learn from: no frame has labels, and the methods have no loss of their own; "
@@ -136,7 +147,9 @@ def _batch_norm_mode(teacher: Detector, mode: str) -> Iterator[None]:
 
 
 def with_teacher_labels(batch: Batch, detections: Sequence[Boxes], minimum_score: float) -> Batch:
-    """The teacher's detections of at least `minimum_score` before each frame's own boxes; every frame counts as labelled then."""
+    """The teacher's detections of at least `minimum_score` before each frame's own boxes; every frame counts as
+    labelled then.
+    """
     joined = []
     for own, found in zip(batch.boxes, detections, strict=True):
         sure = found[found.scores >= minimum_score] if found.scores is not None else found
@@ -154,5 +167,8 @@ def _joined_velocity(one: Boxes, other: Boxes) -> Tensor | None:
     """Velocities side by side, NaN where one of the two has none; None where neither has."""
     if one.velocity is None and other.velocity is None:
         return None
-    parts = [boxes.geometry.new_full((len(boxes), 2), torch.nan) if boxes.velocity is None else boxes.velocity for boxes in (one, other)]
+    parts = [
+        boxes.geometry.new_full((len(boxes), 2), torch.nan) if boxes.velocity is None else boxes.velocity
+        for boxes in (one, other)
+    ]
     return torch.cat([part.to(other.geometry) for part in parts])

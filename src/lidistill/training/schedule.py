@@ -9,30 +9,38 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
-from lidistill.training.settings import TrainingSettings
+from lidistill.training.training_settings import TrainingSettings
 
 
 def build_optimizer(module: nn.Module, settings: TrainingSettings, undecayed: Collection[str] = ()) -> AdamW:
     """AdamW over the trainable parameters of `module`; those named in `undecayed` take no weight decay."""
     trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     groups = [
-        {"params": [p for name, p in trainable.items() if name not in undecayed], "weight_decay": settings.weight_decay},
+        {
+            "params": [p for name, p in trainable.items() if name not in undecayed],
+            "weight_decay": settings.weight_decay,
+        },
         {"params": [p for name, p in trainable.items() if name in undecayed], "weight_decay": 0.0},
     ]
     return AdamW(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate / settings.start_divisor,
         betas=(settings.momentum[0], settings.beta2),
-        # one pass over weights and gradients: half the time of foreach on a CPU; but with fp16's loss scaling, clipping would see scaled gradients
+        # one pass over weights and gradients: half the time of foreach on a CPU; but with fp16's loss scaling, clipping
+        # would see scaled gradients
         fused=settings.precision != "fp16",
     )
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainingSettings, total_steps: int) -> OneCycleLR:
-    """Cosine up to the peak and down again; beta 1 goes the other way. Where the warm-up is one step or less, the first step has the peak's rate."""
+    """Cosine up to the peak and down again; beta 1 goes the other way.
+
+    Where the warm-up is one step or less, the first step has the peak's rate.
+    """
     high, low = settings.momentum
     total_steps = max(total_steps, 2)
-    # OneCycleLR reaches the peak at step pct_start * total_steps - 1 and divides by that number; just below 0 it starts at the peak.
+    # OneCycleLR reaches the peak at step pct_start * total_steps - 1 and divides by that number; just below 0 it starts
+    # at the peak.
     at_once = settings.warmup_share * total_steps <= 1
     return OneCycleLR(
         optimizer,
@@ -47,7 +55,10 @@ def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainingSettings,
 
 
 def set_peak(optimizer: torch.optim.Optimizer, schedule: OneCycleLR, learning_rate: float) -> None:
-    """Let the rest of the schedule run under another peak; all rates are in proportion to it. Where it is the same, nothing is touched."""
+    """Let the rest of the schedule run under another peak; all rates are in proportion to it.
+
+    Where it is the same, nothing is touched.
+    """
     for group in optimizer.param_groups:
         ratio = learning_rate / group["max_lr"]
         if ratio != 1:

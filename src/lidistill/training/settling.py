@@ -1,7 +1,8 @@
 """BatchNorm's running statistics after a training too short for them.
 
-They start at 0 and 1 and move by `momentum` a batch. Until some hundred batches have passed they describe no data, and a detector in evaluation mode
-predicts nonsense with them, surely: after 30 steps of 0.01 three quarters of the start are left.
+They start at 0 and 1 and move by `momentum` a batch. Until some hundred batches have passed they describe no data, and
+a detector in evaluation mode predicts nonsense with them, surely: after 30 steps of 0.01 three quarters of the start
+are left.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from lidistill.detectors.base import Detector
+from lidistill.detectors.detector import Detector
 from lidistill.types import Batch
 
 LEAST_SHARE = 0.01  # of the start that settled statistics may still hold
@@ -22,7 +23,9 @@ Norm: TypeAlias = nn.modules.batchnorm._BatchNorm
 
 
 def batches_to_settle(detector: Detector) -> int:
-    """Batches that should make the running statistics anew: those of the training, at most MOST_BATCHES; 0 where they are settled."""
+    """Batches that should make the running statistics anew: those of the training, at most MOST_BATCHES; 0 where they
+    are settled.
+    """
     counts = [0]
     for norm in _norms(detector):
         assert norm.num_batches_tracked is not None
@@ -34,7 +37,10 @@ def batches_to_settle(detector: Detector) -> int:
 
 @torch.no_grad()
 def settle(detector: Detector, batches: Iterable[Batch]) -> None:
-    """Make the running statistics of every BatchNorm the mean of what `batches` show to the final weights. The weights stay as they are."""
+    """Make the running statistics of every BatchNorm the mean of what `batches` show to the final weights.
+
+    The weights stay as they are.
+    """
     norms = _norms(detector)
     before = [(norm.momentum, {key: value.clone() for key, value in norm.state_dict().items()}) for norm in norms]
     training = detector.training

@@ -1,6 +1,7 @@
 """A detector's output in files: one file a frame and part, where a part is a tap, the maps of all heads, or the boxes.
 
-Files hold plain arrays and a description, each with a checksum (npz). They appear whole or not at all; one that cannot be read counts as missing.
+Files hold plain arrays and a description, each with a checksum (npz). They appear whole or not at all; one that cannot
+be read counts as missing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ _LARGEST_HALF = torch.finfo(torch.float16).max
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """One frame's share of a part. `tensors` lie on the CPU as they are stored: maps without the batch axis, in the order of their memory."""
+    """One frame's share of a part.
+
+    `tensors` lie on the CPU as they are stored: maps without the batch axis, in the order of their memory.
+    """
 
     about: dict[str, Any]  # what the part is made of beside its tensors
     tensors: dict[str, Tensor]
@@ -35,8 +39,12 @@ class FrameRecord:
     dtypes: dict[str, str]  # of each tensor, before any rounding
 
     def halved(self) -> FrameRecord:
-        """The maps in float16, rounded to 11 significant bits; one with a larger value than float16 can hold stays as it is."""
-        return replace(self, tensors={name: _half(t) if self.layouts[name] != "rows" else t for name, t in self.tensors.items()})
+        """The maps in float16, rounded to 11 significant bits; one with a larger value than float16 can hold stays as
+        it is.
+        """
+        return replace(
+            self, tensors={name: _half(t) if self.layouts[name] != "rows" else t for name, t in self.tensors.items()}
+        )
 
 
 def record_of(part: Part) -> FrameRecord:
@@ -47,14 +55,23 @@ def record_of(part: Part) -> FrameRecord:
         columns = {"features": part.features, "positions": part.positions, "occupancy": part.occupancy}
         return _record({"kind": "set"}, columns, are_rows=True)
     if isinstance(part, tuple):
-        heads = [{"kind": h.kind, "classes": h.classes, "origin": h.origin, "cell": h.cell, "maps": list(h.maps)} for h in part]
-        return _record({"kind": "heads", "heads": heads}, {f"{row}.{name}": values for row, h in enumerate(part) for name, values in h.maps.items()})
+        heads = [
+            {"kind": h.kind, "classes": h.classes, "origin": h.origin, "cell": h.cell, "maps": list(h.maps)}
+            for h in part
+        ]
+        return _record(
+            {"kind": "heads", "heads": heads},
+            {f"{row}.{name}": values for row, h in enumerate(part) for name, values in h.maps.items()},
+        )
     (boxes,) = part
     return _record({"kind": "boxes"}, {name: getattr(boxes, name) for name in _BOX_COLUMNS}, are_rows=True)
 
 
 def join(records: Sequence[FrameRecord], device: torch.device, anchors: Sequence[Anchors | None] = ()) -> Part:
-    """The part on the frames of `records` side by side, bit for bit but for what `halved` rounded. Heads need their `anchors`."""
+    """The part on the frames of `records` side by side, bit for bit but for what `halved` rounded.
+
+    Heads need their `anchors`.
+    """
     about, kind = records[0].about, records[0].about["kind"]
     if kind == "boxes":
         return [Boxes(**{name: _joined([record], name, device) for name in record.tensors}) for record in records]
@@ -116,7 +133,9 @@ def _record(about: dict[str, Any], tensors: Mapping[str, Tensor | None], are_row
             layouts[name] = "map, channels last" if last else "map"
             kept = kept[0].permute(1, 2, 0) if last else kept[0]
         stored[name] = kept.cpu().contiguous()
-    return FrameRecord(about, stored, layouts, {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in stored.items()})
+    return FrameRecord(
+        about, stored, layouts, {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in stored.items()}
+    )
 
 
 def _joined(records: Sequence[FrameRecord], name: str, device: torch.device) -> Tensor:

@@ -1,8 +1,9 @@
 """The cached teacher: its outputs are computed once, kept on disk, and replayed when the same input comes back.
 
-A frozen teacher in evaluation mode is a function of its input, so an output is kept under a digest of just that: the points of the frame as the
-student sees it, the voxels it was given, the precision. A frame that was changed in any way is another input; nothing stale can be replayed. What
-makes a cache worth its space is that inputs come back, which `count_views` demands: no augmentation, or flips alone.
+A frozen teacher in evaluation mode is a function of its input, so an output is kept under a digest of just that: the
+points of the frame as the student sees it, the voxels it was given, the precision. A frame that was changed in any way
+is another input; nothing stale can be replayed. What makes a cache worth its space is that inputs come back, which
+`count_views` demands: no augmentation, or flips alone.
 """
 
 from __future__ import annotations
@@ -21,12 +22,22 @@ import torch
 from rich.console import Console
 
 from lidistill.data.augment import Augmentation
-from lidistill.detectors.base import Detector
+from lidistill.detectors.detector import Detector
 from lidistill.files import write_text
-from lidistill.training.digests import digest, frame_key, teacher_description
-from lidistill.training.ranks import is_first_process
+from lidistill.training.cache_keys import digest, frame_key, teacher_description
+from lidistill.training.process_rank import is_first_process
 from lidistill.training.stored_outputs import FrameRecord, Part, join, read_record, record_of, write_record
-from lidistill.types import Anchors, Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, InputError, Voxels
+from lidistill.types import (
+    Anchors,
+    Batch,
+    Boxes,
+    DetectorOutput,
+    FeatureMap,
+    FeatureSet,
+    HeadOutput,
+    InputError,
+    Voxels,
+)
 
 CachePrecision = Literal["float32", "float16"]
 PRECISIONS = get_args(CachePrecision)
@@ -34,19 +45,24 @@ HEADS, BOXES = "heads", "boxes"  # the parts of an output beside its taps
 
 
 def count_views(augmentation: Augmentation) -> int:
-    """How many versions of a frame training can see: 1, 2 or 4. An InputError where every step sees a new one, and nothing could be replayed."""
+    """How many versions of a frame training can see: 1, 2 or 4.
+
+    An InputError where every step sees a new one, and nothing could be replayed.
+    """
     changes = {
         "paste={}": any(augmentation.paste.values()),
         "object_noise=null": augmentation.object_noise is not None,
         "rotation=0": augmentation.rotation != 0,
         "scale=[1,1]": augmentation.scale != (1, 1),
         "translation_std=[0,0,0]": any(augmentation.translation_std),
-        "shuffle=false": augmentation.shuffle,  # moves the last bits even below the voxel caps: points of a pillar are summed in their order
+        # moves the last bits even below the voxel caps: points of a pillar are summed in their order
+        "shuffle=false": augmentation.shuffle,
     }
     remedies = [f"augmentation.{remedy}" for remedy, changed in changes.items() if changed]
     if remedies:
         raise InputError(
-            "distillation.cache_teacher replays the teacher's outputs, and this augmentation makes every input a new one; "
+            "distillation.cache_teacher replays the teacher's outputs, and this augmentation makes every input a new "
+            "one; "
             f"set {' '.join(remedies)}, or distillation.cache_teacher=false"
         )
     return 2 ** sum(0 < chance < 1 for chance in (augmentation.flip_y, augmentation.flip_x))
@@ -56,7 +72,8 @@ def check_batch_free(teacher_bn: str) -> None:
     """An InputError unless the teacher's output on a frame is the same whatever stands beside it in the batch."""
     if teacher_bn != "eval":
         raise InputError(
-            f"distillation.cache_teacher cannot be used with distillation.teacher_bn={teacher_bn}, by which an output depends on the whole batch; "
+            f"distillation.cache_teacher cannot be used with distillation.teacher_bn={teacher_bn}, by which an "
+            "output depends on the whole batch; "
             "set distillation.teacher_bn=eval, or distillation.cache_teacher=false"
         )
 
@@ -67,20 +84,25 @@ def default_folder() -> Path:
 
 
 class CachedTeacher:
-    """Stands in for a frozen teacher with its verbs forward and decode. Parts of its output are loaded, or computed and kept, when first read.
+    """Stands in for a frozen teacher with its verbs forward and decode. Parts of its output are loaded, or computed and
+    kept, when first read.
 
-    So nothing is stored that no method reads, and methods that read the same parts share them, as do all students of one teacher. The folder of a
-    teacher is named after its weights, its settings, `precision` and the versions of this package and of torch.
+    So nothing is stored that no method reads, and methods that read the same parts share them, as do all students of
+    one teacher. The folder of a teacher is named after its weights, its settings, `precision` and the versions of this
+    package and of torch.
 
-    Where a frame's part is missing, the teacher runs on that frame alone: matrix products round the rows of a frame in another way where other frames
-    stand beside them, and a stored output would then depend on the batch in which it was made. A training therefore ends with the same weights
-    whatever is stored. From one with the running teacher it differs by that rounding (about 1e-6 of a feature), with a batch of one not at all.
+    Where a frame's part is missing, the teacher runs on that frame alone: matrix products round the rows of a frame in
+    another way where other frames stand beside them, and a stored output would then depend on the batch in which it was
+    made. A training therefore ends with the same weights whatever is stored. From one with the running teacher it
+    differs by that rounding (about 1e-6 of a feature), with a batch of one not at all.
 
-    With `precision` "float16" maps are rounded to 11 significant bits (relative error up to 4.9e-4, from 6e-5 on) before they are used, whether they
-    come from disk or from the teacher. Sets and boxes are never rounded.
+    With `precision` "float16" maps are rounded to 11 significant bits (relative error up to 4.9e-4, from 6e-5 on)
+    before they are used, whether they come from disk or from the teacher. Sets and boxes are never rounded.
     """
 
-    def __init__(self, teacher: Detector, folder: Path, num_frames: int, num_views: int = 1, precision: str = "float32") -> None:
+    def __init__(
+        self, teacher: Detector, folder: Path, num_frames: int, num_views: int = 1, precision: str = "float32"
+    ) -> None:
         """`folder` holds the caches of all teachers; frames and views say how many outputs there will be."""
         if precision not in PRECISIONS:
             raise InputError(f"distillation.cache_precision is {precision!r}; use one of {', '.join(PRECISIONS)}")
@@ -89,7 +111,8 @@ class CachedTeacher:
         self.half = precision == "float16"
         described = teacher_description(teacher, precision)
         self.folder = folder / digest(json.dumps(described, sort_keys=True).encode())
-        self.anchors: tuple[Anchors | None, ...] | None = None  # they are no part of a frame: known once the teacher has run
+        # they are no part of a frame: known once the teacher has run
+        self.anchors: tuple[Anchors | None, ...] | None = None
         self.sizes: dict[str, list[int]] = {}  # part -> bytes of each file of the first batch
         self.has_announced = False
         self.writes = True
@@ -99,7 +122,10 @@ class CachedTeacher:
             self._stop(error)
 
     def __call__(self, batch: Batch, voxels: Voxels | None = None) -> DetectorOutput:
-        """The teacher's output, its parts still to be read. An InputError once it is clear that the disk cannot hold what will be stored."""
+        """The teacher's output, its parts still to be read.
+
+        An InputError once it is clear that the disk cannot hold what will be stored.
+        """
         if self.sizes and not self.has_announced:
             self._announce()
         return _Recalled(_Lesson(self, batch, voxels))
@@ -151,7 +177,9 @@ class CachedTeacher:
         views = f"{self.num_frames} frames x {self.num_views} view{'s' if self.num_views > 1 else ''}"
         space = f"{_readable(whole)} for {views}, {_readable(present)} of it there; free {_readable(free)}"
         if is_first_process():
-            Console(stderr=True).print(f"teacher's outputs in {self.folder}: {space}", highlight=False, markup=False, soft_wrap=True)
+            Console(stderr=True).print(
+                f"teacher's outputs in {self.folder}: {space}", highlight=False, markup=False, soft_wrap=True
+            )
         if whole - present > free:
             raise InputError(
                 f"{self.folder}: the teacher's outputs do not fit ({space}); set LIDISTILL_CACHE to a larger disk, "
@@ -199,7 +227,9 @@ class _Lesson:
         return join(records, self.device, self.cache.anchors or ())
 
     def _run(self, row: int) -> DetectorOutput:
-        """The running teacher's output on one frame, under the precision in which the lesson began, wherever it is asked for."""
+        """The running teacher's output on one frame, under the precision in which the lesson began, wherever it is
+        asked for.
+        """
         if row not in self.live:
             with self.precision.restored():
                 self.live[row] = self.cache.teacher(*self.frames[row])

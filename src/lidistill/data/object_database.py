@@ -1,0 +1,177 @@
+"""The object database: every labelled object of a training split with its points, to be pasted into other frames
+(SECOND, section 3.2.3).
+
+It is built on demand and kept in a cache folder of the user, never beside the data, under a name that follows from the
+content of the frames. A changed label file or another camera crop therefore gives another database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lidistill.array_files import Kind, load_arrays, save_arrays
+from lidistill.data.points_in_boxes import rows_inside
+from lidistill.reading import MissingFile
+from lidistill.types import Frame, InputError
+
+if TYPE_CHECKING:
+    from lidistill.data.source import FrameSource
+
+_KINDS: dict[str, Kind] = {
+    "name": ("U", 0),
+    "classes": ("U", 1),
+    "boxes": ("f", 2),
+    "labels": ("iu", 1),
+    "difficulty": ("iu", 1),
+    "counts": ("iu", 1),
+    "points": ("f", 2),
+}
+MOST_BYTES = 2**34  # of a database: those of the largest public sets take a few GB
+
+CODE_VERSION = 2  # raise it when the same frames would give another database
+
+
+@dataclass(frozen=True)
+class ObjectDatabase:
+    """Objects (N rows) in the LiDAR axes of their own frames."""
+
+    classes: tuple[str, ...]
+    boxes: np.ndarray  # (N, 7) float32
+    labels: np.ndarray  # (N,) int64, index into classes
+    difficulty: np.ndarray  # (N,) int64, as the dataset defines it, 0 where it has none
+    counts: np.ndarray  # (N,) int64, points of each object, at least 1
+    points: np.ndarray  # (sum of counts, 3 + F) float32, object by object, x y z relative to the box centre
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def points_of(self, row: int) -> np.ndarray:
+        """The points of one object where it stood: (K, 3 + F) float32."""
+        stop = int(self._stops[row])
+        points = self.points[stop - int(self.counts[row]) : stop].copy()
+        points[:, :3] += self.boxes[row, :3]
+        return points
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the columns belong together and hold what objects can have."""
+        objects, classes = len(self.boxes), len(self.classes)
+        return bool(
+            self.boxes.shape == (objects, 7)
+            and all(column.shape == (objects,) for column in (self.labels, self.difficulty, self.counts))
+            and (self.counts >= 1).all()
+            and len(self.points) == self.counts.sum()
+            and self.points.shape[1] >= 3
+            and len(set(self.classes)) == classes
+            and ((self.labels >= 0) & (self.labels < classes)).all()
+            and np.isfinite(self.boxes).all()
+            and (self.boxes[:, 3:6] > 0).all()
+            and np.isfinite(self.points).all()
+        )
+
+    @cached_property
+    def _stops(self) -> np.ndarray:
+        return np.cumsum(self.counts)
+
+    def rows(self, label: int, min_points: int, rated_only: bool) -> np.ndarray:
+        """Rows of the objects of a class with at least `min_points` points, and, with `rated_only`, a difficulty other
+        than -1: (K,) int64.
+        """
+        chosen = (self.labels == label) & (self.counts >= min_points)
+        if rated_only:
+            chosen &= self.difficulty >= 0
+        return np.flatnonzero(chosen)
+
+
+def object_database(source: FrameSource, cache: str | Path | None = None) -> ObjectDatabase:
+    """The database of a training split, from the cache where it is there, else built and saved.
+
+    `cache` is the folder; left out, LIDISTILL_CACHE or ~/.cache/lidistill. A cache that cannot be written costs a
+    warning and a new build next time.
+    """
+    path = database_path(source, cache)
+    if path.exists():
+        return load_database(path)
+    database = build_database(source)
+    try:
+        save_database(path, database)
+    except InputError as error:
+        warnings.warn(f"{error}; training goes on without the cached object database", stacklevel=2)
+    return database
+
+
+def database_path(source: FrameSource, cache: str | Path | None = None) -> Path:
+    """Where the database of these frames is cached."""
+    folder = Path(cache or os.environ.get("LIDISTILL_CACHE") or Path.home() / ".cache" / "lidistill")
+    key = hashlib.sha256(f"objects {CODE_VERSION} {source.fingerprint()}".encode()).hexdigest()
+    return folder / "objects" / f"{source.spec.name}-{key[:20]}.npz"
+
+
+def build_database(source: FrameSource) -> ObjectDatabase:
+    """Cut every labelled object that holds a point out of the frames."""
+    columns = 3 + len(source.spec.point_features)
+    parts = [_objects_of(source[row]) for row in range(len(source))]
+    return ObjectDatabase(
+        classes=tuple(source.spec.classes),
+        boxes=np.concatenate([np.zeros((0, 7), np.float32), *(part[0] for part in parts)]),
+        labels=np.concatenate([np.zeros(0, np.int64), *(part[1] for part in parts)]),
+        difficulty=np.concatenate([np.zeros(0, np.int64), *(part[2] for part in parts)]),
+        counts=np.array([len(points) for part in parts for points in part[3]], dtype=np.int64),
+        points=np.concatenate([np.zeros((0, columns), np.float32), *(points for part in parts for points in part[3])]),
+    )
+
+
+def _objects_of(frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Boxes (K, 7), labels (K,), difficulty (K,) and points of the K objects of a frame that hold points."""
+    if frame.boxes is None:
+        return np.zeros((0, 7), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64), []
+    points, boxes, labels = frame.points.numpy(), frame.boxes.geometry.numpy(), frame.boxes.labels.numpy()
+    difficulty = np.zeros_like(labels) if frame.boxes.difficulty is None else frame.boxes.difficulty.numpy()
+    inside = rows_inside(points, boxes)
+    held = np.array([len(rows) > 0 for rows in inside], dtype=bool)
+    cut = []
+    for box, rows in zip(boxes, inside, strict=True):
+        if len(rows):
+            own = points[rows]
+            own[:, :3] -= box[:3]
+            cut.append(own)
+    return boxes[held], labels[held], difficulty[held], cut
+
+
+def save_database(path: str | Path, database: ObjectDatabase) -> None:
+    """Write the database as plain arrays, whole or not at all; the file's name is in it too, since that stands for the
+    frames.
+    """
+    arrays = {name: getattr(database, name) for name in ("boxes", "labels", "difficulty", "counts", "points")}
+    named = {"name": np.array(Path(path).name), "classes": np.array(database.classes, dtype=str)}
+    save_arrays(path, named | arrays, compressed=False)
+
+
+def load_database(path: str | Path) -> ObjectDatabase:
+    """Read a saved database.
+
+    Nothing is unpickled. A file that is anything but plain arrays that belong together, or that was saved under another
+    name, is an InputError.
+    """
+    remedy = "delete the file and it is built again"
+    try:
+        arrays = load_arrays(path, _KINDS, remedy, most=MOST_BYTES)
+    except MissingFile:
+        raise
+    except InputError as error:
+        raise InputError(f"{path}: not an object database of plain arrays; {remedy}") from error
+    name = str(arrays.pop("name"))
+    if name != Path(path).name:
+        raise InputError(f"{path}: not an object database of these frames, it was saved as {name}; {remedy}")
+    database = ObjectDatabase(tuple(arrays.pop("classes").tolist()), **arrays)
+    if not database.is_sound:
+        raise InputError(f"{path}: not an object database, its arrays do not belong together; {remedy}")
+    return database

@@ -1,0 +1,1 @@
+"""The KITTI object benchmark: its files, frames, difficulty rules and official metric."""

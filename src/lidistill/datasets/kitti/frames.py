@@ -1,0 +1,309 @@
+"""The KITTI object benchmark, and any folder laid out like it.
+
+A folder holds `velodyne/ID.bin` (x y z intensity), `calib/ID.txt`, `label_2/ID.txt` and, where there are images,
+`image_2/ID.png`. Boxes come out in LiDAR axes; the labels as written, DontCare and neighbour classes included, stay in
+the frame's meta for the evaluator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from lidistill.data.point_files import read_bin
+from lidistill.data.source import DataSettings, FrameSource, parse_list
+from lidistill.datasets.kitti import projection as camera
+from lidistill.datasets.kitti.camera_view import rows_in_view
+from lidistill.datasets.kitti.records import CameraCalibration, CameraObjects, KittiTruth
+from lidistill.datasets.kitti.text import KITTI_NAMES, read_objects
+from lidistill.errors import shown
+from lidistill.reading import MissingFile, is_folder, opened, read_text
+from lidistill.settings import Names, Text
+from lidistill.types import Boxes, DatasetSpec, Frame, InputError
+
+ALL_FRAMES = "all"  # in place of a list: every file of the velodyne folder
+LONGEST_ID = 200  # bytes of a frame's id: files are named by it, with endings
+ASSUMED_IMAGE_SIZE = (1242, 375)  # width and height of most recordings; taken where there is no image
+
+POINT_RANGE = (0.0, -39.68, -3.0, 69.12, 39.68, 1.0)  # metres; of the public toolboxes' three-class PointPillars
+# metres; anchors of the same
+TYPICAL_SIZES = {"Car": (3.9, 1.6, 1.56), "Pedestrian": (0.8, 0.6, 1.73), "Cyclist": (1.76, 0.6, 1.73)}
+
+# Limits of the object development kit for easy, moderate and hard; beyond the last a box has difficulty -1.
+MIN_HEIGHT_PX = (40, 25, 25)
+MAX_OCCLUSION = (0, 1, 2)
+MAX_TRUNCATION = (0.15, 0.30, 0.50)
+
+
+@dataclass(frozen=True)
+class KittiData(DataSettings):
+    """KITTI's object data under `root`: training/, testing/ and ImageSets/ with the lists of frames."""
+
+    name: ClassVar[str] = "kitti"
+
+    root: Text
+    train_split: Text = "ImageSets/train.txt"  # a list of frame ids, below root; "all" for every frame
+    val_split: Text = "ImageSets/val.txt"
+    classes: Names = ("Car", "Pedestrian", "Cyclist")
+    # keep the points that fall into the image, as both public toolboxes do: only these are labelled
+    camera_view_only: bool = True
+    # read every frame once when a split is opened, and leave out those that cannot be read
+    skip_bad_frames: bool = False
+    drop_nonfinite: bool = False  # leave out points with NaN or infinite values instead of refusing the file
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.classes if name not in TYPICAL_SIZES]
+        if unknown or not self.classes or len(set(self.classes)) < len(self.classes):
+            raise InputError(
+                f"kitti: classes {list(self.classes)} must be some of {', '.join(TYPICAL_SIZES)}, each once"
+            )
+
+    @classmethod
+    def at(cls, place: str) -> KittiData:
+        if not place:
+            raise InputError(
+                "kitti needs the folder of the data; write kitti:/path/to/kitti, the folder that holds training/ and "
+                "ImageSets/"
+            )
+        return cls(root=place)
+
+    def with_classes(self, classes: tuple[str, ...]) -> KittiData:
+        return replace(self, classes=classes)
+
+    @property
+    def spec(self) -> DatasetSpec:
+        return DatasetSpec(
+            name=self.name,
+            classes=self.classes,
+            point_range=POINT_RANGE,
+            point_features=("intensity",),
+            typical_sizes={name: TYPICAL_SIZES[name] for name in self.classes},
+            protocol="kitti",
+        )
+
+    def open(self, split: str) -> KittiFrames:
+        """The frames of "train", "val", "all" (every labelled frame), "test" (no labels), or of ImageSets/SPLIT.txt."""
+        root = Path(self.root)
+        if not is_folder(root):
+            raise InputError(f"{root}: no such folder; give the folder that holds KITTI's training/ and ImageSets/")
+        folder = root / ("testing" if split == "test" else "training")
+        return KittiFrames(
+            folder,
+            self._ids(root, folder, split),
+            self.spec,
+            labelled=split != "test",
+            camera_view_only=self.camera_view_only,
+            skip_bad_frames=self.skip_bad_frames,
+            drop_nonfinite=self.drop_nonfinite,
+        )
+
+    def _ids(self, root: Path, folder: Path, split: str) -> tuple[str, ...]:
+        lists = {"train": self.train_split, "val": self.val_split, "all": ALL_FRAMES}
+        name = lists.get(split, f"ImageSets/{split}.txt")
+        if name == ALL_FRAMES or (split == "test" and not (root / name).exists()):
+            return every_id(folder)
+        path = root / name
+        try:
+            ids = parse_list(read_text(path, "write one frame id a line"))
+        except MissingFile:
+            key = f"{split}_split" if split in ("train", "val") else "train_split"
+            raise InputError(
+                f"{path}: no list of frames for the split {split!r}; put the ids there, one a line (the usual "
+                "3712/3769 lists come with the public "
+                f"KITTI toolboxes), or set data.{key}=all to use every frame of {folder.name}/velodyne"
+            ) from None
+        if not ids:
+            raise InputError(f"{path}: lists no frame; write one frame id a line")
+        return ids
+
+
+class KittiFrames(FrameSource):
+    """Frames of a folder with velodyne/, calib/ and label_2/, for any DatasetSpec whose points carry
+    `spec.point_features`.
+
+    `labelled=False` reads no label file and gives boxes None. Label rows may name KITTI's classes and those of the
+    spec; any other name is an error.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        ids: Sequence[str],
+        spec: DatasetSpec,
+        *,
+        labelled: bool = True,
+        camera_view_only: bool = True,
+        skip_bad_frames: bool = False,
+        drop_nonfinite: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.ids = _checked_ids(ids, folder)
+        self.spec = spec
+        self.labelled = labelled
+        self.camera_view_only = camera_view_only
+        self.drop_nonfinite = drop_nonfinite
+        if skip_bad_frames:
+            self.ids = self._readable_ids()
+
+    def __getitem__(self, row: int) -> Frame:
+        return self.read(self.ids[row])
+
+    def read(self, frame_id: str) -> Frame:
+        """The frame of that id; InputError names the file that is missing or malformed."""
+        calibration = read_calibration(self._path("calib", frame_id), image_size(self._path("image_2", frame_id)))
+        points = read_bin(self._path("velodyne", frame_id), 3 + len(self.spec.point_features), self.drop_nonfinite)
+        if self.camera_view_only:
+            points = points.take(rows_in_view(calibration, points), axis=0)
+        if not self.labelled:
+            return Frame(frame_id, torch.from_numpy(points), None, truth=KittiTruth(calibration))
+        path = self._path("label_2", frame_id)
+        objects = read_objects(path, scores=False, known_names=dict.fromkeys((*KITTI_NAMES, *self.spec.classes)))
+        boxes = labelled_boxes(calibration, objects, self.spec.classes, path)
+        return Frame(frame_id, torch.from_numpy(points), boxes, truth=KittiTruth(calibration, objects))
+
+    def fingerprint(self) -> str:
+        """Hash of the ids, of how they are read, and of size and time of every points, calibration and label file."""
+        digest = hashlib.sha256(repr((self.spec, self.labelled, self.camera_view_only, self.drop_nonfinite)).encode())
+        for frame_id in self.ids:
+            for part in ("velodyne", "calib", "label_2"):
+                try:
+                    stat = self._path(part, frame_id).stat()
+                    digest.update(f"{frame_id}/{part}:{stat.st_size}:{stat.st_mtime_ns};".encode())
+                except OSError:
+                    digest.update(f"{frame_id}/{part}:absent;".encode())
+        return digest.hexdigest()
+
+    def _path(self, part: str, frame_id: str) -> Path:
+        ending = {"velodyne": "bin", "image_2": "png"}.get(part, "txt")
+        return self.folder / part / f"{frame_id}.{ending}"
+
+    def _readable_ids(self) -> tuple[str, ...]:
+        reasons = {}
+        for frame_id in self.ids:
+            try:
+                self.read(frame_id)
+            except InputError as error:
+                reasons[frame_id] = str(error)
+        if reasons:
+            lines = "".join(f"\n  {frame_id}: {reason}" for frame_id, reason in reasons.items())
+            warnings.warn(f"{self.folder}: {len(reasons)} of {len(self.ids)} frames are left out:{lines}", stacklevel=4)
+        return tuple(frame_id for frame_id in self.ids if frame_id not in reasons)
+
+
+def every_id(folder: str | Path) -> tuple[str, ...]:
+    """The sorted ids of all points files of a KITTI-like folder."""
+    ids = tuple(sorted(path.stem for path in (Path(folder) / "velodyne").glob("*.bin")))
+    if not ids:
+        raise InputError(
+            f"{folder}: velodyne/ holds no .bin file; give the folder that KITTI's archives were unpacked into"
+        )
+    return ids
+
+
+def _checked_ids(ids: Sequence[str], folder: str | Path) -> tuple[str, ...]:
+    """Ids that can be file names, each once: results are later written under them."""
+    seen: set[str] = set()
+    for frame_id in ids:
+        if (
+            frame_id in seen
+            or Path(frame_id).name != frame_id
+            or len(frame_id.encode(errors="surrogateescape")) > LONGEST_ID
+        ):
+            fault = "listed twice" if frame_id in seen else "no file name"
+            raise InputError(f"{folder}: the frame id {shown(frame_id)} is {fault}; correct the list of the split")
+        seen.add(frame_id)
+    return tuple(ids)
+
+
+def labelled_boxes(
+    calibration: CameraCalibration, objects: CameraObjects, classes: Sequence[str], path: str | Path
+) -> Boxes:
+    """The objects of the given classes that have a 3D box, as LiDAR boxes with labels and difficulty (0 easy, 1
+    moderate, 2 hard, -1 beyond).
+    """
+    chosen = objects[np.isin(objects.names, classes) & ~(objects.sizes < 0).any(axis=1)]
+    if (chosen.sizes == 0).any():
+        raise InputError(
+            f"{path}: {chosen.names[(chosen.sizes == 0).any(axis=1)][0]} has a size of 0 m; give its height, width "
+            "and length"
+        )
+    label_of = {name: label for label, name in enumerate(classes)}
+    return Boxes(
+        geometry=torch.from_numpy(camera.lidar_boxes(calibration, chosen).astype(np.float32)),
+        labels=torch.tensor([label_of[str(name)] for name in chosen.names], dtype=torch.int64),
+        difficulty=torch.from_numpy(difficulty(chosen)),
+    )
+
+
+def difficulty(objects: CameraObjects) -> np.ndarray:
+    """KITTI's difficulty of label rows: (N,) int64, 0 easy, 1 moderate, 2 hard, -1 beyond hard."""
+    height = objects.boxes_2d[:, 3] - objects.boxes_2d[:, 1]
+    level = np.full(len(objects), -1, dtype=np.int64)
+    for rank in (2, 1, 0):
+        inside = (
+            (height > MIN_HEIGHT_PX[rank])
+            & (objects.occlusion <= MAX_OCCLUSION[rank])
+            & (objects.truncation <= MAX_TRUNCATION[rank])
+        )
+        level[inside] = rank
+    return level
+
+
+def read_calibration(path: str | Path, size: tuple[int, int]) -> CameraCalibration:
+    """Camera 2 of a KITTI calibration file (P2, R0_rect, Tr_velo_to_cam; R_rect and Tr_velo_cam in older files)."""
+    path = Path(path)
+    try:
+        lines = read_text(path, "copy it again").splitlines()
+    except MissingFile:
+        raise InputError(
+            f"{path}: the calibration file is missing; unpack KITTI's calib archive, or write one (docs/data.md)"
+        ) from None
+    rows = {words[0].rstrip(":"): words[1:] for words in map(str.split, lines) if words}
+    rectified = np.eye(4)
+    rectified[:3, :3] = _matrix(path, rows, ("R0_rect", "R_rect"), (3, 3))
+    transform = np.eye(4)
+    transform[:3] = _matrix(path, rows, ("Tr_velo_to_cam", "Tr_velo_cam"), (3, 4))
+    camera_from_lidar = rectified @ transform
+    if abs(np.linalg.det(camera_from_lidar)) < 1e-6:
+        raise InputError(
+            f"{path}: R0_rect and Tr_velo_to_cam are no rotation, their product cannot be inverted; copy the file again"
+        )
+    return CameraCalibration(_matrix(path, rows, ("P2",), (3, 4)), camera_from_lidar, size)
+
+
+def _matrix(path: Path, rows: Mapping[str, list[str]], names: tuple[str, ...], shape: tuple[int, int]) -> np.ndarray:
+    found = next((name for name in names if name in rows), None)
+    if found is None:
+        raise InputError(f"{path}: no row {' or '.join(names)}; the rows P2, R0_rect and Tr_velo_to_cam are needed")
+    try:
+        values = np.array(rows[found], dtype=np.float64)
+    except ValueError:
+        values = np.array([np.nan])
+    if values.size != shape[0] * shape[1] or not np.isfinite(values).all():
+        raise InputError(f"{path}: {found} must be {shape[0] * shape[1]} finite numbers; copy the file again")
+    return values.reshape(shape)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height in pixels from the header of a PNG file; KITTI's most common size where there is no file."""
+    path = Path(path)
+    try:
+        with opened(path, "copy it again, or remove it") as file:
+            header = file.read(24)
+    except MissingFile:
+        return ASSUMED_IMAGE_SIZE
+    if len(header) < 24 or not header.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise InputError(
+            f"{path}: not a PNG image; copy it again, or remove it to assume "
+            f"{ASSUMED_IMAGE_SIZE[0]}x{ASSUMED_IMAGE_SIZE[1]} pixels"
+        )
+    width, height = struct.unpack(">II", header[16:24])
+    return width, height

@@ -1,0 +1,259 @@
+"""KITTI's two greedy passes, summed up so that any score threshold can be looked up later.
+
+The official program matches every frame anew for each of 41 score thresholds, which are themselves found by a first
+pass over all frames. What a frame counts at a threshold depends only on which of its detections reach that threshold,
+so the counts are a step function that changes at its own scores. Here that function is found once; any multiset of
+frames is then scored by adding up steps (`curves.py`).
+
+Truths and detections that share no candidate pair, directly or through others, cannot take anything from each other.
+The passes therefore run on connected groups, all groups of all frames side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+LARGE_GROUP = 64  # detections; beyond, the work of pass two would grow with their square
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Truths and detections of the same frame that may be matched: rows into the stacked truths and detections, in file
+    order.
+    """
+
+    truth: np.ndarray  # (P,) int64
+    detection: np.ndarray  # (P,) int64
+    overlap: np.ndarray  # (P,) float64
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def __getitem__(self, rows: np.ndarray) -> Pairs:
+        return Pairs(self.truth[rows], self.detection[rows], self.overlap[rows])
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What one class counts at one difficulty and overlap limit, as changes at detections."""
+
+    first_hits: np.ndarray  # (H,) detections that pass one calls true positives: their scores give the thresholds
+    detections: np.ndarray  # (S,) ascending; when the threshold falls to this detection's score, the counts change by
+    hits: np.ndarray  # (S,) true positives
+    misses: np.ndarray  # (S,) false positives
+    similarity: np.ndarray  # (S,) sum of orientation similarities of the true positives
+
+
+def count_steps(
+    pairs: Pairs,
+    scores: np.ndarray,
+    counted: np.ndarray,
+    regular: np.ndarray,
+    forgiven: np.ndarray,
+    similarity: np.ndarray | None = None,
+) -> Steps:
+    """Steps of one class from `pairs` over the overlap limit, for N detections with `scores` (N,) and T truths.
+
+    `counted` (T,) marks truths that are hit or missed (others only absorb detections), `regular` (N,) detections that
+    are hits or false positives (others in `pairs` are neutral), `forgiven` (N,) detections that are no false positive
+    where nothing takes them, `similarity` (P,) the orientation similarity of each pair.
+    """
+    hits = np.zeros(len(scores), dtype=np.int64)
+    misses = (regular & ~forgiven).astype(np.int64)
+    total_similarity = np.zeros(len(scores))
+    first_hits = np.zeros(0, dtype=np.int64)
+    if len(pairs):
+        group, turn = _groups(pairs, len(counted), len(scores))
+        taken = _first_pass(pairs, group, turn, scores)
+        first_hits = np.sort(pairs.detection[taken & counted[pairs.truth] & regular[pairs.detection]])
+
+    # A truth takes a neutral detection in pass two only where it finds no regular one. Hit it is in neither case, so
+    # those pairs can be left out.
+    rows = np.flatnonzero(regular[pairs.detection])
+    if len(rows):
+        pairs = pairs[rows]
+        group, turn = _groups(pairs, len(counted), len(scores))
+        levels = _levels(pairs.detection, group, scores)
+        at = levels.detection
+        is_hit, is_used = counted[pairs.truth], ~forgiven[pairs.detection]
+        amounts = None if similarity is None else similarity[rows]
+        is_large = levels.is_in_large_group
+        small, large = np.flatnonzero(~is_large), np.flatnonzero(is_large)
+        if len(small):
+            level, pair = _second_pass(pairs, turn, levels, small)
+            hits[at] += levels.changes(level[is_hit[pair]])
+            misses[at] -= levels.changes(level[is_used[pair]])
+            if amounts is not None:
+                total_similarity[at] += levels.changes(level[is_hit[pair]], amounts[pair[is_hit[pair]]])
+        if len(large):
+            level, pair, change = _second_pass_one_by_one(pairs, turn, levels, large)
+            np.add.at(hits, at[level], change * is_hit[pair])
+            np.add.at(misses, at[level], -change * is_used[pair])
+            if amounts is not None:
+                np.add.at(total_similarity, at[level], change * is_hit[pair] * amounts[pair])
+    rows = np.flatnonzero((hits != 0) | (misses != 0) | (total_similarity != 0))
+    return Steps(first_hits, rows, hits[rows], misses[rows], total_similarity[rows])
+
+
+def _groups(pairs: Pairs, num_truths: int, num_detections: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each pair (P,): its connected group, and the turn of its truth within the group (truths choose in file
+    order).
+    """
+    size = num_truths + num_detections
+    edges = coo_matrix(
+        (np.ones(len(pairs), dtype=np.int8), (pairs.truth, num_truths + pairs.detection)), shape=(size, size)
+    )
+    _, component = connected_components(edges, directed=False)
+    truths, pair_truth = np.unique(pairs.truth, return_inverse=True)
+    order = np.argsort(component[truths], kind="stable")
+    ordered = component[truths][order]
+    turn = np.empty(len(truths), dtype=np.int64)
+    turn[order] = np.arange(len(truths)) - np.searchsorted(ordered, ordered)
+    return component[pairs.truth], turn[pair_truth]
+
+
+def _first_pass(pairs: Pairs, group: np.ndarray, turn: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Pass one, over all detections: each truth takes the free candidate of highest score (of equal ones, the first in
+    the file). (P,) bool.
+    """
+    order = np.lexsort((pairs.detection, -scores[pairs.detection], group, turn))
+    taken = np.zeros(len(pairs), dtype=bool)
+    taken[order] = _take_in_turn(turn[order], group[order], pairs.detection[order], len(scores))
+    return taken
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """The detections of each group, best first, groups one after the other: at its level a detection comes in beside
+    those before it.
+
+    Equal scores make levels of their own; no threshold falls between them, so only their sum is ever seen.
+    """
+
+    group: np.ndarray  # (L,)
+    detection: np.ndarray  # (L,)
+    of_pair: np.ndarray  # (P,) the level at which the pair's detection comes in
+    end_of_pair: np.ndarray  # (P,) one past the last level of the pair's group
+    slot_of_pair: np.ndarray  # (P,) place of the pair's detection in its group
+    first_slot: np.ndarray  # (L + 1,) room for every detection of the group, at every level
+
+    @property
+    def is_in_large_group(self) -> np.ndarray:
+        """Whether the pair's group has more detections than are looked at anew at every level: (P,) bool."""
+        return np.diff(self.first_slot)[self.of_pair] > LARGE_GROUP
+
+    def changes(self, level: np.ndarray, amounts: np.ndarray | None = None) -> np.ndarray:
+        """Sum of `amounts` (default: a count) at each level, less that of the level before in the same group: (L,)."""
+        total = np.bincount(level, weights=amounts, minlength=len(self.group))
+        before = np.concatenate([[0], total[:-1]])
+        before[np.flatnonzero(np.diff(self.group, prepend=-1))] = 0
+        return total - before
+
+
+def _levels(pair_detection: np.ndarray, pair_group: np.ndarray, scores: np.ndarray) -> _Levels:
+    detections, first, pair_row = np.unique(pair_detection, return_index=True, return_inverse=True)
+    order = np.lexsort((detections, -scores[detections], pair_group[first]))
+    group = pair_group[first][order]
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    of_pair = place[pair_row]
+    group_size = np.searchsorted(group, group, side="right") - np.searchsorted(group, group)
+    return _Levels(
+        group=group,
+        detection=detections[order],
+        of_pair=of_pair,
+        end_of_pair=np.searchsorted(group, pair_group, side="right"),
+        slot_of_pair=of_pair - np.searchsorted(group, pair_group),
+        first_slot=np.concatenate([[0], np.cumsum(group_size)]),
+    )
+
+
+def _second_pass(pairs: Pairs, turn: np.ndarray, levels: _Levels, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pass two at every level, among detections that reach its score: (M,) levels and (M,) pairs that are taken there.
+
+    Each truth takes the free candidate of largest overlap (of equal ones, the first in the file). `chosen` are the
+    pairs of the groups to match.
+    """
+    preference = _preference(pairs)
+    repeats = (levels.end_of_pair - levels.of_pair)[chosen]
+    pair = np.repeat(chosen, repeats)
+    level = np.arange(len(pair)) - np.repeat(np.cumsum(repeats) - repeats - levels.of_pair[chosen], repeats)
+    order = np.lexsort((preference[pair], level, turn[pair]))
+    pair, level = pair[order], level[order]
+    slot = levels.first_slot[level] + levels.slot_of_pair[pair]
+    taken = _take_in_turn(turn[pair], level, slot, int(levels.first_slot[-1]))
+    return level[taken], pair[taken]
+
+
+def _second_pass_one_by_one(
+    pairs: Pairs, turn: np.ndarray, levels: _Levels, chosen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pass two for groups of many detections, in which looking at all of them at every level would take quadratic time
+    and memory.
+
+    Gives what changes: (M,) levels, (M,) pairs, and 1 where the pair is taken from that level on, -1 where it is so no
+    longer. A detection that comes in is offered to the truths in their turn. One that prefers it lets go of what it
+    had, which is then offered to the truths behind; no other truth sees a difference.
+    """
+    preference = _preference(pairs).tolist()
+    truth_of, detection_of, turn_of = pairs.truth.tolist(), pairs.detection.tolist(), turn.tolist()
+    candidates: dict[int, list[int]] = {}  # detection -> its pairs, in turn
+    for pair in chosen[np.argsort(turn[chosen], kind="stable")].tolist():
+        candidates.setdefault(detection_of[pair], []).append(pair)
+    taken: dict[int, int] = {}  # truth -> pair
+    changes: list[tuple[int, int, int]] = []
+    for level in np.unique(levels.of_pair[chosen]).tolist():
+        offered: int | None = int(levels.detection[level])
+        last_turn = -1
+        while offered is not None:
+            pair = next(
+                (
+                    p
+                    for p in candidates[offered]
+                    if turn_of[p] > last_turn and _prefers(p, taken.get(truth_of[p]), preference)
+                ),
+                None,
+            )
+            offered = None
+            if pair is not None:
+                changes.append((level, pair, 1))
+                before = taken.get(truth_of[pair])
+                taken[truth_of[pair]] = pair
+                last_turn = turn_of[pair]
+                if before is not None:
+                    changes.append((level, before, -1))
+                    offered = detection_of[before]
+    level_column, pair_column, change_column = np.array(changes, dtype=np.int64).reshape(-1, 3).T
+    return level_column, pair_column, change_column
+
+
+def _prefers(pair: int, held: int | None, preference: list[int]) -> bool:
+    return held is None or preference[pair] < preference[held]
+
+
+def _preference(pairs: Pairs) -> np.ndarray:
+    """Rank of each pair (P,): the largest overlap first, of equal ones the first detection in the file."""
+    preference = np.empty(len(pairs), dtype=np.int64)
+    preference[np.lexsort((pairs.detection, -pairs.overlap))] = np.arange(len(pairs))
+    return preference
+
+
+def _take_in_turn(turn: np.ndarray, arena: np.ndarray, slot: np.ndarray, num_slots: int) -> np.ndarray:
+    """Which rows are taken: (R,) bool, where rows are sorted by `turn`, `arena` and preference.
+
+    In each turn every arena takes the first of its rows whose slot is still free; arenas share no slot.
+    """
+    occupied = np.zeros(num_slots, dtype=bool)
+    taken = np.zeros(len(turn), dtype=bool)
+    bounds = np.searchsorted(turn, np.arange(turn[-1] + 2))
+    for start, stop in pairwise(bounds):
+        free = start + np.flatnonzero(~occupied[slot[start:stop]])
+        chosen = free[np.diff(arena[free], prepend=-1) != 0]
+        taken[chosen] = True
+        occupied[slot[chosen]] = True
+    return taken

@@ -1,0 +1,153 @@
+"""Simulated frames as a KITTI folder, written in parallel and restartable.
+
+    training/velodyne/ID.bin   x y z intensity, float32
+    training/label_2/ID.txt    labels
+    training/calib/ID.txt      calibration
+    ImageSets/NAME.txt         the frames of each split
+    simulated.json             what the folder was made from
+
+A frame is done when its three files are there; each of them is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lidistill.datasets.kitti.text import write_objects
+from lidistill.datasets.simulated.labels import calibration_text, camera_calibration, label_rows
+from lidistill.files import write_text, written_aside
+from lidistill.progress import progress as progress_line
+from lidistill.reading import read_json, read_text
+from lidistill.simulate import SIMULATOR_VERSION, SimulatorSettings, simulate_frame
+from lidistill.stopping import Stopped, held_back
+from lidistill.types import InputError
+
+MANIFEST = "simulated.json"
+PARTS = {"calib": "txt", "label_2": "txt", "velodyne": "bin"}
+FRAMES_WORTH_A_PROCESS = 100  # starting one takes as long as rendering about so many
+
+
+def frame_id(index: int) -> str:
+    return f"{index:06d}"
+
+
+def manifest(settings: SimulatorSettings, seed: int) -> dict[str, Any]:
+    """What frames follow from."""
+    return json.loads(json.dumps({"simulator_version": SIMULATOR_VERSION, "seed": seed, "simulator": asdict(settings)}))
+
+
+def claim_folder(out: Path, content: Mapping[str, Any]) -> None:
+    """Mark `out` as made from `content`; InputError where it was made from something else."""
+    path = out / MANIFEST
+    if path.exists():
+        found = read_json(path, "delete the folder, or choose another one")
+        if found != content:
+            different = sorted(key for key in {*found, *content} if found.get(key) != content.get(key))
+            raise InputError(
+                f"{path}: this folder was made with other settings ({', '.join(different)}); choose another folder, "
+                "or delete this one"
+            )
+        return
+    if (out / "training").exists():
+        raise InputError(f"{out}: holds frames that the simulator did not write; choose another folder")
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_frames(
+    out: Path, indices: Iterable[int], settings: SimulatorSettings, seed: int, workers: int = 0, progress: bool = True
+) -> int:
+    """Render the missing ones of the frames `indices` into out/training; returns how many.
+
+    `workers` 0: one a core, as far as that is worth it.
+    """
+    training = out / "training"
+    missing = [index for index in indices if not _done(training, index)]
+    if not missing:
+        return 0
+    processes = min(workers or _cores(), math.ceil(len(missing) / FRAMES_WORTH_A_PROCESS))
+    write = partial(_write_frame, training, settings, seed)
+    with progress_line("simulated frames", len(missing)) if progress else nullcontext(lambda done: None) as advance:
+        for done, _ in enumerate(_mapped(write, missing, processes), start=1):
+            advance(done)
+    return len(missing)
+
+
+def write_kitti_folder(
+    out: Path,
+    frames: int,
+    settings: SimulatorSettings,
+    seed: int = 0,
+    workers: int = 0,
+    val_share: float = 0.2,
+    progress: bool = True,
+) -> None:
+    """Write frames 0..frames-1 as a standard KITTI folder; the last `val_share` of them are the validation split.
+
+    Run again after an interruption it goes on; with other settings, seed or number of frames it is an InputError.
+    """
+    if frames < 1:
+        raise InputError(f"{frames} frames cannot be simulated; ask for at least one")
+    if not 0 <= val_share <= 1:
+        raise InputError(f"val_share = {val_share} is a share; give a number from 0 to 1")
+    claim_folder(out, manifest(settings, seed) | {"frames": frames, "val_share": val_share})
+    train = frames - round(frames * val_share)
+    write_lists(out, {"train": range(train), "val": range(train, frames), "trainval": range(frames)})
+    write_frames(out, range(frames), settings, seed, workers, progress)
+
+
+def write_lists(out: Path, splits: Mapping[str, Sequence[int]]) -> None:
+    """The lists of frames under ImageSets; those that are there already are left alone."""
+    for name, indices in splits.items():
+        path, text = out / "ImageSets" / f"{name}.txt", "".join(f"{frame_id(index)}\n" for index in indices)
+        if not path.exists() or read_text(path, "delete it, and it is written again") != text:
+            write_text(path, text)
+
+
+def _write_frame(training: Path, settings: SimulatorSettings, seed: int, index: int) -> None:
+    scan = simulate_frame(settings, seed, index)
+    calibration = camera_calibration()
+    write_text(_file(training, "calib", index), calibration_text(calibration))
+    write_objects(_file(training, "label_2", index), label_rows(scan.objects, calibration))
+    with written_aside(_file(training, "velodyne", index)) as aside:
+        scan.points.astype("<f4").tofile(aside)
+
+
+def _file(training: Path, part: str, index: int) -> Path:
+    return training / part / f"{frame_id(index)}.{PARTS[part]}"
+
+
+def _done(training: Path, index: int) -> bool:
+    return all(_file(training, part, index).is_file() for part in PARTS)
+
+
+def _mapped(write: partial[None], indices: Sequence[int], processes: int) -> Iterator[None]:
+    if processes <= 1:
+        yield from map(write, indices)
+        return
+    # Started afresh rather than forked: the parent may hold threads of torch.
+    with ProcessPoolExecutor(
+        processes, mp_context=multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        with held_back():  # the processes end when this one is asked to, after the frames they are at
+            written = pool.map(write, indices, chunksize=8)
+        try:
+            yield from written
+        except Stopped:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

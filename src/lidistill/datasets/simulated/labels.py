@@ -1,0 +1,88 @@
+"""What KITTI's annotators would have written about a simulated frame.
+
+They looked at the camera image: an object outside it has no label, one hidden altogether neither, and what is seen but
+too far or too sparse for a 3D box becomes a DontCare region.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lidistill.datasets.kitti import projection as camera
+from lidistill.datasets.kitti.records import CameraCalibration, CameraObjects
+from lidistill.simulate import SimulatedObjects
+
+IMAGE_SIZE = (1242, 375)
+FOCAL_LENGTH_PX, PRINCIPAL_POINT_PX = 721.54, (609.56, 172.85)  # camera 2 of most KITTI recordings
+# The LiDAR sits 0.27 m behind and 0.08 m above the camera, axes exactly square.
+CAMERA_FROM_LIDAR = np.array(
+    [[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, -0.08], [1.0, 0.0, 0.0, -0.27], [0.0, 0.0, 0.0, 1.0]]
+)
+
+MAX_TRUNCATION = 0.95  # share outside the image beyond which nobody would see that there is something
+LABEL_DISTANCE_M = 75.0
+MIN_POINTS = 3  # returns below which no 3D box can be drawn
+
+
+def camera_calibration() -> CameraCalibration:
+    """The virtual camera in front of every simulated LiDAR."""
+    u, v = PRINCIPAL_POINT_PX
+    projection = np.array([[FOCAL_LENGTH_PX, 0.0, u, 0.0], [0.0, FOCAL_LENGTH_PX, v, 0.0], [0.0, 0.0, 1.0, 0.0]])
+    return CameraCalibration(projection, CAMERA_FROM_LIDAR, IMAGE_SIZE)
+
+
+def calibration_text(calibration: CameraCalibration) -> str:
+    """A KITTI calibration file: one projection for all four cameras, no rectification, inertial unit at the LiDAR."""
+    rows = {f"P{number}": calibration.image_from_camera for number in range(4)}
+    rows |= {"R0_rect": np.eye(3), "Tr_velo_to_cam": calibration.camera_from_lidar[:3], "Tr_imu_to_velo": np.eye(4)[:3]}
+    return "".join(
+        f"{name}: {' '.join(f'{value:.12e}' for value in matrix.ravel())}\n" for name, matrix in rows.items()
+    )
+
+
+def label_rows(objects: SimulatedObjects, calibration: CameraCalibration) -> CameraObjects:
+    """The label file of a frame: objects with 3D boxes nearest first, then DontCare regions."""
+    clipped, whole = camera.image_boxes(calibration, objects.geometry)
+    truncation = 1 - _area(clipped) / np.maximum(_area(whole), 1e-9)
+    hidden = (objects.rays_visible == 0) & (objects.rays_alone > 0)
+    seen = (_area(clipped) > 0) & (truncation <= MAX_TRUNCATION) & ~hidden
+    distance = np.linalg.norm(objects.geometry[:, :3], axis=1)
+    regions = seen & ((objects.points < MIN_POINTS) | (distance > LABEL_DISTANCE_M))
+    order = np.argsort(distance, kind="stable")
+    labelled, unclear = order[(seen & ~regions)[order]], order[regions[order]]
+    rows = camera.camera_objects(calibration, objects.geometry, objects.names)
+    rows = CameraObjects(
+        rows.names,
+        truncation.clip(0, 1),
+        objects.occlusion,
+        rows.alpha,
+        rows.boxes_2d,
+        rows.sizes,
+        rows.locations,
+        rows.rotation_y,
+    )
+    return _joined(rows[labelled], _dont_care(rows.boxes_2d[unclear]))
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]).clip(0) * (boxes[:, 3] - boxes[:, 1]).clip(0)
+
+
+def _dont_care(boxes_2d: np.ndarray) -> CameraObjects:
+    """Image regions without a 3D box, with the development kit's fillers."""
+    num = len(boxes_2d)
+    return CameraObjects(
+        names=np.full(num, "DontCare"),
+        truncation=np.full(num, -1.0),
+        occlusion=np.full(num, -1, dtype=np.int64),
+        alpha=np.full(num, -10.0),
+        boxes_2d=boxes_2d,
+        sizes=np.full((num, 3), -1.0),
+        locations=np.full((num, 3), -1000.0),
+        rotation_y=np.full(num, -10.0),
+    )
+
+
+def _joined(first: CameraObjects, second: CameraObjects) -> CameraObjects:
+    columns = ("names", "truncation", "occlusion", "alpha", "boxes_2d", "sizes", "locations", "rotation_y")
+    return CameraObjects(*(np.concatenate([getattr(first, column), getattr(second, column)]) for column in columns))

@@ -1,0 +1,155 @@
+"""What every detector is: settings that build it, and three verbs (forward, loss, decode)."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from lidistill.ops.layer_graph import Layer
+from lidistill.ops.voxels import voxelise
+from lidistill.settings import Channels, Names, Number, Settings, checked
+from lidistill.types import Batch, Boxes, DetectorOutput, InputError, Losses, TapSpec, VoxelGrid, Voxels, as_batch
+
+NORM_EPS = 1e-3  # of the BatchNorms in the published encoders, trunks and necks
+NORM_MOMENTUM = 0.01
+
+Multiplier = Annotated[Number, Field(gt=0, le=1)]
+Compression = Annotated[Number, Field(ge=1, le=10_000)]  # by how much the number of parameters is divided
+
+
+@dataclass(frozen=True)
+class WidthRule(Settings):
+    """By how much each part's channels are multiplied. Depth, strides, resolution and anchors never change."""
+
+    place: ClassVar[str] = "width"
+
+    encoder: Multiplier = 1.0
+    backbone: Multiplier = 1.0
+    head: Multiplier = 1.0
+    multiple_of: Channels = 1  # widths are rounded to multiples of this, as some accelerators like it
+
+    @staticmethod
+    def for_compression(factor: float, multiple_of: int = 1) -> WidthRule:
+        """The rule that leaves about 1 / `factor` of the parameters.
+
+        Parameters grow with the square of the width, so widths are divided by sqrt(factor), cut to one decimal: 1.4, 2,
+        2.8 and 4 for 2x, 4x, 8x and 16x, the divisors of the published students (PointDistiller, CVPR 2023).
+        """
+        factor = checked(Compression, factor, "compression")
+        multiplier = 10 / math.floor(10 * math.sqrt(factor) + 1e-9)
+        return WidthRule(multiplier, multiplier, multiplier, multiple_of)
+
+    def width(self, channels: int, multiplier: float) -> int:
+        """`channels` times `multiplier`, rounded down, then to the nearest multiple; never 0."""
+        floored = math.floor(channels * multiplier + 1e-9)
+        return max(1, math.floor(floored / self.multiple_of + 0.5)) * self.multiple_of
+
+
+@dataclass(frozen=True)
+class DetectorConfig(Settings, ABC):
+    """Everything needed to build a detector; it proves its geometry when it is made."""
+
+    place: ClassVar[str] = "detector"
+    name: ClassVar[str]
+    classes: Names
+    grid: VoxelGrid
+    point_features: Names = ("intensity",)  # columns after x, y, z, as the dataset names them
+
+    @abstractmethod
+    def build(self) -> Detector:
+        """A freshly initialised detector (torch's global generator)."""
+
+    @abstractmethod
+    def thinner(self, rule: WidthRule) -> DetectorConfig:
+        """The same detector with fewer channels."""
+
+
+class Detector(nn.Module, ABC):
+    """Points in, taps and raw heads out; the loss and the boxes are read off that output."""
+
+    config: DetectorConfig
+    tap_specs: Mapping[str, TapSpec]
+    _has_warned = False  # of voxels beyond the cap
+
+    @property
+    def grid(self) -> VoxelGrid:
+        return self.config.grid
+
+    def voxelise(self, batch: Batch) -> Voxels | None:
+        """The batch on this detector's grid, with the caps of its mode (training or evaluation); None for detectors
+        that read points.
+        """
+        batch = as_batch(batch)
+        voxels = voxelise(batch.points, batch.batch_index, batch.size, self.grid, self.training)
+        if voxels.num_over_cap and not self._has_warned:
+            self._has_warned = True
+            cap = "max_voxels_train" if self.training else "max_voxels_eval"
+            warnings.warn(
+                f"{voxels.num_over_cap} voxels in a batch with frames {', '.join(batch.frame_ids[:3])} are beyond "
+                f"grid.{cap} = "
+                f"{getattr(self.grid, cap)} and were dropped with their points, as published; raise the cap to keep "
+                "them (said once)",
+                stacklevel=2,
+            )
+        return voxels
+
+    @abstractmethod
+    def forward(self, batch: Batch, voxels: Voxels | None = None) -> DetectorOutput:
+        """Voxelises by itself where `voxels` is None.
+
+        Hand the same `voxels` to two detectors on one grid and their pillar rows agree.
+        """
+
+    @abstractmethod
+    def loss(self, output: DetectorOutput, batch: Batch, ranked_by: DetectorOutput | None = None) -> Losses:
+        """The task loss. Nothing is stored or changed: asking twice gives the same number.
+
+        With `ranked_by`, the output of another network on the same places decides which of them stand for the labelled
+        objects: those where that network's own loss would be lowest. An InputError where the two do not have the same
+        places.
+        """
+
+    @abstractmethod
+    def decode(self, output: DetectorOutput) -> list[Boxes]:
+        """Detections with scores, one entry a frame, best first."""
+
+    def for_inference(self) -> Detector:
+        """A frozen copy in evaluation mode whose outputs, taps included, are this one's to rounding; it may be faster,
+        and cannot be trained.
+        """
+        return copy.deepcopy(self).eval().requires_grad_(False)
+
+    def wiring(self) -> tuple[Layer, ...]:
+        """All layers with weights in the order in which they work, by which a thinner detector can start from this; ()
+        where that is not known.
+        """
+        return ()
+
+
+def voxels_on(grid: VoxelGrid, voxels: Voxels | None) -> Voxels:
+    """`voxels`, if they lie on `grid`; InputError if not.
+
+    The caps of voxels a frame may differ, since they depend on the mode.
+    """
+    if voxels is None:
+        raise InputError("a detector with a grid needs voxels; hand it the result of its voxelise(batch)")
+    for name in ("point_range", "voxel_size", "max_points_per_voxel"):
+        given, own = getattr(voxels.grid, name), getattr(grid, name)
+        if given != own:
+            raise InputError(
+                f"voxels made with {name} {given} cannot feed a detector with {own}; voxelise once per grid"
+            )
+    return voxels
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable and frozen parameters, each shared one once."""
+    return sum(parameter.numel() for parameter in module.parameters())

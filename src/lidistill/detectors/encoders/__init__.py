@@ -1,0 +1,1 @@
+"""Voxels -> features of pillars or voxels, and the bird's-eye view map made of them."""

@@ -1,0 +1,261 @@
+"""From points to one feature vector per pillar.
+
+The published pillar encoder works on padded pillars: (M, T, C) slots, of which most are empty. Four facts let us work
+on real points, with at most one row for all of a pillar's empty slots, and get the same numbers:
+
+* the empty slots of a pillar are alike, in the first layer even those of all pillars: they are zero;
+* the batch statistics over all M * T rows follow from the weighted mean and covariance of the input features, because a
+  layer is linear;
+* equal rows share one maximum, and its gradient in equal parts;
+* BatchNorm and ReLU are monotone per channel, so they can be applied after the maximum over a pillar instead of before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
+from lidistill.detectors.canvas import Canvas
+from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM, WidthRule
+from lidistill.detectors.norms import move_running_statistics
+from lidistill.ops.kernels.sparse_products import Sites
+from lidistill.ops.layer_graph import INPUT, Block, Layer
+from lidistill.ops.segments import segment_max
+from lidistill.settings import Channels
+from lidistill.types import FeatureSet, InputError, VoxelGrid, Voxels
+
+CHANNELS_FROM_GEOMETRY = 6  # offsets to the mean of the pillar's points, and to the pillar's centre
+Hidden = Annotated[tuple[Channels, ...], Field(max_length=32)]
+NO_CAP = 2**31 - 1  # for the caps of a VoxelGrid: more points than a frame ever has
+
+
+@dataclass(frozen=True)
+class PillarEncoderConfig(EncoderConfig):
+    """One layer and counted empty slots are PointPillars'; OpenPCDet's CenterPoint has `hidden_channels=(32,)`."""
+
+    channels: Channels = 64
+    # mmdetection3d's KITTI networks: x, y, z themselves are replaced by the offsets to the pillar's centre
+    legacy_features: bool = False
+    # of the layers before the last; the next layer sees twice as many, the pillar's maximum beside the point's
+    hidden_channels: Hidden = ()
+    # Whether the slots that a pillar leaves empty take part in the batch statistics and in the maximum, as in hard
+    # voxelisation, or do not exist, as in the dynamic one, whose grid has NO_CAP.
+    empty_slots: Literal["counted", "absent"] = "counted"
+
+    def map_channels(self, grid: VoxelGrid) -> int:
+        return self.channels
+
+    def check_grid(self, grid: VoxelGrid) -> None:
+        if grid.shape[2] != 1:
+            tall = grid.point_range[5] - grid.point_range[2]
+            raise InputError(
+                f"grid: {grid.shape[2]} cells along z; a pillar is as tall as the range, so set the voxel height to "
+                f"{tall:.6g} m"
+            )
+        if self.empty_slots == "counted" and grid.max_points_per_voxel >= NO_CAP:
+            raise InputError(
+                "encoder: empty slots cannot be counted without a cap on points; set max_points_per_voxel, or "
+                "empty_slots to absent"
+            )
+
+    def thinner(self, rule: WidthRule) -> PillarEncoderConfig:
+        hidden = tuple(rule.width(channels, rule.encoder) for channels in self.hidden_channels)
+        return replace(self, channels=rule.width(self.channels, rule.encoder), hidden_channels=hidden)
+
+    def build(self, grid: VoxelGrid, num_point_features: int) -> PillarEncoder:
+        return PillarEncoder(self, grid, num_point_features)
+
+
+class StatedNorm(nn.BatchNorm1d):
+    """BatchNorm that is told the statistics of a batch instead of its rows. Its state is that of BatchNorm1d."""
+
+    def scale_and_shift(self, mean: Tensor, variance: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance (C,) over all `num_rows` rows -> the affine map (C,), (C,) that normalises; updates
+        the running statistics.
+        """
+        assert self.running_mean is not None and self.running_var is not None
+        if self.training and num_rows > 0:
+            move_running_statistics(self, mean, variance, num_rows)
+        else:
+            mean, variance = self.running_mean, self.running_var
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return scale, self.bias - mean * scale
+
+
+@dataclass(frozen=True)
+class SlotRows:
+    """Features of all slots: of each point, of the empty ones, and those that all slots of a pillar share."""
+
+    points: Tensor  # (P, F), grouped by pillar
+    empty: Tensor | None  # (M, F), or (1, F) where those of all pillars are alike; None where empty slots do not exist
+    shared: Tensor | None = None  # (M, G), behind the F features of every slot
+
+    def projected(self, weight: Tensor, voxels: Voxels) -> SlotRows:
+        """Every slot's features times `weight` (C, F + G); what a pillar shares is multiplied once."""
+        own, rest = weight[:, : self.points.shape[1]], weight[:, self.points.shape[1] :]
+        points = F.linear(self.points, own)
+        empty = None if self.empty is None else F.linear(self.empty, own)
+        if self.shared is None:
+            return SlotRows(points, empty)
+        common = F.linear(self.shared, rest)
+        return SlotRows(points + common.index_select(0, voxels.voxel_index), None if empty is None else empty + common)
+
+    def count(self, voxels: Voxels) -> int:
+        """Slots that take part."""
+        return len(self.points) if self.empty is None else len(voxels.counts) * voxels.grid.max_points_per_voxel
+
+    def times(self, voxels: Voxels) -> Tensor:
+        """How many slots each row of `empty` stands for: (M,) or (1,)."""
+        assert self.empty is not None
+        free = voxels.grid.max_points_per_voxel - voxels.counts
+        return free if len(self.empty) == len(free) else free.sum(dim=0, keepdim=True)
+
+
+class PillarLayer(nn.Module):
+    """Linear layer, BatchNorm and ReLU of every slot, and the maximum over each pillar (PointPillars, CVPR 2019,
+    section 2.1).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels, out_channels, bias=False)
+        self.norm = StatedNorm(out_channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
+
+    def forward(self, rows: SlotRows, voxels: Voxels) -> Activations:
+        # A channel with a negative scale has its maximum where the projection is smallest, so its sign is turned
+        # before.
+        scale = self.norm.weight.detach()
+        sign = torch.where(scale < 0, -torch.ones_like(scale), torch.ones_like(scale))
+        weight = self.linear.weight * sign[:, None]
+        projected = rows.projected(weight, voxels)
+        if not self.norm.training:
+            statistics = self.norm.running_mean, self.norm.running_var
+        else:  # the first layer has few features for many channels
+            mean, variance = moments_behind(rows, weight, voxels) if rows.shared is None else moments(projected, voxels)
+            statistics = mean * sign, variance
+        scale, shift = self.norm.scale_and_shift(*statistics, rows.count(voxels))  # type: ignore[arg-type]
+        return Activations(projected, scale * sign, shift)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What a layer gives, still to be scaled, shifted and cut off at 0."""
+
+    projected: SlotRows
+    scale: Tensor  # (C,), not below 0
+    shift: Tensor  # (C,)
+
+    def maxima(self, voxels: Voxels) -> Tensor:
+        """Over the slots of each pillar: (M, C)."""
+        peak = segment_max(self.projected.points, voxels.voxel_index, len(voxels.counts))
+        if self.projected.empty is not None:
+            partial = voxels.counts < voxels.grid.max_points_per_voxel
+            peak = torch.where(partial[:, None], torch.maximum(peak, self.projected.empty), peak)
+        return self._finished(peak)
+
+    def joined(self, maxima: Tensor) -> SlotRows:
+        """Each slot's own features, and the maxima (M, C) of its pillar."""
+        empty = self.projected.empty
+        return SlotRows(self._finished(self.projected.points), None if empty is None else self._finished(empty), maxima)
+
+    def _finished(self, projected: Tensor) -> Tensor:
+        return F.relu(projected * self.scale + self.shift)
+
+
+class PillarEncoder(BevEncoder):
+    """Layers on the points of each pillar, and the last one's maxima on a map."""
+
+    def __init__(self, config: PillarEncoderConfig, grid: VoxelGrid, num_point_features: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.legacy_features = config.legacy_features
+        self.counts_empty_slots = config.empty_slots == "counted"
+        inputs = (
+            3 + num_point_features + CHANNELS_FROM_GEOMETRY,
+            *(2 * channels for channels in config.hidden_channels),
+        )
+        outputs = (*config.hidden_channels, config.channels)
+        self.layers = nn.ModuleList(PillarLayer(before, after) for before, after in zip(inputs, outputs, strict=True))
+
+    def forward(self, voxels: Voxels) -> tuple[FeatureSet, Canvas]:
+        """Pillars (M) with P' kept points -> features (M, C) of all of them, and the map that holds them."""
+        # Half precision would round coordinates of 70 m to 0.25 m.
+        with torch.autocast(voxels.points.device.type, enabled=False):
+            features = decorated_points(voxels, self.legacy_features)
+            rows = SlotRows(features, features.new_zeros(1, features.shape[1]) if self.counts_empty_slots else None)
+            *hidden, last = self.layers
+            for layer in hidden:
+                activations = layer(rows, voxels)
+                rows = activations.joined(activations.maxima(voxels))
+            pillars = last(rows, voxels).maxima(voxels)
+        found = FeatureSet(
+            features=pillars, batch_index=voxels.coords[:, 0], positions=voxel_centres(voxels), occupancy=voxels.counts
+        )
+        width, height, _ = self.grid.shape
+        return found, Canvas(pillars, Sites(voxels.coords, (1, height, width), voxels.batch_size))
+
+    def wiring(self) -> tuple[list[Layer], tuple[Block, ...]]:
+        layers: list[Layer] = []
+        blocks: tuple[Block, ...] = (Block(INPUT),)
+        for index in range(len(self.layers)):
+            output = f"encoder.{index}"
+            layers.append(Layer(f"layers.{index}.linear", f"layers.{index}.norm", blocks, output))
+            blocks = (Block(output), Block(output))  # a slot's own features, and its pillar's maxima
+        return layers, blocks[:1]
+
+
+def decorated_points(voxels: Voxels, legacy_features: bool) -> Tensor:
+    """(P', F + 6): the point's own columns, its offset to the mean of the pillar's points, and its offset to the
+    pillar's centre.
+    """
+    rows = voxels.voxel_index
+    from_centre = voxels.points[:, :3] - voxel_centres(voxels)[rows]
+    # The mean is taken of the offsets, which are small, since a mean of coordinates of 70 m would be rounded to 4e-6 m.
+    sums = torch.segment_reduce(from_centre, "sum", lengths=voxels.counts, axis=0, unsafe=True)
+    from_mean = from_centre - (sums / voxels.counts[:, None].to(sums.dtype))[rows]
+    own = torch.cat([from_centre, voxels.points[:, 3:]], dim=1) if legacy_features else voxels.points
+    return torch.cat([own, from_mean, from_centre], dim=1)
+
+
+def voxel_centres(voxels: Voxels) -> Tensor:
+    """Centres (M, 3) of the voxels in metres."""
+    size = voxels.points.new_tensor(voxels.grid.voxel_size)
+    # The half voxel is added to the range first, as both public tools do, so that rounding agrees.
+    first_centre = voxels.points.new_tensor(
+        [low + step / 2 for low, step in zip(voxels.grid.point_range[:3], voxels.grid.voxel_size, strict=True)]
+    )
+    return voxels.coords[:, [3, 2, 1]].to(size.dtype) * size + first_centre
+
+
+def moments(rows: SlotRows, voxels: Voxels) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (F,) over all slots; the rows share nothing."""
+    num_slots = max(rows.count(voxels), 1)
+    total, times = rows.points.sum(dim=0), None
+    if rows.empty is not None:
+        times = rows.times(voxels).to(total.dtype)
+        total = total + times @ rows.empty
+    mean = total / num_slots
+    squares = (rows.points - mean).square().sum(dim=0)
+    if rows.empty is not None and times is not None:
+        squares = squares + times @ (rows.empty - mean).square()
+    return mean, squares / num_slots
+
+
+def moments_behind(rows: SlotRows, weight: Tensor, voxels: Voxels) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (C,) over all slots times `weight` (C, F), from the mean and covariance of the F
+    features; the rows share nothing.
+    """
+    num_slots = max(rows.count(voxels), 1)
+    # Double precision, since features that are nearly copies of each other make the covariance nearly singular.
+    points, wide = rows.points.double(), weight.double()
+    feature_mean = points.sum(dim=0) / num_slots  # empty slots of the first layer are zero
+    centred = points - feature_mean
+    covariance = (centred.T @ centred + (num_slots - len(points)) * torch.outer(feature_mean, feature_mean)) / num_slots
+    variance = torch.einsum("cf,fg,cg->c", wide, covariance, wide).clamp(min=0)
+    return (wide @ feature_mean).to(weight.dtype), variance.to(weight.dtype)

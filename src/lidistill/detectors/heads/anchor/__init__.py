@@ -1,0 +1,1 @@
+"""Anchors: boxes on the cells of a map that stand for objects."""

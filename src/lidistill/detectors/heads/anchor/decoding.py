@@ -1,0 +1,78 @@
+"""From scored boxes to detections."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lidistill.ops.kernels.suppression import nms_rotated
+from lidistill.ops.precision import as_full
+from lidistill.settings import BoxCount, Settings, Share
+from lidistill.types import Boxes, InputError
+
+
+@dataclass(frozen=True)
+class PostProcessing(Settings):
+    """Score threshold, rotated non-maximum suppression, and how many boxes go in and come out, a frame."""
+
+    place: ClassVar[str] = "head.post"
+
+    score_threshold: Share = 0.1
+    nms_threshold: Share = 0.01  # overlap on the ground above which the lower score goes
+    class_agnostic: bool = False  # one suppression over all classes (OpenPCDet) instead of one per class
+    # a box may be reported as every class that passes the threshold (mmdetection3d), not only as its best one
+    every_class: bool = False
+    max_before: BoxCount = 1000  # best boxes before suppression, all classes together
+    max_after: BoxCount = 100  # best boxes after it, all classes together
+
+    def __post_init__(self) -> None:
+        if self.class_agnostic and self.every_class:
+            raise InputError(
+                "post-processing: class_agnostic suppression keeps one class a box; switch every_class off"
+            )
+
+
+def candidates(logits: Tensor, settings: PostProcessing) -> tuple[Tensor, Tensor]:
+    """Rows of logits (A, K) that are worth decoding, best first, and their scores: (C,), (C, K)."""
+    near = torch.unique_consecutive((logits >= least_logit(settings.score_threshold)).nonzero()[:, 0])
+    scores = torch.sigmoid(as_full(logits[near]))
+    best = scores.max(dim=1).values
+    passing = (best >= settings.score_threshold).nonzero()[:, 0]
+    order = passing[torch.sort(best[passing], descending=True, stable=True).indices[: settings.max_before]]
+    return near[order], scores[order]
+
+
+def least_logit(score_threshold: float) -> float:
+    """A logit that lies safely, if not far, below all whose score reaches the threshold: few are left to take the
+    sigmoid of.
+    """
+    if score_threshold < 1e-30:
+        return -math.inf
+    score = min(score_threshold, 1 - 1e-6)  # higher ones are 1 in single precision
+    return math.log(score / (1 - score)) - 1e-2
+
+
+def detections(geometry: Tensor, scores: Tensor, settings: PostProcessing) -> Boxes:
+    """Candidate boxes (C, 7) with class scores (C, K) -> detections, best first."""
+    usable = torch.isfinite(geometry).all(dim=1)
+    geometry, scores = geometry[usable], scores[usable]
+    best, label = scores.max(dim=1)
+    if settings.class_agnostic:
+        keep = nms_rotated(geometry, best, settings.nms_threshold, settings.max_before, settings.max_after)
+        return Boxes(geometry[keep], label[keep], best[keep])
+    parts = []
+    for index in range(scores.shape[1]):
+        score = scores[:, index]
+        rows = ((score >= settings.score_threshold) if settings.every_class else (label == index)).nonzero()[:, 0]
+        keep = rows[
+            nms_rotated(geometry[rows], score[rows], settings.nms_threshold, settings.max_before, settings.max_after)
+        ]
+        parts.append((geometry[keep], torch.full_like(keep, index), score[keep]))
+    joined = Boxes(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return joined[
+        torch.sort(torch.cat([part[2] for part in parts]), descending=True, stable=True).indices[: settings.max_after]
+    ]

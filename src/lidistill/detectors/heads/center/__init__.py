@@ -1,0 +1,1 @@
+"""Centres: cells of a heat map that stand for objects."""

@@ -1,0 +1,115 @@
+"""What a centre head should say: a heat map a class, and box codes at the cells that hold their centres."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lidistill.ops.box_codes import encode_centers
+from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
+from lidistill.settings import BoxCount, CellsOrNone, InnerShare, Settings
+from lidistill.types import Boxes
+
+LARGEST_RADIUS = 1 << 30  # wider than any map, and its square still an int64
+
+
+@dataclass(frozen=True)
+class CenterTargetSettings(Settings):
+    """How objects become targets; the defaults are those of every published CenterPoint."""
+
+    place: ClassVar[str] = "head.targets"
+
+    gaussian_overlap: InnerShare = 0.1  # see ops.heatmaps.gaussian_radius
+    min_radius: CellsOrNone = 2  # cells
+    max_objects: BoxCount = 500  # a frame and task; the first ones count
+    # objects whose centre is off the map: left out (mmdetection3d), or moved to its border (OpenPCDet)
+    outside: Literal["skip", "border"] = "skip"
+
+
+@dataclass(frozen=True)
+class CenterTargets:
+    """Targets of one task for a batch; N objects, grouped by frame."""
+
+    heatmap: Tensor  # (B, K, H, W) in [0, 1], 1 at the centres
+    frames: Tensor  # (N,) int64
+    cells: Tensor  # (N, 2) int64: row, column
+    codes: Tensor  # (N, 8), see ops.box_codes.encode_centers
+    boxes: Tensor  # (N, 7) the objects themselves
+    velocity: Tensor  # (N, 2) metres per second, NaN where unknown
+
+
+def center_targets(
+    boxes: Sequence[Boxes],
+    classes: Sequence[int],
+    size: tuple[int, int],
+    origin: tuple[float, float],
+    cell: tuple[float, float],
+    settings: CenterTargetSettings,
+    move: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
+) -> CenterTargets:
+    """Targets of the task that predicts `classes` on a map of `size` (width, height) cells, one entry of `boxes` a
+    frame.
+
+    Boxes of other classes, boxes with a NaN or an infinity and boxes without volume are skipped. Two objects of one
+    cell share its peak, and each wants its own codes there. `move` may put the peaks elsewhere: given frames (N,),
+    channels (N,), cells (N, 2) and codes (N, 8), it returns other cells (N, 2) of the map that stand for the objects.
+    Matches `CenterHead.assign_targets` of OpenPCDet and `get_targets` of mmdetection3d.
+    """
+    width, height = size
+    geometry = torch.cat([frame.geometry for frame in boxes]).float()
+    labels = torch.cat([frame.labels for frame in boxes])
+    velocity = torch.cat([_velocity(frame) for frame in boxes])
+    counts = torch.tensor([len(frame) for frame in boxes], device=geometry.device)
+    frames = torch.repeat_interleave(torch.arange(len(boxes), device=geometry.device), counts)
+
+    # Positions on the map are compared as numbers, not as whole cells: a huge one has no int64.
+    edges = geometry.new_tensor([width, height])
+    places = (geometry[:, :2] - geometry.new_tensor(origin)) / geometry.new_tensor(cell)
+    of_class = labels[:, None] == torch.tensor(classes, device=labels.device)  # (all boxes, K)
+    usable = of_class.any(dim=1) & torch.isfinite(geometry).all(dim=1) & (geometry[:, 3:6] > 0).all(dim=1)
+    if settings.outside == "skip":
+        usable &= ((places >= 0) & (places < edges)).all(dim=1)
+    rows = usable.nonzero()[:, 0]
+    rows = rows[_place_in_group(frames[rows], len(boxes)) < settings.max_objects]
+    geometry, frames, places = geometry[rows], frames[rows], places[rows]
+
+    centred = geometry
+    # from the middle of the last cell, or from the outer edge of the first, like OpenPCDet
+    if settings.outside == "border":
+        nearest = torch.minimum(places.clamp(min=0), edges - 0.5)
+        moved = nearest * geometry.new_tensor(cell) + geometry.new_tensor(origin)
+        centred = torch.cat([torch.where(nearest == places, geometry[:, :2], moved), geometry[:, 2:]], dim=1)
+    cells, codes = encode_centers(centred, origin, cell)
+
+    radius = gaussian_radius(geometry[:, 3] / cell[0], geometry[:, 4] / cell[1], settings.gaussian_overlap)
+    radii = radius.clamp(max=LARGEST_RADIUS).long().clamp(min=settings.min_radius)
+    channels = of_class[rows].int().argmax(dim=1)
+    if move is not None:
+        moved = move(frames, channels, cells, codes)
+        codes = torch.cat([codes[:, :2] + (cells - moved).flip(1), codes[:, 2:]], dim=1)
+        cells = moved
+    heatmap = draw_gaussians(
+        geometry.new_zeros((len(boxes) * len(classes), height, width)), frames * len(classes) + channels, cells, radii
+    )
+    return CenterTargets(
+        heatmap.view(len(boxes), len(classes), height, width), frames, cells, codes, geometry, velocity[rows]
+    )
+
+
+def _velocity(boxes: Boxes) -> Tensor:
+    """(N, 2), NaN where the dataset says nothing."""
+    return (
+        boxes.geometry.new_full((len(boxes), 2), torch.nan)
+        if boxes.velocity is None
+        else boxes.velocity.to(boxes.geometry.dtype)
+    )
+
+
+def _place_in_group(groups: Tensor, num_groups: int) -> Tensor:
+    """For each row of ascending groups (N,), how many rows of its group come before it: (N,)."""
+    counts = torch.bincount(groups, minlength=num_groups)
+    return torch.arange(len(groups), device=groups.device) - (torch.cumsum(counts, dim=0) - counts)[groups]

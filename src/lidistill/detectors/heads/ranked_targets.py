@@ -1,0 +1,149 @@
+"""Targets of which another network decides where they are: the places that stand for an object are those where that
+network would lose least.
+
+Label assignment distillation (LAD, WACV 2022, arXiv 2108.10520) for the heads of this package. What the places should
+say stays what the labels say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lidistill.detectors.heads.anchor.targets import BACKGROUND, IGNORED, AnchorTargets
+from lidistill.types import Boxes, HeadOutput, InputError
+
+NUM_POSITIVES = 9  # anchors an object, and at least so many that it chooses from
+CELL_TOLERANCE = 1e-3  # share of a cell by which two maps may be apart
+
+AnchorCosts = Callable[[Tensor, Tensor, int], Tensor]  # anchors (P,), box (7,), its class -> costs (P,)
+# frames (N,), channels (N,), cells (N, 2), codes (N, 8) -> costs (N,)
+CenterCosts = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def check_same_places(outputs: Sequence[HeadOutput], ranked_by: Sequence[HeadOutput]) -> None:
+    """An InputError unless both networks' heads speak of the same cells or anchors."""
+    remedy = (
+        "give teacher and student one dataset, grid, strides and anchors, or leave out the method that assigns labels"
+    )
+    if len(outputs) != len(ranked_by):
+        raise InputError(
+            f"the teacher has {len(ranked_by)} heads and the student {len(outputs)}, so it cannot assign the "
+            f"student's labels; {remedy}"
+        )
+    for own, other in zip(outputs, ranked_by, strict=True):
+        if own.kind != other.kind or own.classes != other.classes:
+            raise InputError(
+                f"a head of kind {other.kind!r} for the classes {other.classes} cannot assign the labels of one of "
+                f"kind {own.kind!r} "
+                f"for {own.classes}; {remedy}"
+            )
+        name = "class" if own.kind == "anchor" else "heatmap"
+        shapes = [tuple(head.maps[name].shape[1:]) for head in (other, own)]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"the map {name!r} is {shapes[0]} in the teacher and {shapes[1]} in the student, so it cannot assign "
+                f"labels; {remedy}"
+            )
+        apart = max(
+            abs(a - b) / size
+            for a, b, size in zip((*own.origin, *own.cell), (*other.origin, *other.cell), own.cell * 2, strict=True)
+        )
+        if apart > CELL_TOLERANCE or not _same_anchors(own, other):
+            raise InputError(
+                "the cells or anchors of teacher and student are not in the same places, so it cannot assign "
+                f"labels; {remedy}"
+            )
+
+
+@torch.no_grad()
+def cheapest_anchors(boxes: Boxes, anchors: Tensor, own: AnchorTargets, costs: AnchorCosts) -> AnchorTargets:
+    """Anchors (cells, classes, rotations, 7) of one frame -> for each object the NUM_POSITIVES cheapest of its class
+    stand for it.
+
+    Candidates are the anchors whose centre lies in the box from above, or is among the nearest ones. An anchor that two
+    objects claim goes to the one for which it is cheaper. Others that would stand for an object or be ignored by the
+    detector's own matching `own` are ignored: the teacher did not choose them, yet they show an object. The rest is
+    background. Boxes with a NaN, an infinity or without volume are left out.
+    """
+    num_classes, rotations = anchors.shape[1:3]
+    geometry = boxes.geometry
+    usable = (
+        geometry.isfinite().all(dim=1)
+        & (geometry[:, 3:6] > 0).all(dim=1)
+        & (boxes.labels >= 0)
+        & (boxes.labels < num_classes)
+    )
+    labels = torch.where(own.labels == BACKGROUND, BACKGROUND, IGNORED)
+    rows, objects, prices = [labels[:0]], [labels[:0]], [anchors.new_zeros(0)]
+    turns = torch.arange(rotations, device=anchors.device)
+    for row in usable.nonzero()[:, 0].tolist():
+        label = int(boxes.labels[row])
+        near = candidate_cells(geometry[row], anchors[:, label, 0], -(-NUM_POSITIVES // rotations))
+        found = ((near[:, None] * num_classes + label) * rotations + turns).flatten()
+        price = costs(found, geometry[row], label).nan_to_num(nan=torch.inf)
+        cheapest = torch.sort(price, stable=True).indices[:NUM_POSITIVES]
+        rows.append(found[cheapest])
+        objects.append(torch.full_like(cheapest, row))
+        prices.append(price[cheapest].to(anchors.dtype))
+    row, claimant, price = torch.cat(rows), torch.cat(objects), torch.cat(prices)
+    lowest = price.new_full((len(labels),), torch.inf).scatter_reduce(0, row, price, "amin")
+    winning = price == lowest[row]
+    row, claimant = row[winning], claimant[winning]
+    # of equally cheap objects the first
+    truth = torch.full_like(labels, len(boxes)).scatter_reduce(0, row, claimant, "amin")
+    labels = labels.index_put((row,), boxes.labels[truth[row]] + 1)
+    return AnchorTargets(labels, torch.where(truth < len(boxes), truth, 0))
+
+
+def candidate_cells(box: Tensor, anchors: Tensor, least: int) -> Tensor:
+    """Rows of anchors (cells, 7) with their centre in a box (7,) seen from above, and of the `least` nearest with all
+    that are as near: (C,).
+
+    Anchors too far to touch the box are none, so that an object far off the map has no candidate.
+    """
+    away = (anchors[:, :2] - box[:2]).double()
+    yaw = box[6].double()
+    along, across = away @ torch.stack([yaw.cos(), yaw.sin()]), away @ torch.stack([-yaw.sin(), yaw.cos()])
+    inside = (along.abs() <= box[3].double() / 2) & (across.abs() <= box[4].double() / 2)
+    distance = torch.linalg.vector_norm(away, dim=1)
+    nearest = torch.topk(distance, min(least, len(distance)), largest=False).values[-1]
+    touching = (torch.linalg.vector_norm(anchors[0, 3:5]) + torch.linalg.vector_norm(box[3:5])) / 2
+    return (inside | ((distance <= nearest) & (distance <= touching))).nonzero()[:, 0]
+
+
+@torch.no_grad()
+def cheapest_cells(
+    costs: CenterCosts, size: tuple[int, int], frames: Tensor, channels: Tensor, cells: Tensor, codes: Tensor
+) -> Tensor:
+    """Cells (N, 2: row, column) of objects -> the cheapest among each cell and its eight neighbours on a map of `size`
+    (width, height): (N, 2).
+
+    `codes` (N, 8) are those relative to `cells`; a neighbour is judged by the codes relative to itself. The own cell
+    goes first among equals.
+    """
+    steps = sorted(
+        ((row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)),
+        key=lambda step: (abs(step[0]) + abs(step[1]), step),
+    )
+    last = cells.new_tensor([size[1] - 1, size[0] - 1])
+    prices = []
+    for step in steps:
+        there = cells + cells.new_tensor(step)
+        on_map = ((there >= 0) & (there <= last)).all(dim=1)
+        shifted = torch.cat([codes[:, :2] - codes.new_tensor(step).flip(0), codes[:, 2:]], dim=1)
+        price = costs(frames, channels, torch.minimum(there.clamp(min=0), last), shifted)
+        prices.append(torch.where(on_map, price.nan_to_num(nan=torch.inf), torch.inf))
+    best = torch.sort(torch.stack(prices, dim=1), dim=1, stable=True).indices[:, 0]
+    return cells + cells.new_tensor(steps)[best]
+
+
+def _same_anchors(own: HeadOutput, other: HeadOutput) -> bool:
+    if own.anchors is None or other.anchors is None:
+        return own.kind != "anchor"
+    same_shape = (
+        own.anchors.boxes.shape == other.anchors.boxes.shape and own.anchors.rotations == other.anchors.rotations
+    )
+    return same_shape and torch.allclose(own.anchors.boxes, other.anchors.boxes, atol=1e-4)

@@ -1,0 +1,161 @@
+"""What a comparison trains: its rows, its seeds, and the experiment behind every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from lidistill.configuration import read_yaml, settings_from
+from lidistill.detectors.detector import Compression, WidthRule
+from lidistill.experiment import OF_LESSON, Distillation, Experiment, check_labels, lesson
+from lidistill.external import ExternalMethod
+from lidistill.jobs.chosen_methods import NO_METHOD, check_pairing, method_names
+from lidistill.jobs.method_catalogue import built
+from lidistill.jobs.student_runs import Cell
+from lidistill.settings import Channels, Names, Seed, Settings, Text, Whole, checked
+from lidistill.training.objective import Distilled
+from lidistill.types import InputError
+
+PLAIN = NO_METHOD
+Overrides = Annotated[tuple[str, ...], Field(max_length=1000)]
+
+
+@dataclass(frozen=True)
+class Row(Settings):
+    """One kind of student."""
+
+    name: Text
+    methods: Names = ()  # none: the plain student, or the teacher's labels alone
+    overrides: Overrides = ()  # of the lessons only, for example methods.pointdistiller.reweight=false
+
+    def __post_init__(self) -> None:
+        if not self.name or set(self.name) & set("/\\ "):
+            raise InputError(f"row name {self.name!r}: it names a folder, so leave out spaces and slashes")
+        for override in self.overrides:
+            if not override.startswith(OF_LESSON) or override.startswith("distillation.teacher="):
+                raise InputError(
+                    f"row {self.name}: {override!r} would change more than the lesson; set it for all rows instead"
+                )
+        if self.name == PLAIN and (self.methods or self.overrides):
+            raise InputError(f"row {PLAIN} is the plain student, which takes no lesson; give the row another name")
+
+    @staticmethod
+    def of(text: str) -> Row:
+        """ "itkd" or "itkd+logits"; "none" is the plain student.
+
+        A method from outside gives its class's name to the row.
+        """
+        return Row("+".join(part.rpartition(":")[2] for part in text.split("+")), method_names(text))
+
+
+@dataclass(frozen=True)
+class Comparison(Settings):
+    """What to compare, and under which budget."""
+
+    start: Text  # the teacher's run folder; or a detector's name or a YAML file, from which a teacher is trained first
+    rows: Annotated[tuple[Row, ...], Field(max_length=1000)]
+    seeds: Annotated[tuple[Seed, ...], Field(max_length=1000)] = (0, 1, 2)
+    compression: Compression = 4.0
+    data: Text | None = None
+    overrides: Overrides = ()  # of every run, the teacher's own training included
+    multiple_of: Channels = 1  # the students' widths are multiples of it
+
+    def __post_init__(self) -> None:
+        names = [row.name for row in self.rows]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"rows {', '.join(twice)} are listed twice; name each row once")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise InputError(f"seeds are {list(self.seeds)}; give at least one, each once")
+        if not [row for row in self.rows if row.name != PLAIN]:
+            raise InputError("nothing to compare with the plain student; name at least one method")
+
+    @staticmethod
+    def read(path: str | Path) -> Comparison:
+        """A recipe in YAML."""
+        return settings_from(Comparison, read_yaml(Path(path)), str(path))
+
+    def changed(self, *, teacher: str | Path | None, seeds: int | None, overrides: Sequence[str]) -> Comparison:
+        """With another teacher (and its data), so many seeds, and more overrides; None and nothing keep the recipe's
+        own.
+        """
+        return replace(
+            self,
+            start=self.start if teacher is None else str(teacher),
+            data=self.data if teacher is None else None,
+            seeds=self.seeds if seeds is None else first_seeds(seeds),
+            overrides=(*self.overrides, *overrides),
+        )
+
+
+def first_seeds(count: int) -> tuple[int, ...]:
+    """The seeds 0, 1, ... of a row that is trained `count` times."""
+    return tuple(range(checked(Annotated[Whole, Field(ge=1, le=1000)], count, "--seeds")))
+
+
+def plan_cells(plan: Comparison, taught: Experiment, teacher: Path, out: Path) -> list[Cell]:
+    """Every student to train, the plain ones first; `taught` is the teacher's experiment and `teacher` the folder of
+    its run.
+
+    Overrides of the detector are made to the teacher's settings before they are thinned, so that every student is as
+    thin as was asked.
+    """
+    base = taught.overridden(plan.overrides)
+    rule = WidthRule.for_compression(plan.compression, plan.multiple_of)
+    student = replace(base, role="plain", distillation=None, initial_weights=None, detector=base.detector.thinner(rule))
+    cells = []
+    for row in (Row(PLAIN), *(row for row in plan.rows if row.name != PLAIN)):
+        experiment = student
+        if row.name != PLAIN:
+            lessons = Distillation(teacher=str(teacher), methods=tuple(lesson(name) for name in row.methods))
+            experiment = replace(student, role="distilled", distillation=lessons).overridden(row.overrides)
+        cells += [
+            Cell(row.name, seed, replace(experiment, seed=seed), out / f"{row.name}-seed{seed}") for seed in plan.seeds
+        ]
+    return cells
+
+
+def check_alike(cells: Sequence[Cell], teacher: Experiment) -> None:
+    """An InputError unless the students differ in seed and lesson alone, and the teacher's boxes are taken from its
+    maps as theirs are.
+    """
+    first = cells[0].experiment
+    check_labels(teacher.detector, first.data.spec, "teacher")
+    for cell in cells[1:]:
+        for key in ("data", "detector", "training", "augmentation"):
+            if getattr(cell.experiment, key) != getattr(first, key):
+                raise InputError(
+                    f"{cells[0].row} and {cell.row} would be compared under other terms: their {key} settings "
+                    "differ; set them for all rows"
+                )
+    own, others = (experiment.to_dict()["detector"].get("head", {}).get("post") for experiment in (teacher, first))
+    if own != others:
+        raise InputError(
+            "the teacher's boxes are post-processed otherwise than the students' (detector.head.post); use the same "
+            "settings for both"
+        )
+
+
+def check_lessons(cells: Sequence[Cell], teacher: Experiment) -> None:
+    """An InputError where a row's methods cannot work between these two networks: said before anything is trained."""
+    taught, learnt = teacher.detector.build(), cells[0].experiment.detector.build()
+    for row, cell in {cell.row: cell for cell in cells}.items():
+        lessons = cell.experiment.distillation
+        if lessons is None:
+            continue
+        if not lessons.methods and lessons.teacher_labels is None and not lessons.is_start_alone:
+            raise InputError(f"row {row} teaches nothing: name a method, or set distillation.teacher_labels=0.3")
+        try:
+            for method in lessons.methods:
+                built(
+                    method.load() if isinstance(method, ExternalMethod) else method, taught.tap_specs, learnt.tap_specs
+                )
+            if lessons.methods:
+                methods = [method.build(taught.tap_specs, learnt.tap_specs) for method in lessons.methods]
+                check_pairing(Distilled(learnt, taught, methods, lessons.teacher_bn))
+        except InputError as error:
+            raise InputError(f"row {row}: {error}") from error

@@ -1,0 +1,165 @@
+"""Nearest neighbours in feature space, exact and deterministic.
+
+The matrix product gives distances that are fast but rounded, and rounded differently from machine to machine. They only
+sift: every row that could be among the nearest, given a bound on that rounding, has its distance taken again from the
+plain differences, and these decide, the lower index first where they are equal. So the answer does not depend on the
+size of the chunks, on TF32 or on the matrix library.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+MEMORY_BYTES = 128 << 20
+BYTES_PER_CELL = 64  # of a chunk of the distance matrix when every row ties: distance, flag, pair, sort keys
+FAR = 1e30  # stands for infinity inside the matrix product, where 0 * inf would be NaN
+
+
+def k_nearest(
+    queries: Tensor,
+    database: Tensor,
+    k: int,
+    query_groups: Tensor | None = None,
+    database_groups: Tensor | None = None,
+    memory_bytes: int = MEMORY_BYTES,
+) -> Tensor:
+    """The k rows of the database (M, C) nearest to each of the queries (N, C): (N, k) int64, nearest first, equal
+    distances by row.
+
+    The distance is squared Euclidean, taken in float32. With `query_groups` (N,) and `database_groups` (M,) int64, the
+    latter ascending, a query meets only rows of its own group. `k` is clamped to the smallest number of rows that any
+    query can choose from. A row with a NaN or an infinity is infinitely far from everything. Nothing is differentiable
+    here; memory beyond the result stays near `memory_bytes`.
+    """
+    queries, database = _scaled(queries.detach().float(), database.detach().float())
+    if query_groups is None or database_groups is None:
+        return _nearest(queries, database, min(k, len(database)), memory_bytes)
+    groups = torch.unique(query_groups)
+    starts = torch.searchsorted(database_groups, groups).tolist()
+    ends = torch.searchsorted(database_groups, groups, right=True).tolist()
+    k = min([k, *(end - start for start, end in zip(starts, ends, strict=True))])
+    nearest = torch.empty((len(queries), k), dtype=torch.int64, device=queries.device)
+    for group, start, end in zip(groups, starts, ends, strict=True):
+        rows = (query_groups == group).nonzero()[:, 0]
+        nearest[rows] = _nearest(queries[rows], database[start:end], k, memory_bytes) + start
+    return nearest
+
+
+def _scaled(queries: Tensor, database: Tensor) -> tuple[Tensor, Tensor]:
+    """Both (N, C) and (M, C) divided by one power of two, which is exact, so that no square overflows or vanishes."""
+    values = torch.cat([queries.flatten(), database.flatten(), queries.new_zeros(1)])
+    largest = values.nan_to_num(0.0, 0.0, 0.0).abs().max()
+    _, exponent = math.frexp(float(largest))
+    scale = math.ldexp(1.0, min(100, max(-100, -exponent)))
+    return queries * scale, database * scale
+
+
+def _nearest(queries: Tensor, database: Tensor, k: int, memory_bytes: int) -> Tensor:
+    """k_nearest without groups, k <= M: (N, k) int64."""
+    nearest = torch.empty((len(queries), k), dtype=torch.int64, device=queries.device)
+    if nearest.numel() == 0:
+        return nearest
+    kept = _without_surplus_copies(database, k)
+    database = database[kept]
+    rounding = _rounding(database)
+    centre, right = _right_factor(database, rounding)
+    step = max(1, memory_bytes // (BYTES_PER_CELL * len(database)))
+    for start in range(0, len(queries), step):
+        part = queries[start : start + step]
+        rows, columns = _candidates(part - centre, right, rounding, k)
+        distances = _distances(part, database, rows, columns, memory_bytes)
+        nearest[start : start + step] = kept[_first_k(rows, columns, distances, len(part), k)]
+    return nearest
+
+
+def _without_surplus_copies(database: Tensor, k: int) -> Tensor:
+    """Rows of the database (M, C) without those that repeat k earlier ones, which can never be chosen: (M',) int64,
+    ascending.
+
+    Dead features make thousands of equal rows, all of them candidates of every query. Equal rows are found side by side
+    after a sort by checksum; a collision of checksums only leaves a copy in.
+    """
+    bits = (database + 0.0).view(torch.int32).long()  # -0 becomes 0
+    weights = torch.randint(1 << 62, (bits.shape[1],), generator=torch.Generator().manual_seed(0)).to(bits.device)
+    order = torch.sort((bits * weights).sum(dim=1), stable=True).indices
+    ordered = database[order]
+    fresh = torch.ones(len(order), dtype=torch.bool, device=order.device)
+    fresh[1:] = (ordered[1:] != ordered[:-1]).any(dim=1)
+    places = torch.arange(len(order), device=order.device)
+    copies_before = places - places[fresh][fresh.cumsum(0) - 1]
+    return torch.sort(order[copies_before < k]).values
+
+
+def _right_factor(database: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
+    """Mean of the finite rows of the database (M, C), and what centred queries are multiplied with: (C,) and (C + 1,
+    M).
+    """
+    sound = database.isfinite().all(dim=1, keepdim=True)
+    centre = database.masked_fill(~sound, 0).mean(dim=0)
+    centred = (database - centre).masked_fill(~sound, 0)
+    offsets = ((centred * centred).sum(dim=1, keepdim=True) * (1 - rounding)).masked_fill(~sound, FAR)
+    return centre, torch.cat([-2 * centred, offsets], dim=1).T.contiguous()
+
+
+def _candidates(queries: Tensor, right: Tensor, rounding: float, k: int) -> tuple[Tensor, Tensor]:
+    """Rows of centred queries (n, C) and of the database that may be among their k nearest, paired, in ascending order:
+    two (K,) int64.
+
+    With D the true squared distance and e the relative rounding, the product gives a lower bound L = |d|^2 (1 - e) - 2
+    q.d <= D - |q|^2 (1 - e). The columns are dealt into at least k groups; each group's least L belongs to a row with D
+    (1 - 4 e) <= L + |q|^2 (1 + 5 e), because |d|^2 <= 2 |q|^2 + 2 D. The k-th least of those bounds the k-th distance.
+    """
+    sound = queries.isfinite().all(dim=1, keepdim=True)
+    squares = (queries * queries).sum(dim=1).double()
+    left = torch.cat([queries.masked_fill(~sound, 0), torch.ones_like(queries[:, :1])], dim=1)
+    with torch.autocast(queries.device.type, enabled=False):
+        least = left @ right
+
+    # dealt like cards, so that neighbouring rows, often alike, fall into different groups
+    depth = max(1, right.shape[1] // (4 * k))
+    num_groups = right.shape[1] // depth
+    group_least = least[:, : num_groups * depth].unflatten(1, (depth, num_groups)).amin(dim=1)
+    kth_least = group_least.topk(k, dim=1, largest=False).values[:, -1].double()
+    kth_distance = ((kth_least + squares * (1 + 5 * rounding)) / (1 - 4 * rounding)).clamp(min=1e-30)
+    bound = kth_distance * (1 + rounding) - squares * (1 - rounding)
+    bound = (bound + bound.abs() * rounding).masked_fill(~sound[:, 0], torch.inf).float()
+    return (least <= bound[:, None]).nonzero(as_tuple=True)
+
+
+def _rounding(features: Tensor) -> float:
+    """Bound on the rounding of a product of rows (M, C), relative to the squares of their lengths, whatever the matrix
+    library may do.
+    """
+    try:
+        precision = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set separately for each backend
+        precision = "medium"
+    inputs = {"highest": 0.0, "high": 2.0**-10, "medium": 2.0**-8}[precision]  # TF32, bfloat16
+    return min(0.1, 4 * inputs + (features.shape[1] + 16) * 2.0**-23)
+
+
+def _distances(queries: Tensor, database: Tensor, rows: Tensor, columns: Tensor, memory_bytes: int) -> Tensor:
+    """Squared distance of the paired rows of (n, C) and (M, C): (K,) float32, infinite where a row is not finite."""
+    step = max(1, memory_bytes // (16 * max(1, queries.shape[1])))
+    parts = []
+    for row, column in zip(rows.split(step), columns.split(step), strict=True):
+        difference = database.index_select(0, column) - queries.index_select(0, row)
+        parts.append((difference * difference).sum(dim=1))
+    return torch.cat(parts).nan_to_num(nan=torch.inf, posinf=torch.inf)
+
+
+def _first_k(rows: Tensor, columns: Tensor, distances: Tensor, num_queries: int, k: int) -> Tensor:
+    """Columns of the k least distances of each row, equal ones by column, from pairs (K,) in ascending order of rows:
+    (num_queries, k) int64.
+
+    The bits of a float that is not negative, read as an integer, keep its order; the column in the lower half of the
+    key settles ties.
+    """
+    counts = torch.bincount(rows, minlength=num_queries)
+    place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    keys = torch.full((num_queries, int(counts.max())), torch.iinfo(torch.int64).max, device=rows.device)
+    keys[rows, place] = (distances.view(torch.int32).long() << 32) | columns
+    return keys.topk(k, dim=1, largest=False, sorted=True).values & 0xFFFFFFFF

@@ -1,0 +1,1 @@
+"""What run folders say: runs, gains, times, and tables of them."""

@@ -1,0 +1,40 @@
+"""In what two compared students differ beside distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lidistill.report.measures.gains import Pair
+
+_NOT_SETTINGS = ("role", "name", "provenance", "format", "distillation")
+_ORIGIN = ("commit", "device")  # what provenance says of how a run came about, beside its settings
+
+
+def differences(pair: Pair) -> list[str]:
+    """In what the two students differ, distillation apart: `training.steps: 300 and 600` (plain first); settings,
+    commit and device.
+    """
+    plain, distilled = (
+        _flat(run.experiment) | {key: run.setting("provenance", key) for key in _ORIGIN}
+        for run in (pair.plain, pair.distilled)
+    )
+    keys = [key for key in dict.fromkeys([*plain, *distilled]) if key.split(".")[0] not in _NOT_SETTINGS]
+    return [f"{key}: {plain.get(key)} and {distilled.get(key)}" for key in keys if plain.get(key) != distilled.get(key)]
+
+
+def in_brief(changed: Sequence[str], most: int) -> str:
+    """The first `most` of them, and how many more there are."""
+    more = [f"and {len(changed) - most} more"] if len(changed) > most else []
+    return "; ".join([*changed[:most], *more])
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,110 @@
+"""How figures are written: no more digits than a few hundred frames support, `n/a` for what is not there, a sign on
+every change.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lidistill.evaluation.estimate import RATIO_DECIMALS, SCORE_DECIMALS, Estimate
+
+MISSING = "n/a"
+MINUS = "−"
+
+
+def finite(value: Any) -> float | None:
+    """The number as a float, or None where there is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def score(value: Any) -> str:
+    """An average precision in percent: one decimal."""
+    number = finite(value)
+    return MISSING if number is None else _typeset(f"{number:.{SCORE_DECIMALS}f}")
+
+
+def change(value: Any) -> str:
+    """A difference of two scores: one decimal and a sign; what rounds to zero has no sign."""
+    number = finite(value)
+    if number is None:
+        return MISSING
+    text = f"{number:+.{SCORE_DECIMALS}f}"
+    return _typeset(text if float(text) else text[1:])
+
+
+def factor(value: Any) -> str:
+    """A ratio of two times: `1.07×`."""
+    number = finite(value)
+    return MISSING if number is None else f"{number:.{RATIO_DECIMALS}f}×"
+
+
+def span(estimate: Estimate) -> str:
+    """The interval alone: `+0.4 to +3.1` of a difference, `0.97× to 1.12×` of a ratio."""
+    write = change if estimate.no_change == 0 else factor
+    return f"{write(estimate.low)} to {write(estimate.high)}"
+
+
+def interval(estimate: Estimate, over: str = "") -> str:
+    """The interval with its level: `95% interval over seeds +0.4 to +3.1`."""
+    return f"{estimate.level:.0%} interval{over and f' over {over}'} {span(estimate)}"
+
+
+def with_span(estimate: Estimate) -> str:
+    """The figure, and in brackets its interval where there is one: `+1.7 (+0.4 to +3.1)`."""
+    write = change if estimate.no_change == 0 else factor
+    return write(estimate.value) + (f" ({span(estimate)})" if estimate.has_interval else "")
+
+
+def amount(value: Any) -> str:
+    """A count with three significant digits and a unit prefix: 4.83 M, 62.1 G."""
+    number = finite(value)
+    if number is None:
+        return MISSING
+    for size, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= size * 0.9995:
+            return f"{_three_digits(number / size)}{prefix}"
+    return f"{number:.0f}"
+
+
+def milliseconds(value: Any) -> str:
+    number = finite(value)
+    return MISSING if number is None else f"{_three_digits(number)} ms"
+
+
+def bytes_size(value: Any) -> str:
+    number = finite(value)
+    return MISSING if number is None else f"{_three_digits(number / 2**20)} MiB"
+
+
+def times(value: Any) -> str:
+    """A ratio: `4.0×`."""
+    number = finite(value)
+    return MISSING if number is None else f"{_two_digits(number)}×"
+
+
+def percent(value: Any) -> str:
+    """A share as a whole percentage."""
+    number = finite(value)
+    return MISSING if number is None else _typeset(f"{100 * number:.0f}%")
+
+
+def ratio(above: Any, below: Any) -> float | None:
+    """above / below, or None where either is missing or `below` is not positive."""
+    upper, lower = finite(above), finite(below)
+    return None if upper is None or lower is None or lower <= 0 else upper / lower
+
+
+def _three_digits(number: float) -> str:
+    decimals = 0 if abs(number) >= 99.95 else 1 if abs(number) >= 9.995 else 2
+    return _typeset(f"{number:.{decimals}f}")
+
+
+def _two_digits(number: float) -> str:
+    return f"{number:.0f}" if number >= 9.95 else f"{number:.1f}" if number >= 0.995 else f"{number:.2f}"
+
+
+def _typeset(text: str) -> str:
+    return text.replace("-", MINUS)

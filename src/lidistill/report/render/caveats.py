@@ -1,0 +1,108 @@
+"""What the figures do not say, and how to get them again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from lidistill.report.measures.fairness import differences, in_brief
+from lidistill.report.measures.gains import Pair
+from lidistill.report.measures.runs import Run, is_simulated
+from lidistill.report.measures.seeds import SeedSpread
+from lidistill.report.measures.timing import Timing
+from lidistill.report.number_format import change, with_span
+from lidistill.report.page_blocks import Code
+
+FEW_FRAMES = 1000
+
+
+def notes(
+    runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpread], timing: Timing | None = None
+) -> list[str]:
+    """Sentences for the reader, the gravest first."""
+    found = []
+    if is_simulated(runs):
+        found.append(
+            "Every figure is from simulated streets. They compare methods under equal conditions; they do not say "
+            "how well a detector works on real "
+            "recordings, and must not be set beside results on KITTI or any other real dataset."
+        )
+    for pair in pairs:
+        changed = differences(pair)
+        if changed:
+            found.append(
+                f"{pair.distilled.label} and {pair.plain.label} differ in more than distillation "
+                f"({in_brief(changed, 6)}), "
+                "so the gain is not that of distillation alone."
+            )
+    found += [
+        f"{run.label}: its teacher was not examined (no certificate.json), so a fault of the teacher may have been "
+        "taught on."
+        for run in runs
+        if run.methods and not run.folder.certificate.is_file()
+    ]
+    single = [pair for pair in pairs if not any(pair in spread.pairs for spread in spreads)]
+    if single:
+        found.append(
+            "The intervals cover the choice of frames only. Trained from another seed, both students would be "
+            "others, and differences between seeds "
+            "are often as large as the gains that papers report: train each pair from several seeds before a decision."
+        )
+    found.extend(
+        f"{spread.sentence} Single seeds: {', '.join(change(gain) for gain in spread.gains)}." for spread in spreads
+    )
+    if sum(len(pair.gains) for pair in pairs) > 1:
+        found.append(
+            "Every interval by class and difficulty stands for itself: among twenty such intervals, one misses by "
+            "chance alone. "
+            "The headline score is the one that the metric itself puts first, not the best of the table."
+        )
+    frames = next((run.conditions.get("frames") for run in runs if run.scores is not None), None)
+    if isinstance(frames, int) and frames < FEW_FRAMES:
+        found.append(
+            f"The scores rest on {frames} frames. Classes with few labelled objects move by whole points when a "
+            "single object is found or missed."
+        )
+    if any(run.scores is not None and None in run.scores.values.values() for run in runs):
+        found.append(
+            "n/a stands where the metric is not evaluated: for KITTI, a class that is never detected. It is not zero "
+            "and not hidden."
+        )
+    if any(run.setting("training", "keep_best") for run in runs):
+        found.append(
+            "Weights were chosen by their score on validation frames (training.keep_best), which flatters every run "
+            "a little."
+        )
+    if timing is not None:
+        found += _same_network(pairs, timing)
+    if timing is not None and timing.turns:
+        found.append(
+            "Latency holds for the named device, with one frame at a time and nothing else running; reading and "
+            "moving points is not counted. "
+            "Multiply-accumulates are no latency: memory traffic, voxelising and box decoding cost time without them."
+        )
+    return found
+
+
+def _same_network(pairs: Sequence[Pair], timing: Timing) -> list[str]:
+    """Students that should be equally fast, and were not."""
+    apart = [(pair, timing.times_as_fast(pair.distilled, pair.plain)) for pair in pairs if pair.same_network]
+    return [
+        f"{pair.distilled.label} and {pair.plain.label} are the same network, yet the first was {with_span(ratio)} "
+        "as fast: other "
+        "weights find more or fewer boxes to decode, and some of it is noise. Smaller differences of speed than this "
+        "mean nothing here."
+        for pair, ratio in apart
+        if ratio.is_proven
+    ]
+
+
+def commands(runs: Sequence[Run]) -> Code:
+    """What makes these runs and this page again. A distilled run looks for its teacher where its settings name it."""
+    lines = [
+        f"lidistill train {shlex.quote(str(run.folder.experiment))} --out {shlex.quote(f'{run.folder.path}-again')}"
+        for run in runs
+        if run.experiment.get("data") is not None
+    ]
+    again = " ".join(shlex.quote(f"{run.folder.path}-again") for run in runs)
+    return Code("\n".join([*lines, f"lidistill report {again} --out report-again"]), "sh")

@@ -1,0 +1,116 @@
+"""From run folders to one page: what it says first, its sections, and the files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+import lidistill
+from lidistill.files import write_text, written_aside
+from lidistill.report.measures.gains import pair_runs
+from lidistill.report.measures.runs import Run, is_simulated, read_runs, writable
+from lidistill.report.measures.seeds import seed_spreads
+from lidistill.report.measures.timing import Timing
+from lidistill.report.page_blocks import Page, RunColour, Table, figures_of
+from lidistill.report.render.first_screen import headline, key_figures, lead
+from lidistill.report.render.markdown import FIGURES, page_as_markdown, table_as_latex
+from lidistill.report.render.sections import sections
+
+SIMULATED = "SIMULATED DATA"
+
+PROPER_NAMES = {
+    "pointpillars": "PointPillars",
+    "second": "SECOND",
+    "centerpoint": "CenterPoint",
+    "pointrcnn": "PointRCNN",
+    "kitti": "KITTI",
+    "nuscenes": "nuScenes",
+    "waymo": "Waymo",
+    "simulated": "simulated streets",
+}
+
+
+def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
+    """Compare run folders on one page that says nothing about speed; `lidistill.jobs.report` times the runs first.
+    Returns the path of the HTML.
+
+    InputError where a folder is no run, or where two cannot stand side by side.
+    """
+    return write_page(build_page(read_runs(runs)), out)
+
+
+def write_page(page: Page, out: str | Path) -> Path:
+    """Write report.html (self-contained), report.md with its figures, report.tex with the main table; returns the path
+    of the HTML.
+    """
+    out = Path(out)
+    for section in page.sections:
+        for figure in figures_of(section.blocks):
+            with written_aside(out / FIGURES / f"{figure.name}.png") as aside:
+                aside.write_bytes(figure.png)
+    write_text(out / "report.md", writable(page_as_markdown(page)))
+    table = next(block for section in page.sections for block in section.blocks if isinstance(block, Table))
+    write_text(out / "report.tex", writable(table_as_latex(table)))
+    write_text(out / "report.html", writable(page_as_html(page)))
+    return out / "report.html"
+
+
+def build_page(runs: Sequence[Run], timing: Timing | None = None) -> Page:
+    """Everything the page says, before it is HTML or Markdown.
+
+    Of speed it says what `timing` holds, and nothing without it.
+    """
+    pairs = pair_runs(runs)
+    spreads = seed_spreads(pairs)
+    sentence, verdict = headline(runs, pairs, spreads)
+    return Page(
+        title=_title(runs),
+        headline=sentence,
+        lead=lead(runs, pairs),
+        badge=SIMULATED if is_simulated(runs) else "",
+        verdict=verdict,
+        key_figures=tuple(key_figures(pairs, spreads, timing)),
+        runs=tuple(RunColour(run.label, run.colour.on_light, run.colour.on_dark) for run in runs),
+        sections=sections(runs, pairs, spreads, timing),
+        footer=f"Written by lidistill {lidistill.__version__} from {len(runs)} run "
+        f"folder{'s' if len(runs) > 1 else ''}.",
+    )
+
+
+def page_as_html(page: Page) -> str:
+    """One HTML file without a script, and without anything that lies outside it."""
+    return _environment().get_template("page.html.j2").render(page=page)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("lidistill.report.render", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # The SVGs are our own drawings, their texts escaped by the drawing library.
+    environment.filters["drawing"] = Markup
+    environment.filters["unrendered"] = _unrendered
+    return environment
+
+
+def _unrendered(block: object) -> str:
+    raise TypeError(f"no HTML for a {type(block).__name__}")
+
+
+def _title(runs: Sequence[Run]) -> str:
+    detectors = dict.fromkeys(str(run.setting("detector", "name") or "detector") for run in runs)
+    datasets = dict.fromkeys(
+        str(run.conditions.get("dataset") or run.setting("data", "name") or "unknown data") for run in runs
+    )
+    return (
+        f"{' and '.join(PROPER_NAMES.get(name, name) for name in detectors)} on "
+        f"{' and '.join(PROPER_NAMES.get(name, name) for name in datasets)}"
+    )

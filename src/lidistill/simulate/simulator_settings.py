@@ -1,0 +1,72 @@
+"""What can be chosen about a simulated frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from lidistill.settings import Number, Settings, Share, Text
+from lidistill.simulate.sensor import Degrees, RayGrid, SensorPreset, Step, ray_grid, sensor_preset
+
+# Raised whenever the same settings and seed give other points or labels, so that cached frames are not mixed.
+SIMULATOR_VERSION = 2
+
+Density = Annotated[Number, Field(ge=0, le=1000)]
+Reach = Annotated[Number, Field(ge=0, le=1000)]  # metres
+Factor = Annotated[Number, Field(ge=0, le=100)]
+Noise = Annotated[Number, Field(ge=0, le=10)]  # metres
+
+
+@dataclass(frozen=True)
+class SimulatorSettings(Settings):
+    """Sensor, density and difficulty. Densities are mean counts in a quarter turn (90 degrees) of view."""
+
+    place: ClassVar[str] = "simulator"
+
+    sensor: Text = "kitti"  # a name in sensor.PRESETS
+    azimuth_window_deg: tuple[Degrees, Degrees] | None = None  # None: the preset's own
+    azimuth_step_deg: Step | None = None  # None: the preset's own
+
+    cars: Density = 8.0
+    vans: Density = 1.0
+    trucks: Density = 0.25
+    pedestrians: Density = 7.0
+    cyclists: Density = 4.5
+    sitting_persons: Density = 0.6
+
+    look_alikes: Density = 10.0  # bins, bollards, hydrants, columns, meters, saplings, parked bicycles
+    poles: Density = 4.0  # lamp posts and traffic signs
+    trees: Density = 8.0
+    bushes: Density = 6.0
+    houses: Share = 1.0  # share of the street front that is built up; 0 leaves the plain
+
+    crowding: Share = 0.4  # share of pedestrians who walk in groups
+    parked_share: Share = 0.5  # of the cars
+    object_distance_m: Reach = 70.0  # furthest labelled object
+    relief: Factor = 1.0  # height of the ground's waves and kerbs; 0 is a plane
+
+    range_noise_m: Noise = 0.02  # standard deviation
+    random_loss: Share = 0.03  # share of rays that return nothing for no reason
+    signal_loss: Factor = 1.0  # how soon dark, oblique and far returns are lost; 0: never
+
+    def __post_init__(self) -> None:
+        sensor_preset(self.sensor)
+        self.grid()
+
+    @property
+    def lidar(self) -> SensorPreset:
+        return sensor_preset(self.sensor)
+
+    @property
+    def window_deg(self) -> tuple[float, float]:
+        return self.lidar.azimuth_window_deg if self.azimuth_window_deg is None else self.azimuth_window_deg
+
+    def grid(self) -> RayGrid:
+        """The rays of a frame."""
+        return ray_grid(
+            self.lidar,
+            self.window_deg,
+            self.lidar.azimuth_step_deg if self.azimuth_step_deg is None else self.azimuth_step_deg,
+        )

@@ -1,0 +1,10 @@
+"""Which process of a distributed run this one is."""
+
+from __future__ import annotations
+
+from lightning.pytorch.utilities import rank_zero_only
+
+
+def is_first_process() -> bool:
+    """True in the process that writes files and scores; Lightning starts the others with the same command."""
+    return getattr(rank_zero_only, "rank", 0) == 0
