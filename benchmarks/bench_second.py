@@ -42,7 +42,7 @@ def timed_step(detector: BevDetector, batch: Batch) -> dict[str, float]:
         now = time.process_time()
         seconds[stage], last = now - last, now
 
-    voxels = detector.voxelise(batch)
+    voxels = detector.prepare(batch)
     mark("voxelise")
     assert voxels is not None
     levels, sites, flattening = encoder.index_maps(voxels)
@@ -64,7 +64,7 @@ def sparse_size(detector: BevDetector, batch: Batch) -> dict[str, object]:
     """Sites of each level, and multiply-accumulates of the sparse convolutions in one forward pass."""
     encoder = detector.encoder
     assert isinstance(encoder, SparseEncoder)
-    levels, sites, flattening = encoder.index_maps(detector.voxelise(batch))
+    levels, sites, flattening = encoder.index_maps(detector.prepare(batch))
     macs = 0
     for stage, level in zip(encoder.stages, levels, strict=True):
         for index, block in enumerate(stage.children()):

@@ -20,8 +20,8 @@ from recorded import DOCS, RESULTS, milliseconds, ratio_of, read, seconds, sprea
 HEAD = """# Results
 
 Every figure was written by a script under `benchmarks/` and carries device, threads, seed and
-commit; this page is made from those files by `python benchmarks/results_page.py`. Times are from a shared machine: read the
-ratios rather than the seconds.
+commit; this page is made from those files by `python benchmarks/results_page.py`. Times are from a
+shared machine: read the ratios rather than the seconds.
 """
 
 

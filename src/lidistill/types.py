@@ -6,6 +6,7 @@ zero along +x and grows counter-clockwise; `z` is the centre of the box.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -204,8 +205,25 @@ class VoxelGrid(Settings):
         return nx, ny, nz
 
 
+class Inputs(ABC):
+    """What a detector makes of a batch before its network runs: voxels, sampled points, or both.
+
+    Two detectors that share it (`Detector.shares_input_with`) work on the same rows.
+    """
+
+    batch_size: int
+
+    @abstractmethod
+    def of_frame(self, row: int) -> Inputs:
+        """Those of one frame of the batch, as preparing that frame alone gives them."""
+
+    @abstractmethod
+    def description(self) -> str:
+        """What tells these inputs from others that detectors make of the same points."""
+
+
 @dataclass(frozen=True)
-class Voxels:
+class Voxels(Inputs):
     """Hard voxels of a batch, without padding: only real points are kept, grouped by voxel, in file order within a
     voxel.
     """
@@ -217,6 +235,19 @@ class Voxels:
     grid: VoxelGrid
     batch_size: int
     num_over_cap: int = 0  # voxels that the caps kept out, all frames together
+
+    def of_frame(self, row: int) -> Voxels:
+        """As in Inputs, but for `num_over_cap`, which is that of no single frame."""
+        own = self.coords[:, 0] == row
+        of_own = own[self.voxel_index]
+        coords, counts = self.coords[own].clone(), self.counts[own]
+        coords[:, 0] = 0
+        voxel_index = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+        return Voxels(self.points[of_own], voxel_index, counts, coords, self.grid, batch_size=1)
+
+    def description(self) -> str:
+        """The grid, and the number of voxels, which says how many of them the cap kept."""
+        return f"{len(self.counts)} voxels of {self.grid}"
 
 
 @dataclass(frozen=True)

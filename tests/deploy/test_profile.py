@@ -23,14 +23,14 @@ class FakeDetector(nn.Module):
         self.heads = nn.ModuleList([nn.Conv2d(32, 6, 1), nn.Conv2d(32, 14, 1)])
         self.calls: list[str] = []
 
-    def voxelise(self, batch: Batch):
-        self.calls.append("voxelise")
+    def prepare(self, batch: Batch):
+        self.calls.append("prepare")
         return SimpleNamespace(points=batch.points[: len(batch.points) // 2])
 
-    def forward(self, batch: Batch, voxels=None):
+    def forward(self, batch: Batch, inputs=None):
         self.calls.append("network")
         assert not self.training
-        rows = self.encoder(voxels.points[:, :4])
+        rows = self.encoder(inputs.points[:, :4])
         canvas = rows.new_zeros(1, 16, self.cells, self.cells) + rows.sum() * 0
         return [head(self.backbone(canvas)) for head in self.heads]
 
@@ -71,7 +71,7 @@ class Strided(FakeDetector):
         self.up = nn.ConvTranspose2d(8, 5, 2, stride=2)
         self.weight = nn.Parameter(torch.rand(5, 3))
 
-    def forward(self, batch, voxels=None):
+    def forward(self, batch, inputs=None):
         image = self.up(self.down(torch.ones(1, 4, 12, 10)))
         return image.flatten(2)[0].T @ self.weight
 
@@ -94,7 +94,7 @@ def test_parameters_are_counted_once_when_shared():
 def test_every_stage_runs_in_turn_and_is_timed():
     detector = FakeDetector()
     cost = profile(detector, [frame(10), frame(20)], repeats=3)
-    counted = ["voxelise", "network"] * 2  # once a frame, without decoding
+    counted = ["prepare", "network"] * 2  # once a frame, without decoding
     assert detector.calls[:4] == counted
     passes = detector.calls[4:]
     assert passes == list(STAGES) * (len(passes) // 3)
@@ -107,11 +107,11 @@ def test_every_stage_runs_in_turn_and_is_timed():
 
 def test_a_detector_that_reads_points_has_no_voxels():
     class PointDetector(FakeDetector):
-        def voxelise(self, batch):
+        def prepare(self, batch):
             return None
 
-        def forward(self, batch, voxels=None):
-            assert voxels is None
+        def forward(self, batch, inputs=None):
+            assert inputs is None
             return self.encoder(batch.points)
 
     assert profile(PointDetector(), [frame(30)], repeats=1).macs == 30 * 4 * 16
@@ -173,9 +173,9 @@ def test_no_frames_or_no_repeats_are_refused():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_memory_on_a_gpu_includes_the_weights():
     class OnGpu(FakeDetector):
-        def forward(self, batch, voxels=None):
+        def forward(self, batch, inputs=None):
             assert batch.points.is_cuda
-            return super().forward(batch, voxels)
+            return super().forward(batch, inputs)
 
     cost = profile(OnGpu(), [frame(10)], device="cuda", repeats=1)
     assert cost.peak_memory_bytes >= 4 * cost.parameters

@@ -17,10 +17,10 @@ class Notes(nn.Module):
         super().__init__()
         self.name, self.asked = name, asked
 
-    def voxelise(self, batch):
+    def prepare(self, batch):
         return None
 
-    def forward(self, batch, voxels=None):
+    def forward(self, batch, inputs=None):
         self.asked.append((self.name, batch.frame_ids[0], self.training, torch.get_num_threads()))
 
     def decode(self, output):
@@ -50,7 +50,7 @@ def test_every_detector_takes_every_frame_in_turns_that_change_direction():
     assert {training for *_, training, _ in asked} == {False}
     assert all(detector.training for detector in detectors.values())
     assert {len(times) for stages in found.values() for times in stages.values()} == {LEAST_TURNS}
-    assert set(found["teacher"]) == {"total", "voxelise", "network", "decode"}
+    assert set(found["teacher"]) == {"total", "prepare", "network", "decode"}
 
 
 def test_turns_go_on_while_there_is_time_but_not_for_ever():

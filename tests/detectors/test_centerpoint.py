@@ -189,7 +189,7 @@ def test_a_few_steps_on_one_frame_find_its_boxes(config):
 def test_teacher_and_student_have_the_same_rows(config):
     teacher, student = config.build().eval(), config.thinner(WidthRule.for_compression(4)).build()
     batch = small_batch()
-    voxels = student.voxelise(batch)
+    voxels = student.prepare(batch)
     ours, theirs = student(batch, voxels).taps["encoder"], teacher(batch, voxels).taps["encoder"]
     assert torch.equal(ours.positions, theirs.positions)
     assert torch.equal(ours.occupancy, theirs.occupancy)

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lidistill.detectors.detector import WidthRule, count_parameters, voxels_on
+from lidistill.detectors.bev_detector import voxels_on
+from lidistill.detectors.detector import WidthRule, count_parameters
 from lidistill.types import InputError
 from tests.detectors.small import GRID, random_voxels, small_batch, small_config
 
@@ -81,10 +82,10 @@ def test_voxels_beyond_the_cap_are_counted_and_told_once():
     with pytest.warns(
         UserWarning, match=r"voxels in a batch with frames 0, 1 are beyond grid.max_voxels_train = 50 and were dropped"
     ):
-        voxels = detector.voxelise(batch)
-    everything = replace(config, grid=replace(config.grid, max_voxels_train=10_000)).build().voxelise(batch)
+        voxels = detector.prepare(batch)
+    everything = replace(config, grid=replace(config.grid, max_voxels_train=10_000)).build().prepare(batch)
     assert voxels.num_over_cap == len(everything.counts) - len(voxels.counts) > 0
     assert everything.num_over_cap == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        detector.voxelise(batch)
+        detector.prepare(batch)

@@ -52,7 +52,7 @@ def wide(config: BevDetectorConfig) -> tuple[Detector, Batch, Voxels]:
                 module.weight.uniform_(0.5, 1.5).mul_(torch.where(torch.rand_like(module.weight) < 0.3, -1, 1))
                 module.bias.uniform_(-0.5, 0.5)
     batch = batch_of(doubled_scene(0), doubled_scene(1))
-    voxels = detector.voxelise(batch)
+    voxels = detector.prepare(batch)
     assert voxels is not None
     return detector, batch, replace(voxels, points=voxels.points.double())
 

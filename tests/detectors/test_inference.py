@@ -63,7 +63,7 @@ def test_all_taps_and_heads_are_the_same_to_rounding(config):
 def test_in_double_precision_they_are_the_same(config):
     detector = built(config).double()
     batch = small_batch()
-    voxels = detector.voxelise(batch)
+    voxels = detector.prepare(batch)
     voxels = type(voxels)(**{**vars(voxels), "points": voxels.points.double()})
     with torch.no_grad():
         plain, folded_maps = tensors_of(detector(batch, voxels)), tensors_of(detector.for_inference()(batch, voxels))

@@ -27,7 +27,7 @@ FRAMES = {
 def test_taps_are_what_their_specs_promise():
     detector = small_config().build()
     batch = small_batch()
-    voxels = detector.voxelise(batch)
+    voxels = detector.prepare(batch)
     output = detector(batch, voxels)
     assert list(output.taps) == ["encoder", "bev.0", "bev.1", "neck"]
     assert list(detector.tap_specs) == [*output.taps, "head.0"]
@@ -54,21 +54,21 @@ def test_taps_are_what_their_specs_promise():
 def test_it_voxelises_by_itself_where_no_voxels_are_given():
     detector = small_config().build().eval()
     batch = small_batch()
-    given, own = detector(batch, detector.voxelise(batch)), detector(batch)
+    given, own = detector(batch, detector.prepare(batch)), detector(batch)
     assert torch.equal(given.heads[0].maps["class"], own.heads[0].maps["class"])
 
 
 def test_training_and_evaluation_have_their_own_caps():
     config = replace(small_config(), grid=replace(small_config().grid, max_voxels_train=20))
     detector, batch = config.build(), small_batch(size=1)
-    assert len(detector.train().voxelise(batch).counts) == 20
-    assert len(detector.eval().voxelise(batch).counts) > 20
+    assert len(detector.train().prepare(batch).counts) == 20
+    assert len(detector.eval().prepare(batch).counts) > 20
 
 
 def test_teacher_and_student_see_the_same_pillars():
     teacher, student = small_config().build().eval(), small_config().thinner(WidthRule.for_compression(4)).build()
     batch = small_batch()
-    voxels = student.voxelise(batch)
+    voxels = student.prepare(batch)
     ours, theirs = student(batch, voxels).taps["encoder"], teacher(batch, voxels).taps["encoder"]
     assert torch.equal(ours.positions, theirs.positions)
     assert (ours.features.shape[1], theirs.features.shape[1]) == (4, 8)
@@ -77,8 +77,8 @@ def test_teacher_and_student_see_the_same_pillars():
 def test_voxels_of_another_grid_are_refused():
     other = replace(small_config(), grid=VoxelGrid((0.0, -3.84, -3.0, 10.24, 3.84, 1.0), (0.64, 0.64, 4.0)))
     batch = small_batch()
-    with pytest.raises(InputError, match="voxelise once per grid"):
-        small_config().build()(batch, other.build().voxelise(batch))
+    with pytest.raises(InputError, match="prepare once per grid"):
+        small_config().build()(batch, other.build().prepare(batch))
 
 
 def test_every_parameter_learns_from_a_frame_with_objects():

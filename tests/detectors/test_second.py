@@ -115,7 +115,7 @@ def test_taps_are_what_their_specs_promise(kind):
 
 def test_rows_lie_in_the_range_and_stand_for_every_kept_point():
     detector, batch = small_config().build(), small_batch()
-    voxels = detector.voxelise(batch)
+    voxels = detector.prepare(batch)
     rows = detector(batch, voxels).taps["encoder"]
     low, high = torch.tensor(GRID.point_range[:3]), torch.tensor(GRID.point_range[3:])
     assert ((rows.positions >= low) & (rows.positions <= high)).all()
@@ -125,7 +125,7 @@ def test_rows_lie_in_the_range_and_stand_for_every_kept_point():
 def test_teacher_and_student_have_the_same_rows():
     teacher, student = small_config().build().eval(), small_config().thinner(WidthRule.for_compression(4)).build()
     batch = small_batch()
-    voxels = student.voxelise(batch)
+    voxels = student.prepare(batch)
     ours, theirs = student(batch, voxels).taps["encoder"], teacher(batch, voxels).taps["encoder"]
     assert torch.equal(ours.positions, theirs.positions)
     assert torch.equal(ours.occupancy, theirs.occupancy)
@@ -252,4 +252,4 @@ def test_the_table_lists_it_under_its_name():
 def test_the_crowded_frame_is_beyond_the_cap():
     points, boxes = FRAMES["more voxels than the cap"]
     detector = KINDS["plain"].build()
-    assert detector.voxelise(batch_of((points, boxes))).num_over_cap > 0
+    assert detector.prepare(batch_of((points, boxes))).num_over_cap > 0

@@ -69,7 +69,7 @@ def test_pointdistillers_published_settings_teach_second(settings, batch):
         small("second").build().eval(),
         small("second").thinner(WidthRule.for_compression(4)).build().train(),
     )
-    voxels = student.voxelise(batch)
+    voxels = student.prepare(batch)
     with torch.no_grad():
         taught = teacher(batch, voxels)
     method = settings.build(teacher.tap_specs, student.tap_specs)

@@ -380,7 +380,7 @@ def test_every_method_teaches_every_detector(detector, method, which, frames):
     names = set(student.state_dict())
     built = METHODS[method](**UNTRAINED.get(method, {})).build(teacher.tap_specs, student.tap_specs)
     batch = collate(frames[which])
-    voxels = student.voxelise(batch)
+    voxels = student.prepare(batch)
     with torch.no_grad():
         taught = teacher(batch, voxels)
     losses = built(taught, student(batch, voxels), batch)

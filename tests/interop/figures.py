@@ -93,7 +93,7 @@ def observed(
     )
     detector = replace(config, grid=grid).build().eval()
     detector.load_state_dict(weights)
-    voxels = detector.voxelise(batch)
+    voxels = detector.prepare(batch)
     with torch.no_grad():
         output = detector(batch, voxels)
         found = detector.decode(output)[0]

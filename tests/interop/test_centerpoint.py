@@ -77,7 +77,7 @@ def test_points_above_three_metres_reach_dynamic_pillars_alone(tmp_path, source)
     with torch.no_grad():
         maps = [detector(batch_of(given)).heads[0].maps["heatmap"] for given in (points, above)]
     assert torch.equal(*maps) == (source != "openpcdet")
-    assert int(detector.voxelise(batch_of(above)).counts.sum()) == len(points) + (source == "openpcdet")
+    assert int(detector.prepare(batch_of(above)).counts.sum()) == len(points) + (source == "openpcdet")
     assert sum(config.grid.point_range[2::3]) / 2 == -1.0  # the pillars' centre, which the weights know
     assert any("every height" in note for note in report["conventions"]) == (source == "openpcdet")
     assert any("-5..3 m alone" in note for note in report["conventions"]) == (source != "openpcdet")

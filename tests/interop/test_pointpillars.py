@@ -189,7 +189,7 @@ def test_an_imported_teacher_has_a_student_on_the_same_pillars(tmp_path, source)
     teacher, student = config.build(), config.thinner(WidthRule.for_compression(4)).build()
     teacher.load_state_dict(weights)
     batch = frame()
-    voxels = student.voxelise(batch)
+    voxels = student.prepare(batch)
     assert student.config.encoder.legacy_features == teacher.config.encoder.legacy_features == (source == "mmdet3d")
     with torch.no_grad():
         assert torch.equal(

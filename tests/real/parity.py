@@ -86,7 +86,7 @@ def run_case(
     layers: dict[str, Tensor] = {}
     hooks = [detector.get_submodule(path).register_forward_hook(_keep(layers, path)) for path in watched]
     detector.eval()
-    voxels = detector.voxelise(batch)
+    voxels = detector.prepare(batch)
     assert voxels is not None
     with torch.no_grad():
         evaluated = detector(batch, voxels)

@@ -110,10 +110,10 @@ def write_trio(root: Path, num_frames: int = 40) -> list[Path]:
 
 
 def timing_of(runs: Sequence[Run], **milliseconds: Sequence[float]) -> Timing:
-    """A timing in which the runs of each role took so long a frame, one entry a turn; a tenth of it to voxelise and to
+    """A timing in which the runs of each role took so long a frame, one entry a turn; a tenth of it to prepare and to
     decode.
     """
-    shares = {"total": 1.0, "voxelise": 0.1, "network": 0.8, "decode": 0.1}
+    shares = {"total": 1.0, "prepare": 0.1, "network": 0.8, "decode": 0.1}
     turns = {
         run.label: {stage: [share * time for time in milliseconds[run.role]] for stage, share in shares.items()}
         for run in runs
@@ -213,7 +213,7 @@ def _detect(frame: Frame, found: float, spread: float, generator: np.random.Gene
 
 def _cost(width: float) -> dict[str, Any]:
     parts = {"encoder": int(7e6 * width), "backbone": int(2.9e10 * width**2), "head": int(1.1e9 * width), "other": 0}
-    stages = {"voxelise": 4.1, "network": 96.0 * width + 9, "decode": 6.3}
+    stages = {"prepare": 4.1, "network": 96.0 * width + 9, "decode": 6.3}
     stages = {"total": sum(stages.values()), **stages}
     return {
         "parameters": int(4.83e6 * width),

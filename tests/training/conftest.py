@@ -1,4 +1,4 @@
-"""A network small enough to train in a test, with the three verbs of a detector."""
+"""A network small enough to train in a test, with the verbs of a detector."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ class TinyDetector(nn.Module):
     matter.
     """
 
-    grid = None
-
     def __init__(self, width: int = 4) -> None:
         super().__init__()
         self.first = nn.Linear(4, width)
@@ -23,10 +21,10 @@ class TinyDetector(nn.Module):
         self.drop = nn.Dropout(0.2)
         self.last = nn.Linear(width, 1)
 
-    def voxelise(self, batch: Batch):
+    def prepare(self, batch: Batch):
         return None
 
-    def forward(self, batch: Batch, voxels=None) -> DetectorOutput:
+    def forward(self, batch: Batch, inputs=None) -> DetectorOutput:
         sums = torch.zeros((batch.size, 4), device=batch.points.device).index_add(0, batch.batch_index, batch.points)
         hidden = self.drop(torch.relu(self.norm(self.first(sums / 50.0))))
         value = self.last(hidden)[:, :, None, None]

@@ -97,7 +97,7 @@ def test_the_output_on_a_batch_is_the_teachers_on_each_frame_alone(detector, tmp
     config = tiny(detector)
     student, teacher = networks(config)
     batch = small_batch(size=3)
-    voxels = student.voxelise(batch)
+    voxels = student.prepare(batch)
     with torch.no_grad():
         together = teacher(batch, voxels)
     alone = []
@@ -110,7 +110,7 @@ def test_the_output_on_a_batch_is_the_teachers_on_each_frame_alone(detector, tmp
         )
         own = replace(own, batch_index=torch.zeros(len(own.points), dtype=torch.int64))
         with torch.no_grad():
-            alone.append(teacher(own, student.voxelise(own)))
+            alone.append(teacher(own, student.prepare(own)))
     for cache in (CachedTeacher(teacher, tmp_path, 3), CachedTeacher(teacher, tmp_path, 3)):
         found = cache(batch, voxels)
         for name, tap in found.taps.items():
@@ -191,7 +191,7 @@ def test_another_input_is_never_answered_from_the_store(change, changed, tmp_pat
         points[-1, 0] += 0.5
     else:
         distilled.student.eval()  # has other caps, and keeps voxels that training dropped
-        assert distilled.student.voxelise(batch).num_over_cap != distilled.student.train().voxelise(batch).num_over_cap
+        assert distilled.student.prepare(batch).num_over_cap != distilled.student.train().prepare(batch).num_over_cap
         distilled.student.eval()
     outcome(distilled, replace(batch, points=points))
     assert len(runs) == changed

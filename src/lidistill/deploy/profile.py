@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lidistill.half_precision import autocast
 from lidistill.types import Batch, Frame, InputError, collate
 
-STAGES = ("voxelise", "network", "decode")
+STAGES = ("prepare", "network", "decode")
 WARM_UP = 3  # passes before the clock starts: allocation, autotuning and lazy imports happen in the first ones
 
 
@@ -64,7 +64,7 @@ def profile(
     threads: int = 1,
     precision: str = "32",
 ) -> Cost:
-    """Run `frames` one by one through `detector.voxelise(batch)`, `detector(batch, voxels)`, `detector.decode(output)`
+    """Run `frames` one by one through `detector.prepare(batch)`, `detector(batch, inputs)`, `detector.decode(output)`
     and measure, in `precision`.
 
     The detector is moved to `device`; its mode and torch's number of threads are as before afterwards. Raises
@@ -133,7 +133,7 @@ def _count(detector: nn.Module, batch: Batch) -> dict[str, int]:
     """Multiply-accumulates of one frame by top-level part."""
     counter = FlopCounterMode(display=False)
     with counter:
-        detector(batch, detector.voxelise(batch))  # type: ignore[operator]
+        detector(batch, detector.prepare(batch))  # type: ignore[operator]
     operations = {name: sum(by_operator.values()) for name, by_operator in counter.get_flop_counts().items()}
     root = type(detector).__name__
     parts = {name: _of_part(operations, f"{root}.{name}") // 2 for name, _ in detector.named_children()}
@@ -176,9 +176,9 @@ def timed_pass(detector: Any, batch: Batch, device: torch.device) -> dict[str, f
         return perf_counter()
 
     marks = [now()]
-    voxels = detector.voxelise(batch)
+    inputs = detector.prepare(batch)
     marks.append(now())
-    output = detector(batch, voxels)
+    output = detector(batch, inputs)
     marks.append(now())
     detector.decode(output)
     marks.append(now())

@@ -7,6 +7,7 @@ own file.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,10 +19,11 @@ from torch import Tensor, nn
 
 from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk
 from lidistill.detectors.canvas import Canvas
-from lidistill.detectors.detector import Detector, DetectorConfig, WidthRule, voxels_on
+from lidistill.detectors.detector import Detector, DetectorConfig, WidthRule
 from lidistill.detectors.folding import fold_norms
 from lidistill.ops.layer_graph import Block, Layer
-from lidistill.settings import Channels, Settings
+from lidistill.ops.voxels import voxelise
+from lidistill.settings import Channels, Range, Settings
 from lidistill.types import (
     Batch,
     Boxes,
@@ -29,10 +31,13 @@ from lidistill.types import (
     FeatureMap,
     FeatureSet,
     HeadOutput,
+    InputError,
+    Inputs,
     Losses,
     TapSpec,
     VoxelGrid,
     Voxels,
+    as_batch,
 )
 
 
@@ -126,6 +131,7 @@ Config = TypeVar("Config", bound="BevDetectorConfig")
 class BevDetectorConfig(DetectorConfig, ABC):
     """Settings of a BevDetector. A detector's own config says which kinds of encoder and head it has."""
 
+    grid: VoxelGrid = field(kw_only=True)
     encoder: InstanceOf[EncoderConfig] = field(kw_only=True)
     head: InstanceOf[HeadConfig] = field(kw_only=True)
     bev: BevConfig = field(default_factory=BevConfig)
@@ -134,6 +140,10 @@ class BevDetectorConfig(DetectorConfig, ABC):
         self.head.check_classes(self.classes)
         self.encoder.check_grid(self.grid)
         self.bev.check_grid(self.grid, self.encoder.stride)
+
+    @property
+    def point_range(self) -> Range:
+        return self.grid.point_range
 
     def build(self) -> BevDetector:
         return BevDetector(self)
@@ -155,6 +165,7 @@ class BevDetector(Detector):
     """
 
     config: BevDetectorConfig
+    _has_warned = False  # of voxels beyond the cap
 
     def __init__(self, config: BevDetectorConfig) -> None:
         super().__init__()
@@ -184,8 +195,30 @@ class BevDetector(Detector):
         for part in (self.trunk, self.neck, self.head):
             part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, batch: Batch, voxels: Voxels | None = None) -> DetectorOutput:
-        voxels = voxels_on(self.grid, self.voxelise(batch) if voxels is None else voxels)
+    @property
+    def grid(self) -> VoxelGrid:
+        return self.config.grid
+
+    def prepare(self, batch: Batch) -> Voxels:
+        """The batch on this detector's grid."""
+        batch = as_batch(batch)
+        voxels = voxelise(batch.points, batch.batch_index, batch.size, self.grid, self.training)
+        if voxels.num_over_cap and not self._has_warned:
+            self._has_warned = True
+            cap = "max_voxels_train" if self.training else "max_voxels_eval"
+            warnings.warn(
+                f"{voxels.num_over_cap} voxels in a batch with frames {', '.join(batch.frame_ids[:3])} are beyond "
+                f"grid.{cap} = {getattr(self.grid, cap)} and were dropped with their points, as published; raise the "
+                "cap to keep them (said once)",
+                stacklevel=2,
+            )
+        return voxels
+
+    def shares_input_with(self, other: Detector) -> bool:
+        return isinstance(other, BevDetector) and self.grid == other.grid
+
+    def forward(self, batch: Batch, inputs: Inputs | None = None) -> DetectorOutput:
+        voxels = voxels_on(self.grid, self.prepare(batch) if inputs is None else inputs)
         rows, canvas = self.encoder(voxels)
         stages = self.trunk(canvas)
         joined = self.neck(stages)
@@ -217,6 +250,22 @@ class BevDetector(Detector):
     def _map(self, features: Tensor, stride: int) -> FeatureMap:
         low, size = self.grid.point_range, self.grid.voxel_size
         return FeatureMap(features=features, origin=(low[0], low[1]), cell=(size[0] * stride, size[1] * stride))
+
+
+def voxels_on(grid: VoxelGrid, inputs: Inputs) -> Voxels:
+    """`inputs`, if they are voxels and lie on `grid`; InputError if not.
+
+    The caps of voxels a frame may differ, since they depend on the mode.
+    """
+    if not isinstance(inputs, Voxels):
+        raise InputError("a detector with a grid needs voxels; hand it the result of its prepare(batch)")
+    for name in ("point_range", "voxel_size", "max_points_per_voxel"):
+        given, own = getattr(inputs.grid, name), getattr(grid, name)
+        if given != own:
+            raise InputError(
+                f"voxels made with {name} {given} cannot feed a detector with {own}; prepare once per grid"
+            )
+    return inputs
 
 
 @torch.no_grad()

@@ -1,10 +1,9 @@
-"""What every detector is: settings that build it, and three verbs (forward, loss, decode)."""
+"""What every detector is: settings that build it, and four verbs (prepare, forward, loss, decode)."""
 
 from __future__ import annotations
 
 import copy
 import math
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ from pydantic import Field
 from torch import nn
 
 from lidistill.ops.layer_graph import Layer
-from lidistill.ops.voxels import voxelise
-from lidistill.settings import Channels, Names, Number, Settings, checked
-from lidistill.types import Batch, Boxes, DetectorOutput, InputError, Losses, TapSpec, VoxelGrid, Voxels, as_batch
+from lidistill.settings import Channels, Names, Number, Range, Settings, checked
+from lidistill.types import Batch, Boxes, DetectorOutput, Inputs, Losses, TapSpec
 
 NORM_EPS = 1e-3  # of the BatchNorms in the published encoders, trunks and necks
 NORM_MOMENTUM = 0.01
@@ -60,8 +58,12 @@ class DetectorConfig(Settings, ABC):
     place: ClassVar[str] = "detector"
     name: ClassVar[str]
     classes: Names
-    grid: VoxelGrid
     point_features: Names = ("intensity",)  # columns after x, y, z, as the dataset names them
+
+    @property
+    @abstractmethod
+    def point_range(self) -> Range:
+        """x_min y_min z_min x_max y_max z_max in metres: where the detector looks."""
 
     @abstractmethod
     def build(self) -> Detector:
@@ -77,36 +79,18 @@ class Detector(nn.Module, ABC):
 
     config: DetectorConfig
     tap_specs: Mapping[str, TapSpec]
-    _has_warned = False  # of voxels beyond the cap
-
-    @property
-    def grid(self) -> VoxelGrid:
-        return self.config.grid
-
-    def voxelise(self, batch: Batch) -> Voxels | None:
-        """The batch on this detector's grid, with the caps of its mode (training or evaluation); None for detectors
-        that read points.
-        """
-        batch = as_batch(batch)
-        voxels = voxelise(batch.points, batch.batch_index, batch.size, self.grid, self.training)
-        if voxels.num_over_cap and not self._has_warned:
-            self._has_warned = True
-            cap = "max_voxels_train" if self.training else "max_voxels_eval"
-            warnings.warn(
-                f"{voxels.num_over_cap} voxels in a batch with frames {', '.join(batch.frame_ids[:3])} are beyond "
-                f"grid.{cap} = "
-                f"{getattr(self.grid, cap)} and were dropped with their points, as published; raise the cap to keep "
-                "them (said once)",
-                stacklevel=2,
-            )
-        return voxels
 
     @abstractmethod
-    def forward(self, batch: Batch, voxels: Voxels | None = None) -> DetectorOutput:
-        """Voxelises by itself where `voxels` is None.
+    def prepare(self, batch: Batch) -> Inputs:
+        """What the network reads, made of the points; caps are those of the mode (training or evaluation)."""
 
-        Hand the same `voxels` to two detectors on one grid and their pillar rows agree.
-        """
+    @abstractmethod
+    def shares_input_with(self, other: Detector) -> bool:
+        """Whether this detector can work on what `other` prepares, so that it is made once for both."""
+
+    @abstractmethod
+    def forward(self, batch: Batch, inputs: Inputs | None = None) -> DetectorOutput:
+        """Prepares by itself if `inputs` is None. Given the same `inputs`, the rows of two detectors agree."""
 
     @abstractmethod
     def loss(self, output: DetectorOutput, batch: Batch, ranked_by: DetectorOutput | None = None) -> Losses:
@@ -132,22 +116,6 @@ class Detector(nn.Module, ABC):
         where that is not known.
         """
         return ()
-
-
-def voxels_on(grid: VoxelGrid, voxels: Voxels | None) -> Voxels:
-    """`voxels`, if they lie on `grid`; InputError if not.
-
-    The caps of voxels a frame may differ, since they depend on the mode.
-    """
-    if voxels is None:
-        raise InputError("a detector with a grid needs voxels; hand it the result of its voxelise(batch)")
-    for name in ("point_range", "voxel_size", "max_points_per_voxel"):
-        given, own = getattr(voxels.grid, name), getattr(grid, name)
-        if given != own:
-            raise InputError(
-                f"voxels made with {name} {given} cannot feed a detector with {own}; voxelise once per grid"
-            )
-    return voxels
 
 
 def count_parameters(module: nn.Module) -> int:

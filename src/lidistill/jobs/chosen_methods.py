@@ -76,7 +76,7 @@ def check_pairing(objective: Distilled) -> None:
 
 def made_up_batch(detector: Detector) -> Batch:
     """A frame with a block of points in the middle of the detector's range and an object of each class there."""
-    low, high = torch.tensor(detector.grid.point_range).view(2, 3)
+    low, high = torch.tensor(detector.config.point_range).view(2, 3)
     middle = (low + high) / 2
     reach = torch.minimum((high - low) / 2, torch.tensor([4.0, 4.0, 1.0])) * 0.99
     draw = torch.Generator().manual_seed(0)

@@ -49,7 +49,7 @@ def evaluate(run: str | Path, *, split: str = VALIDATION, device: str = "auto", 
     matches.save(folder.matches)
     if split == VALIDATION:
         pictured = [source[row] for row in spread(len(source), PICTURED_FRAMES)]
-        save_samples(folder.samples, pictured, source.spec.classes, experiment.detector.grid.point_range)
+        save_samples(folder.samples, pictured, source.spec.classes, experiment.detector.point_range)
         cost = profile(
             detector, [source[row] for row in range(min(PROFILED_FRAMES, len(source)))], device=where, precision=ran
         )

@@ -113,7 +113,7 @@ def _predict(
                         boxes,
                         spec.classes,
                         camera,
-                        loaded.experiment.detector.grid.point_range,
+                        loaded.experiment.detector.point_range,
                         minimum_score,
                     )
                 )

@@ -136,7 +136,7 @@ def training_frames(experiment: Experiment, source: FrameSource) -> TrainingFram
     if lessons is not None and lessons.labelled_share < 1:
         source = PartlyLabelled(source, lessons.labelled_share)
     objects = object_database(source) if augmentation.paste else None
-    return TrainingFrames(source, augmentation, objects, experiment.detector.grid.point_range, experiment.seed)
+    return TrainingFrames(source, augmentation, objects, experiment.detector.point_range, experiment.seed)
 
 
 def _claim(folder: RunFolder, experiment: Experiment, resume: bool) -> Changes | None:

@@ -10,18 +10,18 @@ import torch
 
 import lidistill
 from lidistill.detectors.detector import Detector
-from lidistill.types import Batch, Voxels
+from lidistill.types import Batch, Inputs
 
 FORMAT = 1
 
 
-def frame_key(frame: Batch, voxels: Voxels | None, circumstances: str) -> str:
+def frame_key(frame: Batch, inputs: Inputs | None, circumstances: str) -> str:
     """A digest of all that the teacher's output on one frame depends on.
 
-    With the points and the grid, the number of voxels says which of them the cap kept.
+    `inputs` are those that another detector prepared; None where the teacher prepares its own.
     """
     points = frame.points.detach().cpu().contiguous()
-    given = "own voxels" if voxels is None else f"{len(voxels.counts)} voxels of {voxels.grid}"
+    given = "own inputs" if inputs is None else inputs.description()
     return digest(points.numpy().tobytes(), f"{tuple(points.shape)} {points.dtype} {given} {circumstances}".encode())
 
 

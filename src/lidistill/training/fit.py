@@ -237,7 +237,7 @@ class _Watch(Callback):
             self.notes["score"] = f"score {main:.1f} at step {step}"
             if main > self.best:
                 self.best = main
-                assert isinstance(detector, Detector)
+                assert isinstance(detector, nn.Module)
                 self.best_state = {key: value.detach().clone() for key, value in detector.state_dict().items()}
         trainer.strategy.barrier()
 

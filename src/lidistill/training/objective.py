@@ -88,11 +88,11 @@ class Distilled(nn.Module):
 
     def forward(self, batch: Batch, progress: float = 1.0) -> Losses:
         """`progress` is the share of the training that is done, for methods whose weight grows."""
-        voxels = self.student.voxelise(batch)
-        shared = voxels if self.teacher.grid == self.student.grid else None
+        inputs = self.student.prepare(batch)
+        shared = inputs if self.teacher.shares_input_with(self.student) else None
         with torch.no_grad(), _batch_norm_mode(self.teacher, self.teacher_bn):
             taught = self.teacher(batch, shared) if self.cache is None else self.cache(batch, shared)
-        learnt = self.student(batch, voxels)
+        learnt = self.student(batch, inputs)
         losses = Losses({})
         if self.teacher_labels is not None:
             detections = self.teacher.decode(taught) if self.cache is None else self.cache.decode(taught)

@@ -36,7 +36,7 @@ from lidistill.types import (
     FeatureSet,
     HeadOutput,
     InputError,
-    Voxels,
+    Inputs,
 )
 
 CachePrecision = Literal["float32", "float16"]
@@ -121,14 +121,14 @@ class CachedTeacher:
         except InputError as error:
             self._stop(error)
 
-    def __call__(self, batch: Batch, voxels: Voxels | None = None) -> DetectorOutput:
+    def __call__(self, batch: Batch, inputs: Inputs | None = None) -> DetectorOutput:
         """The teacher's output, its parts still to be read.
 
         An InputError once it is clear that the disk cannot hold what will be stored.
         """
         if self.sizes and not self.has_announced:
             self._announce()
-        return _Recalled(_Lesson(self, batch, voxels))
+        return _Recalled(_Lesson(self, batch, inputs))
 
     def decode(self, output: DetectorOutput) -> list[Boxes]:
         """The teacher's detections, one entry a frame."""
@@ -190,11 +190,11 @@ class CachedTeacher:
 class _Lesson:
     """The teacher's output on one batch, as far as it was asked for."""
 
-    def __init__(self, cache: CachedTeacher, batch: Batch, voxels: Voxels | None) -> None:
+    def __init__(self, cache: CachedTeacher, batch: Batch, inputs: Inputs | None) -> None:
         self.cache = cache
         self.device = batch.points.device
         self.precision = _Precision.now(self.device.type)
-        self.frames = _single_frames(batch, voxels)
+        self.frames = _single_frames(batch, inputs)
         self.keys = [frame_key(*frame, f"{self.device.type} {self.precision.name}") for frame in self.frames]
         self.parts: dict[str, Any] = {}
         self.live: dict[int, DetectorOutput] = {}
@@ -291,24 +291,14 @@ class _Precision:
             yield
 
 
-def _single_frames(batch: Batch, voxels: Voxels | None) -> list[tuple[Batch, Voxels | None]]:
-    """Each frame as a batch of one, with its voxels."""
+def _single_frames(batch: Batch, inputs: Inputs | None) -> list[tuple[Batch, Inputs | None]]:
+    """Each frame as a batch of one, with its inputs."""
     points = batch.points.split(torch.bincount(batch.batch_index, minlength=batch.size).tolist())
     alone = [
         Batch((frame_id,), rows, torch.zeros(len(rows), dtype=torch.int64, device=rows.device), (boxes,))
         for frame_id, rows, boxes in zip(batch.frame_ids, points, batch.boxes, strict=True)
     ]
-    return [(frame, None if voxels is None else _voxels_of(voxels, row)) for row, frame in enumerate(alone)]
-
-
-def _voxels_of(voxels: Voxels, row: int) -> Voxels:
-    """Those of one frame, as voxelising it alone gives them but for `num_over_cap`."""
-    own = voxels.coords[:, 0] == row
-    of_own = own[voxels.voxel_index]
-    coords, counts = voxels.coords[own].clone(), voxels.counts[own]
-    coords[:, 0] = 0
-    voxel_index = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    return Voxels(voxels.points[of_own], voxel_index, counts, coords, voxels.grid, batch_size=1)
+    return [(frame, None if inputs is None else inputs.of_frame(row)) for row, frame in enumerate(alone)]
 
 
 def _readable(size: float) -> str:

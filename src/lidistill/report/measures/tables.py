@@ -25,7 +25,7 @@ from lidistill.report.number_format import (
 )
 from lidistill.report.page_blocks import Table
 
-STAGES = ("voxelise", "network", "decode")
+STAGES = ("prepare", "network", "decode")
 
 METRIC_NAMES = {"3d": "3D", "bev": "BEV", "bbox": "image", "aos": "orientation"}
 
