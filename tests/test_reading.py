@@ -10,18 +10,8 @@ import pytest
 import yaml
 
 from lidistill.configuration import apply_overrides
-from lidistill.reading import (
-    MOST_DEPTH,
-    MOST_NODES,
-    MissingFile,
-    opened,
-    parse_json,
-    parse_yaml,
-    read_json,
-    read_json_lines,
-    read_text,
-    read_yaml,
-)
+from lidistill.parsing import MOST_DEPTH, MOST_NODES, parse_json, parse_yaml, read_json, read_json_lines, read_yaml
+from lidistill.reading import MissingFile, opened, read_text
 from lidistill.run_folder import RunFolder
 from lidistill.types import InputError
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lidistill import reading
+from lidistill import parsing
 from lidistill.errors import InputError, shown, unknown_key, unknown_name
 from lidistill.settings import settings_from
 
@@ -69,7 +69,7 @@ def apply_overrides(content: dict[str, Any], texts: Sequence[str]) -> None:
 
 
 def _apply_override(content: dict[str, Any], key: str, value: str, where: str) -> None:
-    parsed = reading.parse_yaml(value, where, "give a value in YAML, quoted if it is text")
+    parsed = parsing.parse_yaml(value, where, "give a value in YAML, quoted if it is text")
     parts = key.split(".")
     if parts[0] == "methods":
         parts.insert(0, "distillation")
@@ -104,4 +104,4 @@ def _child(place: Any, part: str, key: str, where: str) -> Any:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping of settings, or an InputError that names the file and line."""
-    return reading.read_yaml(path, "check it against a run's experiment.yaml, or start from a preset")
+    return parsing.read_yaml(path, "check it against a run's experiment.yaml, or start from a preset")

@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from lidistill import reading
+from lidistill import parsing, reading
 from lidistill.files import write_text
 from lidistill.types import InputError
 
@@ -100,7 +100,7 @@ class RunFolder:
     def read_experiment(self) -> dict[str, Any]:
         """The resolved settings as plain containers."""
         try:
-            return reading.read_yaml(self.experiment, "restore the file from a backup, or train again")
+            return parsing.read_yaml(self.experiment, "restore the file from a backup, or train again")
         except reading.MissingFile as error:
             raise InputError(
                 f"{self.path}: not a run folder (no {self.experiment.name}); give the --out folder of an earlier "
@@ -117,7 +117,7 @@ class RunFolder:
         """
         if not self.log.exists():
             return []
-        rows = reading.read_json_lines(self.log, LOG_REMEDY)
+        rows = parsing.read_json_lines(self.log, LOG_REMEDY)
         for row in rows:
             _check_step(self.log, row)
         return rows
@@ -125,7 +125,7 @@ class RunFolder:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or an InputError that names the file."""
-    return reading.read_json(path, "write it with `lidistill evaluate`")
+    return parsing.read_json(path, "write it with `lidistill evaluate`")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

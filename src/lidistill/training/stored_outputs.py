@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lidistill.array_files import load_arrays, save_arrays
-from lidistill.reading import parse_json
+from lidistill.parsing import parse_json
 from lidistill.types import Anchors, Boxes, FeatureMap, FeatureSet, HeadOutput, InputError
 
 Part = FeatureMap | FeatureSet | tuple[HeadOutput, ...] | list[Boxes]

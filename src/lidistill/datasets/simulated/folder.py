@@ -28,8 +28,9 @@ import torch
 from lidistill.datasets.kitti.text import write_objects
 from lidistill.datasets.simulated.labels import calibration_text, camera_calibration, label_rows
 from lidistill.files import write_text, written_aside
+from lidistill.parsing import read_json
 from lidistill.progress import progress as progress_line
-from lidistill.reading import read_json, read_text
+from lidistill.reading import read_text
 from lidistill.simulate import SIMULATOR_VERSION, SimulatorSettings, simulate_frame
 from lidistill.stopping import Stopped, held_back
 from lidistill.types import InputError
