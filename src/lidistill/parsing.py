@@ -168,6 +168,10 @@ class _PlainLoader(yaml.SafeLoader):
         return value
 
 
+_PlainLoader.add_constructor(f"{_TAG}int", _PlainLoader.plain_int)
+_PlainLoader.add_constructor(f"{_TAG}str", _PlainLoader.plain_str)
+
+
 def _line_of(error: yaml.YAMLError, text: str) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1} "
