@@ -1,0 +1,5 @@
+"""`python -m lidistill.cli`."""
+
+from lidistill.cli import main
+
+main()

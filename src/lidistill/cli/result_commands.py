@@ -1,0 +1,137 @@
+"""Commands that show and use what was trained: methods, scores, boxes, the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lidistill.cli.app import (
+    Device,
+    Out,
+    Precision,
+    Run,
+    app,
+    show_scores,
+)
+from lidistill.errors import InputError
+
+
+@app.command()
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(help="A method, for all of its settings; leave it out for the table of all methods.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The tables of docs/methods.md.")] = False,
+) -> None:
+    """Show the distillation methods: what they teach and need, on which detectors they run, and their settings."""
+    from lidistill.jobs.method_tables import methods_as_markdown, print_method, print_methods
+
+    if markdown and name is not None:
+        raise InputError(f"--markdown prints the tables of all methods; leave out {name}, or --markdown")
+    if markdown:
+        print(methods_as_markdown())
+    elif name is None:
+        print_methods()
+    else:
+        print_method(name)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(help="A run folder; leave it out with --predictions.")] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="Predictions made elsewhere: a folder of KITTI result files, or a predictions.npz."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="With --predictions: where the labels come from, for example kitti:/data/kitti.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Split of the dataset; scores of another one than val go into a folder of its name.")
+    ] = "val",
+    out: Annotated[Path | None, typer.Option(help="With --predictions: folder for the scores.")] = None,
+    device: Device = "auto",
+    precision: Precision = "32",
+) -> None:
+    """Score a run by its dataset's official metric, or predictions made elsewhere."""
+    from lidistill.datasets import parse_source
+    from lidistill.jobs.evaluation import evaluate as job
+    from lidistill.jobs.evaluation import evaluate_predictions
+    from lidistill.run_folder import VALIDATION
+
+    if predictions is not None:
+        if run is not None:
+            raise InputError(f"--predictions are scored by themselves; leave out {run}, or leave out --predictions")
+        if data is None:
+            raise InputError("--predictions needs --data, for example --data kitti:/data/kitti, to know the truth")
+        show_scores(evaluate_predictions(predictions, parse_source(data), split=split, out=out))
+    elif run is not None:
+        if out is not None or data is not None:
+            raise InputError(
+                "a run is scored on its own data, in its own folder; --data and --out go with --predictions"
+            )
+        show_scores(job(run, split=split, device=device, precision=precision))
+        if split != VALIDATION:
+            print(
+                f"written to {run / split}; the run's own scores, which reports read, are those of the split "
+                f"{VALIDATION}"
+            )
+    else:
+        raise InputError("give a run folder, or --predictions with --data")
+
+
+@app.command()
+def predict(
+    run: Run,
+    scans: Annotated[Path, typer.Argument(help="A .bin file, or a folder of them.")],
+    out: Out = Path("predictions"),
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="KITTI calib file, or a folder with one a scan. Default: the folder calib beside that of the scans."
+        ),
+    ] = None,
+    columns: Annotated[
+        int | None, typer.Option(help="Values a point in the files, where they are more than the detector takes.")
+    ] = None,
+    minimum_score: Annotated[float, typer.Option(help="Lowest score to draw.")] = 0.3,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Report scans that cannot be read and leave them out.")
+    ] = False,
+    device: Device = "auto",
+    precision: Precision = "32",
+) -> None:
+    """Write the boxes of scans as KITTI text and JSON, with a picture of each."""
+    from lidistill.jobs.prediction import predict as job
+
+    written = job(
+        run,
+        scans,
+        out,
+        calibration=calibration,
+        columns=columns,
+        minimum_score=minimum_score,
+        skip_bad=skip_bad,
+        device=device,
+        precision=precision,
+    )
+    print(f"{len(written)} scans in {out}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders: teacher, plain student, distilled students.")],
+    out: Out = Path("report"),
+    timing: Annotated[
+        bool, typer.Option(help="Time the runs beside each other first; without it the page says nothing about speed.")
+    ] = True,
+    device: Device = "auto",
+) -> None:
+    """Write one page that compares runs."""
+    from lidistill.jobs.reporting import report as job
+
+    written = job(runs, out, timing=timing, device=device)
+    print(written.headline)
+    print(f"report: {written.path}")

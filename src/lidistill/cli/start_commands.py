@@ -1,0 +1,66 @@
+"""Commands to start with: the demo, simulated frames, another tool's checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lidistill.cli.app import (
+    Device,
+    Out,
+    Overrides,
+    app,
+)
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    out: Out = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Remove the demo of other settings that the folder holds, and make it anew.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """From nothing to a report on the simulator: teacher, plain student, distilled student."""
+    from lidistill.jobs.demonstration import demo as job
+
+    print(f"report: {job(out, seed=seed, overrides=overrides or (), anew=anew, device=device)}")
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder to write, in KITTI's layout.")],
+    frames: Annotated[int, typer.Option(help="Number of frames.")] = 100,
+    preset: Annotated[str, typer.Option(help="Sensor: kitti, kitti-lite, nuscenes or waymo.")] = "kitti",
+    seed: Annotated[int, typer.Option(help="Seed of the streets.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
+) -> None:
+    """Write simulated frames as a standard KITTI folder that any other tool can read."""
+    from lidistill.jobs.simulation import simulate as job
+
+    print(f"{frames} simulated frames in {job(out, frames=frames, preset=preset, seed=seed, workers=workers)}")
+
+
+@app.command("import")
+def import_(
+    checkpoint: Annotated[Path, typer.Argument(help="The other tool's checkpoint file.")],
+    source: Annotated[str, typer.Option("--from", help="openpcdet, mmdet3d or det3d.")],
+    model: Annotated[
+        str, typer.Option(help="Which detector it is: pointpillars, second, centerpoint-pillar or centerpoint-voxel.")
+    ],
+    data: Annotated[str, typer.Option(help="The data it was trained for, for example kitti:/data/kitti.")],
+    out: Out,
+    overrides: Overrides = None,
+) -> None:
+    """Turn a checkpoint of OpenPCDet, mmdetection3d or det3d into a run folder."""
+    from lidistill.jobs.import_checkpoint import import_run as job
+
+    folder = job(checkpoint, source=source, model=model, data=data, out=out, overrides=overrides or ())
+    print(
+        f"{folder.path}: ready; score it with `lidistill evaluate {folder.path}`, distil it with `lidistill distill "
+        f"{folder.path}`"
+    )
