@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 MEBIBYTE = 1024 * 1024
@@ -30,28 +29,15 @@ def serve() -> None:
         print(json.dumps(answer(command, request["words"], request["seconds"], request["mebibytes"])), flush=True)
 
 
-LATE = (
-    "comparison",
-    "evaluation",
-    "fine_tuning",
-    "prediction",
-    "reporting",
-    "resumption",
-    "setup",
-    "simulation",
-    "training",
-    "checkpoints",
-)
-
-
 def prepared() -> Callable[[], None]:
     """The command line's entry point, with everything imported that commands import late."""
     import torch
 
+    from lidistill import jobs
     from lidistill.cli import main
 
-    for name in LATE:
-        import_module(f"lidistill.jobs.{name}")
+    for name in jobs.__all__:
+        getattr(jobs, name)
     torch.set_num_threads(1)
     return main
 

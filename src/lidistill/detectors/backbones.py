@@ -102,7 +102,10 @@ class BevConfig(Settings):
 
 
 class BevTrunk(nn.Module):
-    """Stages of 3 x 3 convolutions, the first of each strided: a canvas of (B, C, H, W) -> one map a stage."""
+    """Stages of 3 x 3 convolutions, the first of each strided: a map (B, C, H, W) -> one map a stage.
+
+    The map comes as a Canvas, of which only the occupied cells are worked on, or as a tensor, for an export.
+    """
 
     def __init__(self, config: BevConfig, in_channels: int) -> None:
         super().__init__()
@@ -125,14 +128,17 @@ class BevTrunk(nn.Module):
             torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         )
 
-    def forward(self, canvas: Canvas) -> list[Tensor]:
+    def forward(self, canvas: Canvas | Tensor) -> list[Tensor]:
         maps: list[Tensor] = []
         for stage in self.stages:
             opening, *layers = stage.children()
             assert isinstance(opening, nn.Conv2d)
-            features = (
-                opening(maps[-1]) if maps else canvas.convolved(opening).contiguous(memory_format=self.memory_format)
-            )
+            if maps:
+                features = opening(maps[-1])
+            elif isinstance(canvas, Canvas):
+                features = canvas.convolved(opening).contiguous(memory_format=self.memory_format)
+            else:
+                features = opening(canvas)
             for layer in layers:
                 features = layer(features)
             maps.append(features)

@@ -49,6 +49,14 @@ class BevEncoder(nn.Module, ABC):
         """The rows for the tap `encoder`, and the trunk's input."""
 
     @abstractmethod
+    def exportable(self) -> nn.Module:
+        """The same function in standard operators, which torch.export can trace: padded voxels -> the map.
+
+        Its inputs are (M, S, 3 + F) points with any filling behind the kept ones, (M,) counts and (M, 4) coords as in
+        Voxels, of one frame. An InputError where the encoder has no such form.
+        """
+
+    @abstractmethod
     def wiring(self) -> tuple[list[Layer], tuple[Block, ...]]:
         """Its layers, and the channels of the map."""
 
@@ -227,6 +235,15 @@ class BevDetector(Detector):
             taps[f"bev.{index}"] = self._map(stage, self.stage_strides[index])
         taps["neck"] = self._map(joined, self.neck_stride)
         return DetectorOutput(taps=taps, heads=self.head(joined))
+
+    def dense(self, canvas: Tensor) -> dict[str, Tensor]:
+        """The part that is exported: the encoder's map (B, C, H, W) -> the raw head maps, named "head.0.class", ...
+
+        Standard operators on dense tensors alone. What lies before is the encoder's `exportable` form; decoding comes
+        after it.
+        """
+        heads = self.head(self.neck(self.trunk(canvas)))
+        return {f"head.{i}.{name}": values for i, head in enumerate(heads) for name, values in head.maps.items()}
 
     def loss(self, output: DetectorOutput, batch: Batch, ranked_by: DetectorOutput | None = None) -> Losses:
         return self.head.loss(output.heads, batch, None if ranked_by is None else ranked_by.heads)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
 from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM, WidthRule
+from lidistill.detectors.encoders.padded_pillars import AffineLayer, PaddedPillars
 from lidistill.detectors.norms import move_running_statistics
 from lidistill.ops.kernels.sparse_products import Sites
 from lidistill.ops.layer_graph import INPUT, Block, Layer
@@ -199,6 +200,10 @@ class PillarEncoder(BevEncoder):
         )
         width, height, _ = self.grid.shape
         return found, Canvas(pillars, Sites(voxels.coords, (1, height, width), voxels.batch_size))
+
+    def exportable(self) -> nn.Module:
+        layers = [AffineLayer.of(layer.linear, layer.norm) for layer in self.layers]  # type: ignore[arg-type]
+        return PaddedPillars(layers, self.grid, self.legacy_features, self.counts_empty_slots)
 
     def wiring(self) -> tuple[list[Layer], tuple[Block, ...]]:
         layers: list[Layer] = []

@@ -159,6 +159,12 @@ class SparseEncoder(BevEncoder):
                 features = block(features, level.around)
         return features
 
+    def exportable(self) -> nn.Module:
+        raise InputError(
+            "a sparse encoder has no form in standard operators: its convolutions look up neighbours in tables that "
+            "each frame makes anew; export the dense part alone, and run the encoder with lidistill before it"
+        )
+
     def receptive_centres(self, coords: Tensor) -> Tensor:
         """Middle (N, 3) of what each of the last convolution's sites (N, 4: batch z y x) sees, in metres."""
         layers = [(KERNEL, DOWN, padding) for padding in self.config.paddings] + [
