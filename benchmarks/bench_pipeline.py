@@ -11,7 +11,6 @@ With --before the package of an earlier commit makes every frame right before ou
 from __future__ import annotations
 
 import argparse
-import importlib
 import math
 import tempfile
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import earlier_package, environment, print_ratios, record, summary
+from measure import earlier_package, environment, first_module, print_ratios, record, summary
 
 from lidistill.data.augment import Augmentation
 from lidistill.types import Frame
@@ -37,9 +36,10 @@ RANGES = {
 
 def loaders(package: str, scans: Path, objects: Path) -> dict[str, Callable[[int, int], Frame]]:
     """For each network (epoch, row) -> augmented frame, by the named package."""
-    kitti, database, augment, loading = (
-        importlib.import_module(f"{package}.data.{name}") for name in ("kitti", "objects", "augment", "loading")
-    )
+    kitti = first_module(package, "datasets.kitti.frames", "data.kitti")
+    database = first_module(package, "data.object_database", "data.objects")
+    augment = first_module(package, "data.augment")
+    loading = first_module(package, "data.training_frames", "data.loading")
     spec = kitti.KittiData(root="").spec
     frames = kitti.KittiFrames(scans, kitti.every_id(scans), spec)
     pool = database.build_database(kitti.KittiFrames(objects, kitti.every_id(objects), spec))

@@ -50,13 +50,15 @@ def serve(detector_name: str, dataset: str, frame_file: str, precision: str) -> 
     """A process of one side: for each line on standard input, "train step" or "predict", do it and answer with its
     processor seconds.
     """
+    from measure import first_module
+
     from lidistill.detectors.presets import preset
     from lidistill.training.schedule import build_optimizer
-    from lidistill.training.training_settings import TrainingSettings
     from lidistill.types import Boxes, Frame, collate
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    settings = first_module("lidistill", "training.training_settings", "training.settings")
     config = preset(detector_name, dataset)
     stored = np.load(frame_file)
     points, labels = torch.from_numpy(stored["points"]), torch.from_numpy(stored["labels"])
@@ -66,11 +68,11 @@ def serve(detector_name: str, dataset: str, frame_file: str, precision: str) -> 
     detector = config.build()
     with torch.no_grad():
         for head, layer in zip(detector.eval()(batch).heads, class_layers(detector), strict=True):
-            logits = head.maps["class" if head.kind == "anchor" else "heatmap"].flatten()
+            logits = head.maps["class" if "class" in head.maps else "heatmap"].flatten()
             few = logits.sort(descending=True).values[len(logits) // 1000]
             # one place in a thousand passes the score threshold of 0.1
             layer.bias += torch.logit(torch.tensor(0.1)) - few
-    optimizer = build_optimizer(detector, TrainingSettings())
+    optimizer = build_optimizer(detector, settings.TrainingSettings())
     twin = detector.for_inference() if callable(getattr(detector, "for_inference", None)) else detector
 
     def step() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import io
 import platform
 import re
@@ -11,7 +13,9 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -98,6 +102,15 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 def record(path: str | Path, name: str, content: Mapping[str, Any], device: str = "cpu") -> None:
     """Write the figures of benchmark `name` with their environment to a JSON file."""
     write_json(Path(path), {"benchmark": name, "environment": environment(device), "results": dict(content)})
+
+
+def first_module(package: str, *names: str) -> ModuleType:
+    """The first of the modules `names` that `package` holds: an earlier commit may have it under an earlier name."""
+    for name in names:
+        if importlib.util.find_spec(f"{package}.{name.rpartition('.')[0] or name}") is not None:
+            with suppress(ModuleNotFoundError):
+                return importlib.import_module(f"{package}.{name}")
+    raise SystemExit(f"{package} has none of the modules {', '.join(names)}; compare with a nearer commit")
 
 
 def earlier_package(commit: str, folder: Path) -> str:
