@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import io
 import platform
 import re
@@ -107,9 +106,8 @@ def record(path: str | Path, name: str, content: Mapping[str, Any], device: str 
 def first_module(package: str, *names: str) -> ModuleType:
     """The first of the modules `names` that `package` holds: an earlier commit may have it under an earlier name."""
     for name in names:
-        if importlib.util.find_spec(f"{package}.{name.rpartition('.')[0] or name}") is not None:
-            with suppress(ModuleNotFoundError):
-                return importlib.import_module(f"{package}.{name}")
+        with suppress(ModuleNotFoundError):
+            return importlib.import_module(f"{package}.{name}")
     raise SystemExit(f"{package} has none of the modules {', '.join(names)}; compare with a nearer commit")
 
 
