@@ -9,7 +9,7 @@ import torch
 from lidistill.detectors import WidthRule
 from lidistill.detectors.backbones import BevConfig
 from lidistill.distillation.initialisation import CHOICES, chosen_channels, initialised
-from lidistill.ops.layer_graph import INPUT, Block, Layer
+from lidistill.ops.layer_graph import INPUT, ChannelBlock, Layer
 from lidistill.types import InputError
 from tests.detectors import test_centerpoint, test_second
 from tests.detectors.small import small_batch, small_config
@@ -46,7 +46,9 @@ def trained(config, seed=0):
 
 
 def started(student, teacher, choice):
-    state = initialised(student.state_dict(), teacher.state_dict(), student.wiring(), teacher.wiring(), choice)
+    state = initialised(
+        student.state_dict(), teacher.state_dict(), student.layer_graph(), teacher.layer_graph(), choice
+    )
     student.load_state_dict(state)
     return student.eval()
 
@@ -87,7 +89,7 @@ def silenced(teacher, student, choice):
     twin = copy.deepcopy(teacher)
     norms = dict(twin.named_modules())
     chosen = {}
-    for layer, thin in zip(teacher.wiring(), student.wiring(), strict=True):
+    for layer, thin in zip(teacher.layer_graph(), student.layer_graph(), strict=True):
         if layer.norm is None:
             continue
         assert layer.output == thin.output
@@ -119,7 +121,9 @@ def test_a_thinner_student_is_the_teacher_with_its_other_channels_silenced(confi
 def test_statistics_and_counters_come_along_and_nothing_of_the_teacher_is_shared(config):
     teacher, student = trained(config), config.thinner(HALF).build()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    state = initialised(student.state_dict(), teacher.state_dict(), student.wiring(), teacher.wiring(), "first")
+    state = initialised(
+        student.state_dict(), teacher.state_dict(), student.layer_graph(), teacher.layer_graph(), "first"
+    )
     assert state.keys() == student.state_dict().keys()
     counters = [value for name, value in state.items() if name.endswith("num_batches_tracked")]
     assert counters and all(value == 7 for value in counters)
@@ -129,19 +133,19 @@ def test_statistics_and_counters_come_along_and_nothing_of_the_teacher_is_shared
 
 
 @each_detector
-def test_the_wiring_names_every_tensor_once_and_only_what_came_before(config):
+def test_the_layer_graph_names_every_tensor_once_and_only_what_came_before(config):
     detector = config.build()
-    named = [key for layer in detector.wiring() for key in (layer.name, layer.norm) if key is not None]
+    named = [key for layer in detector.layer_graph() for key in (layer.name, layer.norm) if key is not None]
     assert len(named) == len(set(named))
     assert {key.rpartition(".")[0] for key in detector.state_dict()} == set(named)
     known = {INPUT}
-    for layer in detector.wiring():
+    for layer in detector.layer_graph():
         assert all(block.source in known for block in layer.inputs), layer.name
         known.add(layer.output)
 
 
 def test_chosen_channels_by_hand():
-    layer = Layer("conv", "norm", (Block(INPUT),), "out")
+    layer = Layer("conv", "norm", (ChannelBlock(INPUT),), "out")
     state = {
         "conv.weight": torch.tensor([[1.0, -3.0], [2.0, 2.5], [0.1, 0.1], [-4.0, 0.5]]),
         "norm.weight": torch.tensor([0.1, -0.9, 0.9, 0.2]),
@@ -158,9 +162,9 @@ def test_chosen_channels_by_hand():
 
 def test_flattened_and_joined_channels_are_cut_block_by_block():
     layers = (
-        Layer("a", None, (Block(INPUT),), "a"),
-        Layer("b", None, (Block(INPUT),), "b"),
-        Layer("c", None, (Block("a", copies=2), Block("b")), None),
+        Layer("a", None, (ChannelBlock(INPUT),), "a"),
+        Layer("b", None, (ChannelBlock(INPUT),), "b"),
+        Layer("c", None, (ChannelBlock("a", copies=2), ChannelBlock("b")), None),
     )
     weights = {
         "a.weight": torch.eye(3),
@@ -224,7 +228,7 @@ def test_another_number_of_layers_along_z_is_refused():
 def test_a_detector_that_does_not_say_how_it_is_connected_is_refused():
     with pytest.raises(InputError, match="the detector does not say how its layers are connected"):
         initialised({}, {}, (), (), "first")
-    layers = (Layer("a", None, (Block(INPUT),), "a"),)
+    layers = (Layer("a", None, (ChannelBlock(INPUT),), "a"),)
     state = {"a.weight": torch.eye(2), "b.weight": torch.eye(2)}
     with pytest.raises(InputError, match=r"the detector does not say where its tensor b.weight belongs"):
         initialised(state, state, layers, layers, "first")

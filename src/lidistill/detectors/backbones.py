@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM, WidthRule
 from lidistill.detectors.norms import MapNorm
-from lidistill.ops.layer_graph import Block, Layer
+from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.settings import LayersOrNone, Number, Settings, Whole, Widths
 from lidistill.types import InputError, VoxelGrid
 
@@ -144,17 +144,17 @@ class BevTrunk(nn.Module):
             maps.append(features)
         return maps
 
-    def wiring(self, canvas: tuple[Block, ...]) -> tuple[list[Layer], tuple[Block, ...]]:
+    def layer_graph(self, canvas: tuple[ChannelBlock, ...]) -> tuple[list[Layer], tuple[ChannelBlock, ...]]:
         """Its layers, and the channels of each stage."""
         layers: list[Layer] = []
-        ends: list[Block] = []
+        ends: list[ChannelBlock] = []
         blocks = canvas
         for index, stage in enumerate(self.stages):
             assert isinstance(stage, nn.Sequential)
             for place in range(0, len(stage), 3):  # convolution, norm, ReLU
                 output = f"bev.{index}.{place}"
                 layers.append(Layer(f"stages.{index}.{place}", f"stages.{index}.{place + 1}", blocks, output))
-                blocks = (Block(output),)
+                blocks = (ChannelBlock(output),)
             ends += blocks
         return layers, tuple(ends)
 
@@ -174,14 +174,14 @@ class BevNeck(nn.Module):
         joined: Tensor = _Joined.apply(*enlarged)
         return joined.permute(0, 3, 1, 2)
 
-    def wiring(self, stages: tuple[Block, ...]) -> tuple[list[Layer], tuple[Block, ...]]:
+    def layer_graph(self, stages: tuple[ChannelBlock, ...]) -> tuple[list[Layer], tuple[ChannelBlock, ...]]:
         """Its layers, and the channels of the joined map."""
         layers = []
         for index, (branch, stage) in enumerate(zip(self.branches, stages, strict=True)):
             assert isinstance(branch, nn.Sequential)
             axes = (1, 0) if isinstance(branch[0], nn.ConvTranspose2d) else (0, 1)
             layers.append(Layer(f"branches.{index}.0", f"branches.{index}.1", (stage,), f"neck.{index}", axes))
-        return layers, tuple(Block(f"neck.{index}") for index in range(len(layers)))
+        return layers, tuple(ChannelBlock(f"neck.{index}") for index in range(len(layers)))
 
 
 def _enlarged(branch: nn.Module, stage: Tensor) -> Tensor:

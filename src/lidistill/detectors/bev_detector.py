@@ -21,7 +21,7 @@ from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk
 from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.detector import Detector, DetectorConfig, WidthRule
 from lidistill.detectors.folding import fold_norms
-from lidistill.ops.layer_graph import Block, Layer
+from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.ops.voxels import voxelise
 from lidistill.settings import Channels, Range, Settings
 from lidistill.types import (
@@ -57,7 +57,7 @@ class BevEncoder(nn.Module, ABC):
         """
 
     @abstractmethod
-    def wiring(self) -> tuple[list[Layer], tuple[Block, ...]]:
+    def layer_graph(self) -> tuple[list[Layer], tuple[ChannelBlock, ...]]:
         """Its layers, and the channels of the map."""
 
 
@@ -108,7 +108,7 @@ class BevHead(nn.Module, ABC):
         """Detections of each frame, best first."""
 
     @abstractmethod
-    def wiring(self, joined: tuple[Block, ...]) -> list[Layer]:
+    def layer_graph(self, joined: tuple[ChannelBlock, ...]) -> list[Layer]:
         """Its layers, given the channels of the joined map."""
 
 
@@ -257,11 +257,11 @@ class BevDetector(Detector):
         fold_norms(twin)
         return twin
 
-    def wiring(self) -> tuple[Layer, ...]:
-        encoder, canvas = self.encoder.wiring()
-        trunk, stages = self.trunk.wiring(canvas)
-        neck, joined = self.neck.wiring(stages)
-        parts = {"encoder": encoder, "trunk": trunk, "neck": neck, "head": self.head.wiring(joined)}
+    def layer_graph(self) -> tuple[Layer, ...]:
+        encoder, canvas = self.encoder.layer_graph()
+        trunk, stages = self.trunk.layer_graph(canvas)
+        neck, joined = self.neck.layer_graph(stages)
+        parts = {"encoder": encoder, "trunk": trunk, "neck": neck, "head": self.head.layer_graph(joined)}
         return tuple(layer.within(name) for name, layers in parts.items() for layer in layers)
 
     def _map(self, features: Tensor, stride: int) -> FeatureMap:

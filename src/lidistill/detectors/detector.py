@@ -111,7 +111,7 @@ class Detector(nn.Module, ABC):
         """
         return copy.deepcopy(self).eval().requires_grad_(False)
 
-    def wiring(self) -> tuple[Layer, ...]:
+    def layer_graph(self) -> tuple[Layer, ...]:
         """All layers with weights in the order in which they work, by which a thinner detector can start from this; ()
         where that is not known.
         """

@@ -20,7 +20,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lidistill.ops.layer_graph import INPUT, Block, Layer
+from lidistill.ops.layer_graph import INPUT, ChannelBlock, Layer
 from lidistill.types import InputError
 
 Start = Literal["random", "first", "bn_scale", "l1"]
@@ -48,7 +48,7 @@ def initialised(
     for layer in student_layers:
         own, taught = student[f"{layer.name}.weight"], teacher[f"{layer.name}.weight"]
         out_axis, in_axis = layer.axes
-        if layer.inputs == (Block(INPUT),):  # which is never cut
+        if layer.inputs == (ChannelBlock(INPUT),):  # which is never cut
             kept[INPUT], widths[INPUT] = (
                 torch.arange(taught.shape[in_axis], device=taught.device),
                 taught.shape[in_axis],
@@ -84,7 +84,7 @@ def chosen_channels(layer: Layer, state: State, wanted: int, choice: str) -> Ten
     return torch.sort(worth, descending=True, stable=True).indices[:wanted].sort().values
 
 
-def _columns(inputs: Sequence[Block], kept: Mapping[str, Tensor], widths: Mapping[str, int]) -> Tensor:
+def _columns(inputs: Sequence[ChannelBlock], kept: Mapping[str, Tensor], widths: Mapping[str, int]) -> Tensor:
     """Which of the teacher's input channels of a layer are kept: (C,) int64."""
     parts, start = [], 0
     for block in inputs:

@@ -166,7 +166,7 @@ def build_objective(experiment: Experiment, student: Detector, num_frames: int |
     teacher = load_run(lessons.teacher).detector
     if lessons.initialise != RANDOM:  # a run that is resumed overwrites this with its checkpoint
         states = student.state_dict(), teacher.state_dict()
-        student.load_state_dict(initialised(*states, student.wiring(), teacher.wiring(), lessons.initialise))
+        student.load_state_dict(initialised(*states, student.layer_graph(), teacher.layer_graph(), lessons.initialise))
         if lessons.is_start_alone:
             return Supervised(student)
     if lessons.teacher_bn == "eval":  # all taps stay the same to rounding, and none needs the norms

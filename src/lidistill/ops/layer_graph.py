@@ -8,7 +8,7 @@ INPUT = "input"  # name of the channels that a network is given; they are the sa
 
 
 @dataclass(frozen=True)
-class Block:
+class ChannelBlock:
     """Channels that a layer is given, beside others: those of `source`, each `copies` times in a row, as when layers
     along z are flattened.
     """
@@ -26,7 +26,7 @@ class Layer:
 
     name: str  # of its tensors in the state, before ".weight" and ".bias"
     norm: str | None  # of its BatchNorm's tensors
-    inputs: tuple[Block, ...]  # joined in this order
+    inputs: tuple[ChannelBlock, ...]  # joined in this order
     output: str | None  # name of its channels; None where each has a meaning of its own, as in the maps of a head
     axes: tuple[int, int] = (0, 1)  # of its weight: output channels, input channels
 

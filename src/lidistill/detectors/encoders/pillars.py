@@ -26,7 +26,7 @@ from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM, WidthRule
 from lidistill.detectors.encoders.padded_pillars import AffineLayer, PaddedPillars
 from lidistill.detectors.norms import move_running_statistics
 from lidistill.ops.kernels.sparse_products import Sites
-from lidistill.ops.layer_graph import INPUT, Block, Layer
+from lidistill.ops.layer_graph import INPUT, ChannelBlock, Layer
 from lidistill.ops.segments import segment_max
 from lidistill.settings import Channels
 from lidistill.types import FeatureSet, InputError, VoxelGrid, Voxels
@@ -205,13 +205,13 @@ class PillarEncoder(BevEncoder):
         layers = [AffineLayer.of(layer.linear, layer.norm) for layer in self.layers]  # type: ignore[arg-type]
         return PaddedPillars(layers, self.grid, self.legacy_features, self.counts_empty_slots)
 
-    def wiring(self) -> tuple[list[Layer], tuple[Block, ...]]:
+    def layer_graph(self) -> tuple[list[Layer], tuple[ChannelBlock, ...]]:
         layers: list[Layer] = []
-        blocks: tuple[Block, ...] = (Block(INPUT),)
+        blocks: tuple[ChannelBlock, ...] = (ChannelBlock(INPUT),)
         for index in range(len(self.layers)):
             output = f"encoder.{index}"
             layers.append(Layer(f"layers.{index}.linear", f"layers.{index}.norm", blocks, output))
-            blocks = (Block(output), Block(output))  # a slot's own features, and its pillar's maxima
+            blocks = (ChannelBlock(output), ChannelBlock(output))  # a slot's own features, and its pillar's maxima
         return layers, blocks[:1]
 
 

@@ -23,7 +23,7 @@ from lidistill.detectors.detector import WidthRule
 from lidistill.detectors.encoders.sparse_blocks import ResidualBlock, SparseBlock
 from lidistill.ops.grid_cells import Triple, cell_numbers, numbered_cells
 from lidistill.ops.kernels.sparse_products import KernelMap, Sites, strided_map, submanifold_map
-from lidistill.ops.layer_graph import INPUT, Block, Layer
+from lidistill.ops.layer_graph import INPUT, ChannelBlock, Layer
 from lidistill.settings import Channels, LayersOrNone, Widths
 from lidistill.types import FeatureSet, InputError, VoxelGrid, Voxels
 
@@ -180,21 +180,21 @@ class SparseEncoder(BevEncoder):
             places.append(coords[:, 1 + axis].to(torch.float32) * (step * size) + (low + first * size))
         return torch.stack(places, dim=1)
 
-    def wiring(self) -> tuple[list[Layer], tuple[Block, ...]]:
-        layers, blocks = [], (Block(INPUT),)
+    def layer_graph(self) -> tuple[list[Layer], tuple[ChannelBlock, ...]]:
+        layers, blocks = [], (ChannelBlock(INPUT),)
         for index, stage in enumerate(self.stages):
             for place, block in enumerate(stage.children()):
                 name, output = f"stages.{index}.{place}", f"encoder.{index}.{place}"
                 if isinstance(block, ResidualBlock):  # the last layer's channels are added to those that came in
                     layers += [
                         _layer(f"{name}.first", blocks, output),
-                        _layer(f"{name}.second", (Block(output),), blocks[0].source),
+                        _layer(f"{name}.second", (ChannelBlock(output),), blocks[0].source),
                     ]
                 else:
                     layers.append(_layer(name, blocks, output))
-                    blocks = (Block(output),)
+                    blocks = (ChannelBlock(output),)
         layers.append(_layer("output", blocks, "encoder.output"))
-        return layers, (Block("encoder.output", copies=self.config.depth(self.grid.shape[2])),)
+        return layers, (ChannelBlock("encoder.output", copies=self.config.depth(self.grid.shape[2])),)
 
 
 def voxel_means(voxels: Voxels) -> Tensor:
@@ -226,7 +226,7 @@ def points_under(voxels: Voxels, sites: Sites, stride: int) -> Tensor:
     return totals[cell_numbers(sites.coords, sites.shape)]
 
 
-def _layer(name: str, inputs: tuple[Block, ...], output: str) -> Layer:
+def _layer(name: str, inputs: tuple[ChannelBlock, ...], output: str) -> Layer:
     """Of a SparseBlock."""
     return Layer(f"{name}.conv", f"{name}.norm", inputs, output, axes=(2, 1))
 

@@ -26,7 +26,7 @@ from lidistill.detectors.heads.anchor.losses import box_costs, box_loss, directi
 from lidistill.detectors.heads.anchor.targets import Matching, assign_anchors
 from lidistill.detectors.heads.ranked_targets import AnchorCosts, cheapest_anchors, check_same_places
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
-from lidistill.ops.layer_graph import Block, Layer
+from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.ops.precision import as_full
 from lidistill.settings import NonNegative, Number, Share, Softness, Turn
 from lidistill.types import Anchors, Batch, Boxes, HeadOutput, InputError, Losses
@@ -183,7 +183,7 @@ class AnchorHead(BevHead):
             found.append(detections(torch.cat([boxes[:, :6], yaw[:, None]], dim=1), scores, self.config.post))
         return found
 
-    def wiring(self, joined: tuple[Block, ...]) -> list[Layer]:
+    def layer_graph(self, joined: tuple[ChannelBlock, ...]) -> list[Layer]:
         return [Layer(name, None, joined, None) for name in ("conv_class", "conv_box", "conv_direction")]
 
     @torch.no_grad()

@@ -31,7 +31,7 @@ from lidistill.detectors.heads.ranked_targets import cheapest_cells, check_same_
 from lidistill.detectors.norms import MapNorm
 from lidistill.ops.box_codes import decode_centers
 from lidistill.ops.kernels.overlap import overlap_pairs_3d
-from lidistill.ops.layer_graph import Block, Layer
+from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.ops.precision import as_full
 from lidistill.settings import Channels, Layers, Names, NonNegative
 from lidistill.types import Batch, Boxes, HeadOutput, InputError, Losses
@@ -207,16 +207,16 @@ class CenterHead(BevHead):
         by_task = [self._decode_task(task, output) for task, output in enumerate(self._checked(outputs))]
         return [_best_first(parts) for parts in zip(*by_task, strict=True)]
 
-    def wiring(self, joined: tuple[Block, ...]) -> list[Layer]:
+    def layer_graph(self, joined: tuple[ChannelBlock, ...]) -> list[Layer]:
         layers = [Layer("shared.conv", "shared.norm", joined, "head.shared")]
         for task, branches in enumerate(self.tasks):
             assert isinstance(branches, nn.ModuleDict)
             for branch in branches:
-                name, blocks = f"tasks.{task}.{branch}", (Block("head.shared"),)
+                name, blocks = f"tasks.{task}.{branch}", (ChannelBlock("head.shared"),)
                 for index in range(self.config.hidden_layers):
                     output = f"head.{task}.{branch}.{index}"
                     layers.append(Layer(f"{name}.hidden.{index}.conv", f"{name}.hidden.{index}.norm", blocks, output))
-                    blocks = (Block(output),)
+                    blocks = (ChannelBlock(output),)
                 layers.append(Layer(f"{name}.output", None, blocks, None))
         return layers
 
