@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.object_places import cells_near, map_size, object_cells
-from lidistill.distillation.taps import full_precision, paired_maps, resampled
+from lidistill.distillation.taps import paired_maps, resampled
 from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
 from lidistill.ops.kernels.overlap import overlap_nearest_bev
+from lidistill.ops.precision import full_precision
 from lidistill.settings import NonNegative, ShareBelowOne, Taps
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, Losses
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.taps import cell_centres, find_tap, full_precision, resampled
+from lidistill.distillation.taps import cell_centres, find_tap, resampled
 from lidistill.ops.boxes import points_in_boxes
 from lidistill.ops.kernels.adapted_error import adapted_squared_error
-from lidistill.ops.precision import as_full
+from lidistill.ops.precision import as_full, full_precision
 from lidistill.settings import Share, Taps
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, InputError, Losses
 

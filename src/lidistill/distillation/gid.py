@@ -30,8 +30,8 @@ from lidistill.distillation.method import DistillationMethod, MethodConfig, Spec
 from lidistill.distillation.object_places import ObjectRows, object_cells, object_vectors, positive_anchors
 from lidistill.distillation.pairwise_geometry import scaled_distances
 from lidistill.distillation.proposals import Proposals, ProposalSettings, find_proposals
-from lidistill.distillation.taps import full_precision, paired_maps
-from lidistill.ops.precision import as_full
+from lidistill.distillation.taps import paired_maps
+from lidistill.ops.precision import as_full, full_precision
 from lidistill.ops.roi import regions_in_cells, roi_reading
 from lidistill.settings import BoxCount, NonNegative, Share, Side, Text
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, Losses

@@ -36,7 +36,8 @@ from lidistill.distillation.head_attention import HeadAttention
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.object_places import ObjectRows, object_cells
 from lidistill.distillation.shared_autoencoder import Path, SharedAutoencoder, Shares, interchanged_difference
-from lidistill.distillation.taps import full_precision, paired_maps, resampled
+from lidistill.distillation.taps import paired_maps, resampled
+from lidistill.ops.precision import full_precision
 from lidistill.settings import BoxCount, NonNegative, Text, Widths
 from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses
 

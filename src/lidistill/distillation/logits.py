@@ -21,8 +21,7 @@ from torch import Tensor
 
 from lidistill.distillation.head_comparison import check_heads, check_same_maps, paired_heads
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
-from lidistill.distillation.taps import full_precision
-from lidistill.ops.precision import as_full
+from lidistill.ops.precision import as_full, full_precision
 from lidistill.settings import InnerShare, NonNegative, Softness
 from lidistill.types import Batch, DetectorOutput, HeadOutput, Losses
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.object_places import object_cells
-from lidistill.distillation.taps import full_precision, paired_maps
+from lidistill.distillation.taps import paired_maps
+from lidistill.ops.precision import full_precision
 from lidistill.ops.roi import RoiReading
 from lidistill.settings import NonNegative, Side, Taps
 from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses

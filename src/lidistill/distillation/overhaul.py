@@ -26,9 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.taps import full_precision, paired_maps, resampled
+from lidistill.distillation.taps import paired_maps, resampled
 from lidistill.ops.kernels.adapted_error import adapted_squared_error, cell_rows, row_blocks
 from lidistill.ops.kernels.row_statistics import moments
+from lidistill.ops.precision import full_precision
 from lidistill.settings import Taps
 from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lidistill.distillation.taps import unit_rows
+from lidistill.ops.unit_rows import unit_rows
 
 SAME = 1e-4  # distance up to which two examples are the same; in RKD's released code 1e-6, where rounding decides
 NEAR = 1e-3  # share of the mean distance up to which two examples are too near for a direction from one to the other

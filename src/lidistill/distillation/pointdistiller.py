@@ -28,7 +28,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps, shared_taps
-from lidistill.distillation.taps import find_tap, full_precision, resampled
+from lidistill.distillation.taps import find_tap, resampled
 from lidistill.ops.kernels.graph_distance import (
     Edge,
     EdgeEncoder,
@@ -38,7 +38,7 @@ from lidistill.ops.kernels.graph_distance import (
     graph_distance,
 )
 from lidistill.ops.kernels.neighbours import k_nearest
-from lidistill.ops.precision import as_full
+from lidistill.ops.precision import as_full, full_precision
 from lidistill.settings import Count, Names, Positive, Seed, Whole
 from lidistill.types import Batch, DetectorOutput, FeatureMap, FeatureSet, InputError, Losses, TapSpec
 

@@ -50,9 +50,9 @@ from lidistill.distillation.disparity import (
 from lidistill.distillation.head_comparison import HeadComparison, pair_differences
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.proposals import Proposals, ProposalSettings, find_proposals
-from lidistill.distillation.taps import full_precision, paired_maps, same_grid
+from lidistill.distillation.taps import paired_maps, same_grid
 from lidistill.ops.kernels.row_statistics import moments
-from lidistill.ops.precision import as_full
+from lidistill.ops.precision import as_full, full_precision
 from lidistill.ops.roi import RoiReading, regions_in_cells, roi_reading
 from lidistill.settings import CountOrNone, NonNegative, Number, Share, Side, Softness, Text, Whole
 from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses

@@ -20,8 +20,9 @@ from torch import Tensor
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.object_places import object_cells
 from lidistill.distillation.pairwise_geometry import angles, scaled_distances
-from lidistill.distillation.taps import full_precision, paired_maps
+from lidistill.distillation.taps import paired_maps
 from lidistill.ops.boxes import envelopes
+from lidistill.ops.precision import full_precision
 from lidistill.ops.roi import regions_in_cells, roi_align
 from lidistill.settings import NonNegative, Taps, Whole
 from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses

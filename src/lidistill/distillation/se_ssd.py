@@ -23,9 +23,8 @@ from lidistill.distillation.head_comparison import check_heads
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
 from lidistill.distillation.object_places import object_vectors
 from lidistill.distillation.proposals import BOX_SIZE, Proposals, ProposalSettings, boxes_said, find_proposals
-from lidistill.distillation.taps import full_precision
 from lidistill.ops.kernels.overlap import overlap_bev
-from lidistill.ops.precision import as_full
+from lidistill.ops.precision import as_full, full_precision
 from lidistill.settings import BoxCount, NonNegative, Share, Softness
 from lidistill.types import OBJECT_MAPS, Batch, DetectorOutput, Losses
 

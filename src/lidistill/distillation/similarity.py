@@ -13,7 +13,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.taps import FAINT, full_precision, paired_maps, unit_rows
+from lidistill.distillation.taps import paired_maps
+from lidistill.ops.precision import full_precision
+from lidistill.ops.unit_rows import FAINT, unit_rows
 from lidistill.settings import NonNegative, Taps
 from lidistill.types import Batch, DetectorOutput, Losses
 

@@ -23,9 +23,9 @@ from lidistill.distillation.head_comparison import check_heads, paired_heads, sa
 from lidistill.distillation.logits import CODE_SIZE, code_error
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
 from lidistill.distillation.object_places import ObjectRows, map_size, object_cells, object_vectors, positive_anchors
-from lidistill.distillation.taps import full_precision, resampled, same_grid
+from lidistill.distillation.taps import resampled, same_grid
 from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
-from lidistill.ops.precision import as_full
+from lidistill.ops.precision import as_full, full_precision
 from lidistill.settings import CellsOrNone, InnerShare, NonNegative, Softness
 from lidistill.types import OBJECT_MAPS, Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, Losses
 

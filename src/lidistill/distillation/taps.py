@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,24 +10,6 @@ from lidistill.types import DetectorOutput, FeatureMap, FeatureSet, InputError
 
 # Two maps lie on one grid when no corner is further apart than this share of a cell.
 SAME_GRID_TOLERANCE = 1e-3
-
-# Size of features below which a map says nothing: those of networks with normalisation are about one.
-FAINT = 1e-3
-
-
-def full_precision(tensor: Tensor) -> torch.autocast:
-    """Context in which autocast is off: distances, softmaxes and norms of losses are computed in float32."""
-    return torch.autocast(device_type=tensor.device.type, enabled=False)
-
-
-def unit_rows(rows: Tensor, floor: Tensor | float) -> Tensor:
-    """Rows (..., C) scaled to unit length; zeros, without gradient, where a row is not longer than `floor`.
-
-    The gradient of a scaled row grows as one over its length: without a floor well above rounding, a dead row pulls
-    without bound.
-    """
-    lengths = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    return torch.where(lengths <= floor, 0.0, rows / torch.where(lengths <= floor, 1.0, lengths))  # NaN stays NaN
 
 
 def find_tap(output: DetectorOutput, method: str, tap: str) -> FeatureMap | FeatureSet:

@@ -1,4 +1,4 @@
-"""In which precision numbers are worked with."""
+"""The precision that distances, softmaxes, norms and other sums are computed in: float32 or better."""
 
 from __future__ import annotations
 
@@ -7,5 +7,10 @@ from torch import Tensor
 
 
 def as_full(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or as it is where it is wider."""
+    """The tensor in float32, or as it is if its type is wider."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """A context without autocast on the tensor's device: operators compute in the types of their arguments."""
+    return torch.autocast(device_type=tensor.device.type, enabled=False)
