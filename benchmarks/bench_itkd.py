@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the slow twi
 
 from torch import Tensor, nn
 
-from lidistill.distillation.shared_autoencoder import SharedAutoencoder, Shares, interchanged_difference
+from lidistill.distillation.shared_autoencoder import SharedAutoencoder
+from lidistill.ops.kernels.interchanged_difference import Shares, interchanged_difference
 from tests.reference.itkd import Straightforward
 
 SEED = 0

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from lidistill.distillation import shared_autoencoder
 from lidistill.distillation.head_attention import by_frame, channel_attention, head_parts
 from lidistill.distillation.itkd import ItkdConfig, mean_or_zero
 from lidistill.distillation.object_places import ObjectRows, object_cells, object_vectors, positive_anchors
-from lidistill.distillation.shared_autoencoder import SharedAutoencoder, Shares, interchanged_difference
+from lidistill.distillation.shared_autoencoder import SharedAutoencoder
+from lidistill.ops.kernels.interchanged_difference import ROWS_AT_ONCE, Shares, interchanged_difference
 from lidistill.types import Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, TapSpec
 from tests.distillation import fakes
 from tests.reference import itkd as slow
@@ -79,7 +79,7 @@ def gradients(module):
 @pytest.mark.parametrize("buffer_last", [False, True], ids=["released", "paper"])
 @pytest.mark.parametrize("mix", [(1.0, 1.0), (1.0, 0.25)], ids=["summed", "weighted apart"])
 def test_the_sweep_equals_the_stack_of_convolutions(monkeypatch, buffer_last, fixed_target, mix):
-    monkeypatch.setitem(shared_autoencoder.ROWS_AT_ONCE, "cpu", 16)  # several blocks a frame, the last one shorter
+    monkeypatch.setitem(ROWS_AT_ONCE, "cpu", 16)  # several blocks a frame, the last one shorter
     module = SharedAutoencoder(9, 4, (8, 6, 5), buffer_last).double()
     twin = slow.Straightforward(module).double()
     taught, learnt = maps(dtype=torch.float64)

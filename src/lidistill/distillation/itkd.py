@@ -35,8 +35,9 @@ from torch import Tensor
 from lidistill.distillation.head_attention import HeadAttention
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.object_places import ObjectRows, object_cells
-from lidistill.distillation.shared_autoencoder import Path, SharedAutoencoder, Shares, interchanged_difference
+from lidistill.distillation.shared_autoencoder import SharedAutoencoder
 from lidistill.distillation.taps import paired_maps, resampled
+from lidistill.ops.kernels.interchanged_difference import Path, Shares, interchanged_difference
 from lidistill.ops.precision import full_precision
 from lidistill.settings import BoxCount, NonNegative, Text, Widths
 from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses

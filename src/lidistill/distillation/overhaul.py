@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.taps import paired_maps, resampled
-from lidistill.ops.kernels.adapted_error import adapted_squared_error, cell_rows, row_blocks
+from lidistill.ops.kernels.adapted_error import adapted_squared_error
+from lidistill.ops.kernels.row_blocks import block_elements, cell_rows, row_blocks
 from lidistill.ops.kernels.row_statistics import moments
 from lidistill.ops.precision import full_precision
 from lidistill.settings import Taps
@@ -118,7 +119,9 @@ def margin(taught: Tensor) -> Tensor:
     num_cells = max(taught.numel() // taught.shape[1], 1)
     num_above, above, num_below, below = (taught.new_zeros(taught.shape[1], dtype=torch.float64) for _ in range(4))
     blocks = (
-        cell_rows(frame)[block] for frame in taught for block in row_blocks(frame[0].numel(), len(frame), frame.device)
+        cell_rows(frame)[block]
+        for frame in taught
+        for block in row_blocks(frame[0].numel(), len(frame), block_elements(frame.device))
     )
     for rows in blocks:
         positive = rows.clamp_min(0)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from lidistill.ops.kernels import adapted_error as adapters
 from lidistill.ops.kernels.adapted_error import adapted_squared_error
+from lidistill.ops.kernels.row_blocks import BLOCK_ELEMENTS
 from tests.reference import baselines
 
 
@@ -32,7 +32,7 @@ def with_gradients(function, inputs, *rest):
 @pytest.mark.parametrize("block", [1, 5 * 8, 2**18], ids=["a cell at a time", "ragged blocks", "one block"])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_value_and_gradients_are_those_of_the_plain_form(partial, weighted, block, memory_format, monkeypatch):
-    monkeypatch.setattr(adapters, "BLOCK_ELEMENTS_CPU", block)
+    monkeypatch.setitem(BLOCK_ELEMENTS, "cpu", block)
     inputs, target, cells = problem(memory_format=memory_format)
     rest = (target, cells if weighted else None, partial)
     expected = with_gradients(baselines.adapted_squared_error, inputs, *rest)
@@ -59,7 +59,7 @@ def test_hand_counted_error():
 
 
 def test_a_target_is_prepared_block_by_block(monkeypatch):
-    monkeypatch.setattr(adapters, "BLOCK_ELEMENTS_CPU", 5 * 8)
+    monkeypatch.setitem(BLOCK_ELEMENTS, "cpu", 5 * 8)
     inputs, target, _ = problem()
     floor = torch.tensor([-0.5, -0.1, 0.0, -2.0, 0.3])
     expected = with_gradients(

@@ -1,26 +1,24 @@
-"""A student's map behind a 1x1 convolution, compared with a teacher's map without ever storing the widened map.
+"""Squared error between a student's map behind a 1x1 convolution and a teacher's map.
 
-The straightforward form writes the adapted map, its difference and its square, each as wide as the teacher, and reads
-them back for the gradients. The squared error of a linear map is cheap to differentiate, so here loss and gradients are
-taken together, in blocks of cells that fit the cache.
+The plain form stores the adapted map, its difference and its square, each as wide as the teacher's map, and reads them
+back for the gradients. The blocked form takes error and gradients together, block by block of cells, so that nothing
+as wide as the teacher's map is stored. It runs on every device, with blocks by device, and reads no value on the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from lidistill.ops.kernels.matmul import product, summed_products
+from lidistill.ops.kernels.matmul import linear, outer_product_sum
+from lidistill.ops.kernels.row_blocks import block_elements, cell_rows, row_blocks
 
-# Elements of the widened map handled at a time: what fits the second-level cache of a CPU core; on a GPU enough to keep
-# it busy.
-BLOCK_ELEMENTS_CPU = 2**18
-BLOCK_ELEMENTS_GPU = 2**25
-
-
-RowMap = Callable[[Tensor], Tensor]
+RowFunction = Callable[[Tensor], Tensor]
 
 
 def adapted_squared_error(
@@ -30,34 +28,70 @@ def adapted_squared_error(
     target: Tensor,
     cells: Tensor | None = None,
     partial: bool = False,
-    prepare: RowMap | None = None,
+    prepare: RowFunction | None = None,
 ) -> Tensor:
-    """Squared difference of weight (D, C) @ features (B, C, H, W) + bias (D,) and target (B, D, H, W): mean over D,
-    summed with cells (B, H, W).
+    """Squared error of weight (D, C) @ features (B, C, H, W) + bias (D,) against target (B, D, H, W): a scalar.
 
-    `cells` None gives every cell the same share, one in all. `partial` spares values below a target that is not
-    positive (Heo et al., ICCV 2019, section 3). `prepare` is what the cells (n, D) of the target go through first, a
-    block at a time. Gradients reach features, weight and bias, once; none reaches target and cells.
+    It is the mean over the D channels, summed over the cells with the weights `cells` (B, H, W); None weighs all cells
+    alike, with a sum of one. `partial` drops errors where the adapted value lies below a target that is not positive
+    (Heo et al., ICCV 2019, section 3). `prepare` is applied to rows (n, D) of the target before the comparison.
+    Gradients reach features, weight and bias, and can be taken once; none reaches target and cells.
     """
-    return _AdaptedSquaredError.apply(features, weight, bias, target, cells, partial, prepare)
+    elements = block_elements(features.device)
+    return blocked_adapted_squared_error(features, weight, bias, target, cells, partial, prepare, elements)
+
+
+def plain_adapted_squared_error(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    target: Tensor,
+    cells: Tensor | None = None,
+    partial: bool = False,
+    prepare: RowFunction | None = None,
+) -> Tensor:
+    """`adapted_squared_error` on whole maps."""
+    rows, wanted = (values.permute(0, 2, 3, 1).flatten(0, 2) for values in (features, target.detach()))
+    wanted = wanted if prepare is None else prepare(wanted)
+    error = F.linear(rows, weight, bias) - wanted
+    if partial:
+        error = torch.where(torch.maximum(error, wanted) <= 0, 0.0, error)
+    squared = error.square().sum(dim=1) / target.shape[1]
+    return squared.sum() / max(len(squared), 1) if cells is None else squared @ cells.detach().flatten()
+
+
+def blocked_adapted_squared_error(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    target: Tensor,
+    cells: Tensor | None,
+    partial: bool,
+    prepare: RowFunction | None,
+    elements: int,
+) -> Tensor:
+    """`adapted_squared_error` in blocks of so many elements of the adapted map."""
+    error: Tensor = _AdaptedSquaredError.apply(features, weight, bias, target, cells, partial, prepare, elements)
+    return error
 
 
 class _AdaptedSquaredError(torch.autograd.Function):
-    """The error and, in the same pass over the cells, its gradients; backward only scales them."""
+    """Forward takes the error and its gradients in one pass over the cells; backward only scales them."""
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         features: Tensor,
         weight: Tensor,
         bias: Tensor,
         target: Tensor,
         cells: Tensor | None,
         partial: bool,
-        prepare: RowMap | None,
+        prepare: RowFunction | None,
+        elements: int,
     ) -> Tensor:
         frames, width = target.shape[:2]
-        needs_gradient = any(ctx.needs_input_grad[:3])  # type: ignore[attr-defined]
+        needs_gradient = any(ctx.needs_input_grad[:3])
         size = features.shape[2] * features.shape[3]
         share = 1 / (width * (max(frames * size, 1) if cells is None else 1))
         total = torch.zeros((), dtype=torch.float64, device=features.device)
@@ -65,36 +99,25 @@ class _AdaptedSquaredError(torch.autograd.Function):
         weight_gradient, bias_gradient = torch.zeros_like(weight), torch.zeros_like(bias)
         back = 2 * share * weight.T
         for frame in range(frames):
-            rows, wanted = cell_rows(features[frame]), cell_rows(target[frame])
-            for block in row_blocks(size, width, features.device):
-                own, aim = rows[block].contiguous(), wanted[block]
-                aim = aim if prepare is None else prepare(aim)
-                error = product(own, weight, bias).sub_(aim)
+            student_rows, teacher_rows = cell_rows(features[frame]), cell_rows(target[frame])
+            for block in row_blocks(size, width, elements):
+                rows, wanted = student_rows[block].contiguous(), teacher_rows[block]
+                wanted = wanted if prepare is None else prepare(wanted)
+                error = linear(rows, weight, bias).sub_(wanted)
                 if partial:  # zero where neither the error nor the target is positive
-                    error = torch.ops.aten.threshold_backward(error, torch.maximum(error, aim), 0)
-                shared = error if cells is None else error * cells[frame].reshape(-1, 1)[block]
-                total += torch.dot(error.flatten(), shared.flatten())
+                    error = torch.ops.aten.threshold_backward(error, torch.maximum(error, wanted), 0)
+                weighted = error if cells is None else error * cells[frame].reshape(-1, 1)[block]
+                total += torch.dot(error.flatten(), weighted.flatten())
                 if feature_gradient is not None:
-                    cell_rows(feature_gradient[frame])[block] = product(shared, back)
-                    weight_gradient += summed_products(shared, own)
-                    bias_gradient += shared.sum(dim=0)
+                    cell_rows(feature_gradient[frame])[block] = linear(weighted, back)
+                    weight_gradient += outer_product_sum(weighted, rows)
+                    bias_gradient += weighted.sum(dim=0)
         if feature_gradient is not None:
             ctx.save_for_backward(feature_gradient, weight_gradient.mul_(2 * share), bias_gradient.mul_(2 * share))
         return (total * share).to(features.dtype)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, bias = ctx.saved_tensors  # type: ignore[attr-defined]
-        return gradient * features, gradient * weight, gradient * bias, None, None, None, None
-
-
-def cell_rows(values: Tensor) -> Tensor:
-    """A view of (C, H, W) as (H*W, C), whichever of the two orders the memory is in."""
-    return values.flatten(1).T
-
-
-def row_blocks(rows: int, width: int, device: torch.device) -> Iterator[slice]:
-    """Slices that cover `rows` rows, each of as many as keep a block of `width` columns in the cache."""
-    step = max(1, (BLOCK_ELEMENTS_CPU if device.type == "cpu" else BLOCK_ELEMENTS_GPU) // width)
-    return (slice(start, start + step) for start in range(0, rows, step))
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, bias = ctx.saved_tensors
+        return gradient * features, gradient * weight, gradient * bias, None, None, None, None, None

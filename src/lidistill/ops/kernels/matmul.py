@@ -1,9 +1,10 @@
-"""Matrix products of many rows with a small weight, by the faster of the two libraries that a CPU build of PyTorch
-brings.
+"""Multiplication of many rows with a small weight, and the gradient of that weight.
 
-The one behind `torch.mm` keeps to AVX2 on processors that are not its vendor's; the one behind convolutions does not,
-and is up to 2.3 times as fast there (200 over 87 billion operations a second on one core of an AMD EPYC with AVX-512,
-1024 rows of 192 into 384 channels).
+A CPU build of PyTorch brings two matrix libraries. The one behind `torch.mm` keeps to AVX2 on processors that are not
+its vendor's. The one behind convolutions does not, and is up to 2.3 times as fast there: 200 instead of 87 billion
+operations a second on one core of an AMD EPYC with AVX-512, for 1024 rows of 192 channels times 384.
+
+The convolution form runs on a CPU in float32; the plain form runs everywhere else.
 """
 
 from __future__ import annotations
@@ -13,33 +14,47 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-# A kernel of one cell is the same at any dilation, but only with one above 1 does PyTorch always hand it to the library
-# behind convolutions.
+# The dilation of a kernel of one cell changes nothing. But only above 1 does PyTorch always choose the library behind
+# convolutions.
 DILATION = 2
 
 
-def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """rows (N, C) @ weight (D, C) transposed + bias (D,): (N, D), contiguous."""
-    if not _as_convolution(rows):
-        return F.linear(rows, weight, bias)
-    return (
-        F.conv2d(_image(rows), weight[:, :, None, None], bias, dilation=DILATION)
-        .permute(0, 2, 3, 1)
-        .reshape(len(rows), len(weight))
-    )
+    return (convolution_linear if _is_for_convolution(rows) else plain_linear)(rows, weight, bias)
 
 
-def summed_products(left: Tensor, right: Tensor) -> Tensor:
-    """Sum over the rows of left (N, D) and right (N, C) of their outer products: (D, C), such as the gradient of a
-    weight.
+def plain_linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear` as PyTorch has it."""
+    return F.linear(rows, weight, bias)
+
+
+def convolution_linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear` as a 1x1 convolution of an image with one column; N must not be 0."""
+    image = F.conv2d(_image(rows), weight[:, :, None, None], bias, dilation=DILATION)
+    return image.permute(0, 2, 3, 1).reshape(len(rows), len(weight))
+
+
+def outer_product_sum(left: Tensor, right: Tensor) -> Tensor:
+    """Sum over the rows of left (N, D) and right (N, C) of their outer products: (D, C).
+
+    That is the gradient of the weight of `linear`, from the gradient of its result and its rows.
     """
-    if not _as_convolution(left):
-        return left.T @ right
+    return (convolution_outer_product_sum if _is_for_convolution(left) else plain_outer_product_sum)(left, right)
+
+
+def plain_outer_product_sum(left: Tensor, right: Tensor) -> Tensor:
+    """`outer_product_sum` as one matrix product."""
+    return left.T @ right
+
+
+def convolution_outer_product_sum(left: Tensor, right: Tensor) -> Tensor:
+    """`outer_product_sum` as the weight gradient of a 1x1 convolution; N must not be 0."""
     shape = (left.shape[1], right.shape[1], 1, 1)
     return conv2d_weight(_image(right), shape, _image(left), dilation=DILATION)[:, :, 0, 0]
 
 
-def _as_convolution(rows: Tensor) -> bool:
+def _is_for_convolution(rows: Tensor) -> bool:
     return (
         rows.device.type == "cpu"
         and rows.dtype == torch.float32
@@ -49,5 +64,5 @@ def _as_convolution(rows: Tensor) -> bool:
 
 
 def _image(rows: Tensor) -> Tensor:
-    """Rows (N, C) as a channels-last image (1, C, N, 1); a copy only where they are not contiguous."""
+    """Rows (N, C) as a channels_last image (1, C, N, 1); copied only if they are not contiguous."""
     return rows.contiguous().view(1, len(rows), 1, -1).permute(0, 3, 1, 2)
