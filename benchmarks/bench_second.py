@@ -24,7 +24,7 @@ from lidistill.datasets.simulated.frames import SimulatedData
 from lidistill.detectors.bev_detector import BevDetector
 from lidistill.detectors.encoders.voxels import SparseEncoder, flattened, voxel_means
 from lidistill.detectors.presets import preset
-from lidistill.ops.kernels.sparse_products import multiply_accumulates
+from lidistill.ops.kernels.sparse_convolution import multiply_accumulates
 from lidistill.simulate import simulate_frame
 from lidistill.types import Batch, Boxes, Frame, collate
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lidistill.detectors.canvas import Canvas
-from lidistill.ops.kernels.sparse_products import Sites
+from lidistill.ops.kernels.sparse_convolution import Sites
 
 COORDS = torch.tensor([[0, 0, 1, 2], [1, 0, 0, 0], [1, 0, 2, 3]])
 

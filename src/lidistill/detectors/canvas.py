@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from lidistill.ops.kernels.sparse_products import Sites, sparse_convolution, strided_map
+from lidistill.ops.kernels.sparse_convolution import Sites, sparse_convolution, strided_map
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from lidistill.detectors.detector import WidthRule
 from lidistill.detectors.encoders.voxels import SparseEncoder, SparseEncoderConfig, flattened, points_under, voxel_means
 from lidistill.detectors.norms import RowNorm
-from lidistill.ops.kernels.sparse_products import densified
+from lidistill.ops.kernels.sparse_convolution import densified
 from lidistill.ops.voxels import voxelise
 from lidistill.types import InputError, VoxelGrid, Voxels
 from tests.reference.sparse_encoder import dense_encoder

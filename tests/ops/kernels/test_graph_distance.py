@@ -6,13 +6,13 @@ import torch
 from hypothesis import given, settings
 from torch.nn.functional import relu
 
-from lidistill.ops.kernels import graph_distance as edges
 from lidistill.ops.kernels.graph_distance import (
     Edge,
     EdgeEncoder,
     EdgeTerms,
     NeighbourGraphs,
     Pooling,
+    blocked_graph_distance,
     encoded_spread,
     graph_distance,
 )
@@ -113,12 +113,7 @@ def test_blocks_of_any_size_give_one_value(num_rows, num_graphs, k, seed):
     ]
     weights = torch.rand(num_graphs, generator=draw).double() + 0.1
     whole = graph_distance(*terms, graphs, weights)
-    kept = edges.BLOCK_ELEMENTS_CPU
-    try:
-        edges.BLOCK_ELEMENTS_CPU = 1
-        torch.testing.assert_close(graph_distance(*terms, graphs, weights), whole)
-    finally:
-        edges.BLOCK_ELEMENTS_CPU = kept
+    torch.testing.assert_close(blocked_graph_distance(*terms, graphs, weights, "none", 1, True), whole)
 
 
 def test_graphs_of_no_weight_are_skipped_without_changing_value_or_gradient():

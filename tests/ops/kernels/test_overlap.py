@@ -245,7 +245,7 @@ def test_results_do_not_depend_on_the_size_of_the_pieces(monkeypatch, at_once):
     whole, turned = ops.overlap_3d(a, b), ops.overlap_3d(b, a)
     pairs = ops.overlap_pairs_bev(a[:23], b)
     monkeypatch.setattr(ops, "CELLS_AT_ONCE", at_once)
-    monkeypatch.setattr(ops, "PAIRS_AT_ONCE", {"cpu": at_once})
+    monkeypatch.setitem(ops.PAIRS_AT_ONCE, "cpu", at_once)
     assert torch.equal(ops.overlap_3d(a, b), whole) and torch.equal(ops.overlap_3d(b, a), turned)
     assert torch.equal(ops.overlap_pairs_bev(a[:23], b), pairs)
 

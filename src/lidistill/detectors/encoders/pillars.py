@@ -25,7 +25,7 @@ from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM, WidthRule
 from lidistill.detectors.encoders.padded_pillars import AffineLayer, PaddedPillars
 from lidistill.detectors.norms import move_running_statistics
-from lidistill.ops.kernels.sparse_products import Sites
+from lidistill.ops.kernels.sparse_convolution import Sites
 from lidistill.ops.layer_graph import INPUT, ChannelBlock, Layer
 from lidistill.ops.segments import segment_max
 from lidistill.settings import Channels

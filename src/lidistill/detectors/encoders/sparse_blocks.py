@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lidistill.detectors.norms import RowNorm
-from lidistill.ops.kernels.sparse_products import KernelMap, sparse_convolution
+from lidistill.ops.kernels.sparse_convolution import KernelMap, sparse_convolution
 
 
 class SparseConvolution(nn.Module):

@@ -22,7 +22,7 @@ from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.detector import WidthRule
 from lidistill.detectors.encoders.sparse_blocks import ResidualBlock, SparseBlock
 from lidistill.ops.grid_cells import Triple, cell_numbers, numbered_cells
-from lidistill.ops.kernels.sparse_products import KernelMap, Sites, strided_map, submanifold_map
+from lidistill.ops.kernels.sparse_convolution import KernelMap, Sites, strided_map, submanifold_map
 from lidistill.ops.layer_graph import INPUT, ChannelBlock, Layer
 from lidistill.settings import Channels, LayersOrNone, Widths
 from lidistill.types import FeatureSet, InputError, VoxelGrid, Voxels

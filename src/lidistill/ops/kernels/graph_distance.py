@@ -1,31 +1,34 @@
-"""Encoded edges of nearest-neighbour graphs, compared between two networks without materialising an edge.
+"""Encoded edges of nearest-neighbour graphs, compared between two networks without storing an edge (PointDistiller).
 
-The straightforward form gathers K neighbours of N centres, joins each with its centre to (N, K, 2C), convolves,
-normalises and subtracts. Three exact rearrangements avoid all of it. A 1x1 convolution of a joined pair is the sum of
-one projection of the neighbour and one of the centre, so M rows are projected once. Mean and variance over all pairs
-follow from how often a row is used as a neighbour and from one sum of projected neighbours a centre, so normalising is
-an affine change of the projections. The loss is a sum over graphs, so it and its gradient are taken in blocks that fit
-the cache.
+The plain form gathers K neighbours of N centres, joins each with its centre to (N, K, 2C), convolves, normalises and
+subtracts. Three exact rearrangements avoid that. A 1x1 convolution of a joined pair is the sum of one projection of the
+neighbour and one of the centre, so only the M rows are projected. Mean and variance over all pairs follow from the
+number of graphs that use a row as a neighbour and from one sum of projected neighbours for each centre, so normalising
+is an affine change of the projections. The loss is a sum over graphs, so it and its gradient are taken together in
+blocks that fit the cache.
+
+The blocked form runs everywhere, with blocks by device. On a CPU it skips graphs of negligible weight; elsewhere
+finding them would make the host wait for the device.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 Edge = Literal["concat", "residual"]
 Pooling = Literal["none", "max", "avg"]
 NORM_EPSILON = 1e-5  # as in PyTorch's BatchNorm
-# Graphs whose weight is below this share of the largest one change no digit of a float32 loss; they are skipped.
+# Graphs whose weight is below this share of the largest one change no digit of a float32 loss.
 NEGLIGIBLE_WEIGHT = 1e-12
-# Encoded edges handled at a time: about the second-level cache of a CPU core; on a GPU enough to keep it busy.
-BLOCK_ELEMENTS_CPU = 2**18
-BLOCK_ELEMENTS_GPU = 2**24
-SPREAD_SAMPLE = 256  # graphs on which the spread of encoded edges is watched
+# Elements of encoded edges in a block: the second-level cache of a CPU core; on a GPU enough to keep it busy.
+BLOCK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 24}
+SPREAD_SAMPLE = 256  # graphs over which the spread of encoded edges is taken
 
 
 @dataclass(frozen=True)
@@ -34,20 +37,18 @@ class NeighbourGraphs:
 
     centres: Tensor  # (N,) int64, row of each graph's centre
     slots: Tensor  # (N, K) int64, rows of the neighbours; M where a graph has fewer than K
-    sizes: Tensor  # (N,) neighbours of each graph
-    uses: Tensor  # (M,) graphs that each row is a neighbour in
+    sizes: Tensor  # (N,) int64, neighbours of each graph
+    uses: Tensor  # (M,) int64, graphs in which each row is a neighbour
 
     @staticmethod
     def of(centres: Tensor, neighbours: Tensor, num_rows: int) -> NeighbourGraphs:
-        """From centres (N,) and neighbours (N, K), -1 where there is none."""
+        """From centres (N,) and neighbours (N, K), -1 where a graph has fewer than K."""
         absent = neighbours < 0
         slots = neighbours.masked_fill(absent, num_rows)
-        return NeighbourGraphs(
-            centres=centres,
-            slots=slots,
-            sizes=(~absent).sum(dim=1),
-            uses=torch.bincount(slots.reshape(-1), minlength=num_rows + 1)[:num_rows],
-        )
+        # torch.bincount makes the host wait for the device
+        uses = torch.zeros(num_rows + 1, dtype=torch.int64, device=slots.device)
+        uses.scatter_add_(0, slots.reshape(-1), uses.new_ones(()).expand(slots.numel()))
+        return NeighbourGraphs(centres=centres, slots=slots, sizes=(~absent).sum(dim=1), uses=uses[:num_rows])
 
     def __len__(self) -> int:
         return self.centres.shape[0]
@@ -55,17 +56,17 @@ class NeighbourGraphs:
 
 @dataclass(frozen=True)
 class EdgeTerms:
-    """The two addends of encoded edges: the edge from centre q to row j is relu(neighbour[j] + centre[q])."""
+    """The two terms of encoded edges: the edge from row j to graph q's centre is relu(neighbour[j] + centre[q])."""
 
     neighbour: Tensor  # (M, C')
     centre: Tensor  # (N, C')
 
 
 class EdgeEncoder(nn.Module):
-    """1x1 convolution without bias over edges, batch normalisation, ReLU: rows (M, C) to edge terms with C' channels.
+    """1x1 convolution without bias over edges, batch normalisation, ReLU: rows (M, C) -> edge terms with C' channels.
 
-    An edge is (neighbour, centre) for "concat" and (centre - neighbour, centre) for "residual". Normalisation always
-    uses the statistics of the edges at hand: the encoder lives only during training, so it keeps no running ones.
+    An edge is (neighbour, centre) for "concat" and (centre - neighbour, centre) for "residual". The normalisation
+    always uses the statistics of the given edges. It keeps no running ones, since the encoder is used in training only.
     """
 
     def __init__(self, channels_in: int, channels_out: int, edge: str = "concat") -> None:
@@ -96,26 +97,66 @@ class EdgeEncoder(nn.Module):
 def graph_distance(
     teacher: EdgeTerms, student: EdgeTerms, graphs: NeighbourGraphs, weights: Tensor, pooling: str = "none"
 ) -> Tensor:
-    """Sum over graphs of weights (N,) times the mean squared difference of the two encoded graphs, over edges and
-    channels, or channels if pooled.
+    """Sum over graphs of weights (N,) times the mean squared difference of the two encoded graphs: a scalar.
+
+    The mean is over edges and channels, or over channels if the edges are pooled. Gradients reach the edge terms, and
+    can be taken once.
     """
+    device = weights.device.type
+    elements = BLOCK_ELEMENTS.get(device, BLOCK_ELEMENTS["cuda"])
+    return blocked_graph_distance(teacher, student, graphs, weights, pooling, elements, device == "cpu")
+
+
+def plain_graph_distance(
+    teacher: EdgeTerms, student: EdgeTerms, graphs: NeighbourGraphs, weights: Tensor, pooling: str = "none"
+) -> Tensor:
+    """`graph_distance` with all edges (N, K, C') in memory."""
+    present = (graphs.slots < len(teacher.neighbour))[..., None]
+    encoded = [
+        torch.where(present, F.relu(F.pad(terms.neighbour, (0, 0, 0, 1))[graphs.slots] + terms.centre[:, None]), 0.0)
+        for terms in (teacher, student)
+    ]
+    return (weights * _squared_distance(torch.cat(encoded, dim=-1), graphs.sizes, pooling)).sum()
+
+
+def blocked_graph_distance(
+    teacher: EdgeTerms,
+    student: EdgeTerms,
+    graphs: NeighbourGraphs,
+    weights: Tensor,
+    pooling: str,
+    elements: int,
+    skip_negligible: bool,
+) -> Tensor:
+    """`graph_distance` in blocks of so many elements, of all graphs or without those of negligible weight."""
     neighbour = torch.cat([teacher.neighbour, student.neighbour], dim=1)
     centre = torch.cat([teacher.centre, student.centre], dim=1)
     # The slot of an absent neighbour encodes to relu(-inf) = 0 in both networks: no distance, no gradient.
     neighbour = F.pad(neighbour, (0, 0, 0, 1), value=-torch.inf)
-    counted = (weights > NEGLIGIBLE_WEIGHT * weights.max()).nonzero().squeeze(1)
-    return _GraphDistance.apply(neighbour, centre, graphs.slots, graphs.sizes, weights, counted, pooling)
+    counted = torch.arange(len(graphs), device=weights.device)
+    if skip_negligible and len(graphs):
+        counted = counted[weights > NEGLIGIBLE_WEIGHT * weights.max()]
+    distance: Tensor = _GraphDistance.apply(
+        neighbour, centre, graphs.slots, graphs.sizes, weights, counted, pooling, elements
+    )
+    return distance
 
 
 def encoded_spread(terms: EdgeTerms, graphs: NeighbourGraphs) -> Tensor:
-    """Standard deviation (C',) of encoded edges, over up to 256 evenly spaced graphs.
+    """Standard deviation (C',) of encoded edges, over up to SPREAD_SAMPLE evenly spaced graphs.
 
-    Near zero in every channel: the encoder has collapsed.
+    An encoder has collapsed if it is near zero in every channel.
     """
     step = -(-len(graphs) // SPREAD_SAMPLE)
     slots = graphs.slots[::step]
     edges = F.relu(F.pad(terms.neighbour.detach(), (0, 0, 0, 1))[slots] + terms.centre.detach()[::step, None])
-    return edges[slots < terms.neighbour.shape[0]].std(dim=0, correction=0)
+    present = (slots < terms.neighbour.shape[0])[..., None]
+    num_edges = present.sum()
+    # Relative to one edge, so that equal edges have a deviation of exactly zero. Selecting the edges that are present
+    # would make the host wait for the device.
+    centred = torch.where(present, edges - edges[0, 0], 0.0)
+    mean = centred.sum(dim=(0, 1)) / num_edges
+    return (torch.where(present, centred - mean, 0.0).square().sum(dim=(0, 1)) / num_edges).sqrt()
 
 
 def _sums_over_neighbours(rows: Tensor, graphs: NeighbourGraphs) -> Tensor:
@@ -124,11 +165,11 @@ def _sums_over_neighbours(rows: Tensor, graphs: NeighbourGraphs) -> Tensor:
 
 
 class _GraphDistance(torch.autograd.Function):
-    """The sum and, in the same pass over the edges, its gradient; backward only scales it."""
+    """Forward takes the sum and its gradients in one pass over the edges; backward only scales them."""
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         neighbour: Tensor,
         centre: Tensor,
         slots: Tensor,
@@ -136,12 +177,12 @@ class _GraphDistance(torch.autograd.Function):
         weights: Tensor,
         counted: Tensor,
         pooling: str,
+        elements: int,
     ) -> Tensor:
         needs_gradient = neighbour.requires_grad or centre.requires_grad
         total = torch.zeros((), dtype=torch.float64, device=neighbour.device)
         neighbour_gradient, centre_gradient = torch.zeros_like(neighbour), torch.zeros_like(centre)
-        budget = BLOCK_ELEMENTS_GPU if neighbour.is_cuda else BLOCK_ELEMENTS_CPU
-        for block in counted.split(max(1, budget // (slots.shape[1] * neighbour.shape[1]))):
+        for block in counted.split(max(1, elements // max(1, slots.shape[1] * neighbour.shape[1]))):
             used = slots[block]
             edges = neighbour.index_select(0, used.reshape(-1)).view(*used.shape, -1) + centre[block][:, None]
             with torch.enable_grad():
@@ -156,14 +197,14 @@ class _GraphDistance(torch.autograd.Function):
         return total.to(neighbour.dtype)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        neighbour_gradient, centre_gradient = ctx.saved_tensors  # type: ignore[attr-defined]
-        return gradient * neighbour_gradient, gradient * centre_gradient, None, None, None, None, None
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        neighbour_gradient, centre_gradient = ctx.saved_tensors
+        return gradient * neighbour_gradient, gradient * centre_gradient, None, None, None, None, None, None
 
 
 def _squared_distance(edges: Tensor, sizes: Tensor, pooling: str) -> Tensor:
-    """Encoded edges (n, K, 2C'), the teacher's channels first, to one mean squared difference a graph (n,)."""
+    """Encoded edges (n, K, 2C'), the teacher's channels first -> mean squared difference of each graph (n,)."""
     if pooling == "none":
         teacher, student = edges.chunk(2, dim=-1)
         return (teacher - student).square().sum(dim=(1, 2)) / (sizes * teacher.shape[-1])

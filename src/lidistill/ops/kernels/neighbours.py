@@ -1,21 +1,26 @@
 """Nearest neighbours in feature space, exact and deterministic.
 
-The matrix product gives distances that are fast but rounded, and rounded differently from machine to machine. They only
-sift: every row that could be among the nearest, given a bound on that rounding, has its distance taken again from the
-plain differences, and these decide, the lower index first where they are equal. So the answer does not depend on the
-size of the chunks, on TF32 or on the matrix library.
+The plain form takes the distance of every query to every row. The sifted form takes a matrix product first, which is
+fast but rounded, and rounded differently from machine to machine. Every row that could be among the nearest, given a
+bound on that rounding, has its distance taken again from the plain differences. These decide, and the lower row goes
+first if they are equal. So the answer does not depend on the size of the chunks, on TF32 or on the matrix library.
+
+The sifted form runs on every device. How many rows pass the sieve depends on the values, so the host must wait for the
+device WAITS_A_CALL times a call and WAITS_A_CHUNK times a chunk of queries, and with groups WAITS_A_GROUPING times more
+and once more for each group. The plain form never waits, but needs all N * M distances in full.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
 MEMORY_BYTES = 128 << 20
-BYTES_PER_CELL = 64  # of a chunk of the distance matrix when every row ties: distance, flag, pair, sort keys
+BYTES_PER_CELL = 64  # of a chunk of the distance matrix if every row ties: distance, flag, pair, sort keys
 FAR = 1e30  # stands for infinity inside the matrix product, where 0 * inf would be NaN
+WAITS_A_CALL = 2  # which rows are the first of their copies, and which copies are kept
+WAITS_A_CHUNK = 2  # which pairs pass the sieve, and the largest number of them that a query has
+WAITS_A_GROUPING = 2  # which groups are asked for, and where their rows start and end
 
 
 def k_nearest(
@@ -36,34 +41,37 @@ def k_nearest(
     """
     queries, database = _scaled(queries.detach().float(), database.detach().float())
     if query_groups is None or database_groups is None:
-        return _nearest(queries, database, min(k, len(database)), memory_bytes)
+        return sifted_nearest(queries, database, min(k, len(database)), memory_bytes)
     groups = torch.unique(query_groups)
-    starts = torch.searchsorted(database_groups, groups).tolist()
-    ends = torch.searchsorted(database_groups, groups, right=True).tolist()
-    k = min([k, *(end - start for start, end in zip(starts, ends, strict=True))])
+    starts, ends = (torch.searchsorted(database_groups, groups, right=right) for right in (False, True))
+    bounds = torch.stack([starts, ends], dim=1).tolist()
+    k = min([k, *(end - start for start, end in bounds)])
     nearest = torch.empty((len(queries), k), dtype=torch.int64, device=queries.device)
-    for group, start, end in zip(groups, starts, ends, strict=True):
+    for group, (start, end) in zip(groups, bounds, strict=True):
         rows = (query_groups == group).nonzero()[:, 0]
-        nearest[rows] = _nearest(queries[rows], database[start:end], k, memory_bytes) + start
+        nearest[rows] = sifted_nearest(queries[rows], database[start:end], k, memory_bytes) + start
     return nearest
 
 
-def _scaled(queries: Tensor, database: Tensor) -> tuple[Tensor, Tensor]:
-    """Both (N, C) and (M, C) divided by one power of two, which is exact, so that no square overflows or vanishes."""
-    values = torch.cat([queries.flatten(), database.flatten(), queries.new_zeros(1)])
-    largest = values.nan_to_num(0.0, 0.0, 0.0).abs().max()
-    _, exponent = math.frexp(float(largest))
-    scale = math.ldexp(1.0, min(100, max(-100, -exponent)))
-    return queries * scale, database * scale
+def plain_nearest(queries: Tensor, database: Tensor, k: int, memory_bytes: int = MEMORY_BYTES) -> Tensor:
+    """`k_nearest` without groups, k <= M, from all distances."""
+    step = max(1, memory_bytes // (BYTES_PER_CELL * max(1, len(database)) * max(1, queries.shape[1])))
+    columns = torch.arange(len(database), device=database.device)
+    parts = []
+    for part in queries.split(step):
+        difference = database - part[:, None]
+        distances = (difference * difference).sum(dim=2).nan_to_num(nan=torch.inf, posinf=torch.inf)
+        parts.append(_keys(distances, columns).topk(k, dim=1, largest=False, sorted=True).values & 0xFFFFFFFF)
+    return torch.cat(parts)
 
 
-def _nearest(queries: Tensor, database: Tensor, k: int, memory_bytes: int) -> Tensor:
-    """k_nearest without groups, k <= M: (N, k) int64."""
+def sifted_nearest(queries: Tensor, database: Tensor, k: int, memory_bytes: int = MEMORY_BYTES) -> Tensor:
+    """`k_nearest` without groups, k <= M, for features whose squares neither overflow nor vanish."""
     nearest = torch.empty((len(queries), k), dtype=torch.int64, device=queries.device)
     if nearest.numel() == 0:
         return nearest
     kept = _without_surplus_copies(database, k)
-    database = database[kept]
+    database = database.index_select(0, kept)
     rounding = _rounding(database)
     centre, right = _right_factor(database, rounding)
     step = max(1, memory_bytes // (BYTES_PER_CELL * len(database)))
@@ -75,22 +83,38 @@ def _nearest(queries: Tensor, database: Tensor, k: int, memory_bytes: int) -> Te
     return nearest
 
 
+def _scaled(queries: Tensor, database: Tensor) -> tuple[Tensor, Tensor]:
+    """Both (N, C) and (M, C) divided by one power of two, which is exact, so that no square overflows or vanishes."""
+    values = torch.cat([queries.flatten(), database.flatten(), queries.new_zeros(1)])
+    exponent = torch.frexp(values.nan_to_num(0.0, 0.0, 0.0).abs().max()).exponent
+    # 2**-exponent by its bits, which is exact on every device and does not leave it
+    scale = (127 - exponent.clamp(-100, 100)).bitwise_left_shift(23).view(torch.float32)
+    return queries * scale, database * scale
+
+
 def _without_surplus_copies(database: Tensor, k: int) -> Tensor:
     """Rows of the database (M, C) without those that repeat k earlier ones, which can never be chosen: (M',) int64,
     ascending.
 
-    Dead features make thousands of equal rows, all of them candidates of every query. Equal rows are found side by side
-    after a sort by checksum; a collision of checksums only leaves a copy in.
+    Dead features make thousands of equal rows, all of them candidates of every query. A sort by checksum puts equal
+    rows side by side; if two checksums collide, a copy may stay, which costs time alone.
     """
     bits = (database + 0.0).view(torch.int32).long()  # -0 becomes 0
-    weights = torch.randint(1 << 62, (bits.shape[1],), generator=torch.Generator().manual_seed(0)).to(bits.device)
-    order = torch.sort((bits * weights).sum(dim=1), stable=True).indices
-    ordered = database[order]
+    order = torch.sort((bits * _checksum_weights(bits)).sum(dim=1), stable=True).indices
+    ordered = database.index_select(0, order)
     fresh = torch.ones(len(order), dtype=torch.bool, device=order.device)
     fresh[1:] = (ordered[1:] != ordered[:-1]).any(dim=1)
     places = torch.arange(len(order), device=order.device)
     copies_before = places - places[fresh][fresh.cumsum(0) - 1]
     return torch.sort(order[copies_before < k]).values
+
+
+def _checksum_weights(bits: Tensor) -> Tensor:
+    """A fixed mixture of bits for each column of (M, C): (C,) int64 (splitmix64: Steele, Lea, Flood, OOPSLA 2014)."""
+    mixed = torch.arange(1, bits.shape[1] + 1, device=bits.device) * -7046029254386353131
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        mixed = (mixed ^ mixed.bitwise_right_shift(shift)) * factor
+    return mixed | 1
 
 
 def _right_factor(database: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
@@ -126,7 +150,7 @@ def _candidates(queries: Tensor, right: Tensor, rounding: float, k: int) -> tupl
     kth_distance = ((kth_least + squares * (1 + 5 * rounding)) / (1 - 4 * rounding)).clamp(min=1e-30)
     bound = kth_distance * (1 + rounding) - squares * (1 - rounding)
     bound = (bound + bound.abs() * rounding).masked_fill(~sound[:, 0], torch.inf).float()
-    return (least <= bound[:, None]).nonzero(as_tuple=True)
+    return (least <= bound[:, None]).nonzero(as_tuple=True)  # the host waits: their number is the size of what follows
 
 
 def _rounding(features: Tensor) -> float:
@@ -154,12 +178,18 @@ def _distances(queries: Tensor, database: Tensor, rows: Tensor, columns: Tensor,
 def _first_k(rows: Tensor, columns: Tensor, distances: Tensor, num_queries: int, k: int) -> Tensor:
     """Columns of the k least distances of each row, equal ones by column, from pairs (K,) in ascending order of rows:
     (num_queries, k) int64.
-
-    The bits of a float that is not negative, read as an integer, keep its order; the column in the lower half of the
-    key settles ties.
     """
-    counts = torch.bincount(rows, minlength=num_queries)
-    place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
-    keys = torch.full((num_queries, int(counts.max())), torch.iinfo(torch.int64).max, device=rows.device)
-    keys[rows, place] = (distances.view(torch.int32).long() << 32) | columns
+    starts = torch.searchsorted(rows, torch.arange(num_queries + 1, device=rows.device))
+    place = torch.arange(len(rows), device=rows.device) - starts[rows]
+    most = int(starts.diff().max())  # the host waits: the width of the table
+    keys = torch.full((num_queries, most), torch.iinfo(torch.int64).max, device=rows.device)
+    keys[rows, place] = _keys(distances, columns)
     return keys.topk(k, dim=1, largest=False, sorted=True).values & 0xFFFFFFFF
+
+
+def _keys(distances: Tensor, columns: Tensor) -> Tensor:
+    """Integers in the order of distances (..., M), equal ones in that of columns (M,): (..., M) int64.
+
+    The bits of a float that is not negative, read as an integer, keep its order. The column is in the lower half.
+    """
+    return (distances.view(torch.int32).long() << 32) | columns

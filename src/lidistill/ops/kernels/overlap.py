@@ -6,8 +6,13 @@ box with a NaN, an infinity or a size that is not positive overlaps nothing, not
 
 The intersection of two rectangles is an integral along the border of one in the frame of the other (Green's theorem):
 for each edge, the height clamped to the other rectangle, integrated over the clamped abscissa. Unlike polygon clipping
-it takes no decision that rounding could turn round, so shared edges, touching corners and identical boxes need no
-special case.
+it takes no decision that rounding could reverse, so shared edges, touching corners and identical boxes need no special
+case.
+
+A matrix of overlaps has two forms with the same result. The plain form measures every pair. The sifted form measures
+the pairs whose envelopes overlap, which are few, but their number makes the host wait for the device, once for every
+CELLS_AT_ONCE pairs. On a CPU the sifted form runs; elsewhere it runs from DENSE_PAIRS pairs on, where measuring all of
+them would cost more than the wait.
 """
 
 from __future__ import annotations
@@ -22,6 +27,9 @@ from lidistill.ops.boxes import envelopes, limit_period
 
 CELLS_AT_ONCE = 1 << 22  # cells of the overlap matrix sifted together: 4 MiB of flags
 PAIRS_AT_ONCE = {"cpu": 1 << 14, "cuda": 1 << 20}  # pairs intersected together; on a CPU they stay in its cache
+DENSE_PAIRS = 1 << 22  # pairs of a matrix that a GPU measures without sifting
+
+Measure = Callable[[Tensor, Tensor], Tensor]  # boxes (P, 7) and (P, 7), float64 -> (P,)
 
 
 def intersection_bev(a: Tensor, b: Tensor) -> Tensor:
@@ -66,12 +74,19 @@ def overlap_pairs_3d(a: Tensor, b: Tensor) -> Tensor:
 
 def near_pairs(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of (N, 7) and of (M, 7) whose envelopes overlap from above, paired, in pieces of bounded size: two (K,)
-    int64 each.
+    int64 each. The host waits for the device once for each piece.
     """
     if len(a) > len(b):  # the longer side runs innermost
         for rows, columns in near_pairs(b, a):
             yield columns, rows
         return
+    for start, near in _near_blocks(a, b):
+        rows, columns = near.nonzero(as_tuple=True)
+        yield rows + start, columns
+
+
+def _near_blocks(a: Tensor, b: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Which envelopes of (N, 7) and (M, 7) overlap from above, some rows at a time: the first row, and (n, M) bool."""
     (a_low, a_high), (b_low, b_high) = envelopes(a), envelopes(b)
     b_low, b_high = b_low.T.contiguous(), b_high.T.contiguous()
     sound_a, sound_b = _sound(a), _sound(b)
@@ -84,8 +99,7 @@ def near_pairs(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         near &= high[:, 1] > b_low[1]
         near &= sound_a[start : start + step, None]
         near &= sound_b
-        rows, columns = near.nonzero(as_tuple=True)
-        yield rows + start, columns
+        yield start, near
 
 
 def on_nearest_axis(boxes: Tensor) -> Tensor:
@@ -96,18 +110,39 @@ def on_nearest_axis(boxes: Tensor) -> Tensor:
     return torch.stack(columns, dim=-1)
 
 
-def _matrix(a: Tensor, b: Tensor, measure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _matrix(a: Tensor, b: Tensor, measure: Measure) -> Tensor:
+    pairs_at_once = PAIRS_AT_ONCE.get(a.device.type, PAIRS_AT_ONCE["cuda"])
+    dense = a.device.type != "cpu" and len(a) * len(b) < DENSE_PAIRS
+    return (plain_matrix if dense else sifted_matrix)(a, b, measure, pairs_at_once)
+
+
+def plain_matrix(a: Tensor, b: Tensor, measure: Measure, pairs_at_once: int) -> Tensor:
+    """`measure` of every pair of (N, 7) and (M, 7), zero where their envelopes do not overlap: (N, M)."""
+    values = a.new_zeros((len(a), len(b)))
+    step = max(1, pairs_at_once // max(1, len(b)))
+    for start, near in _near_blocks(a, b):
+        for first in range(0, len(near), step):
+            flags = near[first : first + step]
+            rows = slice(start + first, start + first + len(flags))
+            left = a[rows, None].double().expand(-1, len(b), -1).reshape(-1, 7)
+            right = b[None].double().expand(len(flags), -1, -1).reshape(-1, 7)
+            values[rows] = torch.where(flags, measure(left, right).view(flags.shape), 0.0).to(a.dtype)
+    return values
+
+
+def sifted_matrix(a: Tensor, b: Tensor, measure: Measure, pairs_at_once: int) -> Tensor:
+    """`plain_matrix`, but `measure` is taken only of the pairs whose envelopes overlap."""
     values = a.new_zeros((len(a), len(b)))
     for rows, columns in near_pairs(a, b):
-        for part in torch.arange(len(rows), device=a.device).split(PAIRS_AT_ONCE.get(a.device.type, 1 << 20)):
+        for part in torch.arange(len(rows), device=a.device).split(pairs_at_once):
             i, j = rows[part], columns[part]
             values[i, j] = measure(a[i].double(), b[j].double()).to(a.dtype)
     return values
 
 
-def _pairs(a: Tensor, b: Tensor, measure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _pairs(a: Tensor, b: Tensor, measure: Measure) -> Tensor:
     sound = _sound(a) & _sound(b)
-    step = PAIRS_AT_ONCE.get(a.device.type, 1 << 20)
+    step = PAIRS_AT_ONCE.get(a.device.type, PAIRS_AT_ONCE["cuda"])
     parts = [measure(left.double(), right.double()) for left, right in zip(a.split(step), b.split(step), strict=True)]
     return torch.where(sound, torch.cat(parts), 0.0).to(a.dtype)
 

@@ -1,8 +1,14 @@
-"""Greedy suppression of boxes that overlap a better one, or whose centre is near to that of a better one.
+"""Greedy non-maximum suppression: a box goes if it overlaps a better one that stays, or if its centre lies near to the
+centre of such a box.
 
-Boxes are visited by descending score, block by block: a block is thinned in itself, then what it kept strikes out the
-rest. Overlaps are computed only between boxes still alive whose envelopes meet, so a long list costs little more than
-the boxes it keeps.
+Boxes are visited by descending score, block by block. A block is thinned in itself; then the boxes that stay remove
+later ones. Overlaps are taken only between boxes that are still there and whose envelopes overlap, so a long list costs
+little more than the boxes that it keeps.
+
+The plain form visits one box after the other, with the whole matrix of overlaps. The form by blocks runs on every
+device. How many boxes stay depends on the values, and the greedy choice within a block is a
+sequence of steps that a processor takes faster than a GPU. So the host waits for the device a few times for each block
+of BLOCK boxes.
 """
 
 from __future__ import annotations
@@ -10,22 +16,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lidistill.ops.kernels.overlap import near_pairs, on_nearest_axis, overlap_pairs_bev
+from lidistill.ops.kernels.overlap import near_pairs, on_nearest_axis, overlap_bev, overlap_pairs_bev
 
-BLOCK = 256  # boxes thinned together
+BLOCK = 256  # boxes of a block
 
 
 def nms_rotated(
     boxes: Tensor, scores: Tensor, threshold: float, max_before: int | None = None, max_after: int | None = None
 ) -> Tensor:
-    """Rows of boxes (N, 7) kept by descending score (N,), equal scores by row: (K,) int64.
+    """Rows of boxes (N, 7) that stay, by descending score (N,), equal scores by row: (K,) int64.
 
-    A box goes when its overlap from above with a kept box exceeds `threshold`. Only the `max_before` best boxes are
-    looked at, and at most `max_after` kept. A NaN score ranks last; a box with a NaN overlaps nothing and stays.
+    A box goes if its overlap from above with a box that stays exceeds `threshold`. Only the `max_before` best boxes are
+    visited, and at most `max_after` stay. A NaN score ranks last; a box with a NaN overlaps nothing and stays.
     """
     if len(boxes) == 0:
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
-    order = torch.sort(scores.nan_to_num(nan=-torch.inf), descending=True, stable=True).indices[:max_before]
+    order = _ranking(scores)[:max_before]
     ranked = boxes[order].double()
     limit = len(ranked) if max_after is None else max_after
     alive = torch.arange(len(ranked), device=boxes.device)
@@ -44,23 +50,35 @@ def nms_rotated(
     return order[torch.cat(kept)[:limit]] if kept else order[:0]
 
 
+def plain_nms_rotated(
+    boxes: Tensor, scores: Tensor, threshold: float, max_before: int | None = None, max_after: int | None = None
+) -> Tensor:
+    """`nms_rotated`, one box after the other."""
+    order = _ranking(scores)[:max_before]
+    ranked = boxes[order].double()
+    over = overlap_bev(ranked, ranked) > threshold
+    kept: list[int] = []
+    for row in range(len(order)):
+        if not over[row, kept].any():
+            kept.append(row)
+    return order[torch.tensor(kept[:max_after], dtype=torch.int64, device=order.device)]
+
+
 def nms_axis_aligned(
     boxes: Tensor, scores: Tensor, threshold: float, max_before: int | None = None, max_after: int | None = None
 ) -> Tensor:
-    """Rows of boxes (N, 7) kept as by `nms_rotated`, with every box turned to its nearest axis first
-    (`overlap_nearest_bev`): (K,) int64.
-    """
+    """`nms_rotated` of boxes (N, 7) turned to their nearest axis (`overlap_nearest_bev`): (K,) int64."""
     return nms_rotated(on_nearest_axis(boxes), scores, threshold, max_before, max_after)
 
 
 def nms_circle(centers: Tensor, scores: Tensor, radius_m: float, max_after: int | None = None) -> Tensor:
-    """Rows of centres (N, 2) in metres kept by descending score (N,), equal scores by row: (K,) int64.
+    """Rows of centres (N, 2) in metres that stay, by descending score (N,), equal scores by row: (K,) int64.
 
-    A centre goes when a kept one lies within `radius_m` of it, on the rim included; at most `max_after` are kept. NaN
-    as in `nms_rotated`. The `min_radius` in the configurations of CenterPoint and mmdetection3d is the square of this
-    radius: they compare it with squared distances.
+    A centre goes if one that stays is at most `radius_m` away; at most `max_after` stay. NaN as in `nms_rotated`. The
+    `min_radius` in the configurations of CenterPoint and mmdetection3d is the square of this radius: they compare it
+    with squared distances.
     """
-    order = torch.sort(scores.nan_to_num(nan=-torch.inf), descending=True, stable=True).indices
+    order = _ranking(scores)
     alive = order
     kept: list[Tensor] = []
     num_kept = 0
@@ -73,6 +91,22 @@ def nms_circle(centers: Tensor, scores: Tensor, radius_m: float, max_after: int 
         num_kept += len(survivors)
         alive = alive[~_within(centers[survivors], centers[alive], radius_m).any(dim=0)]
     return torch.cat(kept)[:limit] if kept else order[:0]
+
+
+def plain_nms_circle(centers: Tensor, scores: Tensor, radius_m: float, max_after: int | None = None) -> Tensor:
+    """`nms_circle`, one centre after the other."""
+    order = _ranking(scores)
+    within = _within(centers[order], centers[order], radius_m)
+    kept: list[int] = []
+    for row in range(len(order)):
+        if not within[row, kept].any():
+            kept.append(row)
+    return order[torch.tensor(kept[:max_after], dtype=torch.int64, device=order.device)]
+
+
+def _ranking(scores: Tensor) -> Tensor:
+    """Rows of scores (N,), the best first, equal ones by row, NaN last: (N,) int64."""
+    return torch.sort(scores.nan_to_num(nan=-torch.inf), descending=True, stable=True).indices
 
 
 def _within(a: Tensor, b: Tensor, radius: float) -> Tensor:
@@ -91,7 +125,7 @@ def _suppressing_pairs(a: Tensor, b: Tensor, threshold: float) -> tuple[Tensor, 
 
 
 def _greedy(num: int, first: Tensor, second: Tensor) -> Tensor:
-    """Which of `num` ranked boxes stay, if each that stays removes the later ones it is paired with: (num,) bool."""
+    """Which of `num` ranked boxes stay if each one that stays removes the later ones it is paired with: (num,) bool."""
     strikes = torch.zeros((num, num), dtype=torch.bool)
     strikes[first.cpu(), second.cpu()] = True
     table = strikes.triu(diagonal=1).numpy()

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from lidistill.ops import sparse_maps
-from lidistill.ops.kernels import sparse_products as sparse
-from lidistill.ops.kernels.sparse_products import (
+from lidistill.ops.kernels import sparse_convolution as sparse
+from lidistill.ops.kernels.sparse_convolution import (
     KernelMap,
     Sites,
     densified,
@@ -153,7 +153,7 @@ def test_convolution_equals_the_dense_one(device, dtype, channels):
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Rows of 8 and 6 channels are multiplied 4096 at a time."""
-    monkeypatch.setattr(sparse, "CPU_VALUES", 4096 * (8 + 6))
+    monkeypatch.setitem(sparse.VALUES_AT_ONCE, "cpu", 4096 * (8 + 6))
 
 
 def large_case(device="cpu"):
@@ -231,7 +231,7 @@ def test_the_size_of_the_pieces_changes_nothing_but_the_rounding(monkeypatch):
     for each in (kernel_map, down):
         found = []
         for values in (14 * 37, 14 * 1000, 1 << 40):
-            monkeypatch.setattr(sparse, "CPU_VALUES", values)
+            monkeypatch.setitem(sparse.VALUES_AT_ONCE, "cpu", values)
             leaves = features.double().requires_grad_(), weight.double().requires_grad_()
             result = sparse_convolution(*leaves, each)
             found.append((result, *torch.autograd.grad(result.sin().sum(), leaves)))

@@ -1,10 +1,14 @@
-"""Sparse 3D convolution: the products of a kernel at the occupied cells only, equal to the dense convolution there, in
-values and gradients.
+"""Sparse 3D convolution: a kernel applied at the occupied cells alone. It equals the dense convolution there, in values
+and gradients.
 
-For each cell of the kernel the rows that meet under it are gathered, multiplied by the cell's matrix and added to the
-outputs; the gradient goes the same way back. Under one cell every row occurs at most once, so the additions have one
+For each cell of the kernel, the rows that meet under it are gathered, multiplied by the cell's matrix and added to the
+outputs; the gradient takes the same way back. Under one cell every row occurs at most once, so the additions have one
 order and the result is the same on every run with the same number of threads, on CUDA too. Another number of threads
 may round the gradient of a weight otherwise, since the library splits long sums.
+
+The plain form is that sentence in autograd, which keeps every gathered row. The pieced form gathers again in the
+backward pass and lets all cells of the kernel share one store; on a CPU a cell's rows are taken in pieces that stay in
+a core's cache. It runs on every device and never makes the host wait, since a KernelMap counts its pairs on the host.
 """
 
 from __future__ import annotations
@@ -30,16 +34,17 @@ __all__ = [
     "submanifold_map",
 ]
 
-# gathered rows and their products, together, stay in a core's own cache: a fifth faster than a whole cell at once
-CPU_VALUES = 1 << 18
+# Values of the gathered rows and of their products in one piece. On a CPU they stay in a core's own cache, which is a
+# fifth faster than a whole cell of the kernel at once.
+VALUES_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 62}
 
 
 def sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor | None = None) -> Tensor:
-    """Features (num_inputs, C_in), weight (K, C_in, C_out) with the kernel's K cells z-major, bias (C_out,):
+    """Features (num_inputs, C_in), weight (K, C_in, C_out) with the kernel's K cells z-major, bias (C_out,) ->
     (num_outputs, C_out).
 
-    Under autocast it multiplies in autocast's type like a dense convolution, and sums in float32. Differentiable once.
-    Raises InputError where features or weight do not belong to the map.
+    Under autocast it multiplies in autocast's type like a dense convolution, and sums in float32. Gradients can be
+    taken once. Raises InputError if features or weight do not belong to the map.
     """
     if len(weight) != len(kernel_map.counts):
         raise InputError(
@@ -54,8 +59,25 @@ def sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap, 
     device = features.device.type
     if torch.is_autocast_enabled(device) and features.dtype != torch.float64:
         features, weight = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (features, weight))
-    result: Tensor = _SparseConvolution.apply(features, weight, kernel_map)
+    values_at_once = VALUES_AT_ONCE.get(device, VALUES_AT_ONCE["cuda"])
+    result = pieced_sparse_convolution(features, weight, kernel_map, values_at_once)
     return result if bias is None else result + bias.to(result.dtype)
+
+
+def plain_sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """`sparse_convolution` without a bias, summed in float32 or wider."""
+    result = _zeros(kernel_map.num_outputs, weight.shape[2], features)
+    pairs = zip(kernel_map.inputs.split(kernel_map.counts), kernel_map.outputs.split(kernel_map.counts), strict=True)
+    for cell_weight, (inputs, outputs) in zip(weight, pairs, strict=True):
+        product = features.index_select(0, inputs) @ cell_weight
+        result = result.index_add(0, outputs, _sum_type(product))
+    return result.to(features.dtype)
+
+
+def pieced_sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap, values_at_once: int) -> Tensor:
+    """`plain_sparse_convolution` in pieces of at most so many gathered and multiplied values."""
+    result: Tensor = _SparseConvolution.apply(features, weight, kernel_map, values_at_once)
+    return result
 
 
 def multiply_accumulates(kernel_map: KernelMap, in_channels: int, out_channels: int) -> int:
@@ -73,16 +95,16 @@ def densified(features: Tensor, sites: Sites) -> Tensor:
 
 class _SparseConvolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    def forward(ctx: Any, features: Tensor, weight: Tensor, kernel_map: KernelMap, values_at_once: int) -> Tensor:
         ctx.save_for_backward(features, weight)
-        ctx.kernel_map = kernel_map
+        ctx.kernel_map, ctx.values_at_once = kernel_map, values_at_once
         own = kernel_map.identity
         result = (
             _zeros(kernel_map.num_outputs, weight.shape[2], features)
             if own is None
             else _sum_type(features @ weight[own])
         )
-        at_once = _rows_at_once(kernel_map, weight)
+        at_once = _rows_at_once(kernel_map, weight, values_at_once)
         gathered, products = (
             features.new_empty((at_once, weight.shape[1])),
             features.new_empty((at_once, weight.shape[2])),
@@ -95,7 +117,7 @@ class _SparseConvolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         features, weight = ctx.saved_tensors
         kernel_map: KernelMap = ctx.kernel_map
         own = kernel_map.identity
@@ -111,7 +133,7 @@ class _SparseConvolution(torch.autograd.Function):
             by_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
             if own is not None:
                 by_weight[own] = features.t() @ gradient
-        at_once = _rows_at_once(kernel_map, weight)
+        at_once = _rows_at_once(kernel_map, weight, ctx.values_at_once)
         gathered, products, arriving = (
             features.new_empty((at_once, width)) for width in weight.shape[1:2] * 2 + weight.shape[2:]
         )
@@ -127,18 +149,19 @@ class _SparseConvolution(torch.autograd.Function):
             None if by_features is None else by_features.to(features.dtype),
             None if by_weight is None else by_weight.to(weight.dtype),
             None,
+            None,
         )
 
 
-def _rows_at_once(kernel_map: KernelMap, weight: Tensor) -> int:
-    """How many rows are gathered and multiplied at a time; what they need is allocated once."""
+def _rows_at_once(kernel_map: KernelMap, weight: Tensor, values_at_once: int) -> int:
+    """Rows that are gathered and multiplied at a time; their store is allocated once."""
     most = max((count for cell, count in enumerate(kernel_map.counts) if cell != kernel_map.identity), default=0)
-    return max(1, min(most, CPU_VALUES // sum(weight.shape[1:])) if weight.device.type == "cpu" else most)
+    return max(1, min(most, values_at_once // max(1, sum(weight.shape[1:]))))
 
 
 def _pieces(kernel_map: KernelMap, at_once: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Cell of the kernel and rows of inputs and outputs to multiply at a time, without the cell under which rows meet
-    themselves.
+    """Cell of the kernel, and the rows of inputs and outputs of one piece, for all cells but the one under which every
+    row meets itself.
     """
     start = 0
     for cell, count in enumerate(kernel_map.counts):
