@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lidistill.detectors import DETECTORS
-from lidistill.detectors.detector import WidthRule
 from lidistill.detectors.pointpillars import PointPillarsConfig
+from lidistill.detectors.width import WidthRule
 from lidistill.types import Batch, Boxes, FeatureMap, FeatureSet, InputError, VoxelGrid
 from tests.detectors.small import batch_of, scene, small_batch, small_config
 

@@ -1,11 +1,12 @@
 """Detectors: points in, taps and raw heads out. Distillation leaves no trace here."""
 
 from lidistill.detectors.centerpoint import CenterPointPillarConfig, CenterPointVoxelConfig
-from lidistill.detectors.detector import Detector, DetectorConfig, WidthRule, count_parameters
+from lidistill.detectors.detector import Detector, DetectorConfig, count_parameters
 from lidistill.detectors.pointpillars import PointPillarsConfig
 from lidistill.detectors.presets import preset
 from lidistill.detectors.second import SecondConfig
 from lidistill.detectors.voxel_size import with_voxel_size
+from lidistill.detectors.width import WidthRule
 
 DETECTORS: dict[str, type[DetectorConfig]] = {
     "pointpillars": PointPillarsConfig,

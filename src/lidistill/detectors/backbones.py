@@ -13,8 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lidistill.detectors.canvas import Canvas
-from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM, WidthRule
+from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM
 from lidistill.detectors.norms import MapNorm
+from lidistill.detectors.width import WidthRule
 from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.settings import LayersOrNone, Number, Settings, Whole, Widths
 from lidistill.types import InputError, VoxelGrid

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk
 from lidistill.detectors.canvas import Canvas
-from lidistill.detectors.detector import Detector, DetectorConfig, WidthRule
+from lidistill.detectors.detector import Detector, DetectorConfig
 from lidistill.detectors.folding import fold_norms
+from lidistill.detectors.width import WidthRule
 from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.ops.voxels import voxelise
 from lidistill.settings import Channels, Range, Settings

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from lidistill.configuration import read_yaml, settings_from
-from lidistill.detectors.detector import Compression, WidthRule
+from lidistill.detectors.width import Compression, WidthRule
 from lidistill.experiment import OF_LESSON, Distillation, Experiment, check_labels, lesson
 from lidistill.external import ExternalMethod
 from lidistill.jobs.chosen_methods import NO_METHOD, check_pairing, method_names

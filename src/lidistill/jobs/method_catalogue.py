@@ -17,8 +17,8 @@ import torch
 from lidistill.catalogue import FILE, Catalogue, MethodFacts
 from lidistill.configuration import plain
 from lidistill.detectors import DETECTORS
-from lidistill.detectors.detector import WidthRule
 from lidistill.detectors.presets import PRESETS, preset
+from lidistill.detectors.width import WidthRule
 from lidistill.distillation import METHODS
 from lidistill.distillation.method import NEEDS, DistillationMethod, MethodConfig, Specs
 from lidistill.files import write_text

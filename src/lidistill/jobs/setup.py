@@ -11,8 +11,9 @@ from lidistill.data.augment import Augmentation
 from lidistill.data.source import DataSettings
 from lidistill.datasets import parse_source
 from lidistill.detectors import DETECTORS
-from lidistill.detectors.detector import DetectorConfig, WidthRule
+from lidistill.detectors.detector import DetectorConfig
 from lidistill.detectors.presets import preset
+from lidistill.detectors.width import WidthRule
 from lidistill.distillation.method import MethodConfig
 from lidistill.errors import did_you_mean, shown
 from lidistill.experiment import Distillation, Experiment, lesson

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lidistill.detectors.detector import WidthRule
 from lidistill.detectors.encoders.pillars import (
     NO_CAP,
     PillarEncoder,
@@ -15,6 +14,7 @@ from lidistill.detectors.encoders.pillars import (
     decorated_points,
     voxel_centres,
 )
+from lidistill.detectors.width import WidthRule
 from lidistill.ops.segments import segment_max
 from lidistill.ops.voxels import voxelise
 from lidistill.types import InputError, Voxels

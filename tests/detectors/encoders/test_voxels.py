@@ -12,9 +12,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lidistill.detectors.detector import WidthRule
 from lidistill.detectors.encoders.voxels import SparseEncoder, SparseEncoderConfig, flattened, points_under, voxel_means
 from lidistill.detectors.norms import RowNorm
+from lidistill.detectors.width import WidthRule
 from lidistill.ops.kernels.sparse_convolution import densified
 from lidistill.ops.voxels import voxelise
 from lidistill.types import InputError, VoxelGrid, Voxels

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
 from lidistill.detectors.canvas import Canvas
-from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM, WidthRule
+from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM
 from lidistill.detectors.encoders.padded_pillars import AffineLayer, PaddedPillars
 from lidistill.detectors.norms import move_running_statistics
+from lidistill.detectors.width import WidthRule
 from lidistill.ops.kernels.sparse_convolution import Sites
 from lidistill.ops.layer_graph import INPUT, ChannelBlock, Layer
 from lidistill.ops.segments import segment_max

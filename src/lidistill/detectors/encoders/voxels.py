@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
 from lidistill.detectors.canvas import Canvas
-from lidistill.detectors.detector import WidthRule
 from lidistill.detectors.encoders.sparse_blocks import ResidualBlock, SparseBlock
+from lidistill.detectors.width import WidthRule
 from lidistill.ops.grid_cells import Triple, cell_numbers, numbered_cells
 from lidistill.ops.kernels.sparse_convolution import KernelMap, Sites, strided_map, submanifold_map
 from lidistill.ops.layer_graph import INPUT, ChannelBlock, Layer

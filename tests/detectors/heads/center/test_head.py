@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from lidistill.detectors.detector import WidthRule, count_parameters
+from lidistill.detectors.detector import count_parameters
 from lidistill.detectors.heads.center.decoding import CenterPostProcessing
 from lidistill.detectors.heads.center.head import CenterHead, CenterHeadConfig
 from lidistill.detectors.heads.center.targets import CenterTargetSettings
+from lidistill.detectors.width import WidthRule
 from lidistill.ops.box_codes import decode_centers
 from lidistill.ops.kernels.overlap import overlap_3d
 from lidistill.types import Batch, Boxes, HeadOutput, InputError

@@ -13,7 +13,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lidistill.detectors.bev_detector import BevHead, HeadConfig
-from lidistill.detectors.detector import WidthRule
 from lidistill.detectors.heads.anchor.anchors import (
     AnchorClass,
     DirectionBins,
@@ -25,6 +24,7 @@ from lidistill.detectors.heads.anchor.decoding import PostProcessing, candidates
 from lidistill.detectors.heads.anchor.losses import box_costs, box_loss, direction_loss, focal_costs, focal_loss
 from lidistill.detectors.heads.anchor.targets import Matching, assign_anchors
 from lidistill.detectors.heads.ranked_targets import AnchorCosts, cheapest_anchors, check_same_places
+from lidistill.detectors.width import WidthRule
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
 from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.ops.precision import as_full

@@ -17,7 +17,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lidistill.detectors.bev_detector import BevHead, HeadConfig
-from lidistill.detectors.detector import WidthRule
 from lidistill.detectors.heads.center.decoding import (
     CenterPostProcessing,
     find_candidates,
@@ -29,6 +28,7 @@ from lidistill.detectors.heads.center.losses import code_loss, heatmap_loss, pea
 from lidistill.detectors.heads.center.targets import CenterTargets, CenterTargetSettings, center_targets
 from lidistill.detectors.heads.ranked_targets import cheapest_cells, check_same_places
 from lidistill.detectors.norms import MapNorm
+from lidistill.detectors.width import WidthRule
 from lidistill.ops.box_codes import decode_centers
 from lidistill.ops.kernels.overlap import overlap_pairs_3d
 from lidistill.ops.layer_graph import ChannelBlock, Layer
