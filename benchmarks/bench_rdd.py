@@ -29,7 +29,7 @@ from lidistill.detectors import Detector, WidthRule
 from lidistill.detectors.presets import preset
 from lidistill.distillation.proposals import Proposals
 from lidistill.distillation.rdd import Rdd, RddConfig
-from lidistill.ops.roi import regions_in_cells, roi_align
+from lidistill.ops.roi import roi_align
 from lidistill.training.objective import Distilled, Supervised
 from lidistill.types import Batch, FeatureMap, TapSpec
 from tests.reference.rdd import crops, feature_loss
@@ -50,8 +50,8 @@ class Problem:
             values = torch.randn(batch, channels, *SIZE, generator=draw).relu()
             return values.to(device).contiguous(memory_format=torch.channels_last)
 
-        self.taught = FeatureMap(neck(TEACHER_CHANNELS), ORIGIN, CELL)
-        self.learnt = FeatureMap(neck(STUDENT_CHANNELS).requires_grad_(), ORIGIN, CELL)
+        self.taught = FeatureMap.at(neck(TEACHER_CHANNELS), ORIGIN, CELL)
+        self.learnt = FeatureMap.at(neck(STUDENT_CHANNELS).requires_grad_(), ORIGIN, CELL)
         num = batch * PROPOSALS
         low = torch.rand(num, 2, generator=draw, dtype=torch.float64) * torch.tensor([64.0, 74.0]) + torch.tensor(
             ORIGIN
@@ -75,7 +75,7 @@ class Problem:
     def straightforward(self) -> Tensor:
         layer = self.method.widening
         weights = layer.convolution.weight, layer.norm_scale, layer.norm_shift
-        where = regions_in_cells(self.pairs.regions, ORIGIN, CELL)
+        where = self.taught.grid.in_cells(self.pairs.regions)
         maps = self.taught.features, self.learnt.features
         soft = crops(*maps, (where, where), self.pairs.frames, weights, self.method.config.temperature, align=roi_align)
         return feature_loss(*soft, self.method.config.lambda_value)[0]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lidistill.detectors import preset
-from lidistill.types import Boxes, FeatureMap, Frame, InputError, Losses, VoxelGrid, collate, unknown_name
+from lidistill.types import Boxes, Frame, InputError, Losses, VoxelGrid, collate, unknown_name
 
 
 def test_boxes_select_every_column():
@@ -71,12 +71,6 @@ def test_a_grid_that_does_not_divide_names_the_axis_and_the_nearest_valid_values
 def test_the_published_grids_divide_despite_rounding():
     assert VoxelGrid((0, -39.68, -3, 69.12, 39.68, 1), (0.16, 0.16, 4)).shape == (432, 496, 1)
     assert VoxelGrid((0, -40, -3, 70.4, 40, 1), (0.05, 0.05, 0.1)).shape == (1408, 1600, 40)
-
-
-def test_map_cells_know_where_they_are():
-    grid = FeatureMap(torch.arange(12.0).view(1, 2, 2, 3), origin=(10.0, -1.0), cell=(2.0, 1.0)).as_set()
-    assert grid.positions[:, :2].tolist() == [[11, -0.5], [13, -0.5], [15, -0.5], [11, 0.5], [13, 0.5], [15, 0.5]]
-    assert grid.features[4].tolist() == [4.0, 10.0]
 
 
 def test_losses_add_up_and_refuse_a_name_twice():

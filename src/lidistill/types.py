@@ -16,6 +16,9 @@ from torch import Tensor
 
 from lidistill.errors import InputError as InputError
 from lidistill.errors import unknown_name as unknown_name
+from lidistill.maps import FeatureMap as FeatureMap
+from lidistill.maps import FeatureSet as FeatureSet
+from lidistill.maps import MapGrid as MapGrid
 from lidistill.settings import Cap, Length, Range
 from lidistill.settings import Settings as Settings
 
@@ -263,39 +266,6 @@ class TapSpec:
 
 
 @dataclass(frozen=True)
-class FeatureSet:
-    """Features at scattered places: pillars, voxels, points or proposals."""
-
-    features: Tensor  # (N, C)
-    batch_index: Tensor  # (N,) int64, ascending
-    positions: Tensor  # (N, 3) metres
-    occupancy: Tensor | None = None  # (N,) points that the row stands for
-
-
-@dataclass(frozen=True)
-class FeatureMap:
-    """A bird's-eye view map: row index along y, column index along x."""
-
-    features: Tensor  # (B, C, H, W)
-    origin: tuple[float, float]  # x, y of the outer corner of cell (0, 0), metres
-    cell: tuple[float, float]  # size of a cell along x and y, metres
-
-    def as_set(self) -> FeatureSet:
-        """The cells as rows, frame by frame, y-major: features (B*H*W, C)."""
-        batch, channels, height, width = self.features.shape
-        device = self.features.device
-        x = self.origin[0] + (torch.arange(width, device=device) + 0.5) * self.cell[0]
-        y = self.origin[1] + (torch.arange(height, device=device) + 0.5) * self.cell[1]
-        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-        positions = torch.stack([grid_x, grid_y, torch.zeros_like(grid_x)], dim=-1).reshape(-1, 3)
-        return FeatureSet(
-            features=self.features.permute(0, 2, 3, 1).reshape(-1, channels),
-            batch_index=torch.arange(batch, device=device).repeat_interleave(height * width),
-            positions=positions.repeat(batch, 1),
-        )
-
-
-@dataclass(frozen=True)
 class Anchors:
     """The boxes that an anchor head's codes refer to, and when one of them stands for an object."""
 
@@ -328,8 +298,7 @@ class HeadOutput:
     kind: str  # "anchor" or "center"
     classes: tuple[int, ...]  # indices into the detector's classes that this head predicts
     maps: Mapping[str, Tensor]  # name -> (B, C, H, W)
-    origin: tuple[float, float]  # as FeatureMap
-    cell: tuple[float, float]
+    grid: MapGrid
     anchors: Anchors | None = None  # of an anchor head
 
     @property

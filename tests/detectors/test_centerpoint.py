@@ -89,12 +89,12 @@ def test_taps_are_what_their_specs_promise(config):
         else:
             assert isinstance(tap, FeatureMap)
             assert tap.features.shape == (2, spec.channels, height // spec.stride, width // spec.stride)
-            assert tap.origin == (0.0, -3.84)
-            assert tap.cell == pytest.approx((config.grid.voxel_size[0] * spec.stride,) * 2)
+            assert tap.grid.origin == (0.0, -3.84)
+            assert tap.grid.cell == pytest.approx((config.grid.voxel_size[0] * spec.stride,) * 2)
     for index, head in enumerate(output.heads):
         spec = detector.tap_specs[f"head.{index}"]
         assert (spec.channels, spec.stride) == (head.object_width, detector.tap_specs["neck"].stride)
-        assert (head.origin, head.cell) == (output.taps["neck"].origin, pytest.approx(output.taps["neck"].cell))
+        assert head.grid.same_as(output.taps["neck"].grid)
     assert [head.classes for head in output.heads] == [(0,), (1, 2)]
 
 
@@ -209,7 +209,7 @@ def test_a_teacher_on_voxels_teaches_a_student_on_pillars(tap, frames):
     with torch.no_grad():
         taught = teacher(batch)
     learnt = student(batch)
-    assert taught.taps[tap].cell[0] == pytest.approx(2 * learnt.taps[tap].cell[0])
+    assert taught.taps[tap].grid.cell[0] == pytest.approx(2 * learnt.taps[tap].grid.cell[0])
     losses = method(taught, learnt, batch)
     losses.total.backward()
     assert torch.isfinite(losses.total)

@@ -43,12 +43,9 @@ def test_taps_are_what_their_specs_promise():
         else:
             assert isinstance(tap, FeatureMap)
             assert tap.features.shape == (2, spec.channels, 24 // spec.stride, 32 // spec.stride)
-            assert tap.origin == (0.0, -3.84)
-            assert tap.cell == pytest.approx((0.32 * spec.stride, 0.32 * spec.stride))
-    assert (output.heads[0].origin, output.heads[0].cell) == (
-        output.taps["neck"].origin,
-        pytest.approx(output.taps["neck"].cell),
-    )
+            assert tap.grid.origin == (0.0, -3.84)
+            assert tap.grid.cell == pytest.approx((0.32 * spec.stride, 0.32 * spec.stride))
+    assert output.heads[0].grid.same_as(output.taps["neck"].grid)
 
 
 def test_it_voxelises_by_itself_where_no_voxels_are_given():

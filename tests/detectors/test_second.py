@@ -109,8 +109,8 @@ def test_taps_are_what_their_specs_promise(kind):
         else:
             assert isinstance(tap, FeatureMap)
             assert tap.features.shape == (2, spec.channels, 96 // spec.stride, 128 // spec.stride)
-            assert tap.origin == (0.0, -3.84)
-            assert tap.cell == pytest.approx((0.08 * spec.stride, 0.08 * spec.stride))
+            assert tap.grid.origin == (0.0, -3.84)
+            assert tap.grid.cell == pytest.approx((0.08 * spec.stride, 0.08 * spec.stride))
 
 
 def test_rows_lie_in_the_range_and_stand_for_every_kept_point():

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import torch
 
-from lidistill.types import Anchors, Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, TapSpec
+from lidistill.types import Anchors, Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, HeadOutput, MapGrid, TapSpec
 
 ORIGIN, CELL, CELLS = (0.0, -4.0), (0.5, 0.5), (16, 12)  # rows along y, columns along x
+GRID = MapGrid(ORIGIN, CELL, (CELLS[1], CELLS[0]))
+COARSE = MapGrid(ORIGIN, (2 * CELL[0], 2 * CELL[1]), (CELLS[1] // 2, CELLS[0] // 2))
 CLASSES = (0, 1, 2)
 ANCHORS = 6
 CENTER_MAPS = {"offset": 2, "height": 1, "size": 3, "rotation": 2}
@@ -54,7 +56,7 @@ def output(width: int, batch: Batch, seed: int, *, requires_grad=False, kind="an
         return (torch.randn(shape, generator=draw) + 0.2).requires_grad_(requires_grad)
 
     def grid(stride):
-        return tuple(cells // stride for cells in CELLS), (CELL[0] * stride, CELL[1] * stride)
+        return MapGrid(ORIGIN, (CELL[0] * stride, CELL[1] * stride), (CELLS[1] // stride, CELLS[0] // stride))
 
     taps = {}
     for name, spec in specs(width).items():
@@ -66,29 +68,27 @@ def output(width: int, batch: Batch, seed: int, *, requires_grad=False, kind="an
                 random(len(batch.points), spec.channels), batch.batch_index, batch.points[:, :3], counts
             )
         else:
-            size, cell = grid(spec.stride * coarser)
-            taps[name] = FeatureMap(random(batch.size, spec.channels, *size), ORIGIN, cell)
-    size, cell = grid(coarser)
+            cells = grid(spec.stride * coarser)
+            taps[name] = FeatureMap(random(batch.size, spec.channels, *cells.shape), cells)
+    cells = grid(coarser)
     heads = []
     for classes in HEADS[kind]:
         if kind == "anchor":
             widths, anchors = (
                 {"class": ANCHORS * 3, "box": ANCHORS * 7, "direction": ANCHORS * 2},
-                anchor_boxes(size, cell),
+                anchor_boxes(cells),
             )
         else:
             widths, anchors = {"heatmap": len(classes), **CENTER_MAPS}, None
-        maps = {name: random(batch.size, channels, *size) for name, channels in widths.items()}
-        heads.append(HeadOutput("anchor" if kind == "anchor" else "center", classes, maps, ORIGIN, cell, anchors))
+        maps = {name: random(batch.size, channels, *cells.shape) for name, channels in widths.items()}
+        heads.append(HeadOutput("anchor" if kind == "anchor" else "center", classes, maps, cells, anchors))
     return DetectorOutput(taps, tuple(heads))
 
 
-def anchor_boxes(size=CELLS, cell=CELL) -> Anchors:
+def anchor_boxes(grid=GRID) -> Anchors:
     """Two anchors of each class on the centre of every cell."""
-    rows, columns = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
-    boxes = torch.zeros(*size, len(CLASSES), 2, 7)
-    boxes[..., 0] = (ORIGIN[0] + (columns + 0.5) * cell[0])[..., None, None]
-    boxes[..., 1] = (ORIGIN[1] + (rows + 0.5) * cell[1])[..., None, None]
+    boxes = torch.zeros(*grid.shape, len(CLASSES), 2, 7)
+    boxes[..., :2] = grid.centres()[:, :, None, None]
     boxes[..., 2:6] = torch.tensor([-1.0, 1.6, 0.9, 1.5])
     boxes[..., 1, 6] = 1.57
     return Anchors(boxes.reshape(-1, 7), rotations=2, matched=(0.5, 0.4, 0.4))

@@ -12,7 +12,7 @@ METHOD_BATCH = fakes.make_batch()
 
 
 def grid(features: torch.Tensor, origin=fakes.ORIGIN, cell=(1.0, 1.0)) -> FeatureMap:
-    return FeatureMap(features, origin, cell)
+    return FeatureMap.at(features, origin, cell)
 
 
 def compare(

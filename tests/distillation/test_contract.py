@@ -299,7 +299,9 @@ def test_half_precision_maps_of_another_grid_are_compared_in_full_precision(conf
     batch = fakes.make_batch()
     taught, learnt = pair(batch)
     coarse = replace(
-        learnt.taps["neck"], features=learnt.taps["neck"].features[..., ::2, ::2].to(torch.bfloat16), cell=(1.0, 1.0)
+        learnt.taps["neck"],
+        features=learnt.taps["neck"].features[..., ::2, ::2].to(torch.bfloat16),
+        grid=fakes.COARSE,
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = build(config)(taught, DetectorOutput({**learnt.taps, "neck": coarse}, learnt.heads), batch)

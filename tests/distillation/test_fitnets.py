@@ -19,7 +19,7 @@ def run(config, taught, learnt, batch=BATCH):
 
 def neck(width, seed, size=(16, 12), cell=(0.5, 0.5), requires_grad=False):
     draw = torch.Generator().manual_seed(seed)
-    return FeatureMap(torch.randn(2, width, *size, generator=draw).requires_grad_(requires_grad), fakes.ORIGIN, cell)
+    return FeatureMap.at(torch.randn(2, width, *size, generator=draw).requires_grad_(requires_grad), fakes.ORIGIN, cell)
 
 
 def test_the_loss_is_the_mean_squared_difference_of_the_adapted_map():
@@ -45,8 +45,10 @@ def test_the_adapter_takes_its_widths_from_the_specs():
 
 def test_a_coarser_student_is_read_at_the_teachers_cells_in_metres():
     ramp = torch.arange(6) * 1.0 + 0.5  # the x of each coarse cell
-    learnt = FeatureMap(ramp.expand(2, 1, 8, 6).contiguous(), fakes.ORIGIN, (1.0, 1.0))
-    truth = FeatureMap((torch.arange(12) * 0.5 + 0.25).clamp(0.5, 5.5).expand(2, 1, 16, 12), fakes.ORIGIN, (0.5, 0.5))
+    learnt = FeatureMap.at(ramp.expand(2, 1, 8, 6).contiguous(), fakes.ORIGIN, (1.0, 1.0))
+    truth = FeatureMap.at(
+        (torch.arange(12) * 0.5 + 0.25).clamp(0.5, 5.5).expand(2, 1, 16, 12), fakes.ORIGIN, (0.5, 0.5)
+    )
     method, forward = run(FitNetsConfig(), truth, learnt)
     torch.nn.init.ones_(method.adapters[0].weight)
     torch.nn.init.zeros_(method.adapters[0].bias)
@@ -77,7 +79,7 @@ def test_foreground_without_objects_is_the_whole_map():
 
 
 def test_hand_counted_foreground_cells():
-    like = FeatureMap(torch.zeros(2, 1, 4, 6), (0.0, -2.0), (1.0, 1.0))
+    like = FeatureMap.at(torch.zeros(2, 1, 4, 6), (0.0, -2.0), (1.0, 1.0))
     # as wide as three cells; the other lies outside
     across = torch.tensor([[2.5, 0.5, 0.0, 0.4, 3.2, 1.0, 0.0], [99.0, 0, 0, 4, 2, 1, 0]])
     tiny = torch.tensor([[4.9, -1.9, 5.0, 0.1, 0.1, 1.0, 0.3]])  # between cell centres, at any height
@@ -86,7 +88,7 @@ def test_hand_counted_foreground_cells():
 
 
 def test_a_turned_box_covers_turned_cells():
-    like = FeatureMap(torch.zeros(1, 1, 8, 8), (0.0, 0.0), (1.0, 1.0))
+    like = FeatureMap.at(torch.zeros(1, 1, 8, 8), (0.0, 0.0), (1.0, 1.0))
     long = torch.tensor([[4.5, 4.5, 0.0, 5.0, 0.5, 1.0, torch.pi / 2]])
     assert foreground_cells(like, (Boxes(long, torch.zeros(1).long()),)).nonzero().tolist() == [
         [0, row, 4] for row in range(2, 7)

@@ -6,7 +6,7 @@ import torch
 from lidistill.distillation.gid import GidConfig, disagreement, read_instances, relation_error, response_error
 from lidistill.distillation.pairwise_geometry import scaled_distances
 from lidistill.distillation.proposals import ProposalSettings, find_proposals
-from lidistill.ops.roi import regions_in_cells, roi_align
+from lidistill.ops.roi import roi_align
 from lidistill.types import DetectorOutput, InputError
 from tests.distillation import fakes
 
@@ -92,7 +92,7 @@ def test_the_terms_follow_their_definitions(kind):
     torch.manual_seed(0)
     adapter = GidConfig().build(fakes.specs(8), fakes.specs(5)).adapter
     neck = taught.taps["neck"]
-    regions = regions_in_cells(instances.regions, neck.origin, neck.cell)
+    regions = neck.grid.in_cells(instances.regions)
     wanted, found = (
         roi_align(output.taps["neck"].features, regions, instances.frames).flatten(2).transpose(1, 2)
         for output in (taught, learnt)
@@ -152,7 +152,7 @@ def test_each_network_is_read_in_metres_on_its_own_map():
     ramps = []
     for output, tap in ((taught, "neck"), (learnt, "bev.1")):
         like = output.taps[tap]
-        x = like.origin[0] + (torch.arange(like.features.shape[3]) + 0.5) * like.cell[0]
+        x = like.grid.centres()[0, :, 0]
         ramps.append(read_instances(replace(like, features=x.expand(2, 1, *like.features.shape[2:])), instances, 3))
     inside = ((instances.regions[:, 0] > 1) & (instances.regions[:, 2] < 5)).nonzero()[:, 0]
     assert len(inside)

@@ -9,7 +9,7 @@ from lidistill.distillation.itkd import ItkdConfig, mean_or_zero
 from lidistill.distillation.object_places import ObjectRows, object_cells, object_vectors, positive_anchors
 from lidistill.distillation.shared_autoencoder import SharedAutoencoder
 from lidistill.ops.kernels.interchanged_difference import ROWS_AT_ONCE, Shares, interchanged_difference
-from lidistill.types import Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, TapSpec
+from lidistill.types import Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, MapGrid, TapSpec
 from tests.distillation import fakes
 from tests.reference import itkd as slow
 
@@ -34,15 +34,16 @@ def only(part, **options):
     return ItkdConfig(**{**SMALL, **weights, **options})
 
 
-def centre_head(seed, classes, velocity=False, size=fakes.CELLS, cell=fakes.CELL):
+def centre_head(seed, classes, velocity=False, grid=fakes.GRID):
     draw = torch.Generator().manual_seed(seed)
     widths = {"heatmap": len(classes), "offset": 2, "height": 1, "size": 3, "rotation": 2} | (
         {"velocity": 2} if velocity else {}
     )
     maps = {
-        name: torch.randn(BATCH.size, width, *size, generator=draw).requires_grad_() for name, width in widths.items()
+        name: torch.randn(BATCH.size, width, *grid.shape, generator=draw).requires_grad_()
+        for name, width in widths.items()
     }
-    return HeadOutput("center", tuple(classes), maps, fakes.ORIGIN, cell)
+    return HeadOutput("center", tuple(classes), maps, grid)
 
 
 def with_heads(heads, other_heads):
@@ -52,7 +53,7 @@ def with_heads(heads, other_heads):
         **{f"head.{i}": TapSpec("head", head.object_width) for i, head in enumerate(heads)},
     }
     method = only("attention").build(specs, specs)
-    neck = {"neck": FeatureMap(torch.zeros(BATCH.size, 3, *fakes.CELLS), fakes.ORIGIN, fakes.CELL)}
+    neck = {"neck": FeatureMap.at(torch.zeros(BATCH.size, 3, *fakes.CELLS), fakes.ORIGIN, fakes.CELL)}
     return method, lambda batch=BATCH: method(
         DetectorOutput(neck, tuple(heads)), DetectorOutput(neck, tuple(other_heads)), batch
     )
@@ -217,11 +218,11 @@ def test_without_objects_only_their_part_is_missing():
 
 def test_a_coarser_student_is_read_at_the_teachers_cells():
     ramp = torch.arange(6) * 1.0 + 0.5  # the x of each coarse cell
-    learnt = FeatureMap(ramp.expand(2, 4, 8, 6).contiguous(), fakes.ORIGIN, (1.0, 1.0))
-    fine = FeatureMap(
+    learnt = FeatureMap.at(ramp.expand(2, 4, 8, 6).contiguous(), fakes.ORIGIN, (1.0, 1.0))
+    fine = FeatureMap.at(
         (torch.arange(12) * 0.5 + 0.25).clamp(0.5, 5.5).expand(2, 4, 16, 12).contiguous(), fakes.ORIGIN, fakes.CELL
     )
-    taught = FeatureMap(torch.randn(2, 6, 16, 12), fakes.ORIGIN, fakes.CELL)
+    taught = FeatureMap.at(torch.randn(2, 6, 16, 12), fakes.ORIGIN, fakes.CELL)
     specs = {"neck": TapSpec("map", 6)}, {"neck": TapSpec("map", 4)}
     method = ItkdConfig(attention_weight=0.0, **SMALL).build(*specs)
     values = [
@@ -321,7 +322,7 @@ def test_tasks_of_one_width_share_their_fusion_and_velocity_widens_it():
 
 
 def test_centre_heads_on_two_grids_are_compared_object_by_object():
-    fine, coarse = centre_head(1, (0, 1, 2)), centre_head(2, (0, 1, 2), size=(8, 6), cell=(1.0, 1.0))
+    fine, coarse = centre_head(1, (0, 1, 2)), centre_head(2, (0, 1, 2), grid=MapGrid(fakes.ORIGIN, (1.0, 1.0), (6, 8)))
     method, forward = with_heads([fine], [coarse])
     fusion = method.attention.fusion["11"].weight.detach()
     places = [object_cells(head, BATCH.boxes) for head in (fine, coarse)]
@@ -332,7 +333,10 @@ def test_centre_heads_on_two_grids_are_compared_object_by_object():
 
 
 def test_objects_on_one_map_only_are_left_out():
-    whole, half = centre_head(1, (0, 1, 2)), centre_head(2, (0, 1, 2), size=(8, 12))  # the half with y < 0
+    whole, half = (
+        centre_head(1, (0, 1, 2)),
+        centre_head(2, (0, 1, 2), grid=replace(fakes.GRID, size=(12, 8))),
+    )  # the half with y < 0
     _, forward = with_heads([whole], [half])
     kept = replace(BATCH, boxes=tuple(boxes[boxes.geometry[:, 1] < 0] for boxes in BATCH.boxes))
     assert 0 < sum(map(len, kept.boxes)) < sum(map(len, BATCH.boxes))
@@ -456,9 +460,10 @@ def golden(reference):
 def as_output(features, head):
     split = head.split([3, 2, 1, 3, 2], dim=1)
     maps = dict(zip(("heatmap", "offset", "height", "size", "rotation"), split, strict=True))
+    grid = MapGrid((0.0, 0.0), (1.0, 1.0), (features.shape[3], features.shape[2]))
     return DetectorOutput(
-        {"neck": FeatureMap(features, (0.0, 0.0), (1.0, 1.0))},
-        (HeadOutput("center", (0, 1, 2), maps, (0.0, 0.0), (1.0, 1.0)),),
+        {"neck": FeatureMap(features, grid)},
+        (HeadOutput("center", (0, 1, 2), maps, grid),),
     )
 
 

@@ -280,7 +280,7 @@ def test_heads_on_other_places_are_refused():
         r"the map 'class' is \(18, 6, 8\) in the teacher and \(18, 12, 16\)",
         maps={name: values[..., ::2, ::2] for name, values in other.maps.items()},
     )
-    refused("are not in the same places", origin=(0.5, 0.0))
+    refused("are not in the same places", grid=replace(other.grid, origin=(0.5, 0.0)))
     refused("are not in the same places", anchors=replace(other.anchors, boxes=other.anchors.boxes + 1))
     refused("are not in the same places", anchors=None)
     with pytest.raises(InputError, match="the teacher has 0 heads and the student 1"):

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from lidistill.distillation.object_places import object_cells, object_vectors, positive_anchors
-from lidistill.types import Anchors, Boxes, FeatureMap, HeadOutput, InputError
+from lidistill.types import Anchors, Boxes, FeatureMap, HeadOutput, InputError, MapGrid
 from tests.distillation import fakes
 from tests.reference.iou import overlap_nearest_bev
 
 NAN, INF = float("nan"), float("inf")
-LIKE = FeatureMap(torch.zeros(2, 1, 4, 6), (0.0, -2.0), (1.0, 0.5))  # x 0..6, y -2..0
+LIKE = FeatureMap.at(torch.zeros(2, 1, 4, 6), (0.0, -2.0), (1.0, 0.5))  # x 0..6, y -2..0
 
 
 def boxes(*rows, labels=None):
@@ -50,7 +50,7 @@ def test_the_first_objects_are_kept_where_there_are_too_many():
 
 
 def test_a_head_has_the_cells_of_its_own_classes():
-    head = HeadOutput("center", (2, 5), {"heatmap": torch.zeros(1, 2, 4, 6)}, LIKE.origin, LIKE.cell)
+    head = HeadOutput("center", (2, 5), {"heatmap": torch.zeros(1, 2, 4, 6)}, LIKE.grid)
     frame = boxes((1.5, -1.0), (2.5, -1.0), (3.5, -1.0), (4.5, -1.0), labels=[0, 5, 2, 3])
     assert found(object_cells(head, (frame,))) == [(0, 14, 1), (0, 15, 2)]
 
@@ -99,7 +99,11 @@ def anchors_in_a_row(matched=0.6):
     """Five anchors of 2 x 1 m, a metre apart along x."""
     rows = boxes(*[(float(x), 0.0) for x in range(5)]).geometry
     return HeadOutput(
-        "anchor", (0,), {"box": torch.zeros(1, 7, 1, 5)}, (-0.5, -0.5), (1.0, 1.0), Anchors(rows, 1, (matched,))
+        "anchor",
+        (0,),
+        {"box": torch.zeros(1, 7, 1, 5)},
+        MapGrid((-0.5, -0.5), (1.0, 1.0), (5, 1)),
+        Anchors(rows, 1, (matched,)),
     )
 
 
@@ -163,7 +167,7 @@ def test_vectors_of_anchors_join_class_box_and_direction():
 def test_vectors_of_cells_follow_the_order_of_the_codes_and_leave_the_overlap_out():
     widths = {"velocity": 2, "overlap": 1, "rotation": 2, "size": 3, "heatmap": 2, "height": 1, "offset": 2}
     maps = {name: torch.randn(2, width, 4, 6) for name, width in widths.items()}
-    head = HeadOutput("center", (0, 1), maps, LIKE.origin, LIKE.cell)
+    head = HeadOutput("center", (0, 1), maps, LIKE.grid)
     places = object_cells(head, (boxes((2.5, -1.2)), boxes((0.1, -0.1))))
     ordered = torch.cat([maps[name] for name in ("heatmap", "offset", "height", "size", "rotation", "velocity")], dim=1)
     assert torch.equal(object_vectors(head, places), torch.stack([ordered[0, :, 1, 2], ordered[1, :, 3, 0]]))

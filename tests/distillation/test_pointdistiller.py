@@ -241,8 +241,8 @@ def test_logs_tell_a_collapsed_teacher_encoding():
 
 
 def test_maps_on_another_grid_are_compared_place_for_place():
-    taught = FeatureMap(torch.randn(1, 5, 6, 4), (0.0, 0.0), (1.0, 1.0))
-    wide = FeatureMap(torch.randn(1, 5, 3, 2).requires_grad_(), (0.0, 0.0), (2.0, 2.0))
+    taught = FeatureMap.at(torch.randn(1, 5, 6, 4), (0.0, 0.0), (1.0, 1.0))
+    wide = FeatureMap.at(torch.randn(1, 5, 3, 2).requires_grad_(), (0.0, 0.0), (2.0, 2.0))
     _, forward = run(PointDistillerConfig(num_queries=9, num_neighbours=4), {"neck": taught}, {"neck": wide})
     value = forward().total
     value.backward()
@@ -414,7 +414,7 @@ def test_map_form_equals_the_released_code(golden, reweight):
 
     def maps(side):
         features = [stored[f"{side}_feature.{i}"].clone().requires_grad_(side == "student") for i in range(2)]
-        return {f"bev.{i}": FeatureMap(value, (0.0, 0.0), (1.0, 1.0)) for i, value in enumerate(features)}
+        return {f"bev.{i}": FeatureMap.at(value, (0.0, 0.0), (1.0, 1.0)) for i, value in enumerate(features)}
 
     settings = {
         "num_queries": int(stored["num_voxels"]),

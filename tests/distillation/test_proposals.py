@@ -6,10 +6,11 @@ import torch
 
 from lidistill.distillation.proposals import ProposalSettings, find_in_head, find_proposals, window_radius
 from lidistill.ops.kernels.overlap import overlap_nearest_bev
-from lidistill.types import Anchors, DetectorOutput, HeadOutput, InputError
+from lidistill.types import Anchors, DetectorOutput, HeadOutput, InputError, MapGrid
 from tests.distillation import fakes
 
-ORIGIN, CELL, SIZE = (0.0, -4.0), (0.5, 0.25), (32, 20)  # rows along y, columns along x
+CELL, SIZE = (0.5, 0.25), (32, 20)  # rows along y, columns along x
+GRID = MapGrid((0.0, -4.0), CELL, (SIZE[1], SIZE[0]))
 QUIET = -5.0
 
 
@@ -26,7 +27,7 @@ def center_head(peaks, classes=(0, 2), frames=2, length=2.0, width=0.75):
         "height": torch.zeros(frames, 1, *SIZE),
         "size": size,
     }
-    return HeadOutput("center", classes, {**maps, "rotation": rotation}, ORIGIN, CELL)
+    return HeadOutput("center", classes, {**maps, "rotation": rotation}, GRID)
 
 
 def anchor_head(scores, codes=None, classes=(0, 1), frames=1, rotations=1):
@@ -37,17 +38,14 @@ def anchor_head(scores, codes=None, classes=(0, 1), frames=1, rotations=1):
     for (frame, row, column, kind, label), score in scores.items():
         logits[frame, row, column, kind, 0, label] = math.log(score / (1 - score))
     boxes = torch.zeros(*SIZE, len(classes), rotations, 7)
-    boxes[..., 0] = ((torch.arange(SIZE[1]) + 0.5) * CELL[0] + ORIGIN[0])[None, :, None, None]
-    boxes[..., 1] = ((torch.arange(SIZE[0]) + 0.5) * CELL[1] + ORIGIN[1])[:, None, None, None]
+    boxes[..., :2] = GRID.centres()[:, :, None, None]
     boxes[..., 3:6] = torch.tensor([2.0, 1.0, 1.5])
     box = torch.zeros(frames, *SIZE, len(classes), rotations, 7)
     for place, code in (codes or {}).items():
         box[place] = torch.tensor(code)
     as_map = {"class": logits, "box": box, "direction": torch.zeros(frames, *SIZE, len(classes), rotations, 2)}
     maps = {name: values.reshape(frames, *SIZE, -1).permute(0, 3, 1, 2) for name, values in as_map.items()}
-    return HeadOutput(
-        "anchor", classes, maps, ORIGIN, CELL, Anchors(boxes.reshape(-1, 7), rotations, (0.5,) * len(classes))
-    )
+    return HeadOutput("anchor", classes, maps, GRID, Anchors(boxes.reshape(-1, 7), rotations, (0.5,) * len(classes)))
 
 
 def test_published_example_of_the_radius():

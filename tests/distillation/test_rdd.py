@@ -11,7 +11,6 @@ from lidistill.distillation.object_places import ObjectRows, object_vectors
 from lidistill.distillation.proposals import ProposalSettings, find_proposals
 from lidistill.distillation.rdd import RddConfig, Widening
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
-from lidistill.ops.roi import regions_in_cells
 from lidistill.types import Anchors, DetectorOutput, FeatureMap, HeadOutput, InputError
 from tests.distillation import fakes
 from tests.reference import rdd as slow
@@ -63,7 +62,7 @@ def test_the_feature_loss_is_that_of_the_straightforward_form(kind, order, softm
     torch.nn.init.uniform_(method.widening.norm_scale, 0.5, 2.0)
     torch.nn.init.normal_(method.widening.norm_shift)
     pairs, _ = method.pairs(taught, learnt)
-    regions = regions_in_cells(pairs.regions, fakes.ORIGIN, fakes.CELL)
+    regions = fakes.GRID.in_cells(pairs.regions)
     maps = [output.taps["neck"].features for output in (taught, learnt)]
     soft = slow.crops(
         *maps, (regions, regions), pairs.frames, slow_layer(method), 4.0, order, 1 if softmax == "channel" else 2
@@ -85,11 +84,10 @@ def test_the_feature_loss_is_that_of_the_straightforward_form(kind, order, softm
 
 def test_maps_of_other_grids_are_cropped_at_the_same_place_in_metres():
     taught, learnt = outputs()
-    coarse = FeatureMap(torch.randn(2, 15, 10, 8), (-0.5, -4.25), (0.875, 0.85))
+    coarse = FeatureMap.at(torch.randn(2, 15, 10, 8), (-0.5, -4.25), (0.875, 0.85))
     method = build()
     pairs, _ = method.pairs(taught, learnt)
-    grids = [(tap.origin, tap.cell) for tap in (taught.taps["neck"], coarse)]
-    regions = tuple(regions_in_cells(pairs.regions, *grid) for grid in grids)
+    regions = tuple(tap.grid.in_cells(pairs.regions) for tap in (taught.taps["neck"], coarse))
     expected = slow.crops(taught.taps["neck"].features, coarse.features, regions, pairs.frames, slow_layer(method), 4.0)
     found = method.crops(taught.taps["neck"], coarse, pairs)
     for crop, wanted in zip(found, expected, strict=True):
@@ -274,7 +272,7 @@ def coarser(head):
     boxes = head.anchors.boxes.view(16, 12, -1, 7)[::2, ::2].clone()
     boxes[..., :2] += 0.25
     return HeadOutput(
-        head.kind, head.classes, maps, head.origin, (1.0, 1.0), Anchors(boxes.reshape(-1, 7), 2, head.anchors.matched)
+        head.kind, head.classes, maps, fakes.COARSE, Anchors(boxes.reshape(-1, 7), 2, head.anchors.matched)
     )
 
 
@@ -339,8 +337,8 @@ def test_heat_maps_of_another_grid_are_read_at_the_same_place():
         pairs.regions[:, 2:] <= torch.tensor([5.5, 3.5])
     ).all(dim=1)
     heads = [
-        replace(taught.heads[0], maps={**taught.heads[0].maps, "heatmap": heat}, cell=cell)
-        for heat, cell in ((fine, (0.5, 0.5)), (coarse, (1.0, 1.0)))
+        replace(taught.heads[0], maps={**taught.heads[0].maps, "heatmap": heat}, grid=grid)
+        for heat, grid in ((fine, fakes.GRID), (coarse, fakes.COARSE))
     ]
     pairs = pairs[inside]
     assert len(pairs) > 0

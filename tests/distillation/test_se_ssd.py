@@ -6,11 +6,12 @@ import torch
 
 from lidistill.distillation.proposals import ProposalSettings, find_proposals
 from lidistill.distillation.se_ssd import SeSsdConfig, box_error, matched_pairs, said_at
-from lidistill.types import Anchors, DetectorOutput, HeadOutput, InputError
+from lidistill.types import Anchors, DetectorOutput, HeadOutput, InputError, MapGrid
 from tests.distillation import fakes
 from tests.reference import responses as slow
 
-ORIGIN, CELL, SIZE = (0.0, -4.0), (0.5, 0.5), (16, 12)  # rows along y, columns along x
+CELL, SIZE = (0.5, 0.5), (16, 12)  # rows along y, columns along x
+GRID = MapGrid((0.0, -4.0), CELL, (SIZE[1], SIZE[0]))
 QUIET = -6.0
 BATCH = fakes.make_batch((3, 3))
 
@@ -34,7 +35,7 @@ def centre(objects, requires_grad=False, classes=(0, 2)):
         maps["heatmap"][frame, kind, row, column] = logit(score)
         maps["offset"][frame, 0, row, column] += shift / CELL[0]
         maps["rotation"][frame, :, row, column] = torch.tensor([math.sin(yaw), math.cos(yaw)])
-    return DetectorOutput({}, (HeadOutput("center", classes, grads(maps, requires_grad), ORIGIN, CELL),))
+    return DetectorOutput({}, (HeadOutput("center", classes, grads(maps, requires_grad), GRID),))
 
 
 def anchors(objects, requires_grad=False):
@@ -42,8 +43,7 @@ def anchors(objects, requires_grad=False):
     shift in metres, yaw).
     """
     boxes = torch.zeros(*SIZE, 3, 1, 7)
-    boxes[..., 0] = ((torch.arange(SIZE[1]) + 0.5) * CELL[0] + ORIGIN[0])[None, :, None, None]
-    boxes[..., 1] = ((torch.arange(SIZE[0]) + 0.5) * CELL[1] + ORIGIN[1])[:, None, None, None]
+    boxes[..., :2] = GRID.centres()[:, :, None, None]
     boxes[..., 3:6] = torch.tensor([4.0, 2.0, 1.5])
     logits, codes = torch.full((2, *SIZE, 3, 3), QUIET), torch.zeros(2, *SIZE, 3, 7)
     for (frame, kind, row, column), (score, shift, yaw) in objects.items():
@@ -53,7 +53,7 @@ def anchors(objects, requires_grad=False):
     maps = {"class": logits, "box": codes, "direction": torch.zeros(2, *SIZE, 3, 2)}
     maps = {name: values.reshape(2, *SIZE, -1).permute(0, 3, 1, 2).contiguous() for name, values in maps.items()}
     head = HeadOutput(
-        "anchor", (0, 1, 2), grads(maps, requires_grad), ORIGIN, CELL, Anchors(boxes.reshape(-1, 7), 1, (0.5,) * 3)
+        "anchor", (0, 1, 2), grads(maps, requires_grad), GRID, Anchors(boxes.reshape(-1, 7), 1, (0.5,) * 3)
     )
     return DetectorOutput({}, (head,))
 

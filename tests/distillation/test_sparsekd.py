@@ -162,7 +162,7 @@ def halved(output):
     return with_head(
         output,
         maps={name: values[..., ::2, ::2] for name, values in head.maps.items()},
-        cell=(2 * head.cell[0], 2 * head.cell[1]),
+        grid=fakes.COARSE,
     )
 
 

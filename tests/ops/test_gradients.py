@@ -19,6 +19,7 @@ from lidistill.ops.kernels.neighbours import k_nearest
 from lidistill.ops.kernels.sparse_convolution import Sites, densified, sparse_convolution, strided_map, submanifold_map
 from lidistill.ops.roi import roi_align
 from lidistill.ops.segments import segment_max
+from lidistill.types import MapGrid
 
 COPIES = torch.tensor([0, 1, 1, 2, 0, 3, 3, 3])  # rows of four originals
 SITES = Sites(
@@ -28,7 +29,7 @@ SITES = Sites(
     (3, 3, 3),
     2,
 )
-ORIGIN, CELL = (0.0, -2.0), (0.5, 0.5)
+GRID = MapGrid((0.0, -2.0), (0.5, 0.5), (16, 8))
 
 
 def rows(count: int = 4, width: int = 3, seed: int = 0) -> Tensor:
@@ -86,9 +87,9 @@ OPERATORS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "draw_gaussians": (gaussians, (rows(),)),
     "encode_anchors": (lambda given, anchors: encode_anchors(given[COPIES], anchors[COPIES]), (boxes(), boxes(1))),
     "decode_anchors": (lambda codes, anchors: decode_anchors(codes[COPIES], anchors[COPIES]), (rows(4, 7), boxes(1))),
-    "encode_centers": (lambda given: encode_centers(given[COPIES], ORIGIN, CELL)[1], (boxes(),)),
+    "encode_centers": (lambda given: encode_centers(given[COPIES], GRID)[1], (boxes(),)),
     "decode_centers": (
-        lambda codes: decode_centers(codes[COPIES], COPIES[:, None].expand(-1, 2), ORIGIN, CELL),
+        lambda codes: decode_centers(codes[COPIES], COPIES[:, None].expand(-1, 2), GRID),
         (rows(4, 8),),
     ),
 }

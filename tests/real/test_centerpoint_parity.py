@@ -117,9 +117,7 @@ def test_every_stable_detection_is_found(case):
 @pytest.mark.parametrize("task", range(6))
 def test_targets_are_those_of_the_tool(case, task):
     head, figures = case.detector.head, case.figures
-    targets = center_targets(
-        case.batch.boxes, head.task_classes[task], head.size, head.origin, head.cell, head.config.targets
-    )
+    targets = center_targets(case.batch.boxes, head.task_classes[task], head.grid, head.config.targets)
     key = "train.target.target_dicts"
     if len(targets.codes):
         assert_stored(figures, f"{key}.heatmaps.{task}", targets.heatmap)

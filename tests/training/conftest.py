@@ -28,7 +28,7 @@ class TinyDetector(nn.Module):
         sums = torch.zeros((batch.size, 4), device=batch.points.device).index_add(0, batch.batch_index, batch.points)
         hidden = self.drop(torch.relu(self.norm(self.first(sums / 50.0))))
         value = self.last(hidden)[:, :, None, None]
-        return DetectorOutput({"neck": FeatureMap(hidden[:, :, None, None], (0.0, 0.0), (1.0, 1.0))}, ()), value
+        return DetectorOutput({"neck": FeatureMap.at(hidden[:, :, None, None], (0.0, 0.0), (1.0, 1.0))}, ()), value
 
     def loss(self, output, batch: Batch) -> Losses:
         wanted = torch.tensor([[float(len(boxes))] for boxes in batch.boxes])

@@ -33,7 +33,7 @@ def frame_by_frame(part):
 
 
 def feature_map(features):
-    return FeatureMap(features, (0.1, -3.3), (0.32, 0.16))
+    return FeatureMap.at(features, (0.1, -3.3), (0.32, 0.16))
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -54,7 +54,7 @@ def test_a_map_comes_back_bit_for_bit_in_the_same_memory_order(layout, size, tmp
     back = through_files(frame_by_frame(part), tmp_path)
     assert same_bits(back.features, part.features)
     assert back.features.stride() == part.features.stride()
-    assert (back.origin, back.cell) == (part.origin, part.cell)
+    assert back.grid == part.grid
 
 
 def test_the_maps_of_heads_come_back_with_their_description(tmp_path):

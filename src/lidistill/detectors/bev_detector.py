@@ -267,7 +267,7 @@ class BevDetector(Detector):
 
     def _map(self, features: Tensor, stride: int) -> FeatureMap:
         low, size = self.grid.point_range, self.grid.voxel_size
-        return FeatureMap(features=features, origin=(low[0], low[1]), cell=(size[0] * stride, size[1] * stride))
+        return FeatureMap.at(features, (low[0], low[1]), (size[0] * stride, size[1] * stride))
 
 
 def voxels_on(grid: VoxelGrid, inputs: Inputs) -> Voxels:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.object_places import cells_near, map_size, object_cells
+from lidistill.distillation.object_places import cells_near, object_cells
 from lidistill.distillation.taps import paired_maps, resampled
 from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
 from lidistill.ops.kernels.overlap import overlap_nearest_bev
@@ -90,8 +90,7 @@ def convolved_at(features: Tensor, weight: Tensor, bias: Tensor, cells: Tensor) 
 
 def imitated_cells(heads: Sequence[HeadOutput], like: FeatureMap, boxes: Sequence[Boxes], share: float) -> Tensor:
     """Cells (B, H, W) bool of the map that any head places near an object."""
-    batch, _, height, width = like.features.shape
-    chosen = torch.zeros((batch, height, width), dtype=torch.bool, device=like.features.device)
+    chosen = torch.zeros((len(like.features), *like.grid.shape), dtype=torch.bool, device=like.features.device)
     for head in heads:
         for frame, labelled in enumerate(boxes):
             places = (
@@ -99,11 +98,8 @@ def imitated_cells(heads: Sequence[HeadOutput], like: FeatureMap, boxes: Sequenc
                 if head.kind == "anchor"
                 else _gaussian_places(head, labelled, share)
             )
-            cells = torch.floor(
-                (places.double() - places.new_tensor(like.origin).double()) / places.new_tensor(like.cell).double()
-            ).long()
-            column, row = cells[((cells >= 0) & (cells < cells.new_tensor([width, height]))).all(dim=1)].unbind(dim=1)
-            chosen[frame, row, column] = True
+            cells, inside = like.grid.cells_of(places)
+            chosen[frame].view(-1)[like.grid.numbers_of(cells[inside])] = True
     return chosen
 
 
@@ -126,12 +122,10 @@ def _anchor_places(head: HeadOutput, labelled: Boxes, share: float) -> Tensor:
 
 def _gaussian_places(head: HeadOutput, labelled: Boxes, share: float) -> Tensor:
     """Centres (P, 2) of the cells where the Gaussian of an object is above `share`."""
-    height, width = map_size(head)
     places = object_cells(head, [labelled])
-    cells = torch.stack([torch.div(places.rows, width, rounding_mode="floor"), places.rows % width], dim=1)
     geometry = labelled.geometry[places.objects]
-    radius = gaussian_radius(geometry[:, 3] / head.cell[0], geometry[:, 4] / head.cell[1], GAUSSIAN_OVERLAP)
-    radii = radius.nan_to_num().clamp(MIN_RADIUS, max(height, width)).long()
-    drawn = draw_gaussians(geometry.new_zeros((1, height, width)), torch.zeros_like(places.rows), cells, radii)[0]
-    row, column = (drawn > share).nonzero().unbind(dim=1)
-    return (torch.stack([column, row], dim=1) + 0.5) * geometry.new_tensor(head.cell) + geometry.new_tensor(head.origin)
+    radius = gaussian_radius(geometry[:, 3] / head.grid.cell[0], geometry[:, 4] / head.grid.cell[1], GAUSSIAN_OVERLAP)
+    radii = radius.nan_to_num().clamp(MIN_RADIUS, max(head.grid.size)).long()
+    blank, cells = geometry.new_zeros((1, *head.grid.shape)), head.grid.numbered(places.rows)
+    drawn = draw_gaussians(blank, torch.zeros_like(places.rows), cells, radii)[0]
+    return head.grid.in_metres((drawn > share).nonzero().flip(1) + geometry.new_tensor(0.5))

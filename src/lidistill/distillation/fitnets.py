@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.taps import cell_centres, find_tap, resampled
+from lidistill.distillation.taps import find_tap, resampled
 from lidistill.ops.boxes import points_in_boxes
 from lidistill.ops.kernels.adapted_error import adapted_squared_error
 from lidistill.ops.precision import as_full, full_precision
@@ -53,7 +53,7 @@ class FitNets(DistillationMethod):
             if not (isinstance(taught, FeatureMap) and isinstance(learnt, FeatureMap)):
                 raise InputError(f"{self.config.name}: the tap {tap!r} is no map; choose a map such as 'neck'")
             with full_precision(learnt.features):
-                own = FeatureMap(as_full(learnt.features), learnt.origin, learnt.cell)
+                own = learnt.with_features(as_full(learnt.features))
                 learnt_there, wanted = resampled(own, taught).features, as_full(taught.features.detach())
                 weight, bias = adapter.parameters()
                 error = adapted_squared_error(learnt_there, weight.flatten(1), bias, wanted, self._cells(taught, batch))
@@ -74,16 +74,12 @@ def foreground_cells(like: FeatureMap, boxes: tuple[Boxes, ...]) -> Tensor:
     """Cells (B, H, W) bool whose centre lies in a box of their frame, seen from above; the cell that holds a box's
     centre always counts.
     """
-    batch, _, height, width = like.features.shape
-    places = cell_centres(like)
-    inside = torch.zeros((batch, height, width), dtype=torch.bool, device=places.device)
+    places = like.as_set().positions[: like.grid.num_cells]
+    inside = torch.zeros((len(like.features), *like.grid.shape), dtype=torch.bool, device=places.device)
     for frame, labelled in enumerate(boxes):
         flat = labelled.geometry.clone()
         flat[:, 2], flat[:, 5] = 0.0, 1.0
-        inside[frame] = points_in_boxes(places.reshape(-1, 3), flat).any(dim=0).view(height, width)
-        cells = torch.floor((flat[:, :2] - flat.new_tensor(like.origin)) / flat.new_tensor(like.cell))
-        column, row = (
-            cells[((cells >= 0) & (cells < cells.new_tensor([width, height]))).all(dim=1)].long().unbind(dim=1)
-        )
-        inside[frame, row, column] = True
+        inside[frame] = points_in_boxes(places, flat).any(dim=0).view(like.grid.shape)
+        cells, on_map = like.grid.cells_of(flat[:, :2])
+        inside[frame].view(-1)[like.grid.numbers_of(cells[on_map])] = True
     return inside

@@ -32,7 +32,7 @@ from lidistill.distillation.pairwise_geometry import scaled_distances
 from lidistill.distillation.proposals import Proposals, ProposalSettings, find_proposals
 from lidistill.distillation.taps import paired_maps
 from lidistill.ops.precision import as_full, full_precision
-from lidistill.ops.roi import regions_in_cells, roi_reading
+from lidistill.ops.roi import roi_reading
 from lidistill.settings import BoxCount, NonNegative, Share, Side, Text
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, Losses
 
@@ -133,13 +133,8 @@ def disagreement(taught: HeadOutput, learnt: HeadOutput) -> HeadOutput:
 
 def read_instances(like: FeatureMap, instances: Proposals, size: int) -> Tensor:
     """The map at size x size places of each instance's region: (N, size * size, C)."""
-    batch, _, height, width = like.features.shape
-    reading = roi_reading(
-        regions_in_cells(instances.regions, like.origin, like.cell),
-        instances.frames,
-        (batch, height, width),
-        (size, size),
-    )
+    shape = (len(like.features), *like.grid.shape)
+    reading = roi_reading(like.grid.in_cells(instances.regions), instances.frames, shape, (size, size))
     return reading.pooled(reading.rows_of(like.features))
 
 

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from lidistill.distillation.method import Specs
-from lidistill.distillation.object_places import ObjectRows, map_size, object_vectors
+from lidistill.distillation.object_places import ObjectRows, object_vectors
 from lidistill.distillation.proposals import Proposals
-from lidistill.distillation.taps import same_grid
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
 from lidistill.ops.precision import as_full
-from lidistill.ops.roi import regions_in_cells, roi_reading
-from lidistill.types import OBJECT_MAPS, DetectorOutput, FeatureMap, HeadOutput, InputError
+from lidistill.ops.roi import roi_reading
+from lidistill.types import OBJECT_MAPS, DetectorOutput, HeadOutput, InputError
 
 
 def check_heads(method: str, teacher_specs: Specs, student_specs: Specs) -> None:
@@ -159,7 +158,7 @@ def heat_differences(taught: HeadOutput, learnt: HeadOutput, pairs: Proposals, h
     mean = (crops[1] - crops[0]).abs().sum(dim=2).mean(dim=1)
     if how.reduction == "mean":
         return mean
-    low, high = regions_in_cells(pairs.regions, taught.origin, taught.cell).split(2, dim=1)
+    low, high = taught.grid.in_cells(pairs.regions).split(2, dim=1)
     return mean * (high - low).prod(dim=1).to(mean.dtype)
 
 
@@ -167,27 +166,17 @@ def same_anchor(rows: Tensor, source: HeadOutput, other: HeadOutput) -> Tensor:
     """Anchors (P,) of `source` -> the anchors of the same class and rotation in the cell of `other` nearest to theirs:
     (P,).
     """
-    if same_grid(_grid(source), _grid(other)):
+    if source.grid.same_as(other.grid):
         return rows
     per_cell = source.maps["box"].shape[1] // 7
-    width, (other_height, other_width) = map_size(source)[1], map_size(other)
-    cells, slots = torch.div(rows, per_cell, rounding_mode="floor"), rows % per_cell
-    places = torch.stack([cells % width, torch.div(cells, width, rounding_mode="floor")], dim=1).double() + 0.5
-    metres = places * places.new_tensor(source.cell) + places.new_tensor(source.origin)
-    nearest = torch.floor((metres - metres.new_tensor(other.origin)) / metres.new_tensor(other.cell)).long()
-    column, row = nearest[:, 0].clamp(0, other_width - 1), nearest[:, 1].clamp(0, other_height - 1)
-    return (row * other_width + column) * per_cell + slots
+    cells = source.grid.numbered(torch.div(rows, per_cell, rounding_mode="floor"))
+    nearest, _ = other.grid.cells_of(source.grid.in_metres(cells.flip(1).double() + 0.5))
+    return other.grid.numbers_of(nearest) * per_cell + rows % per_cell
 
 
 def _heat(head: HeadOutput, pairs: Proposals, crop: int) -> Tensor:
     """Scores (P, crop * crop, K) in the regions of proposals."""
     heatmap = head.maps["heatmap"]
-    batch, _, height, width = heatmap.shape
-    reading = roi_reading(
-        regions_in_cells(pairs.regions, head.origin, head.cell), pairs.frames, (batch, height, width), (crop, crop)
-    )
+    shape = (len(heatmap), *head.grid.shape)
+    reading = roi_reading(head.grid.in_cells(pairs.regions), pairs.frames, shape, (crop, crop))
     return reading.pooled(reading.rows_of(heatmap).sigmoid())
-
-
-def _grid(head: HeadOutput) -> FeatureMap:
-    return FeatureMap(next(iter(head.maps.values())), head.origin, head.cell)

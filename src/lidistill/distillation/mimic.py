@@ -79,15 +79,15 @@ def read_boxes(like: FeatureMap, geometry: Tensor, frames: Tensor, size: int) ->
 
 def turned_reading(geometry: Tensor, frames: Tensor, like: FeatureMap, size: int) -> RoiReading:
     """Which cells of the map the places of boxes (N, 7) of frames (N,) are made of."""
-    height, width = like.features.shape[2:]
+    height, width = like.grid.shape
     geometry = geometry.detach().double()
     steps = (torch.arange(size, dtype=geometry.dtype, device=geometry.device) + 0.5) / size - 0.5
     along, across = (offset.flatten() for offset in torch.meshgrid(steps, steps, indexing="ij"))
     along, across = geometry[:, 3:4] * along, geometry[:, 4:5] * across
     cosine, sine = geometry[:, 6:7].cos(), geometry[:, 6:7].sin()
     x, y = geometry[:, :1] + along * cosine - across * sine, geometry[:, 1:2] + along * sine + across * cosine
-    column, right = _between((x - like.origin[0]) / like.cell[0] - 0.5, width)
-    row, below = _between((y - like.origin[1]) / like.cell[1] - 0.5, height)
+    columns, rows = like.grid.in_cells(torch.stack([x, y], dim=-1)).unbind(dim=-1)
+    (column, right), (row, below) = _between(columns - 0.5, width), _between(rows - 0.5, height)
     first = (frames[:, None] * height + row) * width + column
     down, aside = (row < height - 1) * width, (column < width - 1).long()
     cells = torch.stack([first, first + aside, first + down, first + down + aside], dim=-1)

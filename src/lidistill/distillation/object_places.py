@@ -38,17 +38,13 @@ def object_cells(like: FeatureMap | HeadOutput, boxes: Sequence[Boxes], most: in
 
     Of a head only the objects of its classes count. A frame has the first `most` of its objects.
     """
-    height, width = map_size(like)
     found = []
     for labelled in boxes:
-        places = labelled.geometry[:, :2].double()
-        cells = torch.floor((places - places.new_tensor(like.origin)) / places.new_tensor(like.cell))
-        inside = ((cells >= 0) & (cells < cells.new_tensor([width, height]))).all(dim=1)  # false for NaN
+        cells, inside = like.grid.cells_of(labelled.geometry[:, :2])
         if isinstance(like, HeadOutput):
             inside &= torch.isin(labelled.labels, labelled.labels.new_tensor(like.classes))
         objects = inside.nonzero()[:most, 0]
-        column, row = cells[objects].long().unbind(dim=1)
-        found.append((row * width + column, objects))
+        found.append((like.grid.numbers_of(cells[objects]), objects))
     return _joined(found)
 
 
@@ -87,23 +83,13 @@ def positive_anchors(head: HeadOutput, boxes: Sequence[Boxes], most: int | None 
 def object_vectors(head: HeadOutput, places: ObjectRows) -> Tensor:
     """What the head says at each of its cells or anchors, its OBJECT_MAPS joined: (P, object_width)."""
     per_cell = head.maps["box"].shape[1] // 7 if head.kind == "anchor" else 1
-    width = map_size(head)[1]
-    cells, slots = places.rows // per_cell, places.rows % per_cell
-    each = torch.arange(len(places), device=cells.device)
-    found = [
-        head.maps[name][places.frames, :, cells // width, cells % width]
-        for name in OBJECT_MAPS[head.kind]
-        if name in head.maps
-    ]
+    row, column = head.grid.numbered(places.rows // per_cell).unbind(dim=1)
+    slots = places.rows % per_cell
+    each = torch.arange(len(places), device=slots.device)
+    found = [head.maps[name][places.frames, :, row, column] for name in OBJECT_MAPS[head.kind] if name in head.maps]
     return torch.cat(
         [values.view(len(places), per_cell, values.shape[1] // per_cell)[each, slots] for values in found], dim=1
     )
-
-
-def map_size(like: FeatureMap | HeadOutput) -> tuple[int, int]:
-    """Height and width in cells."""
-    values = like.features if isinstance(like, FeatureMap) else next(iter(like.maps.values()))
-    return values.shape[2], values.shape[3]
 
 
 def cells_near(anchors: Tensor, boxes: Tensor) -> Tensor:

@@ -311,9 +311,7 @@ def _paired_rows(tap: str, teacher: DetectorOutput, student: DetectorOutput) -> 
     """The tap of both networks as rows that stand for the same places."""
     taught, learnt = find_tap(teacher, "pointdistiller", tap), find_tap(student, "pointdistiller", tap)
     if isinstance(taught, FeatureMap) and isinstance(learnt, FeatureMap):
-        return taught.as_set(), resampled(
-            FeatureMap(as_full(learnt.features), learnt.origin, learnt.cell), taught
-        ).as_set()
+        return taught.as_set(), resampled(learnt.with_features(as_full(learnt.features)), taught).as_set()
     if isinstance(taught, FeatureMap) or isinstance(learnt, FeatureMap):
         raise InputError(
             f"pointdistiller: {tap!r} is a map in one network and a set in the other; choose a tap of one kind"

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lidistill.distillation.object_places import ObjectRows, map_size, object_vectors
+from lidistill.distillation.object_places import ObjectRows, object_vectors
 from lidistill.ops.box_codes import decode_anchors, decode_centers
 from lidistill.ops.boxes import envelopes
 from lidistill.ops.heatmaps import gaussian_radius
@@ -145,9 +145,7 @@ def boxes_said(head: HeadOutput, vectors: Tensor, rows: Tensor) -> Tensor:
         )
     names = [name for name in OBJECT_MAPS["center"] if name in head.maps]
     parts = dict(zip(names, vectors.split([head.maps[name].shape[1] for name in names], dim=1), strict=True))
-    width = map_size(head)[1]
-    cells = torch.stack([torch.div(rows, width, rounding_mode="floor"), rows % width], dim=1)
-    return decode_centers(torch.cat([parts[name] for name in CENTER_CODES], dim=1), cells, head.origin, head.cell)
+    return decode_centers(torch.cat([parts[name] for name in CENTER_CODES], dim=1), head.grid.numbered(rows), head.grid)
 
 
 def _anchor_scores(head: HeadOutput) -> tuple[Tensor, Tensor, Tensor]:
@@ -181,24 +179,20 @@ def _anchor_boxes(head: HeadOutput, vectors: Tensor, rows: Tensor, settings: Pro
     lower, upper = (corner[:, :2] for corner in envelopes(boxes))
     low, high = _extent(head, lower)
     lower, upper = torch.minimum(torch.maximum(lower, low), high), torch.minimum(torch.maximum(upper, low), high)
-    missing = (settings.min_cells * lower.new_tensor(head.cell) - (upper - lower)).clamp(min=0) / 2
+    missing = (settings.min_cells * lower.new_tensor(head.grid.cell) - (upper - lower)).clamp(min=0) / 2
     return boxes, torch.cat([lower - missing, upper + missing], dim=1)
 
 
 def _center_boxes(head: HeadOutput, vectors: Tensor, rows: Tensor, settings: ProposalSettings) -> tuple[Tensor, Tensor]:
     """Boxes (N, 7) and regions (N, 4) of what the head says at its cells (N,)."""
-    height, width = map_size(head)
     boxes = boxes_said(head, vectors, rows)
-    sizes = boxes[:, 3:5].double() / boxes.new_tensor(head.cell, dtype=torch.float64)
+    sizes = boxes[:, 3:5].double() / boxes.new_tensor(head.grid.cell, dtype=torch.float64)
     # A window larger than the map would show no more of it.
-    radius = window_radius(sizes[:, 0], sizes[:, 1], settings).clamp(max=max(height, width))[:, None]
-    peak = torch.stack([rows % width, torch.div(rows, width, rounding_mode="floor")], dim=1)
-    cell, corner = sizes.new_tensor([*head.cell, *head.cell]), sizes.new_tensor([*head.origin, *head.origin])
-    return boxes, torch.cat([peak - radius, peak + radius + 1], dim=1) * cell + corner
+    radius = window_radius(sizes[:, 0], sizes[:, 1], settings).clamp(max=max(head.grid.size))[:, None]
+    peak = head.grid.numbered(rows).flip(1)
+    return boxes, head.grid.in_metres(torch.cat([peak - radius, peak + radius + 1], dim=1))
 
 
 def _extent(head: HeadOutput, like: Tensor) -> tuple[Tensor, Tensor]:
     """Outer corners (2,) of the head's map in metres."""
-    height, width = map_size(head)
-    low = like.new_tensor(head.origin)
-    return low, low + like.new_tensor([width * head.cell[0], height * head.cell[1]])
+    return like.new_tensor(head.grid.origin), like.new_tensor(head.grid.far_corner)

@@ -50,10 +50,10 @@ from lidistill.distillation.disparity import (
 from lidistill.distillation.head_comparison import HeadComparison, pair_differences
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.proposals import Proposals, ProposalSettings, find_proposals
-from lidistill.distillation.taps import paired_maps, same_grid
+from lidistill.distillation.taps import paired_maps
 from lidistill.ops.kernels.row_statistics import moments
 from lidistill.ops.precision import as_full, full_precision
-from lidistill.ops.roi import RoiReading, regions_in_cells, roi_reading
+from lidistill.ops.roi import RoiReading, roi_reading
 from lidistill.settings import CountOrNone, NonNegative, Number, Share, Side, Softness, Text, Whole
 from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses
 
@@ -172,7 +172,7 @@ class Rdd(DistillationMethod):
         """
         config = self.config
         reading = self._reading(taught, pairs)
-        of_student = reading if same_grid(taught, learnt) else self._reading(learnt, pairs)
+        of_student = reading if taught.grid.same_as(learnt.grid) else self._reading(learnt, pairs)
         teacher_rows, student_rows = reading.rows_of(taught.features), of_student.rows_of(learnt.features)
         population = student_rows if config.align_on == "regions" else learnt.features.permute(0, 2, 3, 1).flatten(0, 2)
         if config.order == "literal":
@@ -200,9 +200,8 @@ class Rdd(DistillationMethod):
         return disparity, hard_mask(disparity, above)
 
     def _reading(self, on: FeatureMap, pairs: Proposals) -> RoiReading:
-        batch, _, height, width = on.features.shape
-        regions = regions_in_cells(pairs.regions, on.origin, on.cell)
-        return roi_reading(regions, pairs.frames, (batch, height, width), (self.config.crop, self.config.crop))
+        shape = (len(on.features), *on.grid.shape)
+        return roi_reading(on.grid.in_cells(pairs.regions), pairs.frames, shape, (self.config.crop, self.config.crop))
 
     def _watch(self, num_pairs: int, share: float, disparity: float) -> None:
         """Warn, once each, when nothing can be learnt for long. Only training steps count; no value depends on it."""

@@ -23,7 +23,7 @@ from lidistill.distillation.pairwise_geometry import angles, scaled_distances
 from lidistill.distillation.taps import paired_maps
 from lidistill.ops.boxes import envelopes
 from lidistill.ops.precision import full_precision
-from lidistill.ops.roi import regions_in_cells, roi_align
+from lidistill.ops.roi import roi_align
 from lidistill.settings import NonNegative, Taps, Whole
 from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses
 
@@ -84,7 +84,7 @@ def angle_error(taught: Tensor, learnt: Tensor) -> Tensor:
 
 def object_means(like: FeatureMap, frames: Tensor, regions: Tensor) -> Tensor:
     """Mean of the map over regions (N, 4; metres) of frames (N,): (N, C)."""
-    return roi_align(like.features, regions_in_cells(regions, like.origin, like.cell), frames).mean(dim=(2, 3))
+    return roi_align(like.features, like.grid.in_cells(regions.double()), frames).mean(dim=(2, 3))
 
 
 def _object_regions(like: FeatureMap, batch: Batch, most: int) -> tuple[Tensor, Tensor]:

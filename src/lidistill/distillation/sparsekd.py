@@ -22,8 +22,8 @@ from torch import Tensor
 from lidistill.distillation.head_comparison import check_heads, paired_heads, same_anchor
 from lidistill.distillation.logits import CODE_SIZE, code_error
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
-from lidistill.distillation.object_places import ObjectRows, map_size, object_cells, object_vectors, positive_anchors
-from lidistill.distillation.taps import resampled, same_grid
+from lidistill.distillation.object_places import ObjectRows, object_cells, object_vectors, positive_anchors
+from lidistill.distillation.taps import resampled
 from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
 from lidistill.ops.precision import as_full, full_precision
 from lidistill.settings import CellsOrNone, InnerShare, NonNegative, Softness
@@ -99,13 +99,13 @@ class SparseKD(DistillationMethod):
         """Weighted terms of a centre head, and the sum of its mask."""
         config = self.config
         wanted = _clamped(taught.maps["heatmap"].detach())
-        own = FeatureMap(_clamped(learnt.maps["heatmap"]), learnt.origin, learnt.cell)
-        like = FeatureMap(wanted, taught.origin, taught.cell)
+        own = FeatureMap(_clamped(learnt.maps["heatmap"]), learnt.grid)
+        like = FeatureMap(wanted, taught.grid)
         mask = (wanted * object_gaussians(taught, boxes, config.gaussian_overlap, config.min_radius)).amax(dim=1)
         scores = masked_error(resampled(own, like).features, wanted, mask)
         error = (
             center_box_error(taught, learnt, object_cells(taught, boxes))
-            if same_grid(own, like)
+            if own.grid.same_as(like.grid)
             else own.features.sum() * 0
         )
         return config.heatmap_weight * scores, config.box_weight * error, mask.sum()
@@ -122,7 +122,7 @@ class SparseKD(DistillationMethod):
         scores = (_clamped(own[:, :num_classes]) - _clamped(wanted[:, :num_classes])).square().sum() / divided_by
         codes = slice(num_classes, num_classes + CODE_SIZE)
         error = code_error(wanted[:, codes], own[:, codes], config.box_beta).sum() / divided_by
-        if map_size(taught) != map_size(learnt):
+        if taught.grid.size != learnt.grid.size:
             error = error * 0
         return config.class_weight * scores, config.box_weight * error, scores.new_tensor(len(places))
 
@@ -136,7 +136,6 @@ def object_gaussians(head: HeadOutput, boxes: tuple[Boxes, ...], overlap: float,
     """The heat map (B, K, H, W) that the labels want of a centre head: 1 in the cells of centres, Gaussians around; one
     entry of `boxes` a frame.
     """
-    height, width = map_size(head)
     num_classes, places = len(head.classes), object_cells(head, boxes)
     starts = torch.tensor([0, *(len(frame) for frame in boxes)], device=places.rows.device).cumsum(dim=0)
     rows = starts[places.frames] + places.objects
@@ -145,13 +144,13 @@ def object_gaussians(head: HeadOutput, boxes: tuple[Boxes, ...], overlap: float,
     places, rows, geometry = places[usable], rows[usable], geometry[usable]
     labels = torch.cat([frame.labels for frame in boxes])[rows]
     column = (labels[:, None] == labels.new_tensor(head.classes)).int().argmax(dim=1)
-    radii = gaussian_radius(geometry[:, 3] / head.cell[0], geometry[:, 4] / head.cell[1], overlap)
-    cells = torch.stack([torch.div(places.rows, width, rounding_mode="floor"), places.rows % width], dim=1)
-    blank = torch.zeros((len(boxes) * num_classes, height, width), dtype=torch.float32, device=rows.device)
+    radii = gaussian_radius(geometry[:, 3] / head.grid.cell[0], geometry[:, 4] / head.grid.cell[1], overlap)
+    cells = head.grid.numbered(places.rows)
+    blank = torch.zeros((len(boxes) * num_classes, *head.grid.shape), dtype=torch.float32, device=rows.device)
     drawn = draw_gaussians(
         blank, places.frames * num_classes + column, cells, radii.clamp(max=LARGEST_RADIUS).long().clamp(min=min_radius)
     )
-    return drawn.view(len(boxes), num_classes, height, width)
+    return drawn.view(len(boxes), num_classes, *head.grid.shape)
 
 
 def center_box_error(taught: HeadOutput, learnt: HeadOutput, places: ObjectRows) -> Tensor:
@@ -159,8 +158,7 @@ def center_box_error(taught: HeadOutput, learnt: HeadOutput, places: ObjectRows)
     over objects.
     """
     shared = [name for name in OBJECT_MAPS["center"][1:] if name in taught.maps and name in learnt.maps]
-    width = map_size(taught)[1]
-    row, column = torch.div(places.rows, width, rounding_mode="floor"), places.rows % width
+    row, column = taught.grid.numbered(places.rows).unbind(dim=1)
     total = as_full(learnt.maps["heatmap"]).sum() * 0
     for name in shared:
         wanted, own = (as_full(head.maps[name][places.frames, :, row, column]) for head in (taught, learnt))

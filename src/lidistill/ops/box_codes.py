@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from lidistill.types import MapGrid
+
 # Decoded sizes end here, so that a network that was hardly trained states no box of kilometres. The largest objects of
 # the public datasets, buses and trailers of some 30 m, lie well below.
 MAX_SIZE_RATIO = 16.0  # times the anchor: 62 m for a car's
@@ -37,14 +39,14 @@ def decode_anchors(codes: Tensor, anchors: Tensor) -> Tensor:
     return torch.cat([plane, height, sizes, codes[:, 6:7] + anchors[:, 6:7]], dim=1)
 
 
-def encode_centers(boxes: Tensor, origin: tuple[float, float], cell: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def encode_centers(boxes: Tensor, grid: MapGrid) -> tuple[Tensor, Tensor]:
     """Boxes (N, 7) on a map -> cells (N, 2: row, column, int64) that hold their centres, and codes (N, 8).
 
     A code is the centre's place within its cell along x and y (0..1), z in metres, the logarithms of length, width and
     height in metres, and the sine and cosine of the yaw (CenterPoint, CVPR 2021, section 4.1). Cells may lie outside of
     the map.
     """
-    places = (boxes[:, :2] - boxes.new_tensor(origin)) / boxes.new_tensor(cell)
+    places = grid.in_cells(boxes[:, :2])
     corners = torch.floor(places)
     sizes = torch.log(boxes[:, 3:6].clamp(min=1e-5))
     codes = torch.cat(
@@ -53,11 +55,11 @@ def encode_centers(boxes: Tensor, origin: tuple[float, float], cell: tuple[float
     return corners.long().flip(1), codes
 
 
-def decode_centers(codes: Tensor, cells: Tensor, origin: tuple[float, float], cell: tuple[float, float]) -> Tensor:
+def decode_centers(codes: Tensor, cells: Tensor, grid: MapGrid) -> Tensor:
     """The inverse of `encode_centers`: codes (N, 8) at cells (N, 2: row, column) -> boxes (N, 7), no side longer than
     MAX_SIZE_M.
     """
-    places = (cells.flip(1).to(codes.dtype) + codes[:, :2]) * codes.new_tensor(cell) + codes.new_tensor(origin)
+    places = grid.in_metres(cells.flip(1).to(codes.dtype) + codes[:, :2])
     sizes = torch.exp(codes[:, 3:6].clamp(max=math.log(MAX_SIZE_M)))
     yaw = torch.atan2(codes[:, 6:7], codes[:, 7:8])
     return torch.cat([places, codes[:, 2:3], sizes, yaw], dim=1)

@@ -32,14 +32,6 @@ def roi_align(
     return reading.pooled(reading.rows_of(features)).view(len(regions), *size, channels).permute(0, 3, 1, 2)
 
 
-def regions_in_cells(regions: Tensor, origin: tuple[float, float], cell: tuple[float, float]) -> Tensor:
-    """Regions (N, 4: x_low, y_low, x_high, y_high) in metres -> (N, 4) in cells of the map with that outer corner and
-    cell size, float64.
-    """
-    regions = regions.double()
-    return (regions - regions.new_tensor([*origin, *origin])) / regions.new_tensor([*cell, *cell])
-
-
 @dataclass(frozen=True)
 class RoiReading:
     """Which cells of a batch of maps N crops are made of: P bins each, a bin a weighted sum of K cells."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lidistill.array_files import load_arrays, save_arrays
 from lidistill.parsing import parse_json
-from lidistill.types import Anchors, Boxes, FeatureMap, FeatureSet, HeadOutput, InputError
+from lidistill.types import Anchors, Boxes, FeatureMap, FeatureSet, HeadOutput, InputError, MapGrid
 
 Part = FeatureMap | FeatureSet | tuple[HeadOutput, ...] | list[Boxes]
 
@@ -50,13 +50,13 @@ class FrameRecord:
 def record_of(part: Part) -> FrameRecord:
     """What is kept of a part of the output on one frame, that is on a batch of one."""
     if isinstance(part, FeatureMap):
-        return _record({"kind": "map", "origin": part.origin, "cell": part.cell}, {"features": part.features})
+        return _record({"kind": "map", "origin": part.grid.origin, "cell": part.grid.cell}, {"features": part.features})
     if isinstance(part, FeatureSet):
         columns = {"features": part.features, "positions": part.positions, "occupancy": part.occupancy}
         return _record({"kind": "set"}, columns, are_rows=True)
     if isinstance(part, tuple):
         heads = [
-            {"kind": h.kind, "classes": h.classes, "origin": h.origin, "cell": h.cell, "maps": list(h.maps)}
+            {"kind": h.kind, "classes": h.classes, "origin": h.grid.origin, "cell": h.grid.cell, "maps": list(h.maps)}
             for h in part
         ]
         return _record(
@@ -77,7 +77,7 @@ def join(records: Sequence[FrameRecord], device: torch.device, anchors: Sequence
         return [Boxes(**{name: _joined([record], name, device) for name in record.tensors}) for record in records]
     tensors = {name: _joined(records, name, device) for name in records[0].tensors}
     if kind == "map":
-        return FeatureMap(tensors["features"], _pair(about["origin"]), _pair(about["cell"]))
+        return FeatureMap.at(tensors["features"], _pair(about["origin"]), _pair(about["cell"]))
     if kind == "set":
         counts = torch.tensor([len(record.tensors["positions"]) for record in records])
         batch_index = torch.repeat_interleave(torch.arange(len(records)), counts).to(device)
@@ -87,8 +87,7 @@ def join(records: Sequence[FrameRecord], device: torch.device, anchors: Sequence
             kind=head["kind"],
             classes=tuple(head["classes"]),
             maps={name: tensors[f"{index}.{name}"] for name in head["maps"]},
-            origin=_pair(head["origin"]),
-            cell=_pair(head["cell"]),
+            grid=_grid_of(head, tensors[f"{index}.{head['maps'][0]}"]),
             anchors=own,
         )
         for index, (head, own) in enumerate(zip(about["heads"], anchors, strict=True))
@@ -158,6 +157,10 @@ def _as_array(tensor: Tensor) -> np.ndarray:
 def _as_tensor(array: np.ndarray, dtype: str) -> Tensor:
     tensor = torch.from_numpy(array)
     return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
+
+
+def _grid_of(about: Mapping[str, Any], values: Tensor) -> MapGrid:
+    return MapGrid(_pair(about["origin"]), _pair(about["cell"]), (values.shape[3], values.shape[2]))
 
 
 def _pair(values: Sequence[float]) -> tuple[float, float]:

@@ -16,7 +16,6 @@ from lidistill.detectors.heads.anchor.targets import BACKGROUND, IGNORED, Anchor
 from lidistill.types import Boxes, HeadOutput, InputError
 
 NUM_POSITIVES = 9  # anchors an object, and at least so many that it chooses from
-CELL_TOLERANCE = 1e-3  # share of a cell by which two maps may be apart
 
 AnchorCosts = Callable[[Tensor, Tensor, int], Tensor]  # anchors (P,), box (7,), its class -> costs (P,)
 # frames (N,), channels (N,), cells (N, 2), codes (N, 8) -> costs (N,)
@@ -47,11 +46,7 @@ def check_same_places(outputs: Sequence[HeadOutput], ranked_by: Sequence[HeadOut
                 f"the map {name!r} is {shapes[0]} in the teacher and {shapes[1]} in the student, so it cannot assign "
                 f"labels; {remedy}"
             )
-        apart = max(
-            abs(a - b) / size
-            for a, b, size in zip((*own.origin, *own.cell), (*other.origin, *other.cell), own.cell * 2, strict=True)
-        )
-        if apart > CELL_TOLERANCE or not _same_anchors(own, other):
+        if not own.grid.same_as(other.grid) or not _same_anchors(own, other):
             raise InputError(
                 "the cells or anchors of teacher and student are not in the same places, so it cannot assign "
                 f"labels; {remedy}"

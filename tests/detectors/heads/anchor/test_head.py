@@ -53,7 +53,7 @@ def perfect_output(head: AnchorHead, boxes: Boxes) -> tuple[HeadOutput]:
     directions[rows, direction_bin(wanted[:, 6], head.config.direction)] = 20.0
     columns = {"class": logits, "box": codes, "direction": directions}
     maps = {name: value.view(1, SIZE[1], SIZE[0], -1).permute(0, 3, 1, 2) for name, value in columns.items()}
-    return (HeadOutput("anchor", (0, 1, 2), maps, head.origin, head.cell),)
+    return (HeadOutput("anchor", (0, 1, 2), maps, head.grid),)
 
 
 def test_maps_are_laid_out_class_major_then_rotation():
@@ -64,8 +64,8 @@ def test_maps_are_laid_out_class_major_then_rotation():
         "box": (2, 42, 12, 16),
         "direction": (2, 12, 12, 16),
     }
-    assert (output.kind, output.classes, output.origin) == ("anchor", (0, 1, 2), (0.0, -3.84))
-    assert output.cell == pytest.approx((0.64, 0.64))
+    assert (output.kind, output.classes, output.grid.origin) == ("anchor", (0, 1, 2), (0.0, -3.84))
+    assert output.grid.cell == pytest.approx((0.64, 0.64))
     # the codes of the cyclist's second anchor in the cell of row 5 and column 7 decode against that anchor
     row = ((5 * 16 + 7) * 3 + 2) * 2 + 1
     _, codes, _ = head._rows(output)

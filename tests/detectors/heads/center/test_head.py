@@ -65,6 +65,10 @@ def truth() -> Boxes:
     )
 
 
+def place_of(output: HeadOutput) -> tuple[tuple[float, float], tuple[float, float]]:
+    return output.grid.origin, output.grid.cell
+
+
 def perfect_output(head: CenterHead, boxes: Boxes, overlap: float = 1.0) -> tuple[HeadOutput, ...]:
     """What a perfect network would say of one frame; elsewhere its codes are noise."""
     outputs = []
@@ -74,7 +78,7 @@ def perfect_output(head: CenterHead, boxes: Boxes, overlap: float = 1.0) -> tupl
         for box, label, velocity in zip(boxes.geometry.tolist(), boxes.labels.tolist(), boxes.velocity, strict=True):
             if label not in output.classes:
                 continue
-            _, ((row, column, codes),) = slow_targets([box], [label], [label], SIZE, output.origin, output.cell)
+            _, ((row, column, codes),) = slow_targets([box], [label], [label], SIZE, *place_of(output))
             at = (0, slice(None), row, column)
             maps["heatmap"][0, output.classes.index(label), row, column] = 20.0
             parts = torch.tensor(codes).split([2, 1, 3, 2])
@@ -103,8 +107,8 @@ def test_each_task_has_its_maps_and_classes():
         assert {name: tuple(values.shape) for name, values in output.maps.items()} == {
             name: (2, c, 12, 20) for name, c in channels.items()
         }
-        assert (output.kind, output.origin) == ("center", (0.0, -4.8))
-        assert output.cell == pytest.approx((0.8, 0.8))
+        assert (output.kind, output.grid.origin) == ("center", (0.0, -4.8))
+        assert output.grid.cell == pytest.approx((0.8, 0.8))
 
 
 def test_without_tasks_all_classes_share_one():
@@ -242,7 +246,11 @@ def test_the_loss_is_that_of_its_slow_twin(with_velocity):
         wanted, errors, objects = [], 0.0, 0
         for index, frame in enumerate(frames):
             drawn, found = slow_targets(
-                frame.geometry.tolist(), frame.labels.tolist(), output.classes, SIZE, output.origin, output.cell
+                frame.geometry.tolist(),
+                frame.labels.tolist(),
+                output.classes,
+                SIZE,
+                *place_of(output),
             )
             wanted.append(drawn)
             velocities = [
@@ -274,13 +282,11 @@ def test_the_overlap_map_is_drawn_to_the_overlap_of_the_boxes_said():
         errors = []
         for box, label in zip(boxes.geometry, boxes.labels.tolist(), strict=True):
             if label in output.classes:
-                _, ((row, column, _),) = slow_targets(
-                    [box.tolist()], [label], [label], SIZE, output.origin, output.cell
-                )
+                _, ((row, column, _),) = slow_targets([box.tolist()], [label], [label], SIZE, *place_of(output))
                 codes = torch.cat(
                     [output.maps[name][0, :, row, column] for name in ("offset", "height", "size", "rotation")]
                 )
-                said = decode_centers(codes[None], torch.tensor([[row, column]]), output.origin, output.cell)
+                said = decode_centers(codes[None], torch.tensor([[row, column]]), output.grid)
                 errors.append(
                     abs(output.maps["overlap"][0, 0, row, column].item() - (2 * overlap_3d(said, box[None]).item() - 1))
                 )

@@ -11,10 +11,11 @@ import torch
 
 from lidistill.detectors.heads.center.targets import CenterTargetSettings, center_targets
 from lidistill.ops.box_codes import decode_centers
-from lidistill.types import Boxes, InputError
+from lidistill.types import Boxes, InputError, MapGrid
 from tests.reference.centers import targets as slow_targets
 
 SIZE, ORIGIN, CELL = (20, 12), (0.0, -4.8), (0.8, 0.8)
+GRID = MapGrid(ORIGIN, CELL, SIZE)
 SETTINGS = CenterTargetSettings()
 
 
@@ -28,7 +29,7 @@ def crowd(num: int, seed: int = 0, num_classes: int = 4) -> Boxes:
 
 
 def targets_of(*frames: Boxes, classes=(0, 1), settings=SETTINGS):
-    return center_targets(frames, classes, SIZE, ORIGIN, CELL, settings)
+    return center_targets(frames, classes, GRID, settings)
 
 
 def one(*values: float, label: int = 0) -> Boxes:
@@ -59,7 +60,7 @@ def test_targets_are_those_of_the_slow_twin(settings, classes):
 
 def test_codes_decode_to_the_boxes():
     ours = targets_of(crowd(40), classes=(0, 1, 2, 3))
-    boxes = decode_centers(ours.codes, ours.cells, ORIGIN, CELL)
+    boxes = decode_centers(ours.codes, ours.cells, GRID)
     torch.testing.assert_close(boxes[:, :6], ours.boxes[:, :6], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(torch.cos(boxes[:, 6] - ours.boxes[:, 6]), torch.ones(len(boxes)))
 
@@ -146,7 +147,7 @@ def test_velocities_come_along_and_are_nan_where_a_frame_has_none():
 
 def test_a_thousand_objects_on_a_map_of_one_cell():
     many = Boxes(torch.tensor([[0.5, 0.5, 0, 40, 40, 1, 0]]).repeat(1000, 1), torch.zeros(1000, dtype=torch.int64))
-    ours = center_targets([many], (0,), (1, 1), (0.0, 0.0), (1.0, 1.0), SETTINGS)
+    ours = center_targets([many], (0,), MapGrid((0.0, 0.0), (1.0, 1.0), (1, 1)), SETTINGS)
     assert ours.heatmap.tolist() == [[[[1.0]]]]
     assert len(ours.codes) == 500
 
@@ -167,9 +168,8 @@ def test_targets_are_those_of_the_published_head(reference, outside):
     boxes = Boxes(truth[:, :7], truth[:, 9].long() - 1, velocity=truth[:, 7:9])
     found = 0
     for task, classes in enumerate([(0,), (1, 2), (3, 4), (5,), (6, 7), (8, 9)]):
-        ours = center_targets(
-            [boxes], classes, (128, 128), (-51.2, -51.2), (0.8, 0.8), CenterTargetSettings(outside=outside)
-        )
+        grid = MapGrid((-51.2, -51.2), (0.8, 0.8), (128, 128))
+        ours = center_targets([boxes], classes, grid, CenterTargetSettings(outside=outside))
         prefix = "train.target.target_dicts"
         heatmap = f"{prefix}.heatmaps.{task}"
         assert ours.heatmap.shape == tuple(golden[f"{heatmap}:shape"])

@@ -29,7 +29,7 @@ from lidistill.ops.box_codes import decode_anchors, encode_anchors
 from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.ops.precision import as_full
 from lidistill.settings import NonNegative, Number, Share, Softness, Turn
-from lidistill.types import Anchors, Batch, Boxes, HeadOutput, InputError, Losses
+from lidistill.types import Anchors, Batch, Boxes, HeadOutput, InputError, Losses, MapGrid
 
 CODE_SIZE = 7
 # score of every anchor before training, so that the many background anchors start quiet (RetinaNet, section 3.3)
@@ -98,9 +98,7 @@ class AnchorHead(BevHead):
         """`size` is the width and height of the map, in cells."""
         super().__init__()
         self.config = config
-        width, height = size
-        self.origin = (point_range[0], point_range[1])
-        self.cell = ((point_range[3] - point_range[0]) / width, (point_range[4] - point_range[1]) / height)
+        self.grid = MapGrid.over(point_range, size)
         num_classes = len(config.anchors)
         per_cell = num_classes * len(config.rotations)
         self.conv_class = nn.Conv2d(in_channels, per_cell * num_classes, 1)
@@ -110,7 +108,7 @@ class AnchorHead(BevHead):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         nn.init.constant_(self.conv_class.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
-        anchors = anchor_grid(config.anchors, config.rotations, point_range, width, height, config.placement)
+        anchors = anchor_grid(config.anchors, config.rotations, point_range, *size, config.placement)
         self.register_buffer("anchors", anchors, persistent=False)
         self.register_buffer("code_weights", torch.tensor(config.code_weights), persistent=False)
 
@@ -124,7 +122,7 @@ class AnchorHead(BevHead):
         maps = dict(zip(layers, joined.split([layer.out_channels for layer in layers.values()], dim=1), strict=True))
         matched = tuple(kind.matched for kind in self.config.anchors)
         anchors = Anchors(boxes=self.anchors, rotations=len(self.config.rotations), matched=matched)
-        return (HeadOutput("anchor", tuple(range(len(matched))), maps, self.origin, self.cell, anchors),)
+        return (HeadOutput("anchor", tuple(range(len(matched))), maps, self.grid, anchors),)
 
     def loss(
         self, outputs: tuple[HeadOutput, ...], batch: Batch, ranked_by: tuple[HeadOutput, ...] | None = None

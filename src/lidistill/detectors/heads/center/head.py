@@ -34,7 +34,7 @@ from lidistill.ops.kernels.overlap import overlap_pairs_3d
 from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.ops.precision import as_full
 from lidistill.settings import Channels, Layers, Names, NonNegative
-from lidistill.types import Batch, Boxes, HeadOutput, InputError, Losses
+from lidistill.types import Batch, Boxes, HeadOutput, InputError, Losses, MapGrid
 
 CODES = {"offset": 2, "height": 1, "size": 3, "rotation": 2}  # maps in the order of ops.box_codes.encode_centers
 CODE_SIZE = sum(CODES.values())
@@ -130,9 +130,7 @@ class CenterHead(BevHead):
         """`size` is the width and height of the map, in cells."""
         super().__init__()
         self.config = config
-        self.size = size
-        self.origin = (point_range[0], point_range[1])
-        self.cell = ((point_range[3] - point_range[0]) / size[0], (point_range[4] - point_range[1]) / size[1])
+        self.grid = MapGrid.over(point_range, size)
         self.task_classes = tuple(tuple(classes.index(name) for name in task) for task in config.tasks_of(classes))
         self.shared = ConvolutionBlock(in_channels, config.shared_channels, config.bias_before_norm)
         self.tasks = nn.ModuleList(
@@ -155,7 +153,7 @@ class CenterHead(BevHead):
         for classes, branches in zip(self.task_classes, self.tasks, strict=True):
             assert isinstance(branches, nn.ModuleDict)
             maps = {name: branch(shared) for name, branch in branches.items()}
-            outputs.append(HeadOutput("center", classes, maps, self.origin, self.cell))
+            outputs.append(HeadOutput("center", classes, maps, self.grid))
         return tuple(outputs)
 
     def loss(
@@ -173,11 +171,9 @@ class CenterHead(BevHead):
             move = (
                 None
                 if ranked_by is None
-                else partial(cheapest_cells, partial(self._costs_of, ranked_by[task]), self.size)
+                else partial(cheapest_cells, partial(self._costs_of, ranked_by[task]), self.grid.size)
             )
-            targets = center_targets(
-                batch.boxes, output.classes, self.size, self.origin, self.cell, self.config.targets, move
-            )
+            targets = center_targets(batch.boxes, output.classes, self.grid, self.config.targets, move)
             terms.append(self.task_terms(output, targets))
             positives += len(targets.codes)
         sums = {name: torch.stack([of_task[name] for of_task in terms]).sum() for name in terms[0]}
@@ -193,7 +189,7 @@ class CenterHead(BevHead):
             "box": code_loss(codes, wanted, self.code_weights) * config.box_weight,
         }
         if config.with_overlap:
-            boxes = decode_centers(codes[:, :CODE_SIZE].detach(), targets.cells, self.origin, self.cell)
+            boxes = decode_centers(codes[:, :CODE_SIZE].detach(), targets.cells, self.grid)
             overlap = 2 * overlap_pairs_3d(boxes, targets.boxes)[:, None] - 1
             stated = _at(output.maps["overlap"], targets.frames, targets.cells)
             terms["overlap"] = code_loss(stated, overlap, self.code_weights.new_ones(1)) * config.overlap_weight
@@ -234,7 +230,7 @@ class CenterHead(BevHead):
                 scores = score_with_overlap(
                     scores, _at(output.maps["overlap"], frames, candidates.cells)[:, 0], exponents
                 )
-            geometry = decode_centers(codes[:, :CODE_SIZE], candidates.cells, self.origin, self.cell)
+            geometry = decode_centers(codes[:, :CODE_SIZE], candidates.cells, self.grid)
             velocity = codes[:, CODE_SIZE:] if self.config.with_velocity else None
             boxes = Boxes(geometry, labels, scores, velocity)[within_range(geometry, post) & torch.isfinite(scores)]
             found.append(boxes[suppress(boxes.geometry, _scores(boxes), task, post)])
@@ -263,7 +259,7 @@ class CenterHead(BevHead):
                 f"head output for the tasks {given} does not belong to a centre head with the tasks "
                 f"{list(self.task_classes)}"
             )
-        width, height = self.size
+        width, height = self.grid.size
         for output in outputs:
             for name, channels in _branches(self.config, len(output.classes)).items():
                 shape = tuple(output.maps[name].shape[1:]) if name in output.maps else None

@@ -12,7 +12,7 @@ from torch import Tensor
 from lidistill.ops.box_codes import encode_centers
 from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
 from lidistill.settings import BoxCount, CellsOrNone, InnerShare, Settings
-from lidistill.types import Boxes
+from lidistill.types import Boxes, MapGrid
 
 LARGEST_RADIUS = 1 << 30  # wider than any map, and its square still an int64
 
@@ -45,21 +45,17 @@ class CenterTargets:
 def center_targets(
     boxes: Sequence[Boxes],
     classes: Sequence[int],
-    size: tuple[int, int],
-    origin: tuple[float, float],
-    cell: tuple[float, float],
+    grid: MapGrid,
     settings: CenterTargetSettings,
     move: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
 ) -> CenterTargets:
-    """Targets of the task that predicts `classes` on a map of `size` (width, height) cells, one entry of `boxes` a
-    frame.
+    """Targets of the task that predicts `classes` on a map with the cells of `grid`, one entry of `boxes` a frame.
 
     Boxes of other classes, boxes with a NaN or an infinity and boxes without volume are skipped. Two objects of one
     cell share its peak, and each wants its own codes there. `move` may put the peaks elsewhere: given frames (N,),
     channels (N,), cells (N, 2) and codes (N, 8), it returns other cells (N, 2) of the map that stand for the objects.
     Matches `CenterHead.assign_targets` of OpenPCDet and `get_targets` of mmdetection3d.
     """
-    width, height = size
     geometry = torch.cat([frame.geometry for frame in boxes]).float()
     labels = torch.cat([frame.labels for frame in boxes])
     velocity = torch.cat([_velocity(frame) for frame in boxes])
@@ -67,8 +63,8 @@ def center_targets(
     frames = torch.repeat_interleave(torch.arange(len(boxes), device=geometry.device), counts)
 
     # Positions on the map are compared as numbers, not as whole cells: a huge one has no int64.
-    edges = geometry.new_tensor([width, height])
-    places = (geometry[:, :2] - geometry.new_tensor(origin)) / geometry.new_tensor(cell)
+    edges = geometry.new_tensor(grid.size)
+    places = grid.in_cells(geometry[:, :2])
     of_class = labels[:, None] == torch.tensor(classes, device=labels.device)  # (all boxes, K)
     usable = of_class.any(dim=1) & torch.isfinite(geometry).all(dim=1) & (geometry[:, 3:6] > 0).all(dim=1)
     if settings.outside == "skip":
@@ -81,11 +77,11 @@ def center_targets(
     # from the middle of the last cell, or from the outer edge of the first, like OpenPCDet
     if settings.outside == "border":
         nearest = torch.minimum(places.clamp(min=0), edges - 0.5)
-        moved = nearest * geometry.new_tensor(cell) + geometry.new_tensor(origin)
-        centred = torch.cat([torch.where(nearest == places, geometry[:, :2], moved), geometry[:, 2:]], dim=1)
-    cells, codes = encode_centers(centred, origin, cell)
+        moved_there = grid.in_metres(nearest)
+        centred = torch.cat([torch.where(nearest == places, geometry[:, :2], moved_there), geometry[:, 2:]], dim=1)
+    cells, codes = encode_centers(centred, grid)
 
-    radius = gaussian_radius(geometry[:, 3] / cell[0], geometry[:, 4] / cell[1], settings.gaussian_overlap)
+    radius = gaussian_radius(geometry[:, 3] / grid.cell[0], geometry[:, 4] / grid.cell[1], settings.gaussian_overlap)
     radii = radius.clamp(max=LARGEST_RADIUS).long().clamp(min=settings.min_radius)
     channels = of_class[rows].int().argmax(dim=1)
     if move is not None:
@@ -93,10 +89,10 @@ def center_targets(
         codes = torch.cat([codes[:, :2] + (cells - moved).flip(1), codes[:, 2:]], dim=1)
         cells = moved
     heatmap = draw_gaussians(
-        geometry.new_zeros((len(boxes) * len(classes), height, width)), frames * len(classes) + channels, cells, radii
+        geometry.new_zeros((len(boxes) * len(classes), *grid.shape)), frames * len(classes) + channels, cells, radii
     )
     return CenterTargets(
-        heatmap.view(len(boxes), len(classes), height, width), frames, cells, codes, geometry, velocity[rows]
+        heatmap.view(len(boxes), len(classes), *grid.shape), frames, cells, codes, geometry, velocity[rows]
     )
 
 

@@ -1,0 +1,145 @@
+"""Bird's-eye view maps: their cells in metres, and the features of a network on cells or at scattered places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lidistill.errors import InputError
+
+# Two maps lie on one grid when no corner is further apart than this share of a cell.
+SAME_GRID_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class MapGrid:
+    """The cells of a map seen from above: rows along y, columns along x.
+
+    A cell is a pair (row, column), or its number: row * width + column.
+    """
+
+    origin: tuple[float, float]  # x, y of the outer corner of cell (0, 0), metres
+    cell: tuple[float, float]  # size of a cell along x and y, metres
+    size: tuple[int, int]  # width and height: cells along x and y
+
+    @staticmethod
+    def over(point_range: tuple[float, ...], size: tuple[int, int]) -> MapGrid:
+        """`size` (width, height) cells over x_min y_min z_min x_max y_max z_max."""
+        width, height = size
+        cell = (point_range[3] - point_range[0]) / width, (point_range[4] - point_range[1]) / height
+        return MapGrid((point_range[0], point_range[1]), cell, (width, height))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width: the last two dimensions of a map's features."""
+        return self.size[1], self.size[0]
+
+    @property
+    def num_cells(self) -> int:
+        return self.size[0] * self.size[1]
+
+    @property
+    def far_corner(self) -> tuple[float, float]:
+        """x, y of the outer corner opposite to the origin, metres."""
+        return self.origin[0] + self.size[0] * self.cell[0], self.origin[1] + self.size[1] * self.cell[1]
+
+    def in_cells(self, places: Tensor) -> Tensor:
+        """Metres (N, 2: x, y) or rectangles (N, 4: x, y, x, y) in cells from the origin: the same shape and precision.
+
+        Cell (0, 0) reaches from 0 to 1 along both axes.
+        """
+        pairs = places.shape[-1] // 2
+        return (places - places.new_tensor(self.origin * pairs)) / places.new_tensor(self.cell * pairs)
+
+    def in_metres(self, places: Tensor) -> Tensor:
+        """The inverse of `in_cells`."""
+        pairs = places.shape[-1] // 2
+        return places * places.new_tensor(self.cell * pairs) + places.new_tensor(self.origin * pairs)
+
+    def cells_of(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Metres (N, 2: x, y) -> cells (N, 2: row, column, int64), and whether they hold their places (N,).
+
+        A place outside of the map gets the nearest cell. NaN and infinity are outside, too.
+        """
+        where = self.in_cells(places.double())
+        size = where.new_tensor(self.size)
+        inside = ((where >= 0) & (where < size)).all(dim=1)  # false for NaN
+        # clamped while they are real numbers, because a huge one has no int64
+        nearest = torch.minimum(where.nan_to_num(nan=0.0).floor().clamp(min=0), size - 1)
+        return nearest.long().flip(1), inside
+
+    def numbers_of(self, cells: Tensor) -> Tensor:
+        """Cells (N, 2: row, column) as numbers (N,)."""
+        return cells[:, 0] * self.size[0] + cells[:, 1]
+
+    def numbered(self, numbers: Tensor) -> Tensor:
+        """The cells (N, 2: row, column) of such numbers (N,)."""
+        return torch.stack([torch.div(numbers, self.size[0], rounding_mode="floor"), numbers % self.size[0]], dim=1)
+
+    def centres(self, device: torch.device | str = "cpu") -> Tensor:
+        """The middle of each cell: (H, W, 2: x, y) in metres, float32."""
+        x, y = (
+            low + (torch.arange(count, device=device) + 0.5) * step
+            for low, step, count in zip(self.origin, self.cell, self.size, strict=True)
+        )
+        rows, columns = torch.meshgrid(y, x, indexing="ij")
+        return torch.stack([columns, rows], dim=-1)
+
+    def same_as(self, other: MapGrid) -> bool:
+        """Whether both have the same cells in the same places, within SAME_GRID_TOLERANCE."""
+        if self.size != other.size:
+            return False
+        slack = SAME_GRID_TOLERANCE * min(self.cell)
+        return all(
+            abs(own - others) <= slack
+            for one, another in ((self.origin, other.origin), (self.far_corner, other.far_corner))
+            for own, others in zip(one, another, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features at scattered places: pillars, voxels, points or proposals."""
+
+    features: Tensor  # (N, C)
+    batch_index: Tensor  # (N,) int64, ascending
+    positions: Tensor  # (N, 3) metres
+    occupancy: Tensor | None = None  # (N,) how many points each row stands for
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """Features on the cells of a grid."""
+
+    features: Tensor  # (B, C, H, W)
+    grid: MapGrid
+
+    def __post_init__(self) -> None:
+        if tuple(self.features.shape[2:]) != self.grid.shape:
+            raise InputError(
+                f"a map of {' x '.join(map(str, self.features.shape[2:]))} cells does not fit a grid of "
+                f"{' x '.join(map(str, self.grid.shape))} (rows x columns); give the grid the size of the map"
+            )
+
+    @staticmethod
+    def at(features: Tensor, origin: tuple[float, float], cell: tuple[float, float]) -> FeatureMap:
+        """The map whose grid has as many cells as `features` (B, C, H, W)."""
+        height, width = features.shape[2:]
+        return FeatureMap(features, MapGrid(origin, cell, (width, height)))
+
+    def with_features(self, features: Tensor) -> FeatureMap:
+        """Other features (B, C', H, W) on the same cells."""
+        return replace(self, features=features)
+
+    def as_set(self) -> FeatureSet:
+        """The cells as rows, frame by frame, y-major: features (B*H*W, C); z is 0."""
+        batch, channels = self.features.shape[:2]
+        centres = self.grid.centres(self.features.device).flatten(0, 1)
+        positions = torch.cat([centres, torch.zeros_like(centres[:, :1])], dim=1)
+        return FeatureSet(
+            features=self.features.permute(0, 2, 3, 1).reshape(-1, channels),
+            batch_index=torch.arange(batch, device=centres.device).repeat_interleave(self.grid.num_cells),
+            positions=positions.repeat(batch, 1),
+        )
