@@ -11,9 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from lidistill.files import claimed, prepared, write_text, written_aside
+from lidistill.files import cache_folder, claimed, prepared, write_text, written_aside
 from lidistill.run_folder import RunFolder, read_json, write_json
 from lidistill.types import InputError
+
+
+def test_the_cache_is_where_the_environment_says_else_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIDISTILL_CACHE", str(tmp_path / "here"))
+    assert cache_folder("objects") == tmp_path / "here" / "objects"
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    for unset in (lambda: monkeypatch.setenv("LIDISTILL_CACHE", ""), lambda: monkeypatch.delenv("LIDISTILL_CACHE")):
+        unset()
+        assert cache_folder("objects") == tmp_path / "home" / ".cache" / "lidistill" / "objects"
+    assert list(tmp_path.iterdir()) == []  # naming a folder does not make it
 
 
 def test_a_file_is_replaced_whole(tmp_path):

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from lidistill.types import InputError
 
+CACHE_VARIABLE = "LIDISTILL_CACHE"  # the environment variable that names another place for everything that is cached
+
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 _held: set[Path] = set()  # folders that this process has claimed
 
@@ -47,6 +49,13 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def cache_folder(name: str) -> Path:
+    """The folder `name` of the user's cache, which may not exist yet: below LIDISTILL_CACHE, else below
+    ~/.cache/lidistill.
+    """
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "lidistill") / name
 
 
 def make_folder(folder: str | Path) -> None:

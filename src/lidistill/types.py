@@ -88,19 +88,27 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Frame:
-    """One LiDAR scan with its labels."""
+    """One LiDAR scan with its labels, and where and when it was taken.
+
+    Points and boxes are in the LiDAR's own axes, so the pose is that of the LiDAR: scans of one sequence are joined by
+    it alone. A dataset that records ego poses and a calibration composes them when it reads a frame:
+    `world_from_lidar = world_from_ego @ ego_from_lidar`.
+    """
 
     id: str
     points: Tensor  # (P, 3 + F) float32: x y z, then the dataset's point features
-    boxes: Boxes | None = None  # None where there are no labels; no row where nothing was labelled
+    boxes: Boxes | None = None  # None if unlabelled; empty if labelled but without objects
     truth: object = None  # what the dataset's own protocol reads beside the boxes, and nothing else does
+    sequence: str | None = None  # the recording that the frame belongs to; None if the dataset has single scans
+    time_s: float | None = None  # when the scan was taken, on a clock that all frames of a sequence share
+    # (4, 4) float64 rigid motion from the LiDAR's axes to axes that are fixed to the ground over the whole sequence
+    world_from_lidar: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.points, Tensor):
             raise InputError(
                 f"frame {self.id}: the points are {_kind(self.points)}; give a tensor of x, y, z and the point "
-                "features, "
-                "for example torch.from_numpy(points)"
+                "features, for example torch.from_numpy(points)"
             )
 
 

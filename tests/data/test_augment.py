@@ -156,10 +156,22 @@ def test_pasting_keeps_the_optional_columns_of_the_boxes(frame, database):
     boxes = replace(frame.boxes, velocity=torch.ones(2, 2), point_counts=torch.tensor([7, 8]))
     after = paste_objects(replace(frame, boxes=boxes), Augmentation(paste={"Car": 6}), database, rng(1)).boxes
     assert len(after) > 2
-    assert after.velocity[2:].abs().max() == 0
+    assert (after.velocity[:2] == 1).all()
+    assert after.velocity[2:].abs().max() == 0  # of a dataset without velocities
     assert after.point_counts[:2].tolist() == [7, 8]
     assert (after.point_counts[2:] > 0).all()
     assert len(after.difficulty) == len(after)
+
+
+def test_a_pasted_object_keeps_its_velocity(frame, database):
+    boxes = replace(frame.boxes, velocity=torch.zeros(2, 2))
+    velocity = np.arange(2 * len(database), dtype=np.float32).reshape(-1, 2)
+    moving = replace(database, velocity=velocity)
+    after = paste_objects(replace(frame, boxes=boxes), Augmentation(paste={"Car": 6}), moving, rng(1)).boxes
+    assert len(after) > 2
+    for box, found in zip(after.geometry[2:], after.velocity[2:], strict=True):
+        row = int(np.flatnonzero((database.boxes == box.numpy()).all(axis=1))[0])
+        np.testing.assert_array_equal(found, velocity[row])
 
 
 def test_a_misspelt_class_to_paste_is_an_error_and_an_absent_one_is_not(frame, database):
@@ -204,6 +216,18 @@ def test_moved_objects_take_their_points_along_and_collide_with_nothing(seed):
         assert all(inside(after.points[index], new, margin=1e-4) for index in own), row
     still = [i for i, point in enumerate(frame.points) if not any(inside(point, box) for box in frame.boxes.geometry)]
     assert torch.equal(after.points[still], frame.points[still])
+
+
+def test_a_moved_object_drives_where_it_then_looks(frame):
+    """A velocity along the heading stays along the heading."""
+    heading = frame.boxes.geometry[:, 6]
+    along = torch.stack([heading.cos(), heading.sin()], dim=1)
+    moving = replace(frame, boxes=replace(frame.boxes, velocity=7 * along))
+    after = move_objects(moving, ObjectNoise(rotation=0.8), rng(1)).boxes
+    turned = torch.stack([after.geometry[:, 6].cos(), after.geometry[:, 6].sin()], dim=1)
+    assert (turned - along).abs().max() > 0.1
+    torch.testing.assert_close(after.velocity, 7 * turned)
+    assert torch.equal(moving.boxes.velocity, 7 * along)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -288,6 +312,13 @@ def test_velocity_turns_and_grows_with_the_scene(frame):
     torch.testing.assert_close(
         transform(moving, mirrored_y=True).boxes.velocity, torch.tensor([[2.0, 0.0], [0.0, -1.0]])
     )
+
+
+def test_point_features_stay_and_the_pose_is_dropped(frame):
+    placed = replace(frame, sequence="a", time_s=1.5, world_from_lidar=torch.eye(4, dtype=torch.float64))
+    after = transform(placed, angle=1.0, scale=1.1, shift=(1.0, 2.0, 3.0))
+    assert torch.equal(after.points[:, 3:], frame.points[:, 3:])
+    assert (after.sequence, after.time_s, after.world_from_lidar) == ("a", 1.5, None)
 
 
 def test_the_drawn_transform_stays_within_the_settings(frame):

@@ -17,7 +17,7 @@ from tests.reference.augment import inside
 
 def assert_same(first, second):
     assert first.classes == second.classes
-    for name in ("boxes", "labels", "difficulty", "counts", "points"):
+    for name in ("boxes", "velocity", "labels", "difficulty", "counts", "points"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
@@ -33,6 +33,16 @@ def test_every_object_has_the_points_of_its_box(made_up):
             assert database.counts[row] == len(expected)
             row += 1
     assert row == len(database)
+
+
+def test_an_object_keeps_its_velocity_and_stands_where_the_dataset_has_none(made_up, tmp_path):
+    frame = made_up.frames[0]
+    velocity = torch.arange(10.0).reshape(5, 2)
+    velocity[3] = torch.nan  # of an object whose velocity nobody knows
+    moving = replace(frame, boxes=replace(frame.boxes, velocity=velocity))
+    database = object_database(MadeUpFrames([moving, made_up.frames[1]]), tmp_path)
+    assert_same(object_database(MadeUpFrames([moving, made_up.frames[1]]), tmp_path), database)
+    np.testing.assert_array_equal(database.velocity, np.concatenate([velocity.numpy(), np.zeros((5, 2))]))
 
 
 def test_points_of_an_object_are_a_copy(made_up):
@@ -147,7 +157,7 @@ def test_a_plain_array_is_no_database(tmp_path):
         load_database(path)
 
 
-@pytest.mark.parametrize("name", ["boxes", "labels", "counts", "points"])
+@pytest.mark.parametrize("name", ["boxes", "velocity", "labels", "counts", "points"])
 def test_arrays_that_do_not_belong_together_are_refused(made_up, tmp_path, name):
     path = tmp_path / "database.npz"
     database = build_database(made_up)

@@ -45,6 +45,14 @@ def test_the_choice_follows_from_the_id_alone():
     assert PartlyLabelled(Recording(), 0.5).ids == Recording.ids
 
 
+def test_earlier_scans_are_those_of_the_source():
+    class Drive(Recording):
+        def earlier(self, row: int, count: int):
+            return iter([Frame(f"{row} {count}", torch.zeros(1, 4))])
+
+    assert [frame.id for frame in PartlyLabelled(Drive(), 0.5).earlier(7, 3)] == ["7 3"]
+
+
 def test_points_stay_and_what_is_derived_is_cached_apart():
     frame = PartlyLabelled(Recording(), 0.0)[7]
     assert frame.id == "000007"

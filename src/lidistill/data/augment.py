@@ -136,7 +136,7 @@ def _drawn_rows(
 
 
 def _joined(boxes: Boxes, database: ObjectDatabase, rows: np.ndarray) -> Boxes:
-    """The frame's boxes with the pasted ones behind; a pasted object stands still."""
+    """The frame's boxes, then the pasted ones."""
 
     def with_new(column: torch.Tensor | None, new: np.ndarray) -> torch.Tensor | None:
         return None if column is None else torch.cat([column, torch.from_numpy(new).to(column.dtype)])
@@ -144,7 +144,7 @@ def _joined(boxes: Boxes, database: ObjectDatabase, rows: np.ndarray) -> Boxes:
     return Boxes(
         geometry=torch.cat([boxes.geometry, torch.from_numpy(database.boxes[rows])]),
         labels=torch.cat([boxes.labels, torch.from_numpy(database.labels[rows])]),
-        velocity=with_new(boxes.velocity, np.zeros((len(rows), 2))),
+        velocity=with_new(boxes.velocity, database.velocity[rows]),
         point_counts=with_new(boxes.point_counts, database.counts[rows]),
         difficulty=with_new(boxes.difficulty, database.difficulty[rows]),
     )
@@ -152,10 +152,11 @@ def _joined(boxes: Boxes, database: ObjectDatabase, rows: np.ndarray) -> Boxes:
 
 def move_objects(frame: Frame, noise: ObjectNoise, rng: np.random.Generator) -> Frame:
     """The frame with each object turned and shifted a little, with its points, to the first drawn place that collides
-    with no other object.
+    with no other object. Its velocity turns with it.
     """
     assert frame.boxes is not None
     points, boxes = frame.points.numpy().copy(), frame.boxes.geometry.numpy().copy()
+    velocity = None if frame.boxes.velocity is None else frame.boxes.velocity.numpy().copy()
     inside = rows_inside(points, boxes)
     taken = np.zeros(len(points), dtype=bool)
     for row, members in enumerate(inside):
@@ -171,7 +172,11 @@ def move_objects(frame: Frame, noise: ObjectNoise, rng: np.random.Generator) -> 
         offset[:, :2] = offset[:, :2] @ _turn(angles[place]).T
         points[own, :3] = offset + moved[:3]
         boxes[row] = moved
-    return replace(frame, points=torch.from_numpy(points), boxes=replace(frame.boxes, geometry=torch.from_numpy(boxes)))
+        if velocity is not None:
+            velocity[row] = _turn(angles[place]) @ velocity[row]
+    turned = None if velocity is None else torch.from_numpy(velocity)
+    moved_boxes = replace(frame.boxes, geometry=torch.from_numpy(boxes), velocity=turned)
+    return replace(frame, points=torch.from_numpy(points), boxes=moved_boxes)
 
 
 def _first_free(boxes: np.ndarray, row: int, shifts: np.ndarray, angles: np.ndarray) -> int | None:
@@ -204,7 +209,9 @@ def transform(
     shift: tuple[float, float, float] | np.ndarray = (0.0, 0.0, 0.0),
 ) -> Frame:
     """The whole scene mirrored, turned counter-clockwise by `angle` radians, scaled and shifted (metres), in this
-    order; boxes and velocities too.
+    order; boxes and velocities too. Point features stay.
+
+    The pose is dropped: the LiDAR never stood in these axes.
     """
     mirror = np.array([[-1.0 if mirrored_x else 1.0, 0.0], [0.0, -1.0 if mirrored_y else 1.0]])
     linear = np.eye(3)
@@ -213,8 +220,9 @@ def transform(
     offset = torch.from_numpy(np.asarray(shift, dtype=np.float32))
     points = frame.points.clone()
     points[:, :3] = (frame.points[:, :3] @ matrix.T).add_(offset)
+    frame = replace(frame, points=points, world_from_lidar=None)
     if frame.boxes is None:
-        return replace(frame, points=points)
+        return frame
     geometry = frame.boxes.geometry
     yaw = geometry[:, 6]
     yaw = -yaw if mirrored_y else yaw
@@ -222,7 +230,7 @@ def transform(
     columns = (geometry[:, :3] @ matrix.T + offset, geometry[:, 3:6] * scale, wrap_angle(yaw + angle)[:, None])
     moved = torch.cat(columns, dim=1)
     velocity = None if frame.boxes.velocity is None else frame.boxes.velocity @ matrix[:2, :2].T
-    return replace(frame, points=points, boxes=replace(frame.boxes, geometry=moved, velocity=velocity))
+    return replace(frame, boxes=replace(frame.boxes, geometry=moved, velocity=velocity))
 
 
 def _turn(angle: float) -> np.ndarray:

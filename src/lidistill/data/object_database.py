@@ -8,19 +8,19 @@ content of the frames. A changed label file or another camera crop therefore giv
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lidistill.array_files import Kind, load_arrays, save_arrays
 from lidistill.data.points_in_boxes import rows_inside
+from lidistill.files import cache_folder
 from lidistill.reading import MissingFile
-from lidistill.types import Frame, InputError
+from lidistill.types import Boxes, Frame, InputError
 
 if TYPE_CHECKING:
     from lidistill.data.source import FrameSource
@@ -29,6 +29,7 @@ _KINDS: dict[str, Kind] = {
     "name": ("U", 0),
     "classes": ("U", 1),
     "boxes": ("f", 2),
+    "velocity": ("f", 2),
     "labels": ("iu", 1),
     "difficulty": ("iu", 1),
     "counts": ("iu", 1),
@@ -36,7 +37,7 @@ _KINDS: dict[str, Kind] = {
 }
 MOST_BYTES = 2**34  # of a database: those of the largest public sets take a few GB
 
-CODE_VERSION = 2  # raise it when the same frames would give another database
+CODE_VERSION = 3  # raise it when the same frames would give another database
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class ObjectDatabase:
 
     classes: tuple[str, ...]
     boxes: np.ndarray  # (N, 7) float32
+    velocity: np.ndarray  # (N, 2) float32, metres per second; 0 where the dataset has none, NaN where it is unknown
     labels: np.ndarray  # (N,) int64, index into classes
     difficulty: np.ndarray  # (N,) int64, as the dataset defines it, 0 where it has none
     counts: np.ndarray  # (N,) int64, points of each object, at least 1
@@ -66,6 +68,7 @@ class ObjectDatabase:
         objects, classes = len(self.boxes), len(self.classes)
         return bool(
             self.boxes.shape == (objects, 7)
+            and self.velocity.shape == (objects, 2)
             and all(column.shape == (objects,) for column in (self.labels, self.difficulty, self.counts))
             and (self.counts >= 1).all()
             and len(self.points) == self.counts.sum()
@@ -110,9 +113,9 @@ def object_database(source: FrameSource, cache: str | Path | None = None) -> Obj
 
 def database_path(source: FrameSource, cache: str | Path | None = None) -> Path:
     """Where the database of these frames is cached."""
-    folder = Path(cache or os.environ.get("LIDISTILL_CACHE") or Path.home() / ".cache" / "lidistill")
+    folder = Path(cache) / "objects" if cache else cache_folder("objects")
     key = hashlib.sha256(f"objects {CODE_VERSION} {source.fingerprint()}".encode()).hexdigest()
-    return folder / "objects" / f"{source.spec.name}-{key[:20]}.npz"
+    return folder / f"{source.spec.name}-{key[:20]}.npz"
 
 
 def build_database(source: FrameSource) -> ObjectDatabase:
@@ -121,20 +124,30 @@ def build_database(source: FrameSource) -> ObjectDatabase:
     parts = [_objects_of(source[row]) for row in range(len(source))]
     return ObjectDatabase(
         classes=tuple(source.spec.classes),
-        boxes=np.concatenate([np.zeros((0, 7), np.float32), *(part[0] for part in parts)]),
-        labels=np.concatenate([np.zeros(0, np.int64), *(part[1] for part in parts)]),
-        difficulty=np.concatenate([np.zeros(0, np.int64), *(part[2] for part in parts)]),
-        counts=np.array([len(points) for part in parts for points in part[3]], dtype=np.int64),
-        points=np.concatenate([np.zeros((0, columns), np.float32), *(points for part in parts for points in part[3])]),
+        boxes=np.concatenate([np.zeros((0, 7), np.float32), *(part.boxes for part in parts)]),
+        velocity=np.concatenate([np.zeros((0, 2), np.float32), *(part.velocity for part in parts)]),
+        labels=np.concatenate([np.zeros(0, np.int64), *(part.labels for part in parts)]),
+        difficulty=np.concatenate([np.zeros(0, np.int64), *(part.difficulty for part in parts)]),
+        counts=np.array([len(points) for part in parts for points in part.points], dtype=np.int64),
+        points=np.concatenate([np.zeros((0, columns), np.float32), *(own for part in parts for own in part.points)]),
     )
 
 
-def _objects_of(frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Boxes (K, 7), labels (K,), difficulty (K,) and points of the K objects of a frame that hold points."""
-    if frame.boxes is None:
-        return np.zeros((0, 7), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64), []
-    points, boxes, labels = frame.points.numpy(), frame.boxes.geometry.numpy(), frame.boxes.labels.numpy()
-    difficulty = np.zeros_like(labels) if frame.boxes.difficulty is None else frame.boxes.difficulty.numpy()
+class _Objects(NamedTuple):
+    """The objects of one frame that hold points."""
+
+    boxes: np.ndarray  # (K, 7)
+    velocity: np.ndarray  # (K, 2)
+    labels: np.ndarray  # (K,)
+    difficulty: np.ndarray  # (K,)
+    points: list[np.ndarray]  # K times (P, 3 + F), x y z relative to the box centre
+
+
+def _objects_of(frame: Frame) -> _Objects:
+    labelled = Boxes.empty() if frame.boxes is None else frame.boxes
+    points, boxes, labels = frame.points.numpy(), labelled.geometry.numpy(), labelled.labels.numpy()
+    difficulty = np.zeros_like(labels) if labelled.difficulty is None else labelled.difficulty.numpy()
+    velocity = np.zeros((len(boxes), 2), np.float32) if labelled.velocity is None else labelled.velocity.numpy()
     inside = rows_inside(points, boxes)
     held = np.array([len(rows) > 0 for rows in inside], dtype=bool)
     cut = []
@@ -143,14 +156,14 @@ def _objects_of(frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[
             own = points[rows]
             own[:, :3] -= box[:3]
             cut.append(own)
-    return boxes[held], labels[held], difficulty[held], cut
+    return _Objects(boxes[held], velocity[held], labels[held], difficulty[held], cut)
 
 
 def save_database(path: str | Path, database: ObjectDatabase) -> None:
     """Write the database as plain arrays, whole or not at all; the file's name is in it too, since that stands for the
     frames.
     """
-    arrays = {name: getattr(database, name) for name in ("boxes", "labels", "difficulty", "counts", "points")}
+    arrays = {name: getattr(database, name) for name in _KINDS.keys() - {"name", "classes"}}
     named = {"name": np.array(Path(path).name), "classes": np.array(database.classes, dtype=str)}
     save_arrays(path, named | arrays, compressed=False)
 

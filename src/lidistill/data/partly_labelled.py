@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 
 from lidistill.data.source import FrameSource
@@ -26,6 +27,9 @@ class PartlyLabelled(FrameSource):
     def __getitem__(self, row: int) -> Frame:
         frame = self.source[row]
         return frame if keeps_label(frame.id, self.share) else replace(frame, boxes=None)
+
+    def earlier(self, row: int, count: int) -> Iterator[Frame]:
+        return self.source.earlier(row, count)
 
     def fingerprint(self) -> str:
         return f"{self.source.fingerprint()} labelled {self.share!r}"

@@ -26,6 +26,22 @@ class FrameSource(ABC):
     def __getitem__(self, row: int) -> Frame:
         """The frame `ids[row]`, as recorded."""
 
+    def earlier(self, row: int, count: int) -> Iterator[Frame]:
+        """Up to `count` scans before the frame `row` in its sequence, the latest first; a frame without a sequence has
+        none.
+
+        Here they are the frames at the rows before, whose order must be that of time. A dataset that records scans
+        between its frames yields those too, without labels.
+        """
+        sequence = self[row].sequence
+        if sequence is None:
+            return
+        for before in range(row - 1, max(row - count, 0) - 1, -1):
+            frame = self[before]
+            if frame.sequence != sequence:
+                return
+            yield frame
+
     @abstractmethod
     def fingerprint(self) -> str:
         """A hash that changes when any frame changes; what is derived from the frames is cached under it."""

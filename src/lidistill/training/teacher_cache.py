@@ -9,7 +9,6 @@ is another input; nothing stale can be replayed. What makes a cache worth its sp
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ from rich.console import Console
 
 from lidistill.data.augment import Augmentation
 from lidistill.detectors.detector import Detector
-from lidistill.files import write_text
+from lidistill.files import cache_folder, write_text
 from lidistill.training.cache_keys import digest, frame_key, teacher_description
 from lidistill.training.process_rank import is_first_process
 from lidistill.training.stored_outputs import FrameRecord, Part, join, read_record, record_of, write_record
@@ -80,7 +79,7 @@ def check_batch_free(teacher_bn: str) -> None:
 
 def default_folder() -> Path:
     """`teachers` in LIDISTILL_CACHE, or in ~/.cache/lidistill."""
-    return Path(os.environ.get("LIDISTILL_CACHE") or Path.home() / ".cache" / "lidistill") / "teachers"
+    return cache_folder("teachers")
 
 
 class CachedTeacher:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -19,11 +18,10 @@ from lidistill.datasets.simulated.folder import (
     write_kitti_folder,
     write_lists,
 )
+from lidistill.files import cache_folder
 from lidistill.settings import Count, CountOrNone, Names, Processes, Range, Seed, Text
 from lidistill.simulate import SimulatorSettings
 from lidistill.types import DatasetSpec, InputError
-
-CACHE_VARIABLE = "LIDISTILL_CACHE"
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,8 @@ class SimulatedData(DataSettings):
         """Where the frames are kept."""
         if self.root:
             return Path(self.root)
-        cache = os.environ.get(CACHE_VARIABLE)
         digest = hashlib.sha256(json.dumps(self._manifest(), sort_keys=True).encode()).hexdigest()[:12]
-        return (Path(cache) if cache else Path.home() / ".cache" / "lidistill") / f"simulated-{digest}"
+        return cache_folder(f"simulated-{digest}")
 
     def open(self, split: str) -> KittiFrames:
         """The frames of "train", "val" or "all", rendered first where they are missing."""
