@@ -37,6 +37,10 @@ POINTS = np.zeros((5, 4), dtype=np.float32)
     ("use", "message"),
     [
         (lambda: Frame("a", POINTS), r"frame a: the points are a numpy array; .* torch.from_numpy"),
+        (
+            lambda: Frame("a", torch.zeros(5, 4), world_from_lidar=np.eye(4)),
+            r"frame a: world_from_lidar is a numpy array; .* torch.from_numpy",
+        ),
         (lambda: Boxes(np.zeros((1, 7)), torch.zeros(1).long()), "boxes: geometry is a numpy array"),
         (lambda: collate([POINTS]), r"collate joins frames, and was given a numpy array; .*Frame\(id"),
         (lambda: collate([torch.zeros(5, 4)]), "was given a Tensor"),
@@ -49,7 +53,7 @@ POINTS = np.zeros((5, 4), dtype=np.float32)
             "was given a Frame; make one of frames",
         ),
     ],
-    ids=["Frame", "Boxes", "collate", "collate tensors", "detector", "detector frame"],
+    ids=["Frame", "Frame pose", "Boxes", "collate", "collate tensors", "detector", "detector frame"],
 )
 def test_what_is_no_tensor_or_no_frame_gets_a_sentence(use, message):
     with pytest.raises(InputError, match=message):

@@ -110,6 +110,11 @@ class Frame:
                 f"frame {self.id}: the points are {_kind(self.points)}; give a tensor of x, y, z and the point "
                 "features, for example torch.from_numpy(points)"
             )
+        if self.world_from_lidar is not None and not isinstance(self.world_from_lidar, Tensor):
+            raise InputError(
+                f"frame {self.id}: world_from_lidar is {_kind(self.world_from_lidar)}; give a tensor (4, 4), for "
+                "example torch.from_numpy(world_from_lidar)"
+            )
 
 
 @dataclass(frozen=True)
