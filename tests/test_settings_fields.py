@@ -28,6 +28,7 @@ from lidistill.external import ExternalMethod
 from lidistill.jobs.comparison_plan import Comparison, Row
 from lidistill.settings import Settings
 from lidistill.simulate import PRESETS as SENSORS
+from lidistill.simulate import Motion
 from lidistill.types import InputError
 
 for module in pkgutil.walk_packages(lidistill.__path__, "lidistill."):
@@ -54,6 +55,7 @@ def instances() -> dict[type, Settings]:
         *detectors,
         SimulatedData(),
         ObjectNoise(),
+        Motion(),
         InitialWeights("runs/teacher", "0" * 64),
         ExternalMethod("mine", "my_module:Config", {"weight": 2.0}),
         WidthRule(),

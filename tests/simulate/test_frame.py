@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lidistill.simulate import PRESETS, SimulatorSettings, scan_scene, simulate_frame
+from lidistill.simulate import PRESETS, SIMULATOR_VERSION, SimulatorSettings, scan_scene, simulate_frame
 from lidistill.simulate.builder import Scene
 from lidistill.simulate.ground import Ground
 from lidistill.simulate.primitives import BOX, Part, Pose, assemble
@@ -34,7 +34,8 @@ def scan(*labelled, unlabelled=(), settings=LITE):
     things = [(pose, shape.parts, row) for row, ((shape, _), pose) in enumerate(zip(labelled, poses, strict=True))]
     things.append((Pose(0, 0, -1.73, 0), tuple(unlabelled), -1))
     geometry = np.array([box_of(shape, pose) for (shape, _), pose in zip(labelled, poses, strict=True)]).reshape(-1, 7)
-    scene = Scene(assemble(things), FLAT, tuple(shape.name for shape, _ in labelled), geometry)
+    names, still = tuple(shape.name for shape, _ in labelled), np.zeros((len(labelled), 2))
+    scene = Scene(assemble(things), FLAT, names, geometry, still)
     return scan_scene(settings, scene, np.random.default_rng(0))
 
 
@@ -48,7 +49,7 @@ def inside(points, box, margin):
 def assert_same(one, other):
     np.testing.assert_array_equal(one.points, other.points)
     np.testing.assert_array_equal(one.thing, other.thing)
-    for column in ("names", "geometry", "points", "rays_alone", "rays_visible", "occlusion"):
+    for column in ("names", "geometry", "velocity", "points", "rays_alone", "rays_visible", "occlusion"):
         np.testing.assert_array_equal(getattr(one.objects, column), getattr(other.objects, column))
 
 
@@ -166,6 +167,40 @@ def test_an_empty_street_is_ground_alone():
     assert len(frame.objects) == 0
     assert len(frame.points) > 5000 and (frame.thing == -1).all()
     np.testing.assert_allclose(frame.points[:, 2], -1.73, atol=0.1)
+
+
+def functional(values):
+    """A number that changes with every value and with their order."""
+    values = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+    return float((values * np.cos(0.37 * np.arange(values.size)).reshape(values.shape)).sum())
+
+
+# Of the simulator before streets could move, version 2: seed and index, points, objects, and functionals of the points,
+# of the boxes and of the visible rays. Every recorded figure on simulated data rests on these frames.
+RECORDED = {
+    "kitti": {
+        (0, 0): (28591, 24, 128.654086, 15.282633, -619.369153),
+        (3, 7): (28993, 25, 211.414258, -59.371157, -2257.696892),
+    },
+    "kitti-lite": {
+        (0, 0): (8477, 24, 242.234557, 15.282633, -395.410842),
+        (3, 7): (8655, 25, -33.961364, -59.371157, -1132.745801),
+    },
+    "nuscenes": {
+        (1, 4): (32229, 90, 82.411415, 104.496686, 374.040168),
+    },
+}
+
+
+@pytest.mark.parametrize("sensor", RECORDED)
+def test_still_streets_are_those_that_every_recorded_figure_rests_on(sensor):
+    assert SIMULATOR_VERSION == 2
+    for (seed, index), (points, objects, *expected) in RECORDED[sensor].items():
+        scan = simulate_frame(SimulatorSettings(sensor=sensor), seed, index)
+        assert (len(scan.points), len(scan.objects)) == (points, objects)
+        found = (scan.points, scan.objects.geometry, scan.objects.rays_visible)
+        np.testing.assert_allclose([functional(values) for values in found], expected, rtol=1e-6, atol=1e-4)
+        assert scan.time_s == 0 and (scan.world_from_lidar == np.eye(4)).all() and not scan.objects.velocity.any()
 
 
 def test_rows_of_the_object_table_can_be_chosen():

@@ -3,7 +3,7 @@ import pytest
 from shapely.geometry import Polygon
 
 from lidistill.datasets.kitti.projection import corners
-from lidistill.simulate.placement import Occupancy
+from lidistill.simulate.placement import TakenGround
 
 
 def polygon(x, y, length, width, yaw):
@@ -11,7 +11,7 @@ def polygon(x, y, length, width, yaw):
 
 
 def test_everything_is_free_at_first():
-    assert Occupancy().free(0, 0, 100, 100, 0)
+    assert TakenGround().free(0, 0, 100, 100, 0)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -23,7 +23,7 @@ def test_free_places_are_those_whose_rectangles_do_not_overlap(seed):
         overlap = polygon(*one).intersection(polygon(*other)).area
         if overlap < 1e-6 and polygon(*one).distance(polygon(*other)) < 1e-6:
             continue
-        taken = Occupancy()
+        taken = TakenGround()
         taken.take(*one)
         assert taken.free(*other) == (overlap == 0)
         answers.append(overlap == 0)
@@ -31,12 +31,12 @@ def test_free_places_are_those_whose_rectangles_do_not_overlap(seed):
 
 
 def test_a_margin_keeps_things_apart():
-    taken = Occupancy()
+    taken = TakenGround()
     taken.take(0, 0, 2, 2, 0)
     assert taken.free(2.5, 0, 2, 2, 0) and not taken.free(2.5, 0, 2, 2, 0, margin=0.6)
 
 
 def test_what_lies_inside_a_taken_place_is_not_free():
-    taken = Occupancy()
+    taken = TakenGround()
     taken.take(0, 0, 20, 20, 0.3)
     assert not taken.free(1, 1, 0.1, 0.1, 0)

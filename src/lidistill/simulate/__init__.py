@@ -1,11 +1,13 @@
 """A ray-casting LiDAR and the streets it drives through. Knows geometry and sensors, nothing of learning."""
 
 from lidistill.simulate.frame import SimulatedObjects, SimulatedScan, scan_scene, simulate_frame
+from lidistill.simulate.motion import Motion
 from lidistill.simulate.sensor import PRESETS, SensorPreset
 from lidistill.simulate.simulator_settings import SIMULATOR_VERSION, SimulatorSettings
 
 __all__ = [
     "PRESETS",
+    "Motion",
     "SIMULATOR_VERSION",
     "SensorPreset",
     "SimulatedObjects",

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lidistill.simulate.draws import side
+from lidistill.simulate.draws import between, side
 from lidistill.simulate.ground import Ground
-from lidistill.simulate.placement import Occupancy
+from lidistill.simulate.motion import START, EgoPath, Motion, ego_path, seen_from
+from lidistill.simulate.placement import TakenGround
 from lidistill.simulate.primitives import Part, Pose, Primitives, assemble
 from lidistill.simulate.shapes import Shape
 from lidistill.simulate.simulator_settings import SimulatorSettings
@@ -24,12 +25,14 @@ TRIES = 12  # places tried for a thing before it is left out
 
 
 class Scene(NamedTuple):
-    """A street ready to be scanned."""
+    """A street at one moment, ready to be scanned, in the LiDAR's axes of that moment."""
 
     primitives: Primitives
     ground: Ground
     names: tuple[str, ...]  # (T,) class of every labelled thing
-    geometry: np.ndarray  # (T, 7) its tight box in LiDAR axes
+    geometry: np.ndarray  # (T, 7) its tight box
+    velocity: np.ndarray  # (T, 2) over ground, metres per second
+    lidar: Pose = START  # where the LiDAR is, in its own axes at the start of the sequence
 
 
 class SceneBuilder:
@@ -37,20 +40,47 @@ class SceneBuilder:
 
     def __init__(self, settings: SimulatorSettings, rng: np.random.Generator, street: Street) -> None:
         self.settings, self.rng, self.street = settings, rng, street
-        self.occupancy = Occupancy()
-        self.occupancy.take(0.5, 0.0, 7.0, 2.4, 0.0)  # the sensor's own car
-        self.things: list[tuple[float, float, float, Shape]] = []  # x y yaw shape
+        self.taken = TakenGround()
+        self.things: list[tuple[float, float, float, float, Shape]] = []  # x y yaw speed shape
+        self.path, self.duration_s = EgoPath(), 0.0
+        if settings.motion is not None:
+            self.duration_s = settings.motion.duration_s
+            speed = self.speed(lambda motion: motion.ego_speed_m_s)
+            self.path = ego_path(settings.motion, speed, street.ground.heading)
+        self.way_m = self.path.speed_m_s * self.duration_s  # of the LiDAR, from the first frame to the last
+        poses = self.ego_poses()
+        self.views = (poses[0], poses[-1])  # a thing is worth its place where one of these sees it
+        for pose in poses:
+            cos, sin = math.cos(pose.yaw), math.sin(pose.yaw)
+            self.taken.take(pose.x + 0.5 * cos, pose.y + 0.5 * sin, 7.0, 2.4, pose.yaw)  # the sensor's own car
         low, high = settings.window_deg
         self.middle, self.half_view = math.radians(low + high) / 2, math.radians(high - low) / 2
         self.behind = self.half_view > math.radians(90)  # whether the view goes on behind the sensor
 
+    def ego_poses(self) -> list[Pose]:
+        """Where the LiDAR is at each frame of the sequence."""
+        motion, ground = self.settings.motion, self.street.ground
+        if motion is None:
+            return [START]
+        times = motion.interval_s * np.arange(motion.num_frames)
+        x, y, yaw = np.array([self.path.place(time) for time in times]).T
+        z = ground.road_height(x, y) - ground.road_height(x[:1], y[:1])
+        return [Pose(*map(float, pose)) for pose in zip(x, y, z, yaw, strict=True)]
+
+    def speed(self, limits: Callable[[Motion], tuple[float, float]]) -> float:
+        """A speed drawn between the limits, metres per second; 0 where nothing moves."""
+        motion = self.settings.motion
+        return 0.0 if motion is None else between(self.rng, *limits(motion))
+
     def number(self, density: float) -> int:
-        """How many things of a mean density per quarter turn."""
-        return int(self.rng.poisson(density * self.half_view / math.radians(45)))
+        """How many things of a mean density per quarter turn; more where the LiDAR drives along the street."""
+        longer = 1.0 + self.way_m / max(self.settings.object_distance_m, NEAREST_M)
+        return int(self.rng.poisson(density * self.half_view / math.radians(45) * longer))
 
     def along(self) -> float:
         """A place along the street within the distance of labelled things, nearer ones a little likelier."""
-        reach = NEAREST_M + (self.settings.object_distance_m - NEAREST_M) * self.rng.random() ** 1.25
+        furthest = self.settings.object_distance_m + self.way_m
+        reach = NEAREST_M + (furthest - NEAREST_M) * self.rng.random() ** 1.25
         return reach * side(self.rng) if self.behind else reach
 
     def put(
@@ -62,65 +92,82 @@ class SceneBuilder:
         margin: float = 0.1,
         in_view: bool = True,
         apart: bool = True,
+        speed_m_s: float = 0.0,
     ) -> bool:
         """Stand a thing at a place with a heading relative to the street; False where the place is out of view or
         taken.
+
+        A thing with a speed moves where it heads, and takes all the ground that it passes over in the sequence.
         """
         x, y = self.street.ground.place(along, across)
         yaw = self.street.ground.heading + turn
-        if in_view:
-            bearing = (math.atan2(y, x) - self.middle + math.pi) % (2 * math.pi) - math.pi
-            if (
-                abs(bearing) > self.half_view + 0.03
-                or not NEAREST_M < math.hypot(x, y) < self.settings.object_distance_m
-            ):
-                return False
-        box = shape.footprint
-        length, width = box.x_max - box.x_min, box.y_max - box.y_min
-        cos, sin = math.cos(yaw), math.sin(yaw)
-        mid_x, mid_y = (box.x_min + box.x_max) / 2, (box.y_min + box.y_max) / 2
-        centre_x, centre_y = x + cos * mid_x - sin * mid_y, y + sin * mid_x + cos * mid_y
-        if apart and not self.occupancy.free(centre_x, centre_y, length, width, yaw, margin):
+        if in_view and not any(self._in_view(pose, x, y) for pose in self.views):
             return False
-        self.occupancy.take(centre_x, centre_y, length, width, yaw)
-        self.things.append((x, y, yaw, shape))
+        box, way = shape.footprint, speed_m_s * self.duration_s
+        length, width = box.x_max - box.x_min + way, box.y_max - box.y_min
+        cos, sin = math.cos(yaw), math.sin(yaw)
+        mid_x, mid_y = (box.x_min + box.x_max + way) / 2, (box.y_min + box.y_max) / 2
+        centre_x, centre_y = x + cos * mid_x - sin * mid_y, y + sin * mid_x + cos * mid_y
+        if apart and not self.taken.free(centre_x, centre_y, length, width, yaw, margin):
+            return False
+        self.taken.take(centre_x, centre_y, length, width, yaw)
+        self.things.append((x, y, yaw, speed_m_s, shape))
         return True
 
-    def try_places(self, shape: Shape, place: Callable[[], tuple[float, float, float]], margin: float = 0.1) -> bool:
-        """Draw along, across and turn until the thing finds a place; False after too many tries."""
-        return any(self.put(shape, *place(), margin=margin) for _ in range(TRIES))
+    def _in_view(self, lidar: Pose, x: float, y: float) -> bool:
+        """Whether a LiDAR there would see a thing at x, y, within the distance of labelled things."""
+        ahead, left = seen_from(lidar, x, y)
+        bearing = (math.atan2(left, ahead) - self.middle + math.pi) % (2 * math.pi) - math.pi
+        distance = math.hypot(ahead, left)
+        return abs(bearing) <= self.half_view + 0.03 and NEAREST_M < distance < self.settings.object_distance_m
 
-    def scene(self) -> Scene:
-        """Everything set down on the ground."""
-        x, y, yaw = np.array([thing[:3] for thing in self.things], dtype=np.float64).reshape(-1, 3).T
-        z = self.street.ground.height(x, y)
+    def try_places(
+        self,
+        shape: Shape,
+        place: Callable[[], tuple[float, float, float]],
+        margin: float = 0.1,
+        speed_m_s: float = 0.0,
+    ) -> bool:
+        """Draw along, across and turn until the thing finds a place; False after too many tries."""
+        return any(self.put(shape, *place(), margin=margin, speed_m_s=speed_m_s) for _ in range(TRIES))
+
+    def scene(self, step: int = 0) -> Scene:
+        """Everything on the ground at a frame of the sequence, counted from 0."""
+        motion, lidar = self.settings.motion, self.ego_poses()[step]
+        ground = self.street.ground if lidar == START else self.street.ground.seen_from(lidar)
+        x, y, yaw, speed = np.array([thing[:4] for thing in self.things], dtype=np.float64).reshape(-1, 4).T
+        if motion is not None:
+            way = speed * step * motion.interval_s
+            x, y = x + way * np.cos(yaw), y + way * np.sin(yaw)
+        z = self.street.ground.height(x, y) - lidar.z
+        (x, y), yaw = seen_from(lidar, x, y), yaw - lidar.yaw
         names: list[str] = []
         geometry: list[tuple[float, ...]] = []
+        velocity: list[tuple[float, float]] = []
         rows: list[tuple[Pose, tuple[Part, ...], int]] = []
-        for place_x, place_y, place_z, heading, (_, _, _, shape) in zip(x, y, z, yaw, self.things, strict=True):
+        for pose, (*_, pace, shape) in zip(map(Pose, x, y, z, yaw), self.things, strict=True):
             thing = -1
             if shape.name:
                 thing = len(names)
                 names.append(shape.name)
-                box = shape.extent
-                mid_x, mid_y, mid_z = (
-                    (box.x_min + box.x_max) / 2,
-                    (box.y_min + box.y_max) / 2,
-                    (box.z_min + box.z_max) / 2,
-                )
-                cos, sin = math.cos(heading), math.sin(heading)
-                turned = (heading + math.pi) % (2 * math.pi) - math.pi
-                size = (box.x_max - box.x_min, box.y_max - box.y_min, box.z_max - box.z_min)
-                geometry.append(
-                    (
-                        place_x + cos * mid_x - sin * mid_y,
-                        place_y + sin * mid_x + cos * mid_y,
-                        place_z + mid_z,
-                        *size,
-                        turned,
-                    )
-                )
-            rows.append((Pose(place_x, place_y, place_z, heading), shape.parts, thing))
+                geometry.append(_tight_box(shape, pose))
+                velocity.append((pace * math.cos(pose.yaw), pace * math.sin(pose.yaw)))
+            rows.append((pose, shape.parts, thing))
         return Scene(
-            assemble(rows), self.street.ground, tuple(names), np.array(geometry, dtype=np.float64).reshape(-1, 7)
+            assemble(rows),
+            ground,
+            tuple(names),
+            np.array(geometry, dtype=np.float64).reshape(-1, 7),
+            np.array(velocity, dtype=np.float64).reshape(-1, 2),
+            lidar,
         )
+
+
+def _tight_box(shape: Shape, pose: Pose) -> tuple[float, ...]:
+    """The box around a thing that stands at `pose`: x y z length width height yaw."""
+    box = shape.extent
+    mid_x, mid_y, mid_z = (box.x_min + box.x_max) / 2, (box.y_min + box.y_max) / 2, (box.z_min + box.z_max) / 2
+    cos, sin = math.cos(pose.yaw), math.sin(pose.yaw)
+    centre = (pose.x + cos * mid_x - sin * mid_y, pose.y + sin * mid_x + cos * mid_y, pose.z + mid_z)
+    size = (box.x_max - box.x_min, box.y_max - box.y_min, box.z_max - box.z_min)
+    return (*centre, *size, (pose.yaw + math.pi) % (2 * math.pi) - math.pi)

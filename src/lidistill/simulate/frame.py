@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lidistill.simulate.builder import Scene
+from lidistill.simulate.motion import pose_matrix
 from lidistill.simulate.raycast import cast
 from lidistill.simulate.returns import returns
 from lidistill.simulate.scene import build_scene
@@ -21,6 +22,7 @@ class SimulatedObjects:
 
     names: np.ndarray  # (N,) str, classes as KITTI names them
     geometry: np.ndarray  # (N, 7) float64 tight boxes in LiDAR axes
+    velocity: np.ndarray  # (N, 2) float64 over ground, in LiDAR axes, metres per second
     points: np.ndarray  # (N,) int64 returns in the scan
     rays_alone: np.ndarray  # (N,) int64 rays that would meet it if it stood alone
     rays_visible: np.ndarray  # (N,) int64 rays that meet it first
@@ -33,6 +35,7 @@ class SimulatedObjects:
         return SimulatedObjects(
             self.names[rows],
             self.geometry[rows],
+            self.velocity[rows],
             self.points[rows],
             self.rays_alone[rows],
             self.rays_visible[rows],
@@ -47,28 +50,40 @@ class SimulatedScan:
     points: np.ndarray  # (P, 4) float32 x y z intensity in [0, 1]
     thing: np.ndarray  # (P,) int64 row of the object that the point lies on, -1 for none
     objects: SimulatedObjects
+    time_s: float  # since the first frame of the sequence
+    world_from_lidar: np.ndarray  # (4, 4) float64; the world's axes are those of the sequence's first frame
 
 
 def simulate_frame(settings: SimulatorSettings, seed: int, index: int) -> SimulatedScan:
-    """Frame `index` of the world `seed`. The same three arguments always give the same frame."""
-    street, sensor = np.random.SeedSequence([seed, index]).spawn(2)
-    return scan_scene(settings, build_scene(settings, np.random.default_rng(street)), np.random.default_rng(sensor))
+    """Frame `index` of the world `seed`. The same three arguments always give the same frame.
+
+    With `settings.motion` the frames 0 to num_frames - 1 are the first sequence, the next as many the second.
+    """
+    sequence, step = divmod(index, settings.frames_per_sequence)
+    street, _ = np.random.SeedSequence([seed, sequence]).spawn(2)
+    _, sensor = np.random.SeedSequence([seed, index]).spawn(2)
+    scene = build_scene(settings, np.random.default_rng(street), step)
+    time_s = 0.0 if settings.motion is None else step * settings.motion.interval_s
+    return scan_scene(settings, scene, np.random.default_rng(sensor), time_s)
 
 
-def scan_scene(settings: SimulatorSettings, scene: Scene, rng: np.random.Generator) -> SimulatedScan:
-    """One revolution of the sensor over a given street."""
+def scan_scene(
+    settings: SimulatorSettings, scene: Scene, rng: np.random.Generator, time_s: float = 0.0
+) -> SimulatedScan:
+    """One revolution of the sensor over a given street, `time_s` after the start of the sequence."""
     grid = settings.grid()
     hits = cast(scene.primitives, scene.ground, grid, len(scene.names), free_path=rng.standard_exponential(grid.shape))
     points, thing = returns(hits, scene.primitives, scene.ground, grid, settings, rng)
     objects = SimulatedObjects(
         names=np.array(scene.names, dtype=str),
         geometry=scene.geometry,
+        velocity=scene.velocity,
         points=np.bincount(thing + 1, minlength=len(scene.names) + 1)[1:],
         rays_alone=hits.rays_alone,
         rays_visible=hits.rays_visible,
         occlusion=_occlusion(hits.rays_visible, hits.rays_alone),
     )
-    return SimulatedScan(points, thing, objects)
+    return SimulatedScan(points, thing, objects, time_s, pose_matrix(scene.lidar))
 
 
 def _occlusion(visible: np.ndarray, alone: np.ndarray) -> np.ndarray:

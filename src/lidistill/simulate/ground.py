@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lidistill.simulate.primitives import Pose
 from lidistill.simulate.sensor import RayGrid
 
 PROFILE_NEAR_M, PROFILE_FAR_M, PROFILE_SAMPLES = 2.0, 125.0, 144
@@ -25,17 +26,18 @@ class Ground(NamedTuple):
     half_width: float  # of the carriageway
     kerb_height: float
     crossing: tuple[float, float] | None  # along-coordinate and half width of a crossing street
+    start: float = 0.0  # along-coordinate of the sensor
 
     def road_coordinates(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Along and across the street."""
         cos, sin = np.cos(self.heading), np.sin(self.heading)
-        return x * cos + y * sin, y * cos - x * sin - self.offset
+        return x * cos + y * sin + self.start, y * cos - x * sin - self.offset
 
     def place(self, along: float, across: float) -> tuple[float, float]:
         """The x, y of a point in road coordinates."""
         cos, sin = float(np.cos(self.heading)), float(np.sin(self.heading))
-        left = across + self.offset
-        return along * cos - left * sin, along * sin + left * cos
+        ahead, left = along - self.start, across + self.offset
+        return ahead * cos - left * sin, ahead * sin + left * cos
 
     def on_road(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Which points lie on a carriageway."""
@@ -47,13 +49,34 @@ class Ground(NamedTuple):
 
     def height(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Height of the ground at x, y in LiDAR axes, metres."""
+        return self.road_height(x, y) + self.kerb_height * ~self.on_road(x, y)
+
+    def road_height(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Height without kerbs: where the road is, or would be if it were wider."""
         height = self.level + self.tilt[0] * x + self.tilt[1] * y
         for amplitude, wave_x, wave_y, phase in self.waves:
             # The phase of a long wave needs no double precision, and single precision sines are several times faster.
             height = height + amplitude * (
                 np.sin((wave_x * x + wave_y * y + phase).astype(np.float32)) - np.sin(np.float32(phase))
             )
-        return height + self.kerb_height * ~self.on_road(x, y)
+        return height
+
+    def seen_from(self, pose: Pose) -> Ground:
+        """The same ground in the axes of a sensor at `pose`."""
+        cos, sin = float(np.cos(pose.yaw)), float(np.sin(pose.yaw))
+        along, across = self.road_coordinates(np.array(pose.x), np.array(pose.y))
+        waves = self.waves.copy()
+        waves[:, 1] = self.waves[:, 1] * cos + self.waves[:, 2] * sin
+        waves[:, 2] = self.waves[:, 2] * cos - self.waves[:, 1] * sin
+        waves[:, 3] = self.waves[:, 3] + self.waves[:, 1] * pose.x + self.waves[:, 2] * pose.y
+        return self._replace(
+            level=float(self.road_height(np.array(pose.x), np.array(pose.y))) - pose.z,
+            tilt=(self.tilt[0] * cos + self.tilt[1] * sin, self.tilt[1] * cos - self.tilt[0] * sin),
+            waves=waves,
+            heading=self.heading - pose.yaw,
+            offset=-float(across),
+            start=float(along),
+        )
 
 
 def profile_ranges() -> np.ndarray:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 
-class Occupancy:
-    """Rectangles on the ground that are taken."""
+class TakenGround:
+    """The rectangles of ground on which something stands or will drive."""
 
     def __init__(self) -> None:
-        self._taken: list[
-            tuple[float, float, float, float, float, float, float]
-        ] = []  # x y half_length half_width cos sin reach
+        # x y half_length half_width cos sin reach
+        self._taken: list[tuple[float, float, float, float, float, float, float]] = []
 
     def free(self, x: float, y: float, length: float, width: float, yaw: float, margin: float = 0.0) -> bool:
         """Whether a rectangle around x, y keeps `margin` metres from all that is taken."""

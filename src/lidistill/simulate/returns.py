@@ -48,13 +48,13 @@ def returns(
     # Lidar equation: the power that comes back goes with reflectance * cosine / range^2; weak returns stay under the
     # threshold by chance.
     signal = reflectance * (0.1 + 0.9 * incidence) / 0.1 * (DARK_RANGE_M / np.maximum(reach, 1.0)) ** 2
-    chance = rng.random((3, len(beam)))
+    draws = rng.random((3, len(beam)))
     heard = (
-        chance[0] >= np.exp(-signal / settings.signal_loss)
+        draws[0] >= np.exp(-signal / settings.signal_loss)
         if settings.signal_loss > 0
         else np.ones(len(beam), dtype=bool)
     )
-    kept = heard & (chance[1] >= settings.random_loss) & (chance[2] >= loss)
+    kept = heard & (draws[1] >= settings.random_loss) & (draws[2] >= loss)
     noisy = reach + settings.range_noise_m * rng.standard_normal(len(beam))
     kept &= (noisy >= settings.lidar.min_range_m) & (noisy <= settings.lidar.max_range_m)
     # Scanners even out the range, so that intensity tells the material; what is left of the angle is softened.

@@ -11,8 +11,10 @@ from lidistill.simulate.surroundings import add_fronts, add_furniture
 from lidistill.simulate.traffic import add_cyclists, add_pedestrians, add_sitting_persons, add_vehicles
 
 
-def build_scene(settings: SimulatorSettings, rng: np.random.Generator) -> Scene:
-    """A street drawn from `rng`: what cannot move first, then traffic, then what stands in between."""
+def build_scene(settings: SimulatorSettings, rng: np.random.Generator, step: int = 0) -> Scene:
+    """A street drawn from `rng`, at a frame of its sequence: what cannot move first, then traffic, then what stands in
+    between.
+    """
     builder = SceneBuilder(settings, rng, draw_street(settings, rng))
     add_fronts(builder)
     add_vehicles(builder)
@@ -20,4 +22,4 @@ def build_scene(settings: SimulatorSettings, rng: np.random.Generator) -> Scene:
     add_pedestrians(builder)
     add_sitting_persons(builder)
     add_furniture(builder)
-    return builder.scene()
+    return builder.scene(step)

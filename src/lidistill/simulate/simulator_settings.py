@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from lidistill.settings import Number, Settings, Share, Text
+from lidistill.simulate.motion import Motion
 from lidistill.simulate.sensor import Degrees, RayGrid, SensorPreset, Step, ray_grid, sensor_preset
 
 # Raised whenever the same settings and seed give other points or labels, so that cached frames are not mixed.
@@ -51,6 +52,8 @@ class SimulatorSettings(Settings):
     random_loss: Share = 0.03  # share of rays that return nothing for no reason
     signal_loss: Factor = 1.0  # how soon dark, oblique and far returns are lost; 0: never
 
+    motion: Motion | None = None  # None: every frame is a street of its own, in which nothing moves
+
     def __post_init__(self) -> None:
         sensor_preset(self.sensor)
         self.grid()
@@ -62,6 +65,11 @@ class SimulatorSettings(Settings):
     @property
     def window_deg(self) -> tuple[float, float]:
         return self.lidar.azimuth_window_deg if self.azimuth_window_deg is None else self.azimuth_window_deg
+
+    @property
+    def frames_per_sequence(self) -> int:
+        """How many frames see the same street, one after the other."""
+        return 1 if self.motion is None else self.motion.num_frames
 
     def grid(self) -> RayGrid:
         """The rays of a frame."""

@@ -17,7 +17,7 @@ def add_fronts(builder: SceneBuilder) -> None:
     for hand in (1, -1):
         along = -75.0 if builder.behind else -6.0
         turn = 0.0 if hand > 0 else math.pi  # fronts look at the street
-        while along < 85.0 and builder.settings.houses > 0:
+        while along < 85.0 + builder.way_m and builder.settings.houses > 0:
             length = between(rng, 6.0, 18.0)
             middle = along + length / 2
             line = hand * (street.half_width + street.pavement + 0.3)

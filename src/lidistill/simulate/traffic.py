@@ -27,7 +27,8 @@ def add_vehicles(builder: SceneBuilder) -> None:
                 row.append(names.pop())
             _park(builder, row)
         else:
-            builder.try_places(SHAPES[name](rng), lambda: _driving(builder), margin=0.5)
+            speed = builder.speed(lambda motion: motion.vehicle_speed_m_s)
+            builder.try_places(SHAPES[name](rng), lambda: _driving(builder), margin=0.5, speed_m_s=speed)
 
 
 def _park(builder: SceneBuilder, row: list[str]) -> None:
@@ -98,7 +99,8 @@ def add_cyclists(builder: SceneBuilder) -> None:
         return along, between(rng, -street.half_width, street.half_width), between(rng, -math.pi, math.pi)
 
     for _ in range(builder.number(builder.settings.cyclists)):
-        builder.try_places(SHAPES["Cyclist"](rng), place, margin=0.15)
+        speed = builder.speed(lambda motion: motion.cyclist_speed_m_s)
+        builder.try_places(SHAPES["Cyclist"](rng), place, margin=0.15, speed_m_s=speed)
 
 
 def add_pedestrians(builder: SceneBuilder) -> None:
@@ -122,7 +124,9 @@ def add_pedestrians(builder: SceneBuilder) -> None:
         for _ in range(size):
             spread = 0.0 if size == 1 else 0.7
             spot = (along + spread * rng.standard_normal(), across + spread * rng.standard_normal())
-            left -= builder.put(SHAPES["Pedestrian"](rng), *spot, turn + normal(rng, 0.0, 0.25, -1.0, 1.0), margin=0.04)
+            shape, facing = SHAPES["Pedestrian"](rng), turn + normal(rng, 0.0, 0.25, -1.0, 1.0)
+            speed = builder.speed(lambda motion: motion.pedestrian_speed_m_s)
+            left -= builder.put(shape, *spot, facing, margin=0.04, speed_m_s=speed)
 
 
 def add_sitting_persons(builder: SceneBuilder) -> None:

@@ -25,6 +25,7 @@ def table(*boxes, points=100, alone=100, visible=100, occlusion=0, name="Car"):
     return SimulatedObjects(
         full(name),
         np.array(boxes, dtype=float).reshape(-1, 7),
+        np.zeros((num, 2)),
         full(points),
         full(alone),
         full(visible),

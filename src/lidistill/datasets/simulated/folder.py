@@ -45,8 +45,11 @@ def frame_id(index: int) -> str:
 
 
 def manifest(settings: SimulatorSettings, seed: int) -> dict[str, Any]:
-    """What frames follow from."""
-    return json.loads(json.dumps({"simulator_version": SIMULATOR_VERSION, "seed": seed, "simulator": asdict(settings)}))
+    """What frames follow from; folders of still streets from before streets could move have none of its motion."""
+    simulator = asdict(settings)
+    if settings.motion is None:
+        del simulator["motion"]
+    return json.loads(json.dumps({"simulator_version": SIMULATOR_VERSION, "seed": seed, "simulator": simulator}))
 
 
 def claim_folder(out: Path, content: Mapping[str, Any]) -> None:
