@@ -32,8 +32,8 @@ from lidistill.ops.kernels.sparse_convolution import (
     strided_map,
     submanifold_map,
 )
+from lidistill.ops.kernels.voxelise import voxelise
 from lidistill.ops.sparse_maps import cell_numbers
-from lidistill.ops.voxels import voxelise
 from lidistill.simulate import SimulatorSettings, simulate_frame
 from lidistill.types import VoxelGrid
 

@@ -25,7 +25,7 @@ from bench_ops import random_cloud
 from measure import compare, earlier_package, environment, print_ratios, record
 from torch import Tensor
 
-from lidistill.ops.voxels import voxelise
+from lidistill.ops.kernels.voxelise import voxelise
 from lidistill.types import VoxelGrid
 
 try:
@@ -94,7 +94,7 @@ def compared(points: Tensor, grid: VoxelGrid, before: str | None, repeats: int) 
         ):
             raise SystemExit("the voxels differ from spconv's")
     if before is not None:
-        earlier = importlib.import_module(f"{before}.ops.voxels").voxelise
+        earlier = importlib.import_module(f"{before}.ops.kernels.voxelise").voxelise
         parties["before"] = lambda: earlier(points, batch_index, 1, grid, False)
         old = parties["before"]()
         if not all(

@@ -106,7 +106,7 @@ def test_a_log_line_cut_off_by_a_kill_is_left_out(tmp_path):
 def test_a_child_that_outlives_a_killed_process_does_not_keep_its_folder(tmp_path):
     script = """
 import os, sys, time
-from lidistill.files import claimed
+
 with claimed(sys.argv[1]):
     child = os.fork()
     if child == 0:

@@ -6,7 +6,7 @@ import torch
 
 from lidistill.data.collisions import collide
 from lidistill.data.points_in_boxes import rows_inside
-from lidistill.ops.boxes import points_in_boxes
+from lidistill.ops.kernels.points_in_boxes import points_in_boxes
 from tests.reference.augment import inside, shared_area
 
 

@@ -17,7 +17,7 @@ from lidistill.detectors.encoders.voxels import SparseEncoderConfig
 from lidistill.detectors.heads.center.head import CenterHeadConfig
 from lidistill.detectors.presets import CLASSES, preset
 from lidistill.distillation import METHODS
-from lidistill.ops.voxels import voxelise
+from lidistill.ops.kernels.voxelise import voxelise
 from lidistill.types import Boxes, FeatureMap, FeatureSet, InputError, VoxelGrid
 from tests.detectors.small import GRID, batch_of, scene, small_batch
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lidistill.detectors.norms import MapNorm, RowNorm
-from tests.ops.test_batch_norm import as_map, mostly_empty
+from tests.ops.kernels.test_batch_norm import as_map, mostly_empty
 
 ROWS = 60_000
 

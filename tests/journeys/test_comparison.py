@@ -184,9 +184,9 @@ def test_a_kill_in_the_middle_changes_no_weight(compared, journey, tmp_path):
 
 SCRIPT = """
 import sys
-from lidistill import jobs
+
 from tests.journeys.test_comparison import ROWS, SEEDS
-from lidistill.jobs.comparison import Comparison
+
 if __name__ == "__main__":
     jobs.compare(Comparison(sys.argv[1], ROWS, SEEDS), sys.argv[2], processes=2, device="cpu", certificate=False)
 """

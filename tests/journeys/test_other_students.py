@@ -196,7 +196,7 @@ def test_a_method_from_outside_teaches_and_is_not_needed_afterwards(journey, out
         elsewhere,
         f"""
 import sys
-from lidistill import jobs
+
 print(jobs.load_run({str(run.path)!r}).experiment.distillation.methods[1].name)
 jobs.evaluate({str(run.path)!r}, device="cpu")
 jobs.predict({str(run.path)!r}, {str(scan)!r}, "boxes", device="cpu")

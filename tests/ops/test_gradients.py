@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lidistill.ops.batch_norm import normalise_rows, row_moments
 from lidistill.ops.box_codes import decode_anchors, decode_centers, encode_anchors, encode_centers
 from lidistill.ops.heatmaps import draw_gaussians
+from lidistill.ops.kernels.batch_norm import normalise_rows, row_moments
 from lidistill.ops.kernels.neighbours import k_nearest
+from lidistill.ops.kernels.segment_max import segment_max
 from lidistill.ops.kernels.sparse_convolution import Sites, densified, sparse_convolution, strided_map, submanifold_map
 from lidistill.ops.roi import roi_align
-from lidistill.ops.segments import segment_max
 from lidistill.types import MapGrid
 
 COPIES = torch.tensor([0, 1, 1, 2, 0, 3, 3, 3])  # rows of four originals

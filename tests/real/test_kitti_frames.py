@@ -9,7 +9,7 @@ from lidistill.data.object_database import build_database
 from lidistill.data.training_frames import TrainingFrames
 from lidistill.datasets.kitti.frames import KittiData
 from lidistill.datasets.kitti.projection import camera_objects, image_boxes, in_view, project, to_camera
-from lidistill.ops.boxes import count_points
+from lidistill.ops.kernels.points_in_boxes import count_points
 from lidistill.types import collate
 from tests.real.parity import with_centred_z
 

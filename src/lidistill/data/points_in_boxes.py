@@ -1,7 +1,7 @@
 """Points inside boxes, for one frame at a time on the CPU.
 
-The plain form is ops.boxes.points_in_boxes. Here a box looks only at the points near it: a coarse sieve goes first, so
-that the exact test, in float64, meets few pairs.
+The plain form is ops.kernels.points_in_boxes. Here a box looks only at the points near it: a coarse sieve goes first,
+so that the exact test, in float64, meets few pairs.
 """
 
 from __future__ import annotations

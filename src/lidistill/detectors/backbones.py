@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM
 from lidistill.detectors.norms import MapNorm
 from lidistill.detectors.width import WidthRule
+from lidistill.ops.kernels.joined_maps import joined_maps
 from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.settings import LayersOrNone, Number, Settings, Whole, Widths
 from lidistill.types import InputError, VoxelGrid
@@ -172,8 +173,7 @@ class BevNeck(nn.Module):
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
         enlarged = [_enlarged(branch, stage) for branch, stage in zip(self.branches, stages, strict=True)]
-        joined: Tensor = _Joined.apply(*enlarged)
-        return joined.permute(0, 3, 1, 2)
+        return joined_maps(enlarged).permute(0, 3, 1, 2)
 
     def layer_graph(self, stages: tuple[ChannelBlock, ...]) -> tuple[list[Layer], tuple[ChannelBlock, ...]]:
         """Its layers, and the channels of the joined map."""
@@ -186,8 +186,7 @@ class BevNeck(nn.Module):
 
 
 def _enlarged(branch: nn.Module, stage: Tensor) -> Tensor:
-    """A branch's result on a stage (B, C, h, w) with steps of s cells: (B, h, s, w, s, C'), not yet in the order of a
-    map.
+    """A branch's result on a stage (B, C, h, w) with steps of s cells: (B, h, s, w, s, C'), as `joined_maps` takes it.
 
     A transposed convolution whose outputs do not overlap is one matrix product, which takes two thirds to nine tenths
     of its time. Norm and ReLU treat all cells alike, so they come before the cells are put in order.
@@ -204,33 +203,6 @@ def _enlarged(branch: nn.Module, stage: Tensor) -> Tensor:
     cells = product.view(batch, height, width * step * step, -1).permute(0, 3, 1, 2)
     rows = relu(norm(cells)).permute(0, 2, 3, 1).reshape(batch, height, width, step, step, -1)
     return rows.permute(0, 1, 3, 2, 4, 5)
-
-
-class _Joined(torch.autograd.Function):
-    """Enlarged stages (B, h, s, w, s, C) -> one map (B, H, W, sum of C), written in a single pass; torch.cat needs each
-    of them in order before.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, *enlarged: Tensor) -> Tensor:
-        ctx.shapes = [part.shape for part in enlarged]
-        batch, height, step, width, _, _ = ctx.shapes[0]
-        joined = enlarged[0].new_empty((batch, height * step, width * step, sum(shape[-1] for shape in ctx.shapes)))
-        for place, part in zip(_places(joined, ctx.shapes), enlarged, strict=True):
-            place.copy_(part)
-        return joined
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        return tuple(_places(gradient, ctx.shapes))
-
-
-def _places(joined: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
-    """Where on the joined map (B, H, W, sum of C) the enlarged stages of these shapes lie: a view of each shape."""
-    return [
-        place.view(shape)
-        for place, shape in zip(joined.split([shape[-1] for shape in shapes], dim=-1), shapes, strict=True)
-    ]
 
 
 def _resizing(in_channels: int, out_channels: int, stride: float) -> nn.Module:

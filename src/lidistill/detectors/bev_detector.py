@@ -22,8 +22,8 @@ from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.detector import Detector, DetectorConfig
 from lidistill.detectors.folding import fold_norms
 from lidistill.detectors.width import WidthRule
+from lidistill.ops.kernels.voxelise import voxelise
 from lidistill.ops.layer_graph import ChannelBlock, Layer
-from lidistill.ops.voxels import voxelise
 from lidistill.settings import Channels, Range, Settings
 from lidistill.types import (
     Batch,

@@ -1,5 +1,5 @@
-"""BatchNorm of maps and of rows as torch's, with batch statistics that are exact to rounding in the layouts that are
-fast on a CPU.
+"""BatchNorm of maps and of rows: torch's layers, with batch statistics that are exact to rounding on a CPU
+(`ops/kernels/batch_norm.py`).
 """
 
 from __future__ import annotations
@@ -9,23 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM
-from lidistill.ops.batch_norm import normalise_rows, row_moments
+from lidistill.ops.kernels.batch_norm import batch_norm, blend_statistics
 
 LEAST_ROWS = 2  # that have a variance
 
 
 class MapNorm(nn.BatchNorm2d):
-    """BatchNorm2d; on a CPU the training statistics of channels_last maps (B, C, H, W) are summed exactly."""
+    """BatchNorm2d of maps (B, C, H, W)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        by_rows = input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
-        if self.training and input.device.type == "cpu" and by_rows:
-            return trained_norm(self, input)
-        return super().forward(input)
+        return _normalised_in_training(self, input) if self.training else super().forward(input)
 
 
 class RowNorm(nn.BatchNorm1d):
-    """BatchNorm1d of rows (N, C), summed exactly on a CPU.
+    """BatchNorm1d of rows (N, C).
 
     In training, fewer than two rows have no variance: the running statistics stand in and stay as they are.
     """
@@ -36,17 +33,7 @@ class RowNorm(nn.BatchNorm1d):
     def forward(self, input: Tensor) -> Tensor:
         if self.training and len(input) < LEAST_ROWS:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        if self.training and input.device.type == "cpu":
-            return trained_norm(self, input)
-        return super().forward(input)
-
-
-def trained_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tensor:
-    """What `norm` gives for rows (N, C) or a channels_last map in training; its running statistics move on."""
-    with torch.no_grad():
-        mean, variance = row_moments(values)
-        move_running_statistics(norm, mean, variance, values.numel() // values.shape[1])
-    return normalise_rows(values, mean, variance, norm.weight, norm.bias, norm.eps)
+        return _normalised_in_training(self, input) if self.training else super().forward(input)
 
 
 @torch.no_grad()
@@ -56,9 +43,23 @@ def move_running_statistics(
     """Mean and biased variance (C,) of a batch of `num_rows` rows join the running statistics as in torch: the variance
     unbiased.
     """
-    assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
+    assert norm.running_mean is not None and norm.running_var is not None
+    blend_statistics(norm.running_mean, norm.running_var, mean, variance, num_rows, _next_momentum(norm))
+
+
+def _normalised_in_training(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tensor:
+    """The result of `norm` for rows (N, C) or maps (B, C, H, W) in training; its running statistics move on."""
+    norm._check_input_dim(values)
+    assert norm.running_mean is not None and norm.running_var is not None
+    momentum = _next_momentum(norm)
+    return batch_norm(values, norm.running_mean, norm.running_var, norm.weight, norm.bias, momentum, norm.eps)
+
+
+def _next_momentum(norm: nn.modules.batchnorm._BatchNorm) -> float:
+    """Weight of the next batch in the running statistics, which is counted by this call."""
+    assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
-    momentum = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum
-    unbiased = variance * (num_rows / max(num_rows - 1, 1))
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
-    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)
+    if norm.momentum is not None:
+        return norm.momentum
+    # The mean of all batches alike. The host waits for the device, as in torch's layers; only settling asks for it.
+    return 1 / int(norm.num_batches_tracked)

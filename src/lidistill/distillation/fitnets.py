@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
 from lidistill.distillation.taps import find_tap, resampled
-from lidistill.ops.boxes import points_in_boxes
 from lidistill.ops.kernels.adapted_error import adapted_squared_error
+from lidistill.ops.kernels.points_in_boxes import points_in_boxes
 from lidistill.ops.precision import as_full, full_precision
 from lidistill.settings import Share, Taps
 from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, InputError, Losses

@@ -15,8 +15,8 @@ from lidistill.detectors.encoders.pillars import (
     voxel_centres,
 )
 from lidistill.detectors.width import WidthRule
-from lidistill.ops.segments import segment_max
-from lidistill.ops.voxels import voxelise
+from lidistill.ops.kernels.segment_max import segment_max
+from lidistill.ops.kernels.voxelise import voxelise
 from lidistill.types import InputError, Voxels
 from tests.detectors.small import GRID, random_voxels
 from tests.reference.pillars import PaddedPillarEncoder, padded_pillars

@@ -16,7 +16,7 @@ from lidistill.detectors.encoders.voxels import SparseEncoder, SparseEncoderConf
 from lidistill.detectors.norms import RowNorm
 from lidistill.detectors.width import WidthRule
 from lidistill.ops.kernels.sparse_convolution import densified
-from lidistill.ops.voxels import voxelise
+from lidistill.ops.kernels.voxelise import voxelise
 from lidistill.types import InputError, VoxelGrid, Voxels
 from tests.reference.sparse_encoder import dense_encoder
 

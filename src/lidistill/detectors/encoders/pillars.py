@@ -26,9 +26,9 @@ from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM
 from lidistill.detectors.encoders.padded_pillars import AffineLayer, PaddedPillars
 from lidistill.detectors.norms import move_running_statistics
 from lidistill.detectors.width import WidthRule
+from lidistill.ops.kernels.segment_max import segment_max
 from lidistill.ops.kernels.sparse_convolution import Sites
 from lidistill.ops.layer_graph import INPUT, ChannelBlock, Layer
-from lidistill.ops.segments import segment_max
 from lidistill.settings import Channels
 from lidistill.types import FeatureSet, InputError, VoxelGrid, Voxels
 
@@ -236,7 +236,7 @@ def voxel_centres(voxels: Voxels) -> Tensor:
     first_centre = voxels.points.new_tensor(
         [low + step / 2 for low, step in zip(voxels.grid.point_range[:3], voxels.grid.voxel_size, strict=True)]
     )
-    return voxels.coords[:, [3, 2, 1]].to(size.dtype) * size + first_centre
+    return voxels.coords[:, 1:].flip(1).to(size.dtype) * size + first_centre
 
 
 def moments(rows: SlotRows, voxels: Voxels) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 import torch
 
-from lidistill.ops.segments import segment_max
+from lidistill.ops.kernels.segment_max import segment_max
 
 SEGMENTS = torch.tensor([0, 0, 0, 2, 2, 1, 2])
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lidistill.ops import voxel_runs, voxels
-from lidistill.ops.voxels import padded, voxelise
+from lidistill.ops.kernels import voxelise as kernel
+from lidistill.ops.kernels.voxelise import padded, voxelise
 from lidistill.types import VoxelGrid
 from tests.reference import voxels as slow
 
@@ -21,7 +21,7 @@ GRID = VoxelGrid((-4, -3, -1, 4, 3, 1), (0.5, 0.5, 1), max_points_per_voxel=3, m
 def form(request, monkeypatch):
     """Every test sees both forms: numpy's, which the CPU takes, and torch's, which other devices take."""
     if request.param == "torch":
-        monkeypatch.setattr(voxels, "packing_fits", lambda *_: False)
+        monkeypatch.setattr(kernel, "_is_for_packing", lambda *_: False)
 
 
 def cloud(num, num_frames=1, seed=0, spread=5.0):
@@ -155,7 +155,7 @@ def test_a_grid_of_more_cells_than_int32_counts():
 
 
 def test_points_of_many_pieces_and_frames_agree_with_the_slow_twin(monkeypatch):
-    monkeypatch.setattr(voxel_runs, "POINTS_AT_ONCE", 64)
+    monkeypatch.setattr(kernel, "POINTS_AT_ONCE", 64)
     points, _ = cloud(1000)
     assert_equals_twin(points, torch.arange(1000) % 3, 3, GRID, True)
 
@@ -167,8 +167,8 @@ def test_points_beyond_all_numbers_of_cells_are_outside():
 
 def test_cells_and_rows_that_do_not_fit_side_by_side_are_told():
     grid = VoxelGrid((-100, -100, -5, 100, 100, 5), (0.1, 0.1, 0.1), 5, 1000, 1000)
-    assert voxel_runs.packing_fits(2**33 - 1, 2, grid)
-    assert not voxel_runs.packing_fits(2**33, 3, grid)
+    assert kernel.packing_fits(2**33 - 1, 2, grid)
+    assert not kernel.packing_fits(2**33, 3, grid)
 
 
 @pytest.mark.parametrize("num_points", [1, 100])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lidistill.ops.batch_norm import ROWS_A_SUM, normalise_rows, row_moments
+from lidistill.ops.kernels.batch_norm import ROWS_A_SUM, normalise_rows, row_moments
 
 
 def mostly_empty(rows: int, channels: int = 6, dtype: torch.dtype = torch.float32) -> torch.Tensor:

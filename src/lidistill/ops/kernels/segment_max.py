@@ -1,4 +1,9 @@
-"""Reductions over groups of rows."""
+"""Maximum over groups of rows.
+
+The plain form shares a maximum's gradient through autograd; the shared form takes half of its time on a CPU, with the
+same result. `torch.segment_reduce` is no alternative: it gives each of the tied rows the whole gradient. The shared
+form runs on every device and never makes the host wait.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +15,25 @@ from torch.autograd.function import once_differentiable
 
 
 def segment_max(values: Tensor, segments: Tensor, num_segments: int) -> Tensor:
-    """Maximum over the rows of each segment: values (P, C) in segments (P,) int64 -> (num_segments, C), -inf where a
-    segment has no row.
+    """Maximum over the rows of each segment: values (P, C) in segments (P,) int64 -> (num_segments, C), -inf for a
+    segment without rows.
 
     Rows that share a maximum share its gradient in equal parts, as in `torch.amax`. The public tools give all of it to
     one of them (torch.max, and torch_scatter's scatter_max). Duplicate points give equal rows, which move together: for
-    them both are the derivative that finite differences find. Where the rows are equal by chance there is no
-    derivative, and both are subgradients; the equal parts do not depend on the rows' order.
+    them both are the derivative that finite differences find. Rows that are equal by chance have no derivative there,
+    and both are subgradients; equal parts do not depend on the rows' order. Gradients can be taken once.
     """
     largest: Tensor = _SegmentMax.apply(values, segments, num_segments)
     return largest
 
 
-class _SegmentMax(torch.autograd.Function):
-    # torch.segment_reduce gives every one of the tied rows the whole gradient; scatter_reduce shares it, and takes
-    # twice as long as this.
+def plain_segment_max(values: Tensor, segments: Tensor, num_segments: int) -> Tensor:
+    """`segment_max` by one call of PyTorch."""
+    lowest = values.new_full((num_segments, values.shape[1]), -torch.inf)
+    return lowest.scatter_reduce(0, segments[:, None].expand_as(values), values, "amax", include_self=False)
 
+
+class _SegmentMax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, segments: Tensor, num_segments: int) -> Tensor:
         lowest = values.new_full((num_segments, values.shape[1]), -torch.inf)
