@@ -37,12 +37,13 @@ RANGES = {
 def loaders(package: str, scans: Path, objects: Path) -> dict[str, Callable[[int, int], Frame]]:
     """For each network (epoch, row) -> augmented frame, by the named package."""
     kitti = first_module(package, "datasets.kitti.frames", "data.kitti")
+    every_id = first_module(package, "datasets.kitti.frame_ids", "data.kitti").every_id
     database = first_module(package, "data.object_database", "data.objects")
     augment = first_module(package, "data.augment")
     loading = first_module(package, "data.training_frames", "data.loading")
     spec = kitti.KittiData(root="").spec
-    frames = kitti.KittiFrames(scans, kitti.every_id(scans), spec)
-    pool = database.build_database(kitti.KittiFrames(objects, kitti.every_id(objects), spec))
+    frames = kitti.KittiFrames(scans, every_id(scans), spec)
+    pool = database.build_database(kitti.KittiFrames(objects, every_id(objects), spec))
     settings: dict[str, Augmentation] = {
         "PointPillars": augment.Augmentation(),
         "SECOND with object noise": augment.Augmentation(

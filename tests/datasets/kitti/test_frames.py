@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from lidistill.data.object_database import object_database
-from lidistill.datasets.kitti.frames import KittiData, KittiFrames, difficulty, every_id, image_size, read_calibration
+from lidistill.datasets.kitti.frame_ids import every_id
+from lidistill.datasets.kitti.frames import KittiData, KittiFrames, difficulty, image_size, read_calibration
 from lidistill.datasets.kitti.projection import to_camera
 from lidistill.datasets.kitti.records import CameraObjects
 from lidistill.types import InputError
@@ -62,6 +63,12 @@ def test_comments_and_blank_lines_in_a_list_are_left_out(kitti):
 def test_ids_must_be_file_names_and_unique(kitti, ids, fault):
     with pytest.raises(InputError, match=fault):
         frames(kitti, ids)
+
+
+def test_kittis_single_scans_have_no_sweeps_to_join():
+    with pytest.raises(InputError, match=r"data\.sweeps is 3, but KITTI's object frames are single scans"):
+        KittiData(root="somewhere", sweeps=3)
+    assert KittiData(root="somewhere").spec.point_features == ("intensity",)
 
 
 def test_missing_root_and_empty_folder_say_what_to_give(tmp_path):

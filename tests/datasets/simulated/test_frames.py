@@ -7,7 +7,8 @@ import pytest
 from lidistill.configuration import named, settings_from
 from lidistill.datasets import DATASETS, parse_source
 from lidistill.datasets.kitti import projection as camera
-from lidistill.datasets.kitti.frames import KittiData, KittiFrames, every_id, read_calibration
+from lidistill.datasets.kitti.frame_ids import every_id
+from lidistill.datasets.kitti.frames import KittiData, KittiFrames, read_calibration
 from lidistill.datasets.kitti.text import read_objects
 from lidistill.datasets.simulated import folder as simulated_folder
 from lidistill.datasets.simulated.folder import MANIFEST, write_kitti_folder
@@ -322,3 +323,16 @@ def test_settings_survive_a_file():
     content = json.loads(json.dumps(named(data)))
     assert content.pop("name") == "simulated"
     assert settings_from(SimulatedData, content, "data") == data
+
+
+def test_frames_do_not_move_unless_asked(small):
+    assert small.streets is small.simulator and small.streets.motion is None
+    assert not (small.open("val").folder / "motion").exists()
+    frame = small.open("val")[0]
+    assert (frame.sequence, frame.time_s, frame.world_from_lidar, frame.boxes.velocity) == (None,) * 4
+
+
+def test_the_default_frames_are_in_the_folder_of_every_recorded_figure(monkeypatch, tmp_path):
+    """Streets that can move have not changed what still ones are made from."""
+    monkeypatch.setenv("LIDISTILL_CACHE", str(tmp_path))
+    assert SimulatedData().folder.name == "simulated-2cbde525e5e3"

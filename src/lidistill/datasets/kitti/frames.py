@@ -2,7 +2,7 @@
 
 A folder holds `velodyne/ID.bin` (x y z intensity), `calib/ID.txt`, `label_2/ID.txt` and, where there are images,
 `image_2/ID.png`. Boxes come out in LiDAR axes; the labels as written, DontCare and neighbour classes included, stay in
-the frame's meta for the evaluator.
+the frame's truth for the metric.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import torch
 
 from lidistill.data.point_files import read_bin
 from lidistill.data.source import DataSettings, FrameSource, parse_list
+from lidistill.data.sweeps import NumSweeps
 from lidistill.datasets.kitti import projection as camera
 from lidistill.datasets.kitti.camera_view import rows_in_view
+from lidistill.datasets.kitti.frame_ids import checked_ids, every_id
 from lidistill.datasets.kitti.records import CameraCalibration, CameraObjects, KittiTruth
 from lidistill.datasets.kitti.text import KITTI_NAMES, read_objects
-from lidistill.errors import shown
 from lidistill.reading import MissingFile, is_folder, opened, read_text
 from lidistill.settings import Names, Text
 from lidistill.types import Boxes, DatasetSpec, Frame, InputError
 
 ALL_FRAMES = "all"  # in place of a list: every file of the velodyne folder
-LONGEST_ID = 200  # bytes of a frame's id: files are named by it, with endings
 ASSUMED_IMAGE_SIZE = (1242, 375)  # width and height of most recordings; taken where there is no image
 
 POINT_RANGE = (0.0, -39.68, -3.0, 69.12, 39.68, 1.0)  # metres; of the public toolboxes' three-class PointPillars
@@ -58,8 +58,14 @@ class KittiData(DataSettings):
     # read every frame once when a split is opened, and leave out those that cannot be read
     skip_bad_frames: bool = False
     drop_nonfinite: bool = False  # leave out points with NaN or infinite values instead of refusing the file
+    sweeps: NumSweeps = 1  # scans joined in a frame; KITTI's frames are single ones
 
     def __post_init__(self) -> None:
+        if self.sweeps > 1:
+            raise InputError(
+                f"data.sweeps is {self.sweeps}, but KITTI's object frames are single scans without time and pose; "
+                "set data.sweeps=1"
+            )
         unknown = [name for name in self.classes if name not in TYPICAL_SIZES]
         if unknown or not self.classes or len(set(self.classes)) < len(self.classes):
             raise InputError(
@@ -145,7 +151,7 @@ class KittiFrames(FrameSource):
         drop_nonfinite: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        self.ids = _checked_ids(ids, folder)
+        self.ids = checked_ids(ids, folder)
         self.spec = spec
         self.labelled = labelled
         self.camera_view_only = camera_view_only
@@ -198,29 +204,9 @@ class KittiFrames(FrameSource):
         return tuple(frame_id for frame_id in self.ids if frame_id not in reasons)
 
 
-def every_id(folder: str | Path) -> tuple[str, ...]:
-    """The sorted ids of all points files of a KITTI-like folder."""
-    ids = tuple(sorted(path.stem for path in (Path(folder) / "velodyne").glob("*.bin")))
-    if not ids:
-        raise InputError(
-            f"{folder}: velodyne/ holds no .bin file; give the folder that KITTI's archives were unpacked into"
-        )
-    return ids
-
-
-def _checked_ids(ids: Sequence[str], folder: str | Path) -> tuple[str, ...]:
-    """Ids that can be file names, each once: results are later written under them."""
-    seen: set[str] = set()
-    for frame_id in ids:
-        if (
-            frame_id in seen
-            or Path(frame_id).name != frame_id
-            or len(frame_id.encode(errors="surrogateescape")) > LONGEST_ID
-        ):
-            fault = "listed twice" if frame_id in seen else "no file name"
-            raise InputError(f"{folder}: the frame id {shown(frame_id)} is {fault}; correct the list of the split")
-        seen.add(frame_id)
-    return tuple(ids)
+def chosen_rows(objects: CameraObjects, classes: Sequence[str]) -> np.ndarray:
+    """Which label rows are of the given classes and have a 3D box: (N,) bool."""
+    return np.isin(objects.names, classes) & ~(objects.sizes < 0).any(axis=1)
 
 
 def labelled_boxes(
@@ -229,7 +215,7 @@ def labelled_boxes(
     """The objects of the given classes that have a 3D box, as LiDAR boxes with labels and difficulty (0 easy, 1
     moderate, 2 hard, -1 beyond).
     """
-    chosen = objects[np.isin(objects.names, classes) & ~(objects.sizes < 0).any(axis=1)]
+    chosen = objects[chosen_rows(objects, classes)]
     if (chosen.sizes == 0).any():
         raise InputError(
             f"{path}: {chosen.names[(chosen.sizes == 0).any(axis=1)][0]} has a size of 0 m; give its height, width "

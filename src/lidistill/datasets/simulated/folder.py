@@ -3,10 +3,11 @@
     training/velodyne/ID.bin   x y z intensity, float32
     training/label_2/ID.txt    labels
     training/calib/ID.txt      calibration
+    training/motion/ID.json    time, pose and velocities (sequences.py), only where the streets move
     ImageSets/NAME.txt         the frames of each split
     simulated.json             what the folder was made from
 
-A frame is done when its three files are there; each of them is written whole or not at all.
+A frame is done when all of its files are there; each of them is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from typing import Any
 import torch
 
 from lidistill.datasets.kitti.text import write_objects
-from lidistill.datasets.simulated.labels import calibration_text, camera_calibration, label_rows
+from lidistill.datasets.simulated.labels import annotated, calibration_text, camera_calibration, label_rows
+from lidistill.datasets.simulated.sequences import FOLDER as MOTION
+from lidistill.datasets.simulated.sequences import motion_of, motion_text
 from lidistill.files import write_text, written_aside
 from lidistill.parsing import read_json
 from lidistill.progress import progress as progress_line
@@ -36,7 +39,7 @@ from lidistill.stopping import Stopped, held_back
 from lidistill.types import InputError
 
 MANIFEST = "simulated.json"
-PARTS = {"calib": "txt", "label_2": "txt", "velodyne": "bin"}
+PARTS = {"calib": "txt", "label_2": "txt", "velodyne": "bin", MOTION: "json"}
 FRAMES_WORTH_A_PROCESS = 100  # starting one takes as long as rendering about so many
 
 
@@ -76,8 +79,8 @@ def write_frames(
 
     `workers` 0: one a core, as far as that is worth it.
     """
-    training = out / "training"
-    missing = [index for index in indices if not _done(training, index)]
+    training, parts = out / "training", _parts(settings)
+    missing = [index for index in indices if not all(_file(training, part, index).is_file() for part in parts)]
     if not missing:
         return 0
     processes = min(workers or _cores(), math.ceil(len(missing) / FRAMES_WORTH_A_PROCESS))
@@ -97,7 +100,8 @@ def write_kitti_folder(
     val_share: float = 0.2,
     progress: bool = True,
 ) -> None:
-    """Write frames 0..frames-1 as a standard KITTI folder; the last `val_share` of them are the validation split.
+    """Write frames 0..frames-1 as a standard KITTI folder; about the last `val_share` of them are the validation split,
+    which shares no sequence with the training split.
 
     Run again after an interruption it goes on; with other settings, seed or number of frames it is an InputError.
     """
@@ -106,7 +110,8 @@ def write_kitti_folder(
     if not 0 <= val_share <= 1:
         raise InputError(f"val_share = {val_share} is a share; give a number from 0 to 1")
     claim_folder(out, manifest(settings, seed) | {"frames": frames, "val_share": val_share})
-    train = frames - round(frames * val_share)
+    together = settings.frames_per_sequence
+    train = min(frames, together * round((frames - round(frames * val_share)) / together))
     write_lists(out, {"train": range(train), "val": range(train, frames), "trainval": range(frames)})
     write_frames(out, range(frames), settings, seed, workers, progress)
 
@@ -124,6 +129,10 @@ def _write_frame(training: Path, settings: SimulatorSettings, seed: int, index: 
     calibration = camera_calibration()
     write_text(_file(training, "calib", index), calibration_text(calibration))
     write_objects(_file(training, "label_2", index), label_rows(scan.objects, calibration))
+    if settings.motion is not None:
+        labelled, _ = annotated(scan.objects, calibration)
+        motion = motion_of(scan, frame_id(index // settings.frames_per_sequence), labelled)
+        write_text(_file(training, MOTION, index), motion_text(motion))
     with written_aside(_file(training, "velodyne", index)) as aside:
         scan.points.astype("<f4").tofile(aside)
 
@@ -132,8 +141,9 @@ def _file(training: Path, part: str, index: int) -> Path:
     return training / part / f"{frame_id(index)}.{PARTS[part]}"
 
 
-def _done(training: Path, index: int) -> bool:
-    return all(_file(training, part, index).is_file() for part in PARTS)
+def _parts(settings: SimulatorSettings) -> list[str]:
+    """The folders in which a frame has a file."""
+    return [part for part in PARTS if part != MOTION or settings.motion is not None]
 
 
 def _mapped(write: partial[None], indices: Sequence[int], processes: int) -> Iterator[None]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from lidistill.data.source import DataSettings
+from lidistill.data.source import DataSettings, FrameSource
+from lidistill.data.sweeps import TIME, NumSweeps, SweptFrames
 from lidistill.datasets.kitti.frames import TYPICAL_SIZES, KittiFrames
 from lidistill.datasets.simulated.folder import (
     claim_folder,
@@ -18,9 +20,10 @@ from lidistill.datasets.simulated.folder import (
     write_kitti_folder,
     write_lists,
 )
+from lidistill.datasets.simulated.sequences import SequenceFrames
 from lidistill.files import cache_folder
 from lidistill.settings import Count, CountOrNone, Names, Processes, Range, Seed, Text
-from lidistill.simulate import SimulatorSettings
+from lidistill.simulate import Motion, SimulatorSettings
 from lidistill.types import DatasetSpec, InputError
 
 
@@ -41,6 +44,8 @@ class SimulatedData(DataSettings):
     )
     classes: Names = ("Car", "Pedestrian", "Cyclist")
     point_range: Range = (0.0, -16.0, -3.0, 32.0, 16.0, 1.0)  # what small detectors look at
+    # scans joined in a frame, its own included; with more than one the points get a column "time", and the streets move
+    sweeps: NumSweeps = 1
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.classes if name not in TYPICAL_SIZES]
@@ -57,7 +62,20 @@ class SimulatedData(DataSettings):
         return replace(self, classes=classes)
 
     @property
+    def streets(self) -> SimulatorSettings:
+        """What is simulated: `simulator`, but where sweeps are joined its streets move, by default as `Motion` says."""
+        if self.sweeps == 1 or self.simulator.motion is not None:
+            return self.simulator
+        return replace(self.simulator, motion=Motion())
+
+    @property
     def spec(self) -> DatasetSpec:
+        scans = self._scans
+        return scans if self.sweeps == 1 else replace(scans, point_features=(*scans.point_features, TIME))
+
+    @property
+    def _scans(self) -> DatasetSpec:
+        """The spec of single scans."""
         return DatasetSpec(
             name=self.name,
             classes=self.classes,
@@ -76,20 +94,24 @@ class SimulatedData(DataSettings):
         digest = hashlib.sha256(json.dumps(self._manifest(), sort_keys=True).encode()).hexdigest()[:12]
         return cache_folder(f"simulated-{digest}")
 
-    def open(self, split: str) -> KittiFrames:
+    def open(self, split: str) -> FrameSource:
         """The frames of "train", "val" or "all", rendered first where they are missing."""
-        splits = {
-            "train": range(self.train_frames),
-            "val": range(self.train_frames, self.train_frames + self.val_frames),
-            "all": range(self.train_frames + self.val_frames),
-        }
+        together = self.streets.frames_per_sequence
+        train = range(self.train_frames)
+        first = math.ceil(self.train_frames / together) * together  # a street is in one of the two splits
+        val = range(first, first + self.val_frames)
+        splits = {"train": train, "val": val, "all": (*train, *val)}
         if split not in splits:
             raise InputError(f"simulated: no split {split!r}; there are {', '.join(splits)}")
         folder = self.folder
         claim_folder(folder, self._manifest())
         write_lists(folder, {"train": splits["train"], "val": splits["val"], "trainval": splits["all"]})
-        write_frames(folder, splits[split], self.simulator, self.seed, self.workers)
-        return KittiFrames(folder / "training", [frame_id(index) for index in splits[split]], self.spec)
+        write_frames(folder, splits[split], self.streets, self.seed, self.workers)
+        frames = KittiFrames(folder / "training", [frame_id(index) for index in splits[split]], self._scans)
+        if self.streets.motion is None:
+            return frames
+        moving = SequenceFrames(frames)
+        return moving if self.sweeps == 1 else SweptFrames(moving, self.sweeps)
 
     def fits_folder(self) -> bool:
         """Whether the folder is free, or holds frames of these settings."""
@@ -100,7 +122,7 @@ class SimulatedData(DataSettings):
         return True
 
     def _manifest(self) -> dict[str, object]:
-        return manifest(self.simulator, self.seed) | {"train_frames": self.train_frames, "val_frames": self.val_frames}
+        return manifest(self.streets, self.seed) | {"train_frames": self.train_frames, "val_frames": self.val_frames}
 
 
 __all__ = ["SimulatedData", "write_kitti_folder"]

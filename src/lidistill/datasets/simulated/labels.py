@@ -6,6 +6,8 @@ too far or too sparse for a 3D box becomes a DontCare region.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from lidistill.datasets.kitti import projection as camera
@@ -42,26 +44,28 @@ def calibration_text(calibration: CameraCalibration) -> str:
 
 def label_rows(objects: SimulatedObjects, calibration: CameraCalibration) -> CameraObjects:
     """The label file of a frame: objects with 3D boxes nearest first, then DontCare regions."""
+    labelled, unclear = annotated(objects, calibration)
     clipped, whole = camera.image_boxes(calibration, objects.geometry)
-    truncation = 1 - _area(clipped) / np.maximum(_area(whole), 1e-9)
+    rows = camera.camera_objects(calibration, objects.geometry, objects.names)
+    rows = replace(rows, truncation=_truncation(clipped, whole).clip(0, 1), occlusion=objects.occlusion)
+    return _joined(rows[labelled], _dont_care(rows.boxes_2d[unclear]))
+
+
+def annotated(objects: SimulatedObjects, calibration: CameraCalibration) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the objects that get a 3D box (K,), and of those that get a DontCare region (M,); nearest first."""
+    clipped, whole = camera.image_boxes(calibration, objects.geometry)
+    truncation = _truncation(clipped, whole)
     hidden = (objects.rays_visible == 0) & (objects.rays_alone > 0)
     seen = (_area(clipped) > 0) & (truncation <= MAX_TRUNCATION) & ~hidden
     distance = np.linalg.norm(objects.geometry[:, :3], axis=1)
     regions = seen & ((objects.points < MIN_POINTS) | (distance > LABEL_DISTANCE_M))
     order = np.argsort(distance, kind="stable")
-    labelled, unclear = order[(seen & ~regions)[order]], order[regions[order]]
-    rows = camera.camera_objects(calibration, objects.geometry, objects.names)
-    rows = CameraObjects(
-        rows.names,
-        truncation.clip(0, 1),
-        objects.occlusion,
-        rows.alpha,
-        rows.boxes_2d,
-        rows.sizes,
-        rows.locations,
-        rows.rotation_y,
-    )
-    return _joined(rows[labelled], _dont_care(rows.boxes_2d[unclear]))
+    return order[(seen & ~regions)[order]], order[regions[order]]
+
+
+def _truncation(clipped: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Share of the 2D boxes (N, 4) outside the image: (N,)."""
+    return 1 - _area(clipped) / np.maximum(_area(whole), 1e-9)
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
