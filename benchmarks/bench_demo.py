@@ -16,6 +16,7 @@ from measure import record
 
 from lidistill import jobs
 from lidistill.datasets.kitti.matches import FrameMatches
+from lidistill.datasets.kitti.score_names import MAIN
 from lidistill.evaluation.intervals import paired_bootstrap
 from lidistill.run_folder import RunFolder, read_json
 
@@ -67,7 +68,7 @@ def main() -> None:
     plain, distilled = (
         FrameMatches.load(RunFolder(arguments.folder / name).matches) for name in ("plain", "distilled")
     )
-    gain = paired_bootstrap(plain, distilled, resamples=RESAMPLES)
+    gain = paired_bootstrap(plain, distilled, MAIN, resamples=RESAMPLES)
     print(
         f"gain {gain.value:+.1f}, 95% interval {gain.low:+.1f} to {gain.high:+.1f}; {minutes:.1f} minutes from "
         "nothing to the report"

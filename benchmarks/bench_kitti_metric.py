@@ -20,6 +20,7 @@ from lidistill.datasets import PROTOCOLS
 from lidistill.datasets.kitti.metric import evaluate_objects, match_frames
 from lidistill.datasets.kitti.projection import lidar_boxes
 from lidistill.datasets.kitti.records import CameraCalibration, CameraObjects, KittiTruth
+from lidistill.datasets.kitti.score_names import MAIN
 from lidistill.evaluation.intervals import paired_bootstrap
 from lidistill.evaluation.predict import Predictions
 from lidistill.types import Boxes, Frame
@@ -68,7 +69,9 @@ def main() -> None:
     size = {"frames": len(frames), "truths": sum(map(len, truths)), "detections": sum(map(len, found))}
     print(size)
     whole = {
-        "from LiDAR boxes to scores": measure(lambda: PROTOCOLS["kitti"](predictions, frames), options.repeats, 0),
+        "from LiDAR boxes to scores": measure(
+            lambda: PROTOCOLS["kitti"].evaluate(predictions, frames), options.repeats, 0
+        ),
         "from camera rows to scores": measure(lambda: evaluate_objects(truths, found, CLASSES), options.repeats, 0),
     }
     for name, times in whole.items():
@@ -93,7 +96,7 @@ def main() -> None:
     few = slice(RESAMPLED_FRAMES)
     first = match_frames(truths[few], found[few], CLASSES)
     second = match_frames(truths[few], [rows[rows.scores > 0.2] for rows in found[few]], CLASSES)
-    paired = measure(lambda: paired_bootstrap(first, second, resamples=RESAMPLES), options.repeats, 0)
+    paired = measure(lambda: paired_bootstrap(first, second, MAIN, resamples=RESAMPLES), options.repeats, 0)
     print(f"\npaired bootstrap, {RESAMPLES} draws of {len(first.frame_ids)} frames")
     print(f"  median {paired['median_s']:.2f} s ({paired['min_s']:.2f} to {paired['max_s']:.2f})")
 

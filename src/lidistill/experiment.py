@@ -44,9 +44,9 @@ class Distillation(Settings):
     teacher: Text  # run folder
     methods: Annotated[tuple[InstanceOf[MethodConfig] | InstanceOf[ExternalMethod], ...], Field(max_length=100)]
     teacher_bn: Literal["eval", "train-frozen"] = "eval"  # train-frozen: batch statistics, running ones untouched
-    minimum_score: Annotated[Number, Field(ge=0, le=100)] = (
-        5.0  # percent on the headline metric below which a teacher is refused
-    )
+    # headline score, in its unit, from which on a teacher is good enough: the smallest where higher is better, the
+    # largest where lower is; None: the protocol's own limit, if it has one
+    minimum_score: Annotated[Number, Field(ge=-1e9, le=1e9)] | None = None
     # of the training frames whose labels are used; the others are as if nobody had labelled them
     labelled_share: Share = 1.0
     teacher_labels: Share | None = None  # lowest score of the teacher's detections that join the labels; None: none do

@@ -47,7 +47,7 @@ def healthy(**changes):
     values = {
         "scores": {"mAP": 61.2, "car": 80.0},
         "main": "mAP",
-        "minimum": 20.0,
+        "limit": 20.0,
         "teacher_classes": CLASSES,
         "dataset_classes": CLASSES,
         "detections": detected(truths),
@@ -92,7 +92,8 @@ def test_the_sentence_names_every_failed_check():
     certificate = healthy(scores={"mAP": 3.0}, missing_keys=["head.bias"])
     assert not certificate.passed
     assert certificate.sentence() == (
-        "score: mAP is 3, below the minimum of 20; train the teacher longer or lower the minimum; "
+        "score: mAP is 3, below the minimum of 20; train the teacher longer or lower the minimum "
+        "(distillation.minimum_score); "
         "weights: keys of the checkpoint are 1 missing (head.bias); load the checkpoint that belongs to these settings"
     )
 
@@ -105,6 +106,21 @@ def test_a_teacher_without_a_score_is_refused(value):
 
 def test_a_score_at_the_minimum_passes():
     assert healthy(scores={"mAP": 20.0}).passed
+
+
+def test_where_lower_is_better_a_score_above_the_limit_is_refused():
+    metres = {"main": "error", "limit": 0.5, "unit": "m", "higher_is_better": False}
+    assert healthy(scores={"error": 0.5}, **metres).checks[0].detail == "error is 0.5 m, at most 0.5 m"
+    assert failed(healthy(scores={"error": 0.81}, **metres))["score"] == (
+        "error is 0.81 m, above the maximum of 0.5 m; train the teacher longer or raise the maximum "
+        "(distillation.minimum_score)"
+    )
+
+
+def test_without_a_limit_any_score_passes_but_there_must_be_one():
+    assert healthy(limit=None).checks[0].detail == "mAP is 61.2, with no limit set"
+    assert healthy(limit=None, scores={"mAP": -3.0}).passed
+    assert not healthy(limit=None, scores={"mAP": None}).passed
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

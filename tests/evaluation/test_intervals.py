@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lidistill.datasets.kitti.metric import evaluate_objects, match_frames
+from lidistill.datasets.kitti.score_names import MAIN
 from lidistill.evaluation.intervals import bootstrap, mean_gain, paired_bootstrap
 from lidistill.types import InputError
 from tests.evaluation.kitti_scenes import objects, street
@@ -43,7 +44,7 @@ def test_every_draw_is_the_whole_metric_on_the_drawn_frames(frames, teacher):
 
 
 def test_a_run_gains_nothing_over_itself(teacher):
-    interval = paired_bootstrap(teacher, teacher, resamples=50)
+    interval = paired_bootstrap(teacher, teacher, MAIN, resamples=50)
     assert (interval.value, interval.low, interval.high) == (0, 0, 0)
 
 
@@ -94,41 +95,41 @@ def test_bad_requests_are_named(frames, teacher, student):
     truths, found = frames
     fewer = match_frames(truths[:-1], found[:-1], CLASSES)
     with pytest.raises(InputError, match=r"different frames \(40 and 39; 000039 only in one\)"):
-        paired_bootstrap(teacher, fewer)
+        paired_bootstrap(teacher, fewer, MAIN)
     with pytest.raises(InputError, match="different frames"):
-        paired_bootstrap(teacher, dataclasses.replace(student, frame_ids=tuple(f"x{i}" for i in range(40))))
+        paired_bootstrap(teacher, dataclasses.replace(student, frame_ids=tuple(f"x{i}" for i in range(40))), MAIN)
     with pytest.raises(InputError, match="unknown score"):
         bootstrap(teacher, "strict/3d/Tram/R40/easy")
     with pytest.raises(InputError, match="resamples is 0"):
-        bootstrap(teacher, resamples=0)
+        bootstrap(teacher, MAIN, resamples=0)
     with pytest.raises(InputError, match="level is 95"):
-        bootstrap(teacher, level=95)
+        bootstrap(teacher, MAIN, level=95)
     blind = match_frames(truths, [frame[:0] for frame in found], CLASSES)
     with pytest.raises(InputError, match="the second run has no strict/3d/Car/R40/easy"):
         paired_bootstrap(teacher, blind, "strict/3d/Car/R40/easy")
     with pytest.raises(InputError, match="the run has no"):
-        bootstrap(match_frames([], [], CLASSES))
+        bootstrap(match_frames([], [], CLASSES), MAIN)
 
 
 def test_a_run_that_finds_nothing_can_still_be_compared_by_the_mean(frames, teacher):
     truths, found = frames
     blind = match_frames(truths, [frame[:0] for frame in found], CLASSES)
-    assert paired_bootstrap(blind, teacher, resamples=20).value > 0
+    assert paired_bootstrap(blind, teacher, MAIN, resamples=20).value > 0
 
 
 def test_the_mean_gain_of_one_pair_is_its_paired_bootstrap(teacher, student):
-    assert mean_gain([(student, teacher)]) == paired_bootstrap(student, teacher)
+    assert mean_gain([(student, teacher)], MAIN) == paired_bootstrap(student, teacher, MAIN)
 
 
 def test_the_mean_gain_of_pairs_is_the_mean_of_their_gains_on_common_draws(teacher, student):
     there, back = (student, teacher), (teacher, student)
-    both = mean_gain([there, back, there])
-    assert both.value == pytest.approx(paired_bootstrap(*there).value / 3)
+    both = mean_gain([there, back, there], MAIN)
+    assert both.value == pytest.approx(paired_bootstrap(*there, MAIN).value / 3)
     # A pair and its reverse cancel out on every draw, so the rest is a third of the single pair's interval.
-    single = paired_bootstrap(*there)
+    single = paired_bootstrap(*there, MAIN)
     assert (both.low, both.high) == pytest.approx((single.low / 3, single.high / 3))
 
 
 def test_no_pair_is_refused():
     with pytest.raises(InputError, match="no pair of runs"):
-        mean_gain([])
+        mean_gain([], MAIN)

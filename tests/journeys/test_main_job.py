@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lidistill import jobs
+from lidistill.datasets import PROTOCOLS
 from lidistill.datasets.kitti.projection import camera_objects
 from lidistill.datasets.kitti.text import write_objects
 from lidistill.detectors import WidthRule, count_parameters
@@ -224,7 +225,7 @@ def test_a_scan_without_a_point_in_range_gives_no_box_and_no_error(journey, tmp_
 
 
 def test_the_report_compares_the_three_runs(journey, tmp_path):
-    page = write_report([journey.teacher, journey.plain, journey.student], tmp_path)
+    page = write_report([journey.teacher, journey.plain, journey.student], tmp_path, PROTOCOLS)
     text = page.read_text()
     assert "simulated" in text.lower()
     for name in ("teacher", "plain", "student"):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lidistill.datasets import PROTOCOLS
 from lidistill.report.measures import gains
 from lidistill.report.measures.runs import read_runs
 from lidistill.report.render.page import build_page, write_report
@@ -24,7 +25,7 @@ def _few_resamples():
 
 @pytest.fixture(scope="session")
 def runs(trio):
-    return read_runs(trio)
+    return read_runs(trio, PROTOCOLS)
 
 
 @pytest.fixture(scope="session")
@@ -40,4 +41,4 @@ def page(runs):
 @pytest.fixture(scope="session")
 def report(trio, tmp_path_factory):
     """Folder of a written report."""
-    return write_report(trio, tmp_path_factory.mktemp("report")).parent
+    return write_report(trio, tmp_path_factory.mktemp("report"), PROTOCOLS).parent

@@ -71,7 +71,7 @@ def write_run(
         CLASSES,
     )
     predictions.save(folder.predictions)
-    scores, matches = PROTOCOLS["kitti"](predictions, frames)
+    scores, matches = PROTOCOLS["kitti"].evaluate(predictions, frames)
     matches.save(folder.matches)
     conditions = {
         "dataset": "simulated",

@@ -1,12 +1,16 @@
 import math
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lidistill.evaluation.estimate import Estimate
+from lidistill.evaluation.scale import Scale
 from lidistill.report import number_format as numbers
 
+POINTS = Scale()
+METRES = Scale("m", decimals=2, higher_is_better=False)
 MISSING = [None, math.nan, math.inf, -math.inf, "12", True, [1]]
 
 
@@ -14,8 +18,8 @@ MISSING = [None, math.nan, math.inf, -math.inf, "12", True, [1]]
 @pytest.mark.parametrize(
     "write",
     [
-        numbers.score,
-        numbers.change,
+        partial(numbers.score, scale=POINTS),
+        partial(numbers.change, scale=POINTS),
         numbers.amount,
         numbers.milliseconds,
         numbers.bytes_size,
@@ -28,13 +32,21 @@ def test_what_is_no_finite_number_is_not_available(write, value):
     assert write(value) == "n/a"
 
 
-def test_scores_have_one_decimal():
-    assert [numbers.score(value) for value in (0, 61.25, 99.96, 7)] == ["0.0", "61.2", "100.0", "7.0"]
+def test_scores_have_the_decimals_of_their_scale():
+    assert [numbers.score(value, POINTS) for value in (0, 61.25, 99.96, 7)] == ["0.0", "61.2", "100.0", "7.0"]
+    assert [numbers.score(value, METRES) for value in (0, 1.2345, 99.996)] == ["0.00", "1.23", "100.00"]
 
 
 def test_changes_have_a_sign_and_zero_has_none():
-    assert [numbers.change(value) for value in (3.44, -1.25, 0.04, -0.04, 0)] == ["+3.4", "−1.2", "0.0", "0.0", "0.0"]
+    said = [numbers.change(value, POINTS) for value in (3.44, -1.25, 0.04, -0.04, 0)]
+    assert said == ["+3.4", "−1.2", "0.0", "0.0", "0.0"]
+    assert [numbers.change(value, METRES) for value in (-0.3, 0.004)] == ["−0.30", "0.00"]
     assert numbers.span(Estimate(1.0, -0.44, 3.1)) == "−0.4 to +3.1"
+
+
+def test_a_unit_stands_behind_its_figure():
+    assert numbers.with_unit("+3.4", Scale("AP")) == "+3.4 AP"
+    assert numbers.with_unit("+3.4", POINTS) == "+3.4"
 
 
 def test_an_interval_is_written_with_its_level_and_what_it_is_over():
@@ -45,13 +57,15 @@ def test_an_interval_is_written_with_its_level_and_what_it_is_over():
     assert numbers.with_span(Estimate.ratio(1.234, 0.998, 1.5)) == "1.23× (1.00× to 1.50×)"
 
 
-@pytest.mark.parametrize("make", [Estimate, Estimate.ratio])
+@pytest.mark.parametrize("make", [Estimate, Estimate.ratio, partial(Estimate, scale=METRES)])
 @settings(derandomize=True, max_examples=300)
 @given(low=st.floats(min_value=-2, max_value=2), high=st.floats(min_value=-2, max_value=2))
 def test_the_verdict_is_the_one_that_a_reader_draws_from_the_printed_interval(make, low, high):
     estimate = make(0.0, *sorted((low, high)))
     shown = [float(part.strip("×").replace("−", "-")) for part in numbers.span(estimate).split(" to ")]
-    seen = "gain" if shown[0] > estimate.no_change else "loss" if shown[1] < estimate.no_change else "unproven"
+    up, down = ("gain", "loss") if estimate.scale.higher_is_better else ("loss", "gain")
+    no_change = estimate.scale.no_change
+    seen = up if shown[0] > no_change else down if shown[1] < no_change else "unproven"
     assert estimate.verdict == seen
 
 

@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 import pytest
 
+from lidistill.datasets import PROTOCOLS
 from lidistill.report.measures.runs import read_runs
 from lidistill.report.render.page import build_page, page_as_html, write_report
 from lidistill.run_folder import RunFolder, read_json
@@ -34,7 +35,7 @@ def frugal(trio, tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Pages without curves, which take longest to make."""
-    for name in ("precision_recall", "score_against_cost", "training_curves", "gain_chart"):
+    for name in ("score_curves", "score_against_cost", "training_curves", "gain_chart"):
         monkeypatch.setattr(f"lidistill.report.render.plots.{name}", lambda *parts: [])
 
 
@@ -43,7 +44,7 @@ def page_or_sentence(folders):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            return page_as_html(build_page(read_runs(folders))), None
+            return page_as_html(build_page(read_runs(folders, PROTOCOLS))), None
     except InputError as error:
         return None, str(error)
 
@@ -137,7 +138,7 @@ def test_dollar_signs_and_other_marks_in_names_are_text(trio, tmp_path):
     for folder, role in zip(folders, ("$\\frac{1}{$", "plain", "distilled"), strict=True):
         RunFolder(folder).write_experiment({**RunFolder(folder).read_experiment(), "role": role})
     extra = shutil.copytree(trio[1], tmp_path / "again$$")
-    page = write_report([*folders, extra], tmp_path / "report").read_text()
+    page = write_report([*folders, extra], tmp_path / "report", PROTOCOLS).read_text()
     assert "again$$" in page
 
 
@@ -149,7 +150,7 @@ def test_a_folder_whose_name_is_no_utf8_is_shown_escaped(trio, tmp_path):
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     other = shutil.copytree(trio[0], tmp_path / "other")
-    page = write_report([odd, other], tmp_path / "report").read_text()
+    page = write_report([odd, other], tmp_path / "report", PROTOCOLS).read_text()
     assert "r\\udcff" in page
 
 

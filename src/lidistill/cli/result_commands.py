@@ -43,7 +43,9 @@ def evaluate(
     run: Annotated[Path | None, typer.Argument(help="A run folder; leave it out with --predictions.")] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(help="Predictions made elsewhere: a folder of KITTI result files, or a predictions.npz."),
+        typer.Option(
+            help="Predictions made elsewhere: a predictions.npz, or another tool's files in the benchmark's own form."
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="With --predictions: where the labels come from, for example kitti:/data/kitti.")

@@ -53,6 +53,7 @@ class DataSettings(Settings, ABC):
 
     place: ClassVar[str] = "data"
     name: ClassVar[str]
+    title: ClassVar[str] = ""  # how it is written in a title; empty: as its name
 
     @classmethod
     @abstractmethod

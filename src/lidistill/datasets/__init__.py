@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 from lidistill.data.source import DataSettings
-from lidistill.datasets.kitti import protocol as kitti_protocol
 from lidistill.datasets.kitti.frames import KittiData
-from lidistill.datasets.kitti.matches import FrameMatches
+from lidistill.datasets.kitti.protocol import KittiProtocol
 from lidistill.datasets.simulated.frames import SimulatedData
-from lidistill.evaluation.predict import Predictions
-from lidistill.evaluation.scores import Scores
-from lidistill.types import Frame, unknown_name
-
-Protocol = Callable[[Predictions, Iterable[Frame]], tuple[Scores, FrameMatches]]
+from lidistill.evaluation.protocol import Protocol
+from lidistill.types import DatasetSpec, unknown_name
 
 DATASETS: dict[str, type[DataSettings]] = {"kitti": KittiData, "simulated": SimulatedData}
 
-PROTOCOLS: dict[str, Protocol] = {"kitti": kitti_protocol.evaluate}
+PROTOCOLS: dict[str, Protocol] = {"kitti": KittiProtocol()}
 
 
 def parse_source(text: str) -> DataSettings:
@@ -28,3 +22,10 @@ def parse_source(text: str) -> DataSettings:
     if name not in DATASETS:
         raise unknown_name("dataset", name, DATASETS)
     return DATASETS[name].at(place)
+
+
+def protocol_of(spec: DatasetSpec) -> Protocol:
+    """The protocol by which a dataset is scored; InputError where the table has none of that name."""
+    if spec.protocol not in PROTOCOLS:
+        raise unknown_name("protocol", spec.protocol, PROTOCOLS)
+    return PROTOCOLS[spec.protocol]

@@ -61,7 +61,9 @@ def certify(
     *,
     scores: Mapping[str, float | None],
     main: str,
-    minimum: float,
+    limit: float | None,
+    unit: str = "",
+    higher_is_better: bool = True,
     teacher_classes: Sequence[str],
     dataset_classes: Sequence[str],
     detections: Sequence[Boxes],
@@ -74,9 +76,10 @@ def certify(
 ) -> Certificate:
     """Check a teacher.
 
-    `scores[main]` must reach `minimum`; `detections` and `truths` hold one entry a frame; `state` is what the teacher
-    runs with and the key lists what its checkpoint lacked and had too much; `outputs_eval_vs_batch` are raw outputs
-    with running and with batch statistics, of one shape.
+    `scores[main]`, in `unit`, must be `limit` or better; without a limit, a score is enough. `detections` and `truths`
+    hold one entry a frame. `state` holds the tensors that the teacher runs with, and the key lists are the missing and
+    unexpected keys of its checkpoint. `outputs_eval_vs_batch` are raw outputs with running and with batch statistics,
+    of one shape.
     """
     if len(detections) != len(truths):
         raise InputError(
@@ -85,7 +88,7 @@ def certify(
         )
     found, meant = _matched(detections, truths)
     checks = (
-        _check_score(scores, main, minimum),
+        _check_score(main, scores.get(main), limit, unit, higher_is_better),
         _check_weights(state, missing_keys, unexpected_keys),
         _check_batch_norm(state, teacher_bn, outputs_eval_vs_batch),
         _check_detections(detections, truths),
@@ -95,19 +98,25 @@ def certify(
     return Certificate(passed=all(check.passed for check in checks), checks=checks)
 
 
-def _check_score(scores: Mapping[str, float | None], main: str, minimum: float) -> Check:
-    score = scores.get(main)
+def _check_score(main: str, score: float | None, limit: float | None, unit: str, higher_is_better: bool) -> Check:
     if score is None or not math.isfinite(score):
         return Check(
             "score", False, f"{main} has no value, so nothing says that the teacher works; score it on labelled frames"
         )
-    if score < minimum:
-        return Check(
-            "score",
-            False,
-            f"{main} is {score:.4g}, below the minimum of {minimum:.4g}; train the teacher longer or lower the minimum",
-        )
-    return Check("score", True, f"{main} is {score:.4g}, at least {minimum:.4g}")
+    found = f"{main} is {_measured(score, unit)}"
+    if limit is None:
+        return Check("score", True, f"{found}, with no limit set")
+    is_worse = score < limit if higher_is_better else score > limit
+    bound = _measured(limit, unit)
+    if not is_worse:
+        return Check("score", True, f"{found}, {'at least' if higher_is_better else 'at most'} {bound}")
+    fault = f"below the minimum of {bound}" if higher_is_better else f"above the maximum of {bound}"
+    mend = "lower the minimum" if higher_is_better else "raise the maximum"
+    return Check("score", False, f"{found}, {fault}; train the teacher longer or {mend} (distillation.minimum_score)")
+
+
+def _measured(value: float, unit: str) -> str:
+    return f"{value:.4g} {unit}".rstrip()
 
 
 def _check_weights(state: Mapping[str, Tensor], missing: Collection[str], unexpected: Collection[str]) -> Check:

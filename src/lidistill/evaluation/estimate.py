@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SCORE_DECIMALS = 1  # a few hundred frames support no more
-RATIO_DECIMALS = 2
+from lidistill.evaluation.scale import BARE, RATIO, Scale
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its confidence interval: a score or a difference of scores in percentage points, or a ratio of
-    times.
+    """A figure and its confidence interval: a score or a difference of scores in their unit, or a ratio of times.
 
     `low` and `high` are None where no interval is known, `value` where the figure itself is not.
     """
@@ -20,15 +18,14 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     level: float = 0.95
-    no_change: float = 0.0  # the value that says that nothing changed: 0 for a difference, 1 for a ratio
-    decimals: int = SCORE_DECIMALS
+    scale: Scale = BARE
 
     @staticmethod
     def ratio(
         value: float | None, low: float | None = None, high: float | None = None, level: float = 0.95
     ) -> Estimate:
         """A ratio, for which 1 means no change."""
-        return Estimate(value, low, high, level, no_change=1.0, decimals=RATIO_DECIMALS)
+        return Estimate(value, low, high, level, RATIO)
 
     @property
     def has_interval(self) -> bool:
@@ -36,19 +33,29 @@ class Estimate:
 
     @property
     def verdict(self) -> str:
-        """ "gain" or "loss" where the interval excludes `no_change`, "unproven" where it does not or is missing, "none"
+        """ "gain" or "loss" where the interval excludes no change, "unproven" where it does not or is missing, "none"
         without a figure.
 
-        The interval is judged as it is printed, rounded to `decimals`: 0.02 to 1 reads "0.0 to +1.0" and includes zero.
+        The interval is judged as it is printed: with one decimal, 0.02 to 1 reads "0.0 to +1.0" and includes zero. A
+        figure below zero is a gain where lower is better.
         """
         if self.value is None:
             return "none"
         if self.low is None or self.high is None:
             return "unproven"
-        low, high = round(self.low, self.decimals), round(self.high, self.decimals)
-        return "gain" if low > self.no_change else "loss" if high < self.no_change else "unproven"
+        low, high = round(self.low, self.scale.decimals), round(self.high, self.scale.decimals)
+        if low > self.scale.no_change:
+            return "gain" if self.scale.higher_is_better else "loss"
+        if high < self.scale.no_change:
+            return "loss" if self.scale.higher_is_better else "gain"
+        return "unproven"
 
     @property
     def is_proven(self) -> bool:
-        """Whether the interval, as it is printed, excludes `no_change`."""
+        """Whether the interval, as it is printed, excludes no change."""
         return self.verdict in ("gain", "loss")
+
+    @property
+    def improvement(self) -> float | None:
+        """The figure, positive where it is for the better; of a difference."""
+        return None if self.value is None else self.scale.improvement(self.value)

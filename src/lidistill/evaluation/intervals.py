@@ -1,8 +1,9 @@
-"""How sure a score is: bootstrap over frames, exact for a metric that is no mean over frames.
+"""How sure a score is: bootstrap over frames.
 
-Frames are drawn with replacement and the whole metric is computed on each draw, thresholds and all. Two runs are
-compared on the same draws, so what makes a frame easy or hard for both cancels out. The interval speaks of the choice
-of frames alone; that another seed trains another student is a separate question.
+Frames are drawn with replacement. The whole metric is recomputed on every draw, thresholds included, since an average
+precision is not an average over frames. Two runs are compared on the same draws, so what makes a frame easy or hard
+for both cancels out. The interval covers the choice of frames alone; that another seed trains another student is a
+separate question.
 """
 
 from __future__ import annotations
@@ -13,26 +14,27 @@ import numpy as np
 from scipy.stats import binom
 from scipy.stats import t as student_t
 
-from lidistill.datasets.kitti.matches import Estimator, FrameMatches
-from lidistill.datasets.kitti.score_names import MAIN
 from lidistill.evaluation.estimate import Estimate
+from lidistill.evaluation.protocol import Estimator, Resamplable
+from lidistill.evaluation.scale import BARE, Scale
 from lidistill.types import InputError
 
 
 def paired_bootstrap(
-    a: FrameMatches, b: FrameMatches, key: str = MAIN, resamples: int = 1000, seed: int = 0, level: float = 0.95
+    a: Resamplable, b: Resamplable, key: str, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Estimate:
     """Gain of `b` over `a` in the score `key` with its percentile interval. InputError where their frames differ or a
     run has no such score.
 
-    In a draw where a class is not evaluated (its few detections were not drawn) it counts 0.
+    In a draw where a score is not evaluated (such as a class whose few detections were not drawn) it counts its scale's
+    worst value; where the scale has none, the draw is left out.
     """
     return mean_gain([(a, b)], key, resamples, seed, level)
 
 
 def mean_gain(
-    pairs: Sequence[tuple[FrameMatches, FrameMatches]],
-    key: str = MAIN,
+    pairs: Sequence[tuple[Resamplable, Resamplable]],
+    key: str,
     resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -47,17 +49,17 @@ def mean_gain(
         raise InputError("no pair of runs to compare; give at least one")
     ids = pairs[0][0].frame_ids
     scored = []
-    for matches in (matches for pair in pairs for matches in pair):
-        if set(ids) != set(matches.frame_ids) or len(ids) != len(matches.frame_ids):
-            odd = sorted(set(ids) ^ set(matches.frame_ids))
+    for run in (run for pair in pairs for run in pair):
+        if set(ids) != set(run.frame_ids) or len(ids) != len(run.frame_ids):
+            odd = sorted(set(ids) ^ set(run.frame_ids))
             raise InputError(
-                f"the two runs were scored on different frames ({len(ids)} and {len(matches.frame_ids)}; "
+                f"the two runs were scored on different frames ({len(ids)} and {len(run.frame_ids)}; "
                 f"{', '.join(odd[:3])} only in one); "
                 "evaluate both on the same split"
             )
         row_of = {frame_id: row for row, frame_id in enumerate(ids)}
-        rows = np.array([row_of[frame_id] for frame_id in matches.frame_ids], dtype=np.int64)
-        scored.append((matches.estimator(key), rows))
+        rows = np.array([row_of[frame_id] for frame_id in run.frame_ids], dtype=np.int64)
+        scored.append((run.estimator(key), rows))
     whole = np.ones(len(ids), dtype=np.int64)
     firsts, seconds = scored[0::2], scored[1::2]
     gain = float(
@@ -68,38 +70,34 @@ def mean_gain(
             ]
         )
     )
-    gains = [
-        np.mean(
-            [
-                (b(weights[to]) or 0.0) - (a(weights[at]) or 0.0)
-                for (a, at), (b, to) in zip(firsts, seconds, strict=True)
-            ]
-        )
-        for weights in _draws(len(whole), resamples, seed, level)
-    ]
-    low, high = _percentiles(np.array(gains), level)
-    return Estimate(gain, low, high, level)
+    scale = pairs[0][0].scale(key)
+
+    def drawn(weights: np.ndarray) -> float | None:
+        """The gain on one draw."""
+        before = [_drawn(score, weights[rows], scale) for score, rows in firsts]
+        after = [_drawn(score, weights[rows], scale) for score, rows in seconds]
+        gains = [b - a for a, b in zip(before, after, strict=True) if a is not None and b is not None]
+        return float(np.mean(gains)) if len(gains) == len(firsts) else None
+
+    return _estimate(gain, [drawn(weights) for weights in _draws(len(whole), resamples, seed, level)], level, scale)
 
 
-def bootstrap(
-    matches: FrameMatches, key: str = MAIN, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> Estimate:
+def bootstrap(run: Resamplable, key: str, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Estimate:
     """The score `key` of one run with its percentile interval; see `paired_bootstrap`."""
-    score = matches.estimator(key)
-    whole = np.ones(len(matches.frame_ids), dtype=np.int64)
+    score, scale = run.estimator(key), run.scale(key)
+    whole = np.ones(len(run.frame_ids), dtype=np.int64)
     value = _value(score, whole, key, "the run")
-    values = np.array([score(weights) or 0.0 for weights in _draws(len(whole), resamples, seed, level)])
-    low, high = _percentiles(values, level)
-    return Estimate(value, low, high, level)
+    values = [_drawn(score, weights, scale) for weights in _draws(len(whole), resamples, seed, level)]
+    return _estimate(value, values, level, scale)
 
 
-def t_interval(values: Sequence[float], level: float = 0.95) -> Estimate | None:
+def t_interval(values: Sequence[float], level: float = 0.95, scale: Scale = BARE) -> Estimate | None:
     """The mean of independent `values`, such as one gain a seed, with Student's interval; None for fewer than two."""
     if len(values) < 2:
         return None
     half = float(student_t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
     mean = float(np.mean(values))
-    return Estimate(mean, mean - half, mean + half, level)
+    return Estimate(mean, mean - half, mean + half, level, scale)
 
 
 def median_ratio(above: Sequence[float], below: Sequence[float], level: float = 0.95) -> Estimate:
@@ -138,6 +136,15 @@ def _draws(frames: int, resamples: int, seed: int, level: float) -> list[np.ndar
     return [np.bincount(generator.integers(frames, size=frames), minlength=frames) for _ in range(resamples)]
 
 
-def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def _drawn(score: Estimator, weights: np.ndarray, scale: Scale) -> float | None:
+    value = score(weights)
+    return scale.worst if value is None else value
+
+
+def _estimate(value: float, drawn: Sequence[float | None], level: float, scale: Scale) -> Estimate:
+    """The value with the middle `level` of the draws that have one."""
+    known = [found for found in drawn if found is not None]
+    if not known:
+        return Estimate(value, level=level, scale=scale)
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value, float(low), float(high), level, scale)

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lidistill.array_files import Kind, load_arrays, save_arrays
+from lidistill.array_files import Kind
+from lidistill.evaluation.labelled_arrays import load_labelled, save_labelled
 from lidistill.half_precision import autocast
 from lidistill.types import Batch, Boxes, Frame, InputError, collate
 
+FORMAT = 1  # of the file; those of earlier versions have no number
 _KINDS: dict[str, Kind] = {
     "frame_ids": ("U", 1),
     "classes": ("U", 1),
@@ -34,6 +36,7 @@ class Predictions:
     frame_ids: tuple[str, ...]
     boxes: tuple[Boxes, ...]  # one entry a frame
     classes: tuple[str, ...]  # what the labels of the boxes stand for
+    dataset: str = ""  # the dataset's name; empty where it is not known
 
     def __post_init__(self) -> None:
         if len(self.frame_ids) != len(self.boxes):
@@ -70,13 +73,15 @@ class Predictions:
         velocities = [boxes.velocity for boxes in self.boxes if boxes.velocity is not None]
         if velocities and len(velocities) == len(self.boxes):
             arrays["velocity"] = _rows(velocities, (2,))
-        save_arrays(path, arrays)
+        save_labelled(path, arrays, version=FORMAT, origin="dataset", name=self.dataset)
 
     @staticmethod
     def load(path: str | Path) -> Predictions:
-        """Read what `save` wrote; InputError where the file is missing, damaged or does not fit together."""
+        """Read what `save` wrote; InputError where the file is missing, damaged, of another format or does not fit
+        together.
+        """
         remedy = "predict again with `lidistill evaluate`"
-        arrays = load_arrays(path, _KINDS, remedy, optional=("velocity",))
+        arrays, dataset = load_labelled(path, _KINDS, remedy, version=FORMAT, origin="dataset", optional=("velocity",))
         counts = arrays["counts"].astype(np.int64)
         total = int(counts.sum()) if (counts >= 0).all() else -1
         shapes = {
@@ -101,9 +106,8 @@ class Predictions:
             if name in arrays
         }
         boxes = tuple(Boxes(**dict(zip(columns, parts, strict=True))) for parts in zip(*columns.values(), strict=True))
-        return Predictions(
-            tuple(arrays["frame_ids"].astype(str).tolist()), boxes, tuple(arrays["classes"].astype(str).tolist())
-        )
+        frame_ids, classes = (tuple(arrays[name].astype(str).tolist()) for name in ("frame_ids", "classes"))
+        return Predictions(frame_ids, boxes, classes, dataset)
 
 
 class Decoder(Protocol):

@@ -2,81 +2,101 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from lidistill.errors import shown
+from lidistill.evaluation.layout import Layout
+from lidistill.evaluation.scale import Scale
+from lidistill.evaluation.strict_types import Finite, Truth, Whole
 from lidistill.types import InputError
+
+FORMAT = 1  # of what `to_dict` gives; files of earlier versions have no number
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of a curve in the units of its axes."""
+
+    x: tuple[Finite, ...]
+    y: tuple[Finite, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise ValueError(f"a curve has {len(self.x)} places and {len(self.y)} values; give as many of both")
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Named figures; None where the protocol does not evaluate, such as a class that is never detected."""
+    """Named figures, and how they are to be read; None where the protocol does not evaluate."""
 
-    protocol: str  # key of evaluation.PROTOCOLS
+    protocol: str  # key of datasets.PROTOCOLS
     main: str  # key of the headline among the values
-    values: Mapping[str, float | None]
-    # precision in 0..1 at evenly spaced recalls from 0 to 1
-    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)  # "class/difficulty" -> truths that count
+    values: Mapping[str, Finite | None]
+    scale: Scale  # of the headline, and of every score that is not among `other_scales`
+    layout: Layout
+    other_scales: Mapping[str, Scale] = field(default_factory=dict)  # key of a score -> its scale
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    counts: Mapping[str, Whole] = field(default_factory=dict)  # labelled objects that count, by name
     # level -> class -> overlap that a match must exceed, where there is one
-    overlap: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    simulated: bool = False  # whether the frames were simulated; whoever shows the scores says so
+    overlap: Mapping[str, Mapping[str, Finite]] = field(default_factory=dict)
+    simulated: Truth = False  # whether the frames were simulated; whoever shows the scores says so
+
+    def __post_init__(self) -> None:
+        if self.main not in self.values:
+            raise ValueError(f"'main' names {self.main!r}, which is not among the values")
+        if self.main not in self.layout.summary.values():
+            raise ValueError(f"'main' names {self.main!r}, which is not in the summary of the layout")
+        absent = sorted((self.layout.all_keys | self.other_scales.keys()) - self.values.keys())
+        if absent:
+            raise ValueError(f"the layout names {absent[0]!r}, which is not among the values")
+        counted = () if self.layout.counts is None else self.layout.counts.all_keys
+        absent = sorted(set(counted) - self.counts.keys())
+        if absent:
+            raise ValueError(f"the layout names {absent[0]!r}, which is not among the counts")
 
     @property
     def headline(self) -> float | None:
         return self.values[self.main]
 
+    def scale_of(self, key: str) -> Scale:
+        return self.other_scales.get(key, self.scale)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, ready for JSON."""
-        return {
-            "protocol": self.protocol,
-            "main": self.main,
-            "values": dict(self.values),
-            "curves": {key: list(curve) for key, curve in self.curves.items()},
-            "counts": dict(self.counts),
-            "overlap": {level: dict(limits) for level, limits in self.overlap.items()},
-            "simulated": self.simulated,
-        }
+        return {"format": FORMAT, **asdict(self)}
 
     @staticmethod
-    def from_dict(content: Mapping[str, Any], source: str = "scores") -> Scores:
+    def from_dict(content: Mapping[str, Any], source: str = "scores", remedy: str = "evaluate the run again") -> Scores:
         """The inverse of `to_dict`; other keys are ignored.
 
-        InputError naming `source` where a part is missing or not what it should be.
+        InputError naming `source` where the format is another one, or a part is missing or not what it should be.
         """
-        remedy = "evaluate the run again"
-        for key, kind in (
-            ("protocol", str),
-            ("main", str),
-            ("values", Mapping),
-            ("curves", Mapping),
-            ("counts", Mapping),
-        ):
-            if not isinstance(content.get(key), kind):
-                raise InputError(f"{source}: {key!r} is missing or not of the right kind; {remedy}")
-        if content["main"] not in content["values"]:
-            raise InputError(f"{source}: 'main' names {content['main']!r}, which is not among the values; {remedy}")
-        for key, value in content["values"].items():
-            if value is not None and not _is_finite(value):
-                raise InputError(f"{source}: the value of {key!r} is {value!r}, not a number; {remedy}")
-        for key, curve in content["curves"].items():
-            if not isinstance(curve, (list, tuple)) or not all(_is_finite(point) for point in curve):
-                raise InputError(f"{source}: the curve {key!r} is not a list of numbers; {remedy}")
-        for key, count in content["counts"].items():
-            if not isinstance(count, int):
-                raise InputError(f"{source}: the count of {key!r} is {count!r}, not a whole number; {remedy}")
-        return Scores(
-            protocol=content["protocol"],
-            main=content["main"],
-            values={key: None if value is None else float(value) for key, value in content["values"].items()},
-            curves={key: tuple(float(point) for point in curve) for key, curve in content["curves"].items()},
-            counts=dict(content["counts"]),
-            overlap=content.get("overlap") or {},
-            simulated=content.get("simulated") is True,
-        )
+        if content.get("format") != FORMAT:
+            wrote = "an earlier version" if "format" not in content else f"format {shown(content['format'])}"
+            raise InputError(f"{source}: was written in {wrote}, and format {FORMAT} is read here; {remedy}")
+        try:
+            return _adapter().validate_python(content)
+        except ValidationError as error:
+            raise InputError(f"{source}: {_fault(error)}; {remedy}") from None
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+@cache
+def _adapter() -> TypeAdapter[Scores]:
+    return TypeAdapter(Scores)
+
+
+def _fault(error: ValidationError) -> str:
+    """What is wrong first, and where."""
+    problem = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{place!r} is missing"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    said = problem["msg"]
+    return f"{place!r} is {shown(problem['input'])} ({said[0].lower()}{said[1:]})"

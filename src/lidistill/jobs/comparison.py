@@ -15,6 +15,7 @@ import yaml
 from rich.console import Console
 
 from lidistill.configuration import plain, read_yaml
+from lidistill.datasets import PROTOCOLS
 from lidistill.experiment import Experiment
 from lidistill.files import claimed, write_text
 from lidistill.jobs.comparison_plan import Comparison, Row, check_alike, check_lessons, first_seeds, plan_cells
@@ -25,7 +26,8 @@ from lidistill.jobs.student_runs import Cell, run_cells
 from lidistill.jobs.trained_runs import load_run, pick_device, read_experiment, with_precision
 from lidistill.jobs.training import examine_teacher, train
 from lidistill.reading import is_folder, read_text, sha256_of
-from lidistill.report.measures.comparison_tables import ComparedRow, write_comparison
+from lidistill.report.measures.compared_rows import ComparedRow
+from lidistill.report.measures.comparison_tables import write_comparison
 from lidistill.report.render.console import print_table
 from lidistill.run_folder import RunFolder, read_json
 from lidistill.settings import AtLeastOneProcess, checked
@@ -88,7 +90,7 @@ def compare(
         measure_steps({cell.folder: cell.experiment for cell in first}, device)
         report([teacher, *(cell.folder for cell in first)], out / "report", device=device)
         compared = [ComparedRow(name, tuple(cell.folder for cell in cells if cell.row == name)) for name in rows]
-        written = write_comparison(compared, teacher, out)
+        written = write_comparison(compared, teacher, out, PROTOCOLS)
     print_table(written.gains)
     return written.path
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lidistill.data.source import DataSettings, FrameSource
-from lidistill.datasets import PROTOCOLS
-from lidistill.datasets.kitti.records import truth_of
-from lidistill.datasets.kitti.result_files import evaluate_folder
+from lidistill.datasets import protocol_of
 from lidistill.deploy.profile import device_name, profile
 from lidistill.detectors.detector import count_parameters
+from lidistill.errors import shown
 from lidistill.evaluation.predict import Predictions, predict
+from lidistill.evaluation.protocol import Resamplable
 from lidistill.evaluation.scores import Scores
 from lidistill.jobs.trained_runs import commit, load_run, pick_device, pick_precision
 from lidistill.progress import progress
@@ -44,7 +44,7 @@ def evaluate(run: str | Path, *, split: str = VALIDATION, device: str = "auto", 
         predictions = predict(
             detector, source, device=where, batch_size=experiment.training.batch_size, progress=advance, precision=ran
         )
-    predictions.save(folder.predictions)
+    replace(predictions, dataset=source.spec.name).save(folder.predictions)
     scores, matches = score_frames(source.spec, predictions, source)
     matches.save(folder.matches)
     if split == VALIDATION:
@@ -57,7 +57,7 @@ def evaluate(run: str | Path, *, split: str = VALIDATION, device: str = "auto", 
     write_json(
         folder.scores,
         {
-            **labels(source, split),
+            **labels(experiment.data, source, split),
             "role": experiment.role,
             "name": loaded.folder.name,
             "seed": experiment.seed,
@@ -73,36 +73,56 @@ def evaluate(run: str | Path, *, split: str = VALIDATION, device: str = "auto", 
 def evaluate_predictions(
     path: str | Path, data: DataSettings, *, split: str = VALIDATION, out: str | Path | None = None
 ) -> Scores:
-    """Score predictions made elsewhere: a folder of KITTI result files, one a frame, or a `predictions.npz`.
+    """Score predictions made elsewhere: a `predictions.npz`, or what the dataset's protocol reads of other tools.
 
-    `out` is a folder for scores and matches.
+    `out` is a folder for scores and matches. InputError where the predictions are of another dataset.
     """
     path = Path(path)
     source = data.open(split)
-    if is_folder(path):
-        truths = {frame.id: objects for frame in source if (objects := truth_of(frame).objects) is not None}
-        scores, matches = evaluate_folder(truths, path, source.spec.classes)
+    protocol = protocol_of(source.spec)
+    if is_file(path) and path.suffix == ".npz":
+        scores, matches = score_frames(source.spec, _predictions_of(source.spec, path), source)
+    elif is_file(path) or is_folder(path):
+        scores, matches = protocol.evaluate_foreign(path, source.spec.classes, source)
         scores = replace(scores, simulated=source.spec.simulated)
-    elif is_file(path):
-        scores, matches = score_frames(source.spec, Predictions.load(path), source)
     else:
-        raise InputError(f"{path}: no such file or folder; give a folder of KITTI result files or a predictions.npz")
+        raise InputError(f"{path}: no such file or folder; give {protocol.accepted_forms}")
     if out is not None:
         folder = RunFolder(Path(out))
         matches.save(folder.matches)
-        write_json(folder.scores, {**labels(source, split), "role": "elsewhere", "name": path.name, **scores.to_dict()})
+        write_json(
+            folder.scores, {**labels(data, source, split), "role": "elsewhere", "name": path.name, **scores.to_dict()}
+        )
     return scores
 
 
-def score_frames(spec: DatasetSpec, predictions: Predictions, frames: Iterable[Frame]) -> tuple[Scores, Any]:
-    """Scores and per-frame matches by the dataset's own protocol."""
-    scores, matches = PROTOCOLS[spec.protocol](predictions, frames)
+def _predictions_of(spec: DatasetSpec, path: Path) -> Predictions:
+    """The predictions in a file, unless it says that they are of another dataset."""
+    predictions = Predictions.load(path)
+    if predictions.dataset not in ("", spec.name):
+        raise InputError(
+            f"{path}: holds predictions on {shown(predictions.dataset)}, not on {spec.name}; give --data of the "
+            "dataset that was predicted"
+        )
+    return predictions
+
+
+def score_frames(spec: DatasetSpec, predictions: Predictions, frames: Iterable[Frame]) -> tuple[Scores, Resamplable]:
+    """Scores by the dataset's own protocol, and what resamples its frames."""
+    scores, matches = protocol_of(spec).evaluate(predictions, frames)
     return replace(scores, simulated=spec.simulated), matches
 
 
-def labels(source: FrameSource, split: str) -> dict[str, Any]:
+def labels(data: DataSettings, source: FrameSource, split: str) -> dict[str, Any]:
     """What every published figure carries about its data."""
-    return {"dataset": source.spec.name, "simulated": source.spec.simulated, "split": split, "frames": len(source)}
+    spec = source.spec
+    return {
+        "dataset": spec.name,
+        **({"dataset_title": data.title} if data.title else {}),
+        "simulated": spec.simulated,
+        "split": split,
+        "frames": len(source),
+    }
 
 
 def spread(count: int, wanted: int) -> list[int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from lidistill.datasets import PROTOCOLS
 from lidistill.deploy.profile import device_name
 from lidistill.deploy.turns import MOST_TURNS, Turns, take_turns
 from lidistill.detectors.detector import Detector
@@ -36,13 +37,13 @@ def report(runs: Sequence[str | Path], out: str | Path, *, timing: bool = True, 
     """Compare run folders on one page.
 
     With `timing` their detectors are timed first, taking turns on the frames that were kept in the folders, one CPU
-    thread each; the milliseconds of every turn are kept in `timing.json`. That takes under a minute for networks of
-    KITTI's size on one core, seconds for the simulator's. Without it the page says nothing about speed.
+    thread each; the milliseconds of every turn are kept in `timing.json`. That takes under a minute for published
+    networks on one core, seconds for the simulator's. Without it the page says nothing about speed.
     """
     out = Path(out)
     with prepared(out):
         where = pick_device(device)
-        read = read_runs(runs)
+        read = read_runs(runs, PROTOCOLS)
         measured = time_runs(read, where) if timing else None
         page = build_page(read, measured)
         written = write_page(page, out)

@@ -11,6 +11,7 @@ from lidistill.data.object_database import object_database
 from lidistill.data.partly_labelled import PartlyLabelled
 from lidistill.data.source import FrameSource
 from lidistill.data.training_frames import StepBatches, TrainingFrames
+from lidistill.datasets import protocol_of
 from lidistill.detectors.detector import Detector
 from lidistill.distillation.certificate import certify
 from lidistill.distillation.initialisation import RANDOM, initialised
@@ -100,6 +101,7 @@ def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str,
         name=folder.name,
         device=str(where),
         validate=_Validation(experiment, validation, str(where)) if training.validate_every else None,
+        higher_is_better=protocol_of(validation.spec).scale.higher_is_better,
         undecayed=objective.undecayed() if isinstance(objective, Distilled) else (),
         resume=resume,
         identity=identity(experiment),
@@ -195,11 +197,14 @@ def examine_teacher(
     where = pick_device(device)
     detector = teacher.detector.to(where)
     predictions = predict(detector.for_inference(), frames, device=where, batch_size=experiment.training.batch_size)
+    protocol = protocol_of(validation.spec)
     scores, _ = score_frames(validation.spec, predictions, frames)
     findings = certify(
         scores=scores.values,
         main=scores.main,
-        minimum=lessons.minimum_score,
+        limit=protocol.worst_teacher if lessons.minimum_score is None else lessons.minimum_score,
+        unit=scores.scale.unit,
+        higher_is_better=scores.scale.higher_is_better,
         teacher_classes=teacher.experiment.detector.classes,
         dataset_classes=validation.spec.classes,
         detections=predictions.boxes,
@@ -218,7 +223,7 @@ def examine_teacher(
 
 
 class _Validation:
-    """Scores a detector on a part of the validation split while it trains."""
+    """Scores a detector on a part of the validation split while it trains; empty where nothing there can be scored."""
 
     def __init__(self, experiment: Experiment, source: FrameSource, device: str) -> None:
         self.frames: list[Frame] = [source[row] for row in spread(len(source), experiment.training.validation_frames)]
@@ -229,5 +234,5 @@ class _Validation:
     def __call__(self, detector: Detector) -> Mapping[str, float]:
         predictions = predict(detector.for_inference(), self.frames, device=self.device, batch_size=self.batch_size)
         scores, _ = score_frames(self.spec, predictions, self.frames)
-        values = {scores.main: scores.values[scores.main]}
-        return {key: value for key, value in values.items() if value is not None} or {scores.main: 0.0}
+        value = scores.scale.worst if scores.headline is None else scores.headline
+        return {} if value is None else {scores.main: value}

@@ -7,7 +7,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lidistill.evaluation.estimate import RATIO_DECIMALS, SCORE_DECIMALS, Estimate
+from lidistill.evaluation.estimate import Estimate
+from lidistill.evaluation.scale import RATIO, Scale
 
 MISSING = "n/a"
 MINUS = "−"
@@ -20,31 +21,35 @@ def finite(value: Any) -> float | None:
     return float(value)
 
 
-def score(value: Any) -> str:
-    """An average precision in percent: one decimal."""
+def score(value: Any, scale: Scale) -> str:
+    """A score with the decimals of its scale."""
     number = finite(value)
-    return MISSING if number is None else _typeset(f"{number:.{SCORE_DECIMALS}f}")
+    return MISSING if number is None else _typeset(f"{number:.{scale.decimals}f}")
 
 
-def change(value: Any) -> str:
-    """A difference of two scores: one decimal and a sign; what rounds to zero has no sign."""
+def change(value: Any, scale: Scale) -> str:
+    """A difference of two scores, with a sign; what rounds to zero has no sign."""
     number = finite(value)
     if number is None:
         return MISSING
-    text = f"{number:+.{SCORE_DECIMALS}f}"
+    text = f"{number:+.{scale.decimals}f}"
     return _typeset(text if float(text) else text[1:])
+
+
+def with_unit(text: str, scale: Scale) -> str:
+    """A written figure and its unit: `+3.4 AP`."""
+    return f"{text} {scale.unit}".rstrip()
 
 
 def factor(value: Any) -> str:
     """A ratio of two times: `1.07×`."""
     number = finite(value)
-    return MISSING if number is None else f"{number:.{RATIO_DECIMALS}f}×"
+    return MISSING if number is None else f"{number:.{RATIO.decimals}f}×"
 
 
 def span(estimate: Estimate) -> str:
     """The interval alone: `+0.4 to +3.1` of a difference, `0.97× to 1.12×` of a ratio."""
-    write = change if estimate.no_change == 0 else factor
-    return f"{write(estimate.low)} to {write(estimate.high)}"
+    return f"{_written(estimate.low, estimate.scale)} to {_written(estimate.high, estimate.scale)}"
 
 
 def interval(estimate: Estimate, over: str = "") -> str:
@@ -54,8 +59,7 @@ def interval(estimate: Estimate, over: str = "") -> str:
 
 def with_span(estimate: Estimate) -> str:
     """The figure, and in brackets its interval where there is one: `+1.7 (+0.4 to +3.1)`."""
-    write = change if estimate.no_change == 0 else factor
-    return write(estimate.value) + (f" ({span(estimate)})" if estimate.has_interval else "")
+    return _written(estimate.value, estimate.scale) + (f" ({span(estimate)})" if estimate.has_interval else "")
 
 
 def amount(value: Any) -> str:
@@ -95,6 +99,10 @@ def ratio(above: Any, below: Any) -> float | None:
     """above / below, or None where either is missing or `below` is not positive."""
     upper, lower = finite(above), finite(below)
     return None if upper is None or lower is None or lower <= 0 else upper / lower
+
+
+def _written(value: float | None, scale: Scale) -> str:
+    return change(value, scale) if scale.no_change == 0 else factor(value)
 
 
 def _three_digits(number: float) -> str:

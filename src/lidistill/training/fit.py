@@ -39,6 +39,7 @@ def fit(
     name: str,
     device: str = "auto",
     validate: Validate | None = None,
+    higher_is_better: bool = True,
     undecayed: Collection[str] = (),
     resume: bool = False,
     identity: str = "",
@@ -47,7 +48,8 @@ def fit(
     final weights.
 
     `frames` is addressed by (epoch, row) and has a length. With `resume`, the run goes on from `folder.resume` and ends
-    with the weights of an uninterrupted run. `undecayed` names parameters of `objective` that take no weight decay.
+    with the weights of an uninterrupted run. `higher_is_better` speaks of the first figure of `validate`.
+    `undecayed` names parameters of `objective` that take no weight decay.
     `identity` tells experiments apart: a point of resumption is only taken up by the one that saved it.
 
     A signal that asks to stop is heard at the end of a step: the point to go on from is saved, then `Stopped` raised.
@@ -64,7 +66,7 @@ def fit(
     num_frames = len(frames)  # type: ignore[arg-type]
     total = settings.total_steps(num_frames)
     module = TrainingModule(objective, settings, total, seed, undecayed)
-    watcher = RunWatcher(folder, settings, total, name, validate, identity)
+    watcher = RunWatcher(folder, settings, total, name, validate, higher_is_better, identity)
     callbacks: list[Callback] = [watcher]
     if settings.ema_decay:
         callbacks.insert(0, EMAWeightAveraging(decay=settings.ema_decay))

@@ -22,7 +22,7 @@ from lidistill.training.module import TrainingModule
 from lidistill.training.resume_file import sign
 from lidistill.training.training_settings import TrainingSettings
 
-# Detector -> figures; the first one decides which weights are best.
+# Detector -> figures; the first one decides which weights are best, and if there is none, none are.
 Validate = Callable[[Detector], Mapping[str, float]]
 
 
@@ -36,6 +36,7 @@ class RunWatcher(Callback):
         total: int,
         name: str,
         validate: Validate | None,
+        higher_is_better: bool,
         identity: str,
     ) -> None:
         self.folder = folder
@@ -43,11 +44,12 @@ class RunWatcher(Callback):
         self.total = total
         self.name = name
         self.validate = validate
+        self.sign = 1.0 if higher_is_better else -1.0
         self.identity = identity
         self.stack = ExitStack()
         self.advance: Advance = lambda done, note="": None
         self.notes: dict[str, str] = {}  # what stands behind the line of progress
-        self.best = float("-inf")
+        self.best = float("-inf")  # first figure of a validation, its sign turned where lower is better
         self.best_state: dict[str, Tensor] | None = None
         self.spent_s = 0.0
         self.since = time.monotonic()
@@ -98,10 +100,11 @@ class RunWatcher(Callback):
             detector = module.objective.student
             figures = dict(self.validate(detector))  # type: ignore[arg-type]
             self._log(trainer, step, "validation", figures)
-            main = next(iter(figures.values()), 0.0)
-            self.notes["score"] = f"score {main:.1f} at step {step}"
-            if main > self.best:
-                self.best = main
+            main = next(iter(figures.values()), None)
+            if main is not None:
+                self.notes["score"] = f"score {main:.3g} at step {step}"
+            if main is not None and self.sign * main > self.best:
+                self.best = self.sign * main
                 assert isinstance(detector, nn.Module)
                 self.best_state = {key: value.detach().clone() for key, value in detector.state_dict().items()}
         trainer.strategy.barrier()

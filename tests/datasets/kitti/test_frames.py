@@ -13,9 +13,8 @@ import torch
 
 from lidistill.data.object_database import object_database
 from lidistill.datasets.kitti.frame_ids import every_id
-from lidistill.datasets.kitti.frames import KittiData, KittiFrames, difficulty, image_size, read_calibration
+from lidistill.datasets.kitti.frames import KittiData, KittiFrames, image_size, read_calibration
 from lidistill.datasets.kitti.projection import to_camera
-from lidistill.datasets.kitti.records import CameraObjects
 from lidistill.types import InputError
 from tests.data.conftest import SPEC, points_around
 from tests.datasets.kitti.conftest import CAMERA_FROM_LIDAR, CAR, IMAGE_FROM_CAMERA, WALKER, calibration_text, numbers
@@ -244,35 +243,6 @@ def test_image_size_comes_from_the_header_or_is_assumed(tmp_path):
     path.write_bytes(b"JFIF")
     with pytest.raises(InputError, match="not a PNG image"):
         image_size(path)
-
-
-@pytest.mark.parametrize(
-    ("height", "occlusion", "truncation", "level"),
-    [
-        (40.5, 0, 0.15, 0),
-        (40.0, 0, 0.0, 1),
-        (40.5, 1, 0.0, 1),
-        (40.5, 0, 0.3, 1),
-        (25.5, 2, 0.0, 2),
-        (40.5, 0, 0.5, 2),
-        (25.0, 0, 0.0, -1),
-        (99.0, 3, 0.0, -1),
-        (99.0, 0, 0.51, -1),
-    ],
-)
-def test_difficulty_follows_the_kit(height, occlusion, truncation, level):
-    row = CameraObjects(
-        names=np.array(["Car"]),
-        truncation=np.array([truncation]),
-        occlusion=np.array([occlusion]),
-        alpha=np.zeros(1),
-        boxes_2d=np.array([[0.0, 100.0, 50.0, 100.0 + height]]),
-        sizes=np.ones((1, 3)),
-        locations=np.zeros((1, 3)),
-        rotation_y=np.zeros(1),
-    )
-    assert difficulty(row).tolist() == [level]
-    assert difficulty(row[np.zeros(1, dtype=bool)]).shape == (0,)
 
 
 def test_fingerprint_follows_the_content_and_the_way_of_reading(kitti):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from lidistill.datasets.kitti.matches import FrameMatches
-from lidistill.datasets.kitti.metric import evaluate_objects, match_frames, scores_from_matches
+from lidistill.datasets.kitti.metric import evaluate_objects, match_frames
 from lidistill.datasets.kitti.score_names import MAIN, score_keys
+from lidistill.datasets.kitti.scores import scores_from_matches
 from lidistill.types import InputError
 from tests.evaluation.kitti_scenes import objects, street
 
@@ -136,7 +137,7 @@ def test_damaged_files_are_refused(matches, tmp_path):
         np.save(file, np.zeros(3))
     with pytest.raises(InputError, match="not a readable"):
         FrameMatches.load(path)
-    np.savez(path, truths=np.zeros(3))
+    np.savez(path, format=np.array(1), protocol=np.array("kitti"), truths=np.zeros(3))
     with pytest.raises(InputError, match="holds no array"):
         FrameMatches.load(path)
     matches.save(path)
@@ -147,6 +148,26 @@ def test_damaged_files_are_refused(matches, tmp_path):
         FrameMatches.load(path)
     np.savez(path, **{**arrays, "classes": np.array(["Car"] * 3)})
     with pytest.raises(InputError, match="a frame or a class is listed twice"):
+        FrameMatches.load(path)
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ({"format": None}, "says neither its format nor its protocol, so an earlier version"),
+        ({"format": None, "protocol": None}, "says neither its format nor its protocol"),
+        ({"format": np.array(7)}, "is of format 7, and format 1 is read here"),
+        ({"format": np.array("one")}, "format has the wrong type"),
+        ({"protocol": np.array("centres")}, "the protocol 'centres' wrote it, not kitti"),
+    ],
+)
+def test_a_file_that_something_else_wrote_is_named_with_the_remedy(matches, tmp_path, label, said):
+    path = tmp_path / "matches.npz"
+    matches.save(path)
+    with np.load(path) as file:
+        arrays = {**file, **label}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(InputError, match=f"matches.npz: {said}.*; run `lidistill evaluate` on its folder again"):
         FrameMatches.load(path)
 
 

@@ -234,8 +234,9 @@ def test_the_better_placed_of_two_detections_is_the_hit():
     truths = [objects(("Car", {}))] * 100
     found = [objects(far, near, scores=[0.9, 0.5])] * 50 + [objects(near, scores=[0.3])] * 50
     curve = evaluate_objects(truths, found, CLASSES).curves["strict/3d/Car/moderate"]
-    assert curve[:20] == pytest.approx([1.0] * 20)
-    assert curve[40] == pytest.approx(100 / 150)
+    assert curve.x == pytest.approx([2.5 * step for step in range(41)])
+    assert curve.y[:20] == pytest.approx([100.0] * 20)
+    assert curve.y[40] == pytest.approx(100 * 100 / 150)
 
 
 @pytest.mark.parametrize(("turn", "share"), [(0, 1), (np.pi / 2, 0.5), (np.pi, 0), (2 * np.pi, 1)])

@@ -56,7 +56,7 @@ def street():
 
 def test_lidar_boxes_of_the_labels_score_100(street):
     predictions, frames = street
-    scores, matches = PROTOCOLS["kitti"](predictions, frames)
+    scores, matches = PROTOCOLS["kitti"].evaluate(predictions, frames)
     assert scores.headline == pytest.approx(100)
     assert scores.values["strict/aos/Car/R40/easy"] == pytest.approx(100)
     assert scores.counts["Car/moderate"] == 60
@@ -65,8 +65,8 @@ def test_lidar_boxes_of_the_labels_score_100(street):
 
 def test_predictions_find_their_frames_by_name(street):
     predictions, frames = street
-    scores, matches = PROTOCOLS["kitti"](predictions, frames)
-    turned, turned_matches = PROTOCOLS["kitti"](predictions, iter(frames[::-1]))
+    scores, matches = PROTOCOLS["kitti"].evaluate(predictions, frames)
+    turned, turned_matches = PROTOCOLS["kitti"].evaluate(predictions, iter(frames[::-1]))
     assert turned.values == pytest.approx(scores.values)
     assert turned_matches.frame_ids == matches.frame_ids[::-1]
 
@@ -88,7 +88,7 @@ def test_the_protocol_scores_what_its_camera_rows_score(street):
     moved = dataclasses.replace(predictions, boxes=shifted)
     rows = [camera_detections(boxes, CLASSES, frame) for boxes, frame in zip(shifted, frames, strict=True)]
     expected = evaluate_objects([frame.truth.objects for frame in frames], rows, CLASSES)
-    scores, _ = PROTOCOLS["kitti"](moved, frames)
+    scores, _ = PROTOCOLS["kitti"].evaluate(moved, frames)
     assert scores == expected
     assert 0 < scores.values["strict/aos/Car/R40/easy"] < 100
 
@@ -96,7 +96,7 @@ def test_the_protocol_scores_what_its_camera_rows_score(street):
 def test_no_detection_anywhere_scores_0(street):
     predictions, frames = street
     blind = dataclasses.replace(predictions, boxes=(Boxes.empty(with_scores=True),) * 60)
-    assert PROTOCOLS["kitti"](blind, frames)[0].headline == 0
+    assert PROTOCOLS["kitti"].evaluate(blind, frames)[0].headline == 0
 
 
 def test_what_a_frame_lacks_is_named(street):
@@ -104,7 +104,7 @@ def test_what_a_frame_lacks_is_named(street):
 
     def evaluate(truth=None, **changes):
         first = frames[0] if truth is None else dataclasses.replace(frames[0], truth=truth)
-        return PROTOCOLS["kitti"](dataclasses.replace(predictions, **changes), [first, *frames[1:]])
+        return PROTOCOLS["kitti"].evaluate(dataclasses.replace(predictions, **changes), [first, *frames[1:]])
 
     with pytest.raises(InputError, match="frame 000000: no calibration"):
         evaluate(KittiTruth(None, frames[0].truth.objects))
@@ -137,7 +137,7 @@ def test_real_labels_as_detections_hit_all_that_counts(real_samples):
         cars = objects[objects.names == "Car"]
         boxes.append(found(lidar_boxes(calibration, cars), [0] * len(cars), [0.9] * len(cars)))
         names.append(file.stem)
-    scores, _ = PROTOCOLS["kitti"](Predictions(tuple(names), tuple(boxes), ("Car",)), frames)
+    scores, _ = PROTOCOLS["kitti"].evaluate(Predictions(tuple(names), tuple(boxes), ("Car",)), frames)
     reached = 100 * min(11, 1 + (scores.counts["Car/moderate"] - 1) // 4) / 11
     for metric in ("bev", "3d"):
         assert scores.values[f"strict/{metric}/Car/R11/moderate"] == pytest.approx(reached)

@@ -1,16 +1,20 @@
 import dataclasses
 import shutil
 
+import numpy as np
 import pytest
 
+from lidistill.datasets import PROTOCOLS
 from lidistill.datasets.kitti.matches import FrameMatches
+from lidistill.datasets.kitti.score_names import AP
 from lidistill.evaluation.estimate import Estimate
 from lidistill.evaluation.intervals import paired_bootstrap
-from lidistill.evaluation.scores import Scores
+from lidistill.evaluation.scale import Scale
 from lidistill.report.measures import gains
-from lidistill.report.measures.gains import Pair, class_names, gain_sentence, pair_runs, recovered_sentence
+from lidistill.report.measures.gains import Pair, gain_sentence, pair_runs, recovered_sentence
+from lidistill.report.measures.resampling import unknown_protocols
 from lidistill.report.measures.runs import read_runs
-from lidistill.types import InputError
+from tests.evaluation.small_scores import small_scores
 from tests.report.fake_runs import make_frames, write_run
 
 MAIN = "strict/3d/mean/R40/moderate"
@@ -18,7 +22,7 @@ MAIN = "strict/3d/mean/R40/moderate"
 
 def with_score(run, value, **changes):
     values = {} if value is None else {MAIN: value}
-    scores = None if value is None else Scores("kitti", MAIN, values)
+    scores = None if value is None else small_scores(values, MAIN, AP)
     return dataclasses.replace(run, scores=scores, **changes)
 
 
@@ -28,8 +32,9 @@ def pair_of(runs, teacher, plain, distilled, low=None, high=None):
         with_score(run, value) for run, value in zip(runs, (teacher, plain, distilled), strict=True)
     )
     value = None if plain.scores is None or distilled.scores is None else distilled.value(MAIN) - plain.value(MAIN)
-    lead = Estimate(None if plain.scores is None or teacher.scores is None else teacher.value(MAIN) - plain.value(MAIN))
-    return Pair(plain, distilled, teacher, {MAIN: Estimate(value, low, high)}, MAIN, lead)
+    lead = None if plain.scores is None or teacher.scores is None else teacher.value(MAIN) - plain.value(MAIN)
+    gain = Estimate(value, low, high, scale=AP)
+    return Pair(plain, distilled, teacher, {MAIN: gain}, MAIN, Estimate(lead, scale=AP))
 
 
 def test_gain_is_distilled_minus_plain_with_the_bootstrap_interval(runs, pair):
@@ -92,13 +97,13 @@ def test_the_sentence_follows_the_interval(runs, interval, verdict, words):
 
 
 def test_a_lead_that_is_not_shown_is_not_divided_by(runs):
-    pair = dataclasses.replace(pair_of(runs, 42, 40, 43), lead=Estimate(2.0, -1.0, 5.0))
+    pair = dataclasses.replace(pair_of(runs, 42, 40, 43), lead=Estimate(2.0, -1.0, 5.0, scale=AP))
     assert pair.recovered is None
     assert (
         recovered_sentence(pair)
         == "The teacher's own lead of 2.0 AP is not shown (95% interval −1.0 to +5.0), so no share of it is stated."
     )
-    ahead = dataclasses.replace(pair, lead=Estimate(2.0, 1.0, 5.0))
+    ahead = dataclasses.replace(pair, lead=Estimate(2.0, 1.0, 5.0, scale=AP))
     assert ahead.recovered == 1.5
     assert recovered_sentence(ahead).startswith("The distilled student passes the teacher here: its gain is 150%")
 
@@ -152,16 +157,102 @@ def test_the_teacher_named_in_the_settings_is_taken(runs, tmp_path):
 def test_without_matches_there_is_a_gain_but_no_interval(trio, tmp_path):
     folders = [shutil.copytree(path, tmp_path / path.name) for path in trio]
     (folders[1] / "matches.npz").unlink()
-    pair = pair_runs(read_runs(folders))[0]
+    pair = pair_runs(read_runs(folders, PROTOCOLS))[0]
     assert pair.headline.value is not None
     assert not any(gain.has_interval for gain in pair.gains.values())
 
 
-def test_matches_of_another_evaluation_are_noticed(trio, tmp_path):
+def spoiled(path, **changes):
+    """Other arrays in a file of arrays; None takes one away."""
+    with np.load(path) as file:
+        arrays = {**file, **changes}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.write_bytes(b"not an archive"), "not a readable .npz file"),
+        (lambda path: spoiled(path, protocol=np.array("centres")), "the protocol 'centres' wrote it, not kitti"),
+        (lambda path: spoiled(path, format=np.array(99)), "is of format 99"),
+        (lambda path: spoiled(path, format=None), "an earlier version or another program wrote it"),
+        (lambda path: spoiled(path, truths=None), "holds no array 'truths'"),
+        (
+            lambda path: shutil.copy(path.parent.parent / "teacher" / "matches.npz", path),
+            "are of different evaluations",
+        ),
+    ],
+)
+def test_foreign_and_damaged_matches_leave_the_gain_without_an_interval_and_say_why(trio, tmp_path, spoil, said):
     folders = [shutil.copytree(path, tmp_path / path.name) for path in trio]
-    shutil.copy(folders[0] / "matches.npz", folders[2] / "matches.npz")
-    with pytest.raises(InputError, match="different evaluations"):
-        pair_runs(read_runs(folders))
+    spoil(folders[2] / "matches.npz")
+    [pair] = pair_runs(read_runs(folders, PROTOCOLS))
+    assert pair.headline.value is not None
+    assert not any(gain.has_interval for gain in pair.gains.values())
+    [missing] = pair.missing
+    assert missing.text.startswith("Distilled student: ")
+    assert said in missing.text
+    assert missing.command == f"lidistill evaluate {folders[2]}"
+    assert pair.lead.has_interval  # of teacher and plain student, whose files are sound
+
+
+def test_matches_of_other_frames_leave_the_gain_without_an_interval(trio, tmp_path):
+    plain = shutil.copytree(trio[1], tmp_path / "plain")
+    with np.load(plain / "matches.npz") as file:
+        names = np.array([f"x{name}" for name in file["frame_ids"]])
+    spoiled(plain / "matches.npz", frame_ids=names)
+    [pair] = pair_runs(read_runs([plain, trio[2]], PROTOCOLS))
+    assert not pair.headline.has_interval
+    assert "different frames" in pair.missing[0].text
+
+
+def test_runs_of_a_protocol_that_is_not_known_stand_without_intervals(trio):
+    runs = read_runs(trio, {})
+    [pair] = pair_runs(runs)
+    assert pair.headline.value is not None
+    assert not pair.headline.has_interval
+    assert pair.missing == ()
+    assert unknown_protocols(runs) == (
+        "No interval is given, since the protocol 'kitti' is not known to this installation."
+    )
+    assert unknown_protocols(read_runs(trio, PROTOCOLS)) == ""
+
+
+METRES = Scale("m", decimals=2, higher_is_better=False)
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict", "said"),
+    [
+        (
+            Estimate(-0.3, -0.42, -0.11),
+            "gain",
+            "improves the student by 0.30 m (95% interval over frames −0.42 to −0.11).",
+        ),
+        (Estimate(0.3, 0.11, 0.42), "loss", "worsens the student by 0.30 m (95% interval over frames +0.11 to +0.42)."),
+        (Estimate(-0.3, -0.42, -0.004), "unproven", "no gain is shown: −0.30 m, and the 95% interval over frames"),
+    ],
+)
+def test_where_lower_is_better_a_negative_gain_is_the_good_one(gain, verdict, said):
+    gain = dataclasses.replace(gain, scale=METRES)
+    assert gain.verdict == verdict
+    assert said in gain_sentence(gain)
+
+
+def test_where_lower_is_better_the_lead_and_its_share_are_positive(runs):
+    teacher, plain, distilled = (
+        dataclasses.replace(run, scores=small_scores({"d": value}, "d", METRES))
+        for run, value in zip(runs, (0.5, 1.5, 1.0), strict=True)
+    )
+    gain, lead = (Estimate(value, scale=METRES) for value in (-0.5, -1.0))
+    pair = Pair(plain, distilled, teacher, {"d": gain}, "d", lead)
+    assert pair.recovered == pytest.approx(0.5)
+    assert recovered_sentence(pair) == (
+        "Distillation recovers 50% of the teacher's lead of 1.00 m over the plain student."
+    )
+    behind = dataclasses.replace(pair, lead=Estimate(1.0, scale=METRES))
+    assert behind.recovered is None
+    assert "The teacher (0.50) is not ahead of the plain student (1.50)" in recovered_sentence(behind)
 
 
 def test_a_run_against_itself_gains_nothing(tmp_path):
@@ -169,19 +260,8 @@ def test_a_run_against_itself_gains_nothing(tmp_path):
     folders = [write_run(tmp_path / role, role, frames, quality=(0.9, 0.03)) for role in ("plain", "distilled")]
     for name in ("scores.json", "matches.npz"):
         shutil.copy(folders[0] / name, folders[1] / name)
-    pair = pair_runs(read_runs(folders))[0]
+    pair = pair_runs(read_runs(folders, PROTOCOLS))[0]
     assert {(gain.value, gain.low, gain.high) for gain in pair.gains.values() if gain.value is not None} == {
         (0.0, 0.0, 0.0)
     }
     assert pair.headline.verdict == "unproven"
-
-
-def test_class_names_end_with_the_mean():
-    keys = [
-        "strict/3d/mean/R40/easy",
-        "strict/3d/Car/R40/easy",
-        "loose/3d/Van/R40/easy",
-        "strict/3d/Car/R40/hard",
-        "strange",
-    ]
-    assert class_names(keys, "strict/3d") == ["Car", "mean"]

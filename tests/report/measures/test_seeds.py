@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from lidistill.datasets.kitti.score_names import AP
 from lidistill.evaluation.estimate import Estimate
 from lidistill.report.measures.gains import Pair
 from lidistill.report.measures.seeds import seed_spreads, spread_of
@@ -19,7 +20,7 @@ def seeded(runs, seed, gain, plain_seed=None, **lessons):
     distilled = dataclasses.replace(
         distilled, experiment={**distilled.experiment, "seed": seed, "distillation": settings}
     )
-    return Pair(plain, distilled, None, {MAIN: Estimate(gain)}, MAIN)
+    return Pair(plain, distilled, None, {MAIN: Estimate(gain, scale=AP)}, MAIN)
 
 
 def test_interval_over_three_seeds_is_students_t_by_hand(runs):

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from lidistill.datasets.kitti.score_names import AP
 from lidistill.evaluation.estimate import Estimate
 from lidistill.report.measures.seeds import seed_spreads
 from lidistill.report.render.first_screen import headline, key_figures
@@ -11,7 +12,7 @@ from tests.report.fake_runs import timing_of
 def lifted(pair, **changes):
     """The pair with a gain of 3.4 that its interval shows, and another plain student."""
     plain = dataclasses.replace(pair.plain, experiment={**pair.plain.experiment, **changes})
-    return dataclasses.replace(pair, plain=plain, gains={key: Estimate(3.4, 1.2, 5.4) for key in pair.gains})
+    return dataclasses.replace(pair, plain=plain, gains={key: Estimate(3.4, 1.2, 5.4, scale=AP) for key in pair.gains})
 
 
 def test_the_headline_says_that_there_is_one_seed(runs, pair):

@@ -6,6 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lidistill.datasets import PROTOCOLS
+from lidistill.datasets.kitti.score_names import AP
 from lidistill.evaluation.estimate import Estimate
 from lidistill.report.measures.runs import read_runs
 from lidistill.report.page_blocks import Missing, Paragraph, Section, Table, figures_of
@@ -103,7 +105,7 @@ def test_every_section_is_there_in_order(page):
         "gain",
         "pictures",
         "training",
-        "precision",
+        "curves",
         "scores",
         "cost",
         "teacher",
@@ -128,7 +130,7 @@ def test_markdown_names_only_pictures_that_are_there(report):
 
 
 def test_the_page_is_the_same_each_time(trio, report, tmp_path):
-    again = write_report(trio, tmp_path)
+    again = write_report(trio, tmp_path, PROTOCOLS)
     assert again == tmp_path / "report.html"
     assert again.read_bytes() == (report / "report.html").read_bytes()
     assert (tmp_path / "report.md").read_bytes() == (report / "report.md").read_bytes()
@@ -139,7 +141,7 @@ def test_only_what_is_missing_is_missing(trio, tmp_path):
     for folder in folders:
         for name in ("matches.npz", "profile.json", "log.jsonl", "predictions.npz", "samples.npz", "certificate.json"):
             (folder / name).unlink(missing_ok=True)
-    page = build_page(read_runs(folders))
+    page = build_page(read_runs(folders, PROTOCOLS))
     html = page_as_html(page)
     Outline(html)
     missing = [block for section in page.sections for block in section.blocks if isinstance(block, Missing)]
@@ -164,16 +166,19 @@ def test_runs_that_were_never_scored_make_a_page_that_says_so(trio, tmp_path):
         folder = RunFolder(tmp_path / path.name)
         folder.write_experiment(RunFolder(path).read_experiment())
         folders.append(folder.path)
-    page = build_page(read_runs(folders[:2]))
+    page = build_page(read_runs(folders[:2], PROTOCOLS))
     assert page.headline == "No run has been scored yet."
     assert "lidistill evaluate" in page.lead
-    assert build_page(read_runs(folders)).headline == "No gain can be stated: one of the two students has no score."
+    assert (
+        build_page(read_runs(folders, PROTOCOLS)).headline
+        == "No gain can be stated: one of the two students has no score."
+    )
     Outline(page_as_html(page))
-    write_report(folders, tmp_path / "report")
+    write_report(folders, tmp_path / "report", PROTOCOLS)
 
 
 def test_one_run_alone_is_a_page(trio):
-    page = build_page(read_runs(trio[:1]))
+    page = build_page(read_runs(trio[:1], PROTOCOLS))
     assert page.headline.startswith("Teacher: ")
     assert page.verdict == "none"
     assert page.key_figures == ()
@@ -181,7 +186,7 @@ def test_one_run_alone_is_a_page(trio):
 
 
 def test_a_student_without_its_baseline_is_told_what_is_missing(trio):
-    page = build_page(read_runs([trio[0], trio[2]]))
+    page = build_page(read_runs([trio[0], trio[2]], PROTOCOLS))
     [section] = [section for section in page.sections if section.id == "gain"]
     assert "No plain student" in section.blocks[0].text
     assert "--compression" in section.blocks[0].command
@@ -189,7 +194,7 @@ def test_a_student_without_its_baseline_is_told_what_is_missing(trio):
 
 def test_a_gain_that_is_not_shown_leads_the_page(runs, pair, page, monkeypatch):
     real = page
-    unsure = dataclasses.replace(pair, gains={key: Estimate(0.6, -0.9, 2.0) for key in pair.gains})
+    unsure = dataclasses.replace(pair, gains={key: Estimate(0.6, -0.9, 2.0, scale=AP) for key in pair.gains})
     monkeypatch.setattr("lidistill.report.render.page.pair_runs", lambda runs: [unsure])
     page = build_page(runs)
     assert (
@@ -221,7 +226,7 @@ def test_several_seeds_lead_the_page_together(tmp_path):
     folders = [write_run(tmp_path / "teacher", "teacher", frames)]
     for seed in (0, 1):
         folders += [write_run(tmp_path / f"{role}{seed}", role, frames, seed=seed) for role in ("plain", "distilled")]
-    page = build_page(read_runs(folders))
+    page = build_page(read_runs(folders, PROTOCOLS))
     assert page.headline.startswith("Over 2 seeds")
     assert "interval over 2 seeds" in page.key_figures[0].note
     [gain] = [section for section in page.sections if section.id == "gain"]
@@ -236,7 +241,7 @@ def test_names_with_markup_stay_text(trio, tmp_path):
     folders = [shutil.copytree(path, tmp_path / path.name) for path in trio]
     folder = RunFolder(folders[0])
     folder.write_experiment({**folder.read_experiment(), "role": evil, "note": evil, "detector": {"name": evil}})
-    html = page_as_html(build_page(read_runs(folders)))
+    html = page_as_html(build_page(read_runs(folders, PROTOCOLS)))
     outline = Outline(html)
     assert not [attribute for attribute in outline.attributes if attribute[1] == "onerror"]
     assert any("onerror=alert(1)" in words for words in outline.words)
@@ -255,4 +260,4 @@ def test_the_first_table_is_the_result_table(page):
 def test_a_place_that_cannot_be_written_is_one_sentence(trio, tmp_path):
     (tmp_path / "report.md" / "in the way").mkdir(parents=True)
     with pytest.raises(InputError, match=r"report\.md: could not be written"):
-        write_report(trio[:1], tmp_path)
+        write_report(trio[:1], tmp_path, PROTOCOLS)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from lidistill.datasets import PROTOCOLS
 from lidistill.evaluation.predict import Predictions
 from lidistill.report.measures.runs import read_runs
 from lidistill.report.page_blocks import Gallery, Missing
@@ -39,7 +40,7 @@ def test_a_picture_for_each_frame_and_run(runs, pair):
 def test_what_is_missing_is_said_with_the_command(trio, tmp_path):
     folders = [shutil.copytree(path, tmp_path / path.name) for path in trio]
     (folders[1] / "predictions.npz").unlink()
-    pictures, missing = gallery(read_runs(folders), [])
+    pictures, missing = gallery(read_runs(folders, PROTOCOLS), [])
     assert pictures.columns == ("Teacher", "Distilled student")
     assert pictures.runs == (0, 2)
     assert missing == Missing(
@@ -47,7 +48,7 @@ def test_what_is_missing_is_said_with_the_command(trio, tmp_path):
     )
     for folder in folders:
         (folder / "samples.npz").unlink()
-    [missing] = gallery(read_runs(folders), [])
+    [missing] = gallery(read_runs(folders, PROTOCOLS), [])
     assert "No sample frames" in missing.text
 
 

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from lidistill.evaluation.estimate import Estimate
+from lidistill.evaluation.scores import Curve
 from lidistill.report.render import plots
+from lidistill.report.render.svg_figure import INK
 from tests.report.fake_runs import timing_of
 
 
@@ -16,7 +18,7 @@ from tests.report.fake_runs import timing_of
 def figures(runs, pair):
     timing = timing_of(runs, teacher=[20.0] * 9, plain=[10.0] * 9, distilled=[10.0] * 9)
     costs = plots.score_against_cost(runs, [pair], timing)
-    drawn = [*plots.training_curves(runs), *plots.precision_recall(runs), *costs, plots.gain_chart(pair)]
+    drawn = [*plots.training_curves(runs), *plots.score_curves(runs), *costs, plots.gain_chart(pair)]
     return {figure.name: figure for figure in drawn}
 
 
@@ -45,7 +47,7 @@ def test_identifiers_are_unique_over_all_drawings(figures):
 def test_drawings_take_the_colours_and_the_font_of_the_page(figures, runs):
     for figure in figures.values():
         assert "currentColor" in figure.svg
-        assert plots.INK not in figure.svg
+        assert INK not in figure.svg
         assert "DejaVu" not in figure.svg
         assert 'width="' not in figure.svg.split(">")[0]
     for run in runs:
@@ -60,7 +62,7 @@ def test_pictures_are_pngs_that_are_not_blank(figures):
 
 
 def test_figures_are_drawn_alike_each_time(runs, figures):
-    again = {figure.name: figure for figure in plots.precision_recall(runs)}["precision_recall_car"]
+    again = {figure.name: figure for figure in plots.score_curves(runs)}["precision_recall_car"]
     assert again == figures["precision_recall_car"]
 
 
@@ -75,7 +77,7 @@ def test_simulated_figures_say_so_themselves(figures, runs):
 
 def test_nothing_to_draw_is_no_figure(runs, pair):
     bare = [dataclasses.replace(run, scores=None, cost=None, log=[]) for run in runs]
-    assert plots.training_curves(bare) == plots.precision_recall(bare) == plots.score_against_cost(bare, []) == []
+    assert plots.training_curves(bare) == plots.score_curves(bare) == plots.score_against_cost(bare, []) == []
     assert plots.score_against_cost(runs[:1], []) == []
     assert plots.gain_chart(dataclasses.replace(pair, gains={pair.main: Estimate(None)})) is None
 
@@ -87,14 +89,32 @@ def test_strange_losses_do_not_stop_the_report(runs, losses):
         ElementTree.fromstring(figure.svg)
 
 
-def test_class_names_with_markup_are_shown_as_text(runs):
-    curves = {"strict/3d/<b>&Car</b>/moderate": (1.0, 0.5, 0.0)}
-    scores = dataclasses.replace(runs[0].scores, curves=curves)
-    key = "strict/3d/<b>&Car<"  # a class name cannot hold a slash
-    scores = dataclasses.replace(scores, curves={f"{key}/moderate": (1.0, 0.5, 0.0)})
-    [figure] = plots.precision_recall([dataclasses.replace(runs[0], scores=scores)])
+def with_curve(run, title):
+    """The run with one curve under that title."""
+    layout = run.scores.layout
+    charts = dataclasses.replace(layout.charts, curves={title: "its curve"})
+    scores = dataclasses.replace(
+        run.scores,
+        curves={"its curve": Curve((0.0, 50.0, 100.0), (100.0, 50.0, 0.0))},
+        layout=dataclasses.replace(layout, charts=charts),
+    )
+    return dataclasses.replace(run, scores=scores)
+
+
+def test_names_with_markup_are_shown_as_text(runs):
+    [figure] = plots.score_curves([with_curve(runs[0], "<b>&Car</b>")])
     assert "<b>" not in figure.svg
-    assert figure.name == "precision_recall_b_car"
+    assert figure.name == "precision_recall_b_car_b"
+
+
+def test_curves_of_all_runs_share_the_chart_of_their_title(runs):
+    one, other = (with_curve(run, "Car") for run in runs[:2])
+    [figure] = plots.score_curves([one, other])
+    assert figure.name == "precision_recall_car"
+    assert all(f"var(--hue-{run.colour.on_light[1:]}" in figure.svg for run in (one, other))
+    assert "recall, %" in figure.svg and "precision, %" in figure.svg
+    bare = dataclasses.replace(one.scores, curves={})
+    assert plots.score_curves([dataclasses.replace(one, scores=bare)]) == []
 
 
 def test_thinning_keeps_the_mean_and_the_order():
@@ -117,6 +137,5 @@ def test_a_dollar_in_a_name_is_a_dollar(runs):
     [figure, *_] = plots.training_curves(named)
     ElementTree.fromstring(figure.svg)
     assert figure.png.startswith(b"\x89PNG")
-    scores = dataclasses.replace(runs[0].scores, curves={"strict/3d/$Car^{/moderate": (1.0, 0.5, 0.0)})
-    [figure] = plots.precision_recall([dataclasses.replace(runs[0], scores=scores)])
+    [figure] = plots.score_curves([with_curve(runs[0], "$Car^{")])
     assert "$Car^{" in figure.svg

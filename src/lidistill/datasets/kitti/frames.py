@@ -23,6 +23,7 @@ from lidistill.data.source import DataSettings, FrameSource, parse_list
 from lidistill.data.sweeps import NumSweeps
 from lidistill.datasets.kitti import projection as camera
 from lidistill.datasets.kitti.camera_view import rows_in_view
+from lidistill.datasets.kitti.difficulty import difficulty
 from lidistill.datasets.kitti.frame_ids import checked_ids, every_id
 from lidistill.datasets.kitti.records import CameraCalibration, CameraObjects, KittiTruth
 from lidistill.datasets.kitti.text import KITTI_NAMES, read_objects
@@ -37,17 +38,13 @@ POINT_RANGE = (0.0, -39.68, -3.0, 69.12, 39.68, 1.0)  # metres; of the public to
 # metres; anchors of the same
 TYPICAL_SIZES = {"Car": (3.9, 1.6, 1.56), "Pedestrian": (0.8, 0.6, 1.73), "Cyclist": (1.76, 0.6, 1.73)}
 
-# Limits of the object development kit for easy, moderate and hard; beyond the last a box has difficulty -1.
-MIN_HEIGHT_PX = (40, 25, 25)
-MAX_OCCLUSION = (0, 1, 2)
-MAX_TRUNCATION = (0.15, 0.30, 0.50)
-
 
 @dataclass(frozen=True)
 class KittiData(DataSettings):
     """KITTI's object data under `root`: training/, testing/ and ImageSets/ with the lists of frames."""
 
     name: ClassVar[str] = "kitti"
+    title: ClassVar[str] = "KITTI"
 
     root: Text
     train_split: Text = "ImageSets/train.txt"  # a list of frame ids, below root; "all" for every frame
@@ -227,20 +224,6 @@ def labelled_boxes(
         labels=torch.tensor([label_of[str(name)] for name in chosen.names], dtype=torch.int64),
         difficulty=torch.from_numpy(difficulty(chosen)),
     )
-
-
-def difficulty(objects: CameraObjects) -> np.ndarray:
-    """KITTI's difficulty of label rows: (N,) int64, 0 easy, 1 moderate, 2 hard, -1 beyond hard."""
-    height = objects.boxes_2d[:, 3] - objects.boxes_2d[:, 1]
-    level = np.full(len(objects), -1, dtype=np.int64)
-    for rank in (2, 1, 0):
-        inside = (
-            (height > MIN_HEIGHT_PX[rank])
-            & (objects.occlusion <= MAX_OCCLUSION[rank])
-            & (objects.truncation <= MAX_TRUNCATION[rank])
-        )
-        level[inside] = rank
-    return level
 
 
 def read_calibration(path: str | Path, size: tuple[int, int]) -> CameraCalibration:

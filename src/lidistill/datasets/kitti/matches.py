@@ -11,10 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lidistill.array_files import Kind, load_arrays, save_arrays
+from lidistill.array_files import Kind
 from lidistill.datasets.kitti.curves import FrameCounts, average
 from lidistill.datasets.kitti.matching import Steps
-from lidistill.datasets.kitti.score_names import DIFFICULTIES, MEAN, ScoreKey
+from lidistill.datasets.kitti.score_names import AP, DIFFICULTIES, MEAN, PROTOCOL, ScoreKey
+from lidistill.errors import shown
+from lidistill.evaluation.labelled_arrays import load_labelled, save_labelled
+from lidistill.evaluation.protocol import Estimator, Resamplable
+from lidistill.evaluation.scale import Scale
 from lidistill.types import InputError
 
 # What is matched apart. Image overlaps have no loose limit, and orientation is read off the image matches, so those
@@ -23,7 +27,8 @@ MATCHED = (("bbox", "strict"), ("bev", "strict"), ("3d", "strict"), ("bev", "loo
 SEEN_IN = ("bbox", "bev", "3d")
 
 Curve = Callable[[np.ndarray], "np.ndarray | None"]
-Estimator = Callable[[np.ndarray], "float | None"]
+
+FORMAT = 1  # of the file; those of earlier versions have no number
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class MatchedBlock:
 
 
 @dataclass(frozen=True)
-class FrameMatches:
+class FrameMatches(Resamplable):
     """Step functions of F frames, C classes, 3 difficulties and the 5 overlaps of `MATCHED`.
 
     Cases are ordered by overlap, then class, then difficulty; the K + 1 offsets say where each case begins in the flat
@@ -92,13 +97,18 @@ class FrameMatches:
     def save(self, path: str | Path) -> None:
         """Write to a .npz file."""
         names = {"frame_ids": np.array(self.frame_ids, dtype=str), "classes": np.array(self.classes, dtype=str)}
-        save_arrays(path, {**names, **{name: getattr(self, name) for name in _ARRAYS}})
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        save_labelled(path, {**names, **arrays}, version=FORMAT, origin="protocol", name=PROTOCOL)
 
     @staticmethod
     def load(path: str | Path) -> FrameMatches:
-        """Read what `save` wrote; InputError where the file is missing, damaged or does not fit together."""
+        """Read what `save` wrote; InputError where the file is missing, damaged, of another protocol or format, or does
+        not fit together.
+        """
         remedy = "run `lidistill evaluate` on its folder again"
-        arrays = load_arrays(path, _KINDS, remedy)
+        arrays, protocol = load_labelled(path, _KINDS, remedy, version=FORMAT, origin="protocol")
+        if protocol != PROTOCOL:
+            raise InputError(f"{path}: the protocol {shown(protocol)} wrote it, not {PROTOCOL}; {remedy}")
         matches = FrameMatches(
             frame_ids=tuple(arrays["frame_ids"].astype(str).tolist()),
             classes=tuple(arrays["classes"].astype(str).tolist()),
@@ -110,6 +120,9 @@ class FrameMatches:
         if not matches._fits_together():
             raise InputError(f"{path}: its arrays do not fit together; {remedy}")
         return matches
+
+    def scale(self, key: str) -> Scale:
+        return AP
 
     def estimator(self, key: str) -> Estimator:
         """The score `key` as a function of how often each frame is taken: weights (F,) int64 to percent, or None where

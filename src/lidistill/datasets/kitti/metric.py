@@ -18,57 +18,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
 from lidistill.datasets.kitti import overlaps as camera_overlaps
-from lidistill.datasets.kitti.curves import AVERAGED_POINTS
-from lidistill.datasets.kitti.matches import MATCHED, FrameMatches, MatchedBlock, percent
+from lidistill.datasets.kitti.difficulty import counts_at, is_low
+from lidistill.datasets.kitti.matches import MATCHED, FrameMatches, MatchedBlock
 from lidistill.datasets.kitti.matching import Pairs, Steps, count_steps
+from lidistill.datasets.kitti.overlap_limits import LIMITS, OverlapLimits, official_overlap
 from lidistill.datasets.kitti.records import CameraObjects
-from lidistill.datasets.kitti.score_names import DIFFICULTIES, LEVELS, MAIN, MEAN, METRICS, ScoreKey
+from lidistill.datasets.kitti.score_names import DIFFICULTIES, LEVELS
+from lidistill.datasets.kitti.scores import scores_from_matches
 from lidistill.evaluation.scores import Scores
 from lidistill.types import InputError, unknown_name
 
-# easy, moderate, hard
-MIN_HEIGHT_PX = (40, 25, 25)
-MAX_OCCLUSION = (0, 1, 2)
-MAX_TRUNCATION = (0.15, 0.30, 0.50)
-
 # too like the class to be a false positive; compared in lower case
 NEIGHBOURS = {"car": "van", "pedestrian": "person_sitting"}
-
-
-@dataclass(frozen=True)
-class OverlapLimits:
-    """Overlap that a match must exceed. Image boxes are always held to the strict one."""
-
-    strict: float
-    loose: float
-
-    def at(self, level: str) -> float:
-        return self.strict if level == "strict" else self.loose
-
-
-# Car, Pedestrian and Cyclist as in the official program, loose ones and the other classes as in the public detection
-# toolboxes.
-LIMITS: Mapping[str, OverlapLimits] = {
-    "Car": OverlapLimits(0.7, 0.5),
-    "Pedestrian": OverlapLimits(0.5, 0.25),
-    "Cyclist": OverlapLimits(0.5, 0.25),
-    "Van": OverlapLimits(0.7, 0.5),
-    "Person_sitting": OverlapLimits(0.5, 0.25),
-    "Truck": OverlapLimits(0.7, 0.5),
-}
-
-
-def official_overlap(classes: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Overlap limits of `LIMITS` by level and class."""
-    return {
-        level: {name: LIMITS[name].at(level) for name in classes if name in LIMITS} for level in ("strict", "loose")
-    }
 
 
 # These bound the memory of the matching.
@@ -137,36 +104,6 @@ def _blocks(pairs: Sequence[int]) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise([0, *stops, len(pairs)])]
 
 
-def scores_from_matches(matches: FrameMatches, rows: Sequence[int] | np.ndarray | None = None) -> Scores:
-    """Every score of the frames `rows` (indices into the matches, which may repeat; by default each frame once)."""
-    frames = np.arange(len(matches.frame_ids))
-    weights = np.bincount(frames if rows is None else frames[np.asarray(rows, dtype=np.int64)], minlength=len(frames))
-    values: dict[str, float | None] = {}
-    curves: dict[str, tuple[float, ...]] = {}
-    for level in LEVELS:
-        for metric in METRICS:
-            for difficulty in DIFFICULTIES:
-                found = [matches.curve(level, metric, name, difficulty)(weights) for name in matches.classes]
-                for points in AVERAGED_POINTS:
-                    for name, curve in zip(matches.classes, found, strict=True):
-                        values[str(ScoreKey(level, metric, name, points, difficulty))] = percent(curve, points)
-                    mean = ScoreKey(level, metric, MEAN, points, difficulty)
-                    values[str(mean)] = matches.mean(found, mean, weights)
-                if level == "strict" and metric in ("bev", "3d") and difficulty == "moderate":
-                    curves |= {
-                        f"{level}/{metric}/{name}/{difficulty}": tuple(curve.tolist())
-                        for name, curve in zip(matches.classes, found, strict=True)
-                        if curve is not None
-                    }
-    totals = np.tensordot(weights, matches.truths, axes=1)
-    counts = {
-        f"{name}/{level}": int(totals[c, d])
-        for c, name in enumerate(matches.classes)
-        for d, level in enumerate(DIFFICULTIES)
-    }
-    return Scores(protocol="kitti", main=MAIN, values=values, curves=curves, counts=counts)
-
-
 def _check(frame_id: str, objects: CameraObjects, kind: str) -> None:
     columns = {
         "2D box": objects.boxes_2d,
@@ -195,8 +132,8 @@ def _match_block(
     is_class = np.stack([truth_names == name for name, _ in class_limits])
     is_neighbour = np.stack([truth_names == NEIGHBOURS.get(name, name) for name, _ in class_limits])
     is_found = np.stack([found_names == name for name, _ in class_limits])
-    counted = [is_class & _counts_at(difficulty, truth) for difficulty in range(len(DIFFICULTIES))]
-    low = [_heights(found) < limit for limit in MIN_HEIGHT_PX]
+    counted = [is_class & counts_at(level, truth) for level in range(len(DIFFICULTIES))]
+    low = [is_low(level, found) for level in range(len(DIFFICULTIES))]
 
     least = min(limits.at(level) for _, limits in class_limits for level in LEVELS)
     parts = []
@@ -248,20 +185,6 @@ def _truths_at_once(truth_frame: np.ndarray, found_frame: np.ndarray) -> list[sl
     part = np.cumsum(own) // _PAIRS_AT_ONCE
     stops = np.flatnonzero(np.diff(part)) + 1
     return [slice(start, stop) for start, stop in pairwise([0, *stops.tolist(), len(truth_frame)])]
-
-
-def _counts_at(difficulty: int, truth: CameraObjects) -> np.ndarray:
-    """Whether labelled objects (T) are easy enough: (T,)."""
-    height = truth.boxes_2d[:, 3] - truth.boxes_2d[:, 1]
-    seen = (truth.occlusion <= MAX_OCCLUSION[difficulty]) & (truth.truncation <= MAX_TRUNCATION[difficulty])
-    return seen & (height > MIN_HEIGHT_PX[difficulty])
-
-
-def _heights(found: CameraObjects) -> np.ndarray:
-    """Heights in the image (N,); the official program cuts them to whole pixels, which changes no comparison with a
-    whole limit.
-    """
-    return np.abs(found.boxes_2d[:, 3] - found.boxes_2d[:, 1])
 
 
 def _share_in_dontcare(

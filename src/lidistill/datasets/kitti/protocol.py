@@ -2,55 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from lidistill.datasets.kitti.matches import FrameMatches
-from lidistill.datasets.kitti.metric import match_frames, official_overlap, scores_from_matches
+from lidistill.datasets.kitti.metric import match_frames
+from lidistill.datasets.kitti.overlap_limits import official_overlap
 from lidistill.datasets.kitti.overlaps import image_area
 from lidistill.datasets.kitti.projection import camera_objects
 from lidistill.datasets.kitti.records import CameraObjects, truth_of
+from lidistill.datasets.kitti.result_files import evaluate_folder
+from lidistill.datasets.kitti.score_names import AP, PROTOCOL
+from lidistill.datasets.kitti.scores import scores_from_matches
 from lidistill.evaluation.predict import Predictions
+from lidistill.evaluation.protocol import Protocol, paired
+from lidistill.evaluation.scale import Scale
 from lidistill.evaluation.scores import Scores
+from lidistill.reading import is_folder
 from lidistill.types import Boxes, Frame, InputError
 
 
-def evaluate(predictions: Predictions, frames: Iterable[Frame]) -> tuple[Scores, FrameMatches]:
-    """KITTI scores of `predictions` against the labelled rows of `frames` (read once; points are not needed), and the
-    matches behind them.
+class KittiProtocol(Protocol):
+    """The object benchmark's average precision, of frames that carry a `KittiTruth`."""
 
-    InputError where a frame lacks calibration, labels or predictions, or where predictions are of frames that are not
-    there.
-    """
-    boxes = dict(zip(predictions.frame_ids, predictions.boxes, strict=True))
-    frame_ids: list[str] = []
-    truths: list[CameraObjects] = []
-    detections: list[CameraObjects] = []
-    for frame in frames:
-        labelled = truth_of(frame).objects
-        if labelled is None:
-            raise InputError(
-                f"frame {frame.id}: no labelled objects; the kitti protocol needs label files, so choose a split "
-                "that has them"
-            )
-        if frame.id not in boxes:
-            raise InputError(
-                f"frame {frame.id}: no predictions; predict every frame of the split, an empty entry where nothing "
-                "is found"
-            )
-        frame_ids.append(frame.id)
-        truths.append(labelled)
-        detections.append(camera_detections(boxes[frame.id], predictions.classes, frame))
-    extra = sorted(boxes.keys() - set(frame_ids))
-    if extra:
-        raise InputError(
-            f"predictions hold {len(extra)} frames that are not in the split, such as {extra[0]}; evaluate the split "
-            "that was predicted"
-        )
-    matches = match_frames(truths, detections, predictions.classes, frame_ids)
-    return replace(scores_from_matches(matches), overlap=official_overlap(predictions.classes)), matches
+    name: ClassVar[str] = PROTOCOL
+    scale: ClassVar[Scale] = AP
+    worst_teacher: ClassVar[float | None] = 5.0
+    foreign_form: ClassVar[str] = "a folder of KITTI result files, one a frame"
+
+    def evaluate(self, predictions: Predictions, frames: Iterable[Frame]) -> tuple[Scores, FrameMatches]:
+        """KITTI scores against the labelled rows of `frames` (points are not needed), and the matches behind them.
+
+        InputError where a frame lacks calibration, labels or predictions, or where predictions are of frames that are
+        not there.
+        """
+        frame_ids: list[str] = []
+        truths: list[CameraObjects] = []
+        detections: list[CameraObjects] = []
+        for frame, row in paired(predictions, frames):
+            labelled = truth_of(frame).objects
+            if labelled is None:
+                raise InputError(
+                    f"frame {frame.id}: no labelled objects; the kitti protocol needs label files, so choose a split "
+                    "that has them"
+                )
+            frame_ids.append(frame.id)
+            truths.append(labelled)
+            detections.append(camera_detections(predictions.boxes[row], predictions.classes, frame))
+        matches = match_frames(truths, detections, predictions.classes, frame_ids)
+        return replace(scores_from_matches(matches), overlap=official_overlap(predictions.classes)), matches
+
+    def load(self, path: str | Path) -> FrameMatches:
+        return FrameMatches.load(path)
+
+    def evaluate_foreign(
+        self, path: Path, classes: Sequence[str], frames: Iterable[Frame]
+    ) -> tuple[Scores, FrameMatches]:
+        if not is_folder(path):
+            raise InputError(f"{path}: not what can be scored; give {self.accepted_forms}")
+        truths = {frame.id: objects for frame in frames if (objects := truth_of(frame).objects) is not None}
+        return evaluate_folder(truths, path, classes)
 
 
 def camera_detections(boxes: Boxes, classes: tuple[str, ...], frame: Frame) -> CameraObjects:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lidistill.datasets.kitti.curves import AVERAGED_POINTS
 from lidistill.errors import did_you_mean, shown
+from lidistill.evaluation.scale import Scale
 from lidistill.types import InputError
+
+PROTOCOL = "kitti"  # key of datasets.PROTOCOLS
+# A class that is never detected is not evaluated, and counts 0 in a mean and in a draw of frames.
+AP = Scale("AP", read_as="percent", difference="AP percentage points", axis="AP, %", worst=0.0)
 
 LEVELS = ("strict", "loose")
 METRICS = ("bbox", "bev", "3d", "aos")
@@ -27,6 +32,10 @@ class ScoreKey:
 
     def __str__(self) -> str:
         return f"{self.level}/{self.metric}/{self.name}/{self.points}/{self.difficulty}"
+
+    def of(self, name: str, difficulty: str | None = None) -> ScoreKey:
+        """The same score of another class, and perhaps of another difficulty."""
+        return replace(self, name=name, difficulty=difficulty or self.difficulty)
 
     @staticmethod
     def parse(text: str, classes: Sequence[str]) -> ScoreKey:

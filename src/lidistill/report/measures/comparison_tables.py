@@ -2,67 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lidistill.datasets.kitti.matches import FrameMatches
-from lidistill.datasets.kitti.score_names import DIFFICULTIES, MEAN
 from lidistill.evaluation.estimate import Estimate
-from lidistill.evaluation.intervals import mean_gain, t_interval
+from lidistill.evaluation.protocol import Protocol
+from lidistill.evaluation.scores import Scores
 from lidistill.files import write_text
-from lidistill.report.measures.gains import RESAMPLES, SEED
-from lidistill.report.measures.runs import Run, is_simulated, read_runs, simulated_note
-from lidistill.report.measures.tables import headline_keys, main_key, score_name
+from lidistill.report.measures.compared_rows import ComparedRow, Measured, measured, shown_keys
+from lidistill.report.measures.resampling import unknown_protocols
+from lidistill.report.measures.runs import Run, first_scores, is_simulated, read_runs, simulated_note
+from lidistill.report.measures.score_tables import reading, written
 from lidistill.report.number_format import MISSING, amount, bytes_size, change, finite, score, span, with_span
 from lidistill.report.page_blocks import Table
 from lidistill.report.render.markdown import table_as_markdown
-from lidistill.run_folder import read_json, write_json
+from lidistill.run_folder import write_json
 from lidistill.types import InputError
 
 PLAIN = "none"
-
-
-@dataclass(frozen=True)
-class ComparedRow:
-    """The runs of one kind of student, one a seed, in the order of the seeds."""
-
-    name: str
-    folders: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one row of the table says; scores in percent, gains in points."""
-
-    name: str
-    seeds: tuple[int, ...]
-    scores: dict[str, tuple[float | None, ...]]  # score key -> one value a seed
-    # Gain over the plain student, mean over seeds, with its interval over the choice of frames; None for the plain one.
-    over_frames: Estimate | None
-    over_seeds: Estimate | None  # the same gain with Student's t interval over the seeds; None for one seed
-    step: dict[str, Any] | None
-
-    @property
-    def gain(self) -> float | None:
-        return None if self.over_frames is None else self.over_frames.value
-
-    @property
-    def is_proven(self) -> bool:
-        """Whether both intervals, as they are printed, exclude zero on the same side."""
-        estimates = (self.over_frames, self.over_seeds)
-        return (
-            all(estimate is not None and estimate.is_proven for estimate in estimates)
-            and len({e.verdict for e in estimates if e}) == 1
-        )
-
-    def mean(self, key: str) -> float | None:
-        values = self.scores.get(key, ())
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if known and len(known) == len(values) else None
 
 
 @dataclass(frozen=True)
@@ -73,8 +32,10 @@ class WrittenComparison:
     gains: Table
 
 
-def write_comparison(rows: Sequence[ComparedRow], teacher: str | Path, out: str | Path) -> WrittenComparison:
-    """Write `comparison.json` and `comparison.md` into `out`.
+def write_comparison(
+    rows: Sequence[ComparedRow], teacher: str | Path, out: str | Path, protocols: Mapping[str, Protocol]
+) -> WrittenComparison:
+    """Write `comparison.json` and `comparison.md` into `out`; `protocols` read what the runs kept for intervals.
 
     The first row is the plain student. InputError where runs were scored under other conditions, or a row lacks a seed
     of the first.
@@ -82,17 +43,19 @@ def write_comparison(rows: Sequence[ComparedRow], teacher: str | Path, out: str 
     out = Path(out)
     runs = {
         run.folder.path.resolve(): run
-        for run in read_runs([teacher, *(folder for row in rows for folder in row.folders)])
+        for run in read_runs([teacher, *(folder for row in rows for folder in row.folders)], protocols)
     }
     taught_by = runs[Path(teacher).resolve()]
     by_row = {row.name: [runs[folder.resolve()] for folder in row.folders] for row in rows}
     plain = by_row[rows[0].name]
-    main = main_key(plain)
-    measured = [_measured(name, own, plain, main) for name, own in by_row.items()]
+    scores = first_scores(plain)
+    if scores is None:
+        raise InputError(f"{plain[0].folder.path}: not scored yet; run `lidistill evaluate {plain[0].folder.path}`")
+    found = [measured(name, own, plain, scores.main) for name, own in by_row.items()]
     everyone = [taught_by, *(run for own in by_row.values() for run in own)]
     conditions = {
         key: plain[0].conditions.get(key)
-        for key in ("dataset", "simulated", "split", "frames", "protocol", "main", "overlap")
+        for key in ("dataset", "simulated", "split", "frames", "protocol", "main", "scale", "overlap")
     }
     write_json(
         out / "comparison.json",
@@ -101,16 +64,16 @@ def write_comparison(rows: Sequence[ComparedRow], teacher: str | Path, out: str 
             **{key: _provenance(everyone, key) for key in ("device", "commit", "versions")},
             "training": plain[0].setting("training"),
             "detector": plain[0].setting("detector", "name"),
-            "teacher": {key: taught_by.value(key) for key in _shown_keys(everyone)},
-            "rows": [_as_json(row) for row in measured],
+            "teacher": {key: taught_by.value(key) for key in shown_keys(everyone)},
+            "rows": [_as_json(row) for row in found],
         },
     )
-    gains = _gains_table(measured, taught_by, everyone)
-    tables = [gains, _full_table(measured, taught_by, everyone), _cost_table(measured)]
+    gains = _gains_table(found, taught_by, everyone, scores)
+    tables = [gains, _full_table(found, taught_by, everyone, scores), _cost_table(found)]
     text = "\n\n".join(
         [
             "# Comparison",
-            _conditions_in_words(everyone, measured),
+            _conditions_in_words(everyone, found),
             *(table_as_markdown(table) for table in tables if table),
         ]
     )
@@ -118,77 +81,41 @@ def write_comparison(rows: Sequence[ComparedRow], teacher: str | Path, out: str 
     return WrittenComparison(out / "comparison.md", gains)
 
 
-def _measured(name: str, own: Sequence[Run], plain: Sequence[Run], main: str) -> Measured:
-    seeds = tuple(run.seed for run in own)
-    if seeds != tuple(run.seed for run in plain):
-        raise InputError(
-            f"row {name} was trained from the seeds {seeds}, the plain student from others; train the same seeds for "
-            "every row"
-        )
-    scores = {key: tuple(run.value(key) for run in own) for key in _shown_keys(own)}
-    over_frames = over_seeds = None
-    if own[0] is not plain[0]:
-        pairs = [
-            (FrameMatches.load(a.folder.matches), FrameMatches.load(b.folder.matches))
-            for a, b in zip(plain, own, strict=True)
-        ]
-        over_frames = mean_gain(pairs, key=main, resamples=RESAMPLES, seed=SEED)
-        over_seeds = t_interval(
-            [(b.value(main) or 0.0) - (a.value(main) or 0.0) for a, b in zip(plain, own, strict=True)]
-        )
-    step = own[0].folder.step
-    return Measured(name, seeds, scores, over_frames, over_seeds, read_json(step) if step.is_file() else None)
-
-
-def _gains_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run]) -> Table:
-    keys = headline_keys(runs)
+def _gains_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run], scores: Scores) -> Table:
+    keys = scores.layout.summary
     seeds = len(rows[0].seeds)
-    columns = (
-        "Student",
-        *(name.capitalize() if name == MEAN else name for name in keys),
-        "Gain",
-        "over frames",
-        "over seeds",
-    )
-    lines = [("teacher", *(score(teacher.value(key)) for key in keys.values()), "", "", "")]
+    lines = [("teacher", *written(teacher, keys.values()), "", "", "")]
     for row in rows:
         intervals = [
-            "" if row.gain is None else MISSING if found is None else span(found)
+            "" if row.gain is None else MISSING if found is None or not found.has_interval else span(found)
             for found in (row.over_frames, row.over_seeds)
         ]
-        lines.append(
-            (
-                _shown(row.name),
-                *(score(row.mean(key)) for key in keys.values()),
-                "" if row.gain is None else change(row.gain),
-                *intervals,
-            )
-        )
+        gain = "" if row.gain is None else change(row.gain, scores.scale)
+        lines.append((_shown(row.name), *_means(row, keys.values(), scores), gain, *intervals))
     strong = frozenset((number, len(keys) + 1) for number, row in enumerate(rows, start=1) if row.is_proven)
     over = f"mean over {seeds} seed{'s' if seeds > 1 else ''}"
     caption = (
-        f"{score_name(main_key(runs))}, percent, {over}; 95% intervals of the gain; bold where both exclude "
-        f"zero{simulated_note(runs)}"
+        f"{reading(scores)}, {over}; 95% intervals of the gain; bold where both exclude zero{simulated_note(runs)}"
     )
-    return Table(columns, tuple(lines), caption, strong)
+    return Table(("Student", *keys, "Gain", "over frames", "over seeds"), tuple(lines), caption, strong)
 
 
-def _full_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run]) -> Table | None:
-    """Mean AP of every class and difficulty."""
-    main = main_key(runs)
-    if main.count("/") != 4:
+def _full_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run], scores: Scores) -> Table | None:
+    """The mean of every score whose gains are stated; None where the first table has them all."""
+    layout = scores.layout.gains
+    if set(layout.all_keys) <= set(scores.layout.summary.values()):
         return None
-    level, metric, _, points, _ = main.split("/")
-    names = list(headline_keys(runs))
-    keys = [f"{level}/{metric}/{name}/{points}/{difficulty}" for name in names for difficulty in DIFFICULTIES]
-    columns = ("Student", *(f"{name} {difficulty}" for name in names for difficulty in DIFFICULTIES))
     lines = [
-        ("teacher", *(score(teacher.value(key)) for key in keys)),
-        *((_shown(row.name), *(score(row.mean(key)) for key in keys)) for row in rows),
+        ("teacher", *written(teacher, layout.all_keys)),
+        *((_shown(row.name), *_means(row, layout.all_keys, scores)) for row in rows),
     ]
-    return Table(
-        columns, tuple(lines), f"AP of every class and difficulty, percent, mean over the seeds{simulated_note(runs)}"
-    )
+    caption = ", ".join(part for part in (layout.title, scores.scale.in_caption, "mean over the seeds") if part)
+    columns = ("Student", *(f"{row} {column}" for row, column, _ in layout.places))
+    return Table(columns, tuple(lines), f"{caption}{simulated_note(runs)}")
+
+
+def _means(row: Measured, keys: Iterable[str], scores: Scores) -> tuple[str, ...]:
+    return tuple(score(row.mean(key), scores.scale_of(key)) for key in keys)
 
 
 def _cost_table(rows: Sequence[Measured]) -> Table | None:
@@ -229,8 +156,17 @@ def _conditions_in_words(runs: Sequence[Run], rows: Sequence[Measured]) -> str:
         f"Every student: {plain.setting('training', 'steps')} steps of batch "
         f"{plain.setting('training', 'batch_size')}, "
         f"seeds {', '.join(map(str, rows[0].seeds))}, the same data order, schedule and post-processing. Trained on "
-        f"{trained}." + "".join(f" {note}" for note in _labels_in_words(runs))
+        f"{trained}." + "".join(f" {note}" for note in (*_labels_in_words(runs), *_without_intervals(runs, rows)))
     )
+
+
+def _without_intervals(runs: Sequence[Run], rows: Sequence[Measured]) -> list[str]:
+    """Why rows have no interval over frames."""
+    return [
+        sentence
+        for sentence in dict.fromkeys((unknown_protocols(runs), *(s for row in rows for s in row.missing)))
+        if sentence
+    ]
 
 
 def _labels_in_words(runs: Sequence[Run]) -> list[str]:
@@ -278,18 +214,6 @@ def _as_json(row: Measured) -> dict[str, Any]:
 
 def _ends(estimate: Estimate | None) -> list[float | None] | None:
     return None if estimate is None else [estimate.low, estimate.high]
-
-
-def _shown_keys(runs: Sequence[Run]) -> list[str]:
-    """Under KITTI's metric every class and difficulty at the headline's overlap, metric and recall rule; elsewhere all
-    scores.
-    """
-    main = main_key(runs)
-    keys = list(dict.fromkeys(key for run in runs if run.scores is not None for key in run.scores.values))
-    if main.count("/") != 4:
-        return keys
-    level, metric, _, points, _ = main.split("/")
-    return [key for key in keys if key.startswith(f"{level}/{metric}/") and f"/{points}/" in key]
 
 
 def _shown(name: str) -> str:

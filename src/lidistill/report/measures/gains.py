@@ -7,20 +7,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lidistill.datasets.kitti.matches import FrameMatches
-from lidistill.datasets.kitti.score_names import DIFFICULTIES, MEAN
 from lidistill.evaluation.estimate import Estimate
 from lidistill.evaluation.intervals import paired_bootstrap
+from lidistill.report.measures.resampling import KeptFrames, kept_frames
 from lidistill.report.measures.runs import Run
-from lidistill.report.number_format import MINUS, change, interval, percent, score
+from lidistill.report.number_format import MINUS, change, interval, percent, score, with_unit
+from lidistill.report.page_blocks import Missing
 from lidistill.types import InputError
 
 RESAMPLES = 1000
 SEED = 0
 UNKNOWN = Estimate(None)
-SAME_SCORE = 1e-6  # percentage points by which a stored score and the one computed again from the matches may differ
+_WHERE_LOWER_IS_BETTER = {"gain": "improves", "loss": "worsens"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class Pair:
     gains: Mapping[str, Estimate]  # score key -> gain, the headline score among them
     main: str
     lead: Estimate = UNKNOWN  # of the teacher over the plain student, in the headline score
+    missing: tuple[Missing, ...] = ()  # what the intervals would need
 
     @property
     def headline(self) -> Estimate:
@@ -42,7 +42,7 @@ class Pair:
     def recovered(self) -> float | None:
         """Share of the teacher's lead over the plain student that distillation covers; None where no lead is shown."""
         ahead, gain = self.lead, self.headline.value
-        shown = ahead.verdict == "gain" if ahead.has_interval else (ahead.value or 0.0) > 0
+        shown = ahead.verdict == "gain" if ahead.has_interval else (ahead.improvement or 0.0) > 0
         return gain / ahead.value if shown and ahead.value and gain is not None else None
 
     @property
@@ -54,6 +54,7 @@ def pair_runs(runs: Sequence[Run]) -> list[Pair]:
     """One pair for each distilled run, with the plain run nearest to it: the same network first, then the same seed,
     then the order given.
     """
+    kept = {run.label: kept_frames(run) for run in runs if run.role in ("teacher", "plain", "distilled")}
     plains = [run for run in runs if run.role == "plain"]
     teachers = [run for run in runs if run.role == "teacher"]
     pairs = []
@@ -62,16 +63,8 @@ def pair_runs(runs: Sequence[Run]) -> list[Pair]:
             continue
         nearness = [(_same(other, run, "detector"), _same(other, run, "seed")) for other in plains]
         plain = plains[nearness.index(max(nearness))]
-        pairs.append(_measured(plain, run, _teacher_of(run, teachers)))
+        pairs.append(_measured(plain, run, _teacher_of(run, teachers), kept))
     return pairs
-
-
-def class_names(keys: Sequence[str], prefix: str) -> list[str]:
-    """Classes with scores under `prefix` ("strict/3d"), in order, the mean last."""
-    names = list(
-        dict.fromkeys(key.split("/")[2] for key in keys if key.startswith(f"{prefix}/") and key.count("/") == 4)
-    )
-    return [name for name in names if name != MEAN] + [name for name in names if name == MEAN]
 
 
 def gain_sentence(gain: Estimate, seeds: int = 1, others: str = "") -> str:
@@ -83,19 +76,21 @@ def gain_sentence(gain: Estimate, seeds: int = 1, others: str = "") -> str:
     if gain.value is None:
         return "No gain can be stated: one of the two students has no score."
     trained = "From one seed" if seeds == 1 else f"Over {seeds} seeds"
+    amount = with_unit(change(gain.value, gain.scale), gain.scale)
     if others:
         known = f" ({interval(gain, 'frames' if seeds == 1 else 'seeds')})" if gain.has_interval else ""
         return (
-            f"{trained}, the distilled student is {change(gain.value)} AP from the plain one{known}, but they differ "
+            f"{trained}, the distilled student is {amount} from the plain one{known}, but they differ "
             "in more than distillation "
             f"(plain first): {others}."
         )
-    points = f"{change(gain.value)} AP" if seeds == 1 else f"{change(gain.value)} AP on average"
+    points = amount if seeds == 1 else f"{amount} on average"
     if not gain.has_interval:
         return f"{trained}, distillation changes the student by {points}; how sure that is, is not known."
     sureness = interval(gain, "frames" if seeds == 1 else "seeds")
     if gain.is_proven:
-        verb = "lifts" if gain.verdict == "gain" else "lowers"
+        verbs = {"gain": "lifts", "loss": "lowers"} if gain.scale.higher_is_better else _WHERE_LOWER_IS_BETTER
+        verb = verbs[gain.verdict]
         return f"{trained}, distillation {verb} the student by {points.lstrip(f'+{MINUS}')} ({sureness})."
     return f"{trained}, no gain is shown: {points}, and the {sureness} includes zero."
 
@@ -104,20 +99,22 @@ def recovered_sentence(pair: Pair) -> str:
     """How much of the way to the teacher the student went."""
     if pair.teacher is None:
         return "No teacher is among the runs, so the share of its lead that was recovered is not known."
+    scale = pair.lead.scale
     teacher, plain = pair.teacher.value(pair.main), pair.plain.value(pair.main)
+    ahead = pair.lead.improvement
     if pair.recovered is None:
-        if teacher is None or plain is None or pair.headline.value is None or pair.lead.value is None:
+        if teacher is None or plain is None or pair.headline.value is None or ahead is None:
             return "The share of the teacher's lead that was recovered is not known, since a score is missing."
-        if pair.lead.value > 0:
+        if ahead > 0:
             return (
-                f"The teacher's own lead of {score(pair.lead.value)} AP is not shown ({interval(pair.lead)}), so no "
-                "share of it is stated."
+                f"The teacher's own lead of {with_unit(score(ahead, scale), scale)} is not shown "
+                f"({interval(pair.lead)}), so no share of it is stated."
             )
         return (
-            f"The teacher ({score(teacher)}) is not ahead of the plain student ({score(plain)}), so there is no lead "
-            "to recover."
+            f"The teacher ({score(teacher, scale)}) is not ahead of the plain student ({score(plain, scale)}), so "
+            "there is no lead to recover."
         )
-    lead = f"the teacher's lead of {score(pair.lead.value)} AP over the plain student"
+    lead = f"the teacher's lead of {with_unit(score(ahead, scale), scale)} over the plain student"
     if pair.recovered <= 0:
         return f"None of {lead} is recovered."
     if pair.recovered > 1:
@@ -125,46 +122,44 @@ def recovered_sentence(pair: Pair) -> str:
     return f"Distillation recovers {percent(pair.recovered)} of {lead}."
 
 
-def _measured(plain: Run, distilled: Run, teacher: Run | None) -> Pair:
+def _measured(plain: Run, distilled: Run, teacher: Run | None, kept: Mapping[str, KeptFrames]) -> Pair:
     if distilled.scores is None or plain.scores is None:
         main = "" if distilled.scores is None else distilled.scores.main
         return Pair(plain, distilled, teacher, {main: UNKNOWN}, main)
     main = distilled.scores.main
-    gains = _gains(plain, distilled, _gain_keys(main, distilled.scores.values))
-    lead = UNKNOWN if teacher is None else _gains(plain, teacher, [main])[main]
-    return Pair(plain, distilled, teacher, gains, main, lead)
-
-
-def _gains(first: Run, second: Run, keys: Sequence[str]) -> dict[str, Estimate]:
-    """What `second` scores above `first`, with intervals where the matches of both are there."""
-    matches = [FrameMatches.load(run.folder.matches) for run in (first, second) if run.folder.matches.is_file()]
-    gains = {}
-    for key in keys:
-        difference = _difference(second.value(key), first.value(key))
-        if difference is None or len(matches) < 2:
-            gains[key] = Estimate(difference)
-            continue
-        found = paired_bootstrap(matches[0], matches[1], key=key, resamples=RESAMPLES, seed=SEED)
-        if found.value is None or abs(found.value - difference) > SAME_SCORE:
-            folders = f"{first.folder.path} and {second.folder.path}"
-            raise InputError(
-                f"{folders}: scores.json and matches.npz are of different evaluations; run `lidistill evaluate` on "
-                "both folders again"
-            )
-        gains[key] = found
-    return gains
-
-
-def _gain_keys(main: str, keys: Mapping[str, Any]) -> list[str]:
-    """The headline score, and under KITTI's metric its classes and difficulties at its overlap and recall points."""
-    parts = main.split("/")
-    if len(parts) != 5:
-        return [main]
-    prefix = "/".join(parts[:2])
-    wanted = [
-        f"{prefix}/{name}/{parts[3]}/{level}" for name in class_names(list(keys), prefix) for level in DIFFICULTIES
+    keys = [
+        key for key in dict.fromkeys((*distilled.scores.layout.gains.all_keys, main)) if key in distilled.scores.values
     ]
-    return list(dict.fromkeys([*(key for key in wanted if key in keys), main]))
+    gains, missing = _gains(plain, distilled, keys, kept)
+    lead = UNKNOWN
+    if teacher is not None:
+        leads, _ = _gains(plain, teacher, [main], kept)
+        lead = leads[main]
+    return Pair(plain, distilled, teacher, gains, main, lead, tuple(missing))
+
+
+def _gains(
+    first: Run, second: Run, keys: Sequence[str], kept: Mapping[str, KeptFrames]
+) -> tuple[dict[str, Estimate], list[Missing]]:
+    """What `second` scores above `first`, with intervals where the frames of both were kept, and what was not."""
+    scores = first.scores or second.scores
+    scales = {} if scores is None else {key: scores.scale_of(key) for key in keys}
+    differences = {key: _difference(second.value(key), first.value(key)) for key in keys}
+    bare = {key: Estimate(value, scale=scales[key]) if key in scales else UNKNOWN for key, value in differences.items()}
+    of_both = [kept[run.label] for run in (first, second)]
+    a, b = (each.frames for each in of_both)
+    if a is None or b is None:
+        return bare, [each.missing for each in of_both if each.missing is not None]
+    try:
+        sure = {
+            key: paired_bootstrap(a, b, key, resamples=RESAMPLES, seed=SEED)
+            for key, value in differences.items()
+            if value is not None
+        }
+    except InputError as error:
+        said = f"{first.label} and {second.label}: no interval can be given ({error})."
+        return bare, [Missing(said, f"lidistill evaluate {second.folder.path}")]
+    return bare | sure, []
 
 
 def _teacher_of(run: Run, teachers: Sequence[Run]) -> Run | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lidistill.evaluation.protocol import Protocol
 from lidistill.evaluation.scores import Scores
 from lidistill.report.palette import Colour, colours_of
 from lidistill.run_folder import RunFolder, read_json
@@ -21,8 +22,10 @@ CONDITIONS = {
     "protocol": "the metric",
     "main": "the headline score",
     "overlap": "the overlap limits",
+    "scale": "the scale of the scores",
     "frames": "the number of frames",
 }
+_FIGURES = ("values", "curves", "counts", "layout")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Run:
     experiment: Mapping[str, Any]
     conditions: Mapping[str, Any]  # of scores.json: dataset, split, frames, seed, commit, device, ...
     scores: Scores | None
+    protocol: Protocol | None  # that scored it; None where it is not scored, or by a protocol that is not known here
     cost: Mapping[str, Any] | None  # profile.json
     log: Sequence[Mapping[str, Any]]
 
@@ -61,7 +65,7 @@ class Run:
         return value
 
     def value(self, key: str) -> float | None:
-        """A score in percent; None where it was not measured."""
+        """A score in its unit; None where it was not measured."""
         return None if self.scores is None else self.scores.values.get(key)
 
     @property
@@ -73,8 +77,10 @@ class Run:
         return None if self.cost is None else self.cost.get("macs")
 
 
-def read_runs(paths: Sequence[str | Path]) -> list[Run]:
+def read_runs(paths: Sequence[str | Path], protocols: Mapping[str, Protocol]) -> list[Run]:
     """The runs in report order: teachers, plain students, distilled students, others; within a role as given.
+
+    `protocols` read what was kept for intervals; a run of another protocol stands without them.
 
     InputError where a folder is no run, is given twice, or was scored under other conditions than another one.
     """
@@ -98,6 +104,9 @@ def read_runs(paths: Sequence[str | Path]) -> list[Run]:
     for row in order:
         folder = folders[row]
         content = read_json(folder.scores) if folder.scores.is_file() else {}
+        scores = None
+        if folder.scores.is_file():
+            scores = Scores.from_dict(content, str(folder.scores), f"run `lidistill evaluate {folder.path}` again")
         runs.append(
             Run(
                 folder=folder,
@@ -105,14 +114,22 @@ def read_runs(paths: Sequence[str | Path]) -> list[Run]:
                 role=roles[row],
                 colour=colours[row],
                 experiment=experiments[row],
-                conditions={key: value for key, value in content.items() if key not in ("values", "curves", "counts")},
-                scores=Scores.from_dict(content, str(folder.scores)) if folder.scores.is_file() else None,
+                conditions={key: value for key, value in content.items() if key not in _FIGURES},
+                scores=scores,
+                protocol=None if scores is None else protocols.get(scores.protocol),
                 cost=read_json(folder.profile) if folder.profile.is_file() else None,
                 log=folder.read_log(),
             )
         )
     _check_side_by_side(runs)
     return runs
+
+
+def first_scores(runs: Sequence[Run]) -> Scores | None:
+    """The scores of the first run that has any: headline, scale and layout are the same for all runs that stand side by
+    side.
+    """
+    return next((run.scores for run in runs if run.scores is not None), None)
 
 
 def is_simulated(runs: Sequence[Run]) -> bool:

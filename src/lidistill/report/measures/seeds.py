@@ -51,6 +51,6 @@ def _setting(pair: Pair) -> str:
 
 def _spread(pairs: Sequence[Pair]) -> SeedSpread:
     gains = tuple(float(pair.headline.value) for pair in pairs if pair.headline.value is not None)
-    mean = t_interval(gains)
+    mean = t_interval(gains, scale=pairs[0].headline.scale)
     assert mean is not None, "a spread is of two seeds or more"
     return SeedSpread(tuple(pairs), gains, mean)

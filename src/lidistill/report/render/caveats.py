@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lidistill.report.measures.fairness import differences, in_brief
 from lidistill.report.measures.gains import Pair
-from lidistill.report.measures.runs import Run, is_simulated
+from lidistill.report.measures.runs import Run, first_scores, is_simulated
 from lidistill.report.measures.seeds import SeedSpread
 from lidistill.report.measures.timing import Timing
 from lidistill.report.number_format import change, with_span
@@ -25,7 +25,7 @@ def notes(
         found.append(
             "Every figure is from simulated streets. They compare methods under equal conditions; they do not say "
             "how well a detector works on real "
-            "recordings, and must not be set beside results on KITTI or any other real dataset."
+            "recordings, and must not be set beside results on any real dataset."
         )
     for pair in pairs:
         changed = differences(pair)
@@ -49,25 +49,24 @@ def notes(
             "are often as large as the gains that papers report: train each pair from several seeds before a decision."
         )
     found.extend(
-        f"{spread.sentence} Single seeds: {', '.join(change(gain) for gain in spread.gains)}." for spread in spreads
+        f"{spread.sentence} Single seeds: {', '.join(change(gain, spread.mean.scale) for gain in spread.gains)}."
+        for spread in spreads
     )
     if sum(len(pair.gains) for pair in pairs) > 1:
         found.append(
-            "Every interval by class and difficulty stands for itself: among twenty such intervals, one misses by "
-            "chance alone. "
+            "Every interval of the table stands for itself: among twenty such intervals, one misses by chance alone. "
             "The headline score is the one that the metric itself puts first, not the best of the table."
         )
     frames = next((run.conditions.get("frames") for run in runs if run.scores is not None), None)
     if isinstance(frames, int) and frames < FEW_FRAMES:
         found.append(
-            f"The scores rest on {frames} frames. Classes with few labelled objects move by whole points when a "
-            "single object is found or missed."
+            f"The scores rest on {frames} frames. Classes with few labelled objects move much when a single object is "
+            "found or missed."
         )
-    if any(run.scores is not None and None in run.scores.values.values() for run in runs):
-        found.append(
-            "n/a stands where the metric is not evaluated: for KITTI, a class that is never detected. It is not zero "
-            "and not hidden."
-        )
+    scores = first_scores(runs)
+    if scores is not None and any(run.scores is not None and None in run.scores.values.values() for run in runs):
+        cause = f": {scores.layout.not_evaluated}" if scores.layout.not_evaluated else ""
+        found.append(f"n/a stands where the metric is not evaluated{cause}. It is not zero and not hidden.")
     if any(run.setting("training", "keep_best") for run in runs):
         found.append(
             "Weights were chosen by their score on validation frames (training.keep_best), which flatters every run "

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from lidistill.report.measures.fairness import differences, in_brief
 from lidistill.report.measures.gains import Pair, gain_sentence, recovered_sentence
-from lidistill.report.measures.runs import Run
+from lidistill.report.measures.runs import Run, first_scores
 from lidistill.report.measures.seeds import SeedSpread, spread_of
-from lidistill.report.measures.tables import main_key, score_name
 from lidistill.report.measures.timing import Timing
 from lidistill.report.number_format import (
     amount,
@@ -21,6 +20,7 @@ from lidistill.report.number_format import (
     ratio,
     score,
     times,
+    with_unit,
 )
 from lidistill.report.page_blocks import KeyFigure
 
@@ -39,30 +39,38 @@ def headline(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedS
         sentence = gain_sentence(gain, len(compared), in_brief(list(others), IN_HEADLINE))
         # A gain that other settings may have brought is not shown to be distillation's.
         return sentence, "unproven" if others and gain.value is not None else gain.verdict
-    main = main_key(runs)
-    scored = [run for run in runs if run.scores is not None]
-    if not scored:
+    scores = first_scores(runs)
+    if scores is None:
         return "No run has been scored yet.", "none"
-    return "; ".join(f"{run.label}: {score(run.value(main))} AP" for run in scored) + ".", "none"
+    said = [
+        f"{run.label}: {with_unit(score(run.value(scores.main), scores.scale), scores.scale)}"
+        for run in runs
+        if run.scores is not None
+    ]
+    return "; ".join(said) + ".", "none"
 
 
 def lead(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
     """What was measured, in a sentence or two."""
-    main = main_key(runs)
     scored = next((run for run in runs if run.scores is not None), None)
-    if scored is None:
+    if scored is None or scored.scores is None:
         return "Score the runs with `lidistill evaluate`, then write the report again."
     frames, split = scored.conditions.get("frames"), scored.conditions.get("split")
     where = (
-        f"{score_name(main)}, on {'an unknown number of' if frames is None else frames} frames of the "
+        f"{scored.scores.layout.headline}, on {'an unknown number of' if frames is None else frames} frames of the "
         f"{split or 'unknown'} split"
     )
     if not pairs:
         return f"{where}."
-    pair = pairs[0]
+    pair, main = pairs[0], scored.scores.main
+
+    def of(run: Run) -> str:
+        assert scored.scores is not None
+        return score(run.value(main), scored.scores.scale)
+
     methods = f"taught by {' and '.join(pair.distilled.methods)}" if pair.distilled.methods else "with a teacher"
-    scores = f"{score(pair.plain.value(main))} for the student alone, {score(pair.distilled.value(main))} {methods}"
-    teacher = "" if pair.teacher is None else f", {score(pair.teacher.value(main))} for the teacher"
+    scores = f"{of(pair.plain)} for the student alone, {of(pair.distilled)} {methods}"
+    teacher = "" if pair.teacher is None else f", {of(pair.teacher)} for the teacher"
     recovered = "" if differences(pair) else f" {recovered_sentence(pair)}"
     return f"{where}: {scores}{teacher}.{recovered}"
 
@@ -76,12 +84,17 @@ def key_figures(pairs: Sequence[Pair], spreads: Sequence[SeedSpread], timing: Ti
     pair = pairs[0]
     student, teacher = pair.distilled, pair.teacher
     spread, gain = spread_of(pair, spreads), pair.headline
-    name = "AP from the plain student, with other settings" if differences(pair) else "AP gained"
+    scale = gain.scale
+    if differences(pair):
+        name = "from the plain student, with other settings"
+    else:
+        name = "gained" if scale.higher_is_better else "from the plain student, lower is better"
+    name = f"{scale.unit} {name}".lstrip()
     if spread is not None:
-        found = [KeyFigure(change(spread.mean.value), name, interval(spread.mean, f"{len(spread.gains)} seeds"))]
+        found = [KeyFigure(change(spread.mean.value, scale), name, interval(spread.mean, f"{len(spread.gains)} seeds"))]
     else:
         note = interval(gain, "frames") if gain.has_interval else "without an interval"
-        found = [KeyFigure(change(gain.value), name, f"one seed; {note}")]
+        found = [KeyFigure(change(gain.value, scale), name, f"one seed; {note}")]
     if teacher is None:
         return found
     if pair.recovered is not None and not differences(pair):

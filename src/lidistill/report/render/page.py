@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import lidistill
+from lidistill.evaluation.protocol import Protocol
 from lidistill.files import write_text, written_aside
 from lidistill.report.measures.gains import pair_runs
 from lidistill.report.measures.runs import Run, is_simulated, read_runs, writable
@@ -27,20 +28,18 @@ PROPER_NAMES = {
     "second": "SECOND",
     "centerpoint": "CenterPoint",
     "pointrcnn": "PointRCNN",
-    "kitti": "KITTI",
-    "nuscenes": "nuScenes",
-    "waymo": "Waymo",
     "simulated": "simulated streets",
 }
 
 
-def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
+def write_report(runs: Sequence[str | Path], out: str | Path, protocols: Mapping[str, Protocol]) -> Path:
     """Compare run folders on one page that says nothing about speed; `lidistill.jobs.report` times the runs first.
     Returns the path of the HTML.
 
-    InputError where a folder is no run, or where two cannot stand side by side.
+    `protocols` read what the runs kept for intervals, such as `lidistill.datasets.PROTOCOLS`. InputError where a folder
+    is no run, or where two cannot stand side by side.
     """
-    return write_page(build_page(read_runs(runs)), out)
+    return write_page(build_page(read_runs(runs, protocols)), out)
 
 
 def write_page(page: Page, out: str | Path) -> Path:
@@ -107,10 +106,11 @@ def _unrendered(block: object) -> str:
 
 def _title(runs: Sequence[Run]) -> str:
     detectors = dict.fromkeys(str(run.setting("detector", "name") or "detector") for run in runs)
-    datasets = dict.fromkeys(
-        str(run.conditions.get("dataset") or run.setting("data", "name") or "unknown data") for run in runs
-    )
-    return (
-        f"{' and '.join(PROPER_NAMES.get(name, name) for name in detectors)} on "
-        f"{' and '.join(PROPER_NAMES.get(name, name) for name in datasets)}"
-    )
+    datasets = dict.fromkeys(_dataset(run) for run in runs)
+    return f"{' and '.join(PROPER_NAMES.get(name, name) for name in detectors)} on {' and '.join(datasets)}"
+
+
+def _dataset(run: Run) -> str:
+    """How the dataset calls itself in a title."""
+    name = str(run.conditions.get("dataset") or run.setting("data", "name") or "unknown data")
+    return str(run.conditions.get("dataset_title") or PROPER_NAMES.get(name, name))

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import yaml
 
-from lidistill.report.measures import tables
+from lidistill.report.measures.cost_tables import costs_table, parts_table, times_table
 from lidistill.report.measures.fairness import differences, in_brief
 from lidistill.report.measures.gains import Pair, gain_sentence, recovered_sentence
-from lidistill.report.measures.runs import Run
+from lidistill.report.measures.provenance_table import provenance_table
+from lidistill.report.measures.resampling import unknown_protocols
+from lidistill.report.measures.runs import Run, first_scores
+from lidistill.report.measures.score_tables import counts_table, gains_table, results_table, score_table
 from lidistill.report.measures.seeds import SeedSpread
 from lidistill.report.measures.timing import Timing, speed_sentence
 from lidistill.report.number_format import MISSING
@@ -30,7 +33,7 @@ def sections(
         Section("gain", "What distillation gained", _gain(runs, pairs)),
         Section("pictures", "Seen from above", _pictures(runs, pairs)),
         Section("training", "Training", _training(runs)),
-        Section("precision", "Precision and recall", _precision(runs)),
+        Section("curves", _charts_title(runs), _charts(runs)),
         Section("scores", "Scores in full", _scores(runs)),
         Section("cost", "What it costs", _cost(runs, pairs, timing)),
         Section("teacher", "The teacher's certificate", _certificates(runs)),
@@ -45,7 +48,7 @@ def _all(runs: Sequence[Run]) -> tuple[int, ...]:
 
 
 def _results(runs: Sequence[Run], pairs: Sequence[Pair], timing: Timing | None) -> tuple[Block, ...]:
-    blocks: list[Block] = [tables.results_table(runs, pairs, timing)]
+    blocks: list[Block] = [results_table(runs, pairs, timing)]
     blocks += [
         Missing(f"{run.label}: not scored yet.", f"lidistill evaluate {run.folder.path}")
         for run in runs
@@ -66,6 +69,8 @@ def _gain(runs: Sequence[Run], pairs: Sequence[Pair]) -> tuple[Block, ...]:
             "without a teacher:"
         )
         blocks.append(Missing(text, "lidistill train TEACHER_FOLDER --compression 4 --out runs/plain"))
+    unknown = unknown_protocols(runs)
+    blocks += [Paragraph(unknown)] if unknown and pairs else []
     for number, pair in enumerate(pairs):
         prefix = f"{pair.distilled.label} against {pair.plain.label}: " if len(pairs) > 1 else ""
         others = differences(pair)
@@ -73,15 +78,9 @@ def _gain(runs: Sequence[Run], pairs: Sequence[Pair]) -> tuple[Block, ...]:
         blocks.append(
             Paragraph(f"{prefix}{gain_sentence(pair.headline, others=in_brief(others, len(others)))}{recovered}")
         )
-        blocks += [
-            Missing(
-                f"{run.label}: no matches.npz, so no interval can be given.", f"lidistill evaluate {run.folder.path}"
-            )
-            for run in (pair.plain, pair.distilled)
-            if not run.folder.matches.is_file()
-        ]
+        blocks += pair.missing
         chart = plots.gain_chart(pair, f"gains_{number}")
-        table = tables.gains_table(pair)
+        table = gains_table(pair)
         blocks += [Figures((chart,))] if chart else []
         blocks += [table] if table else []
     return tuple(blocks)
@@ -115,41 +114,37 @@ def _training(runs: Sequence[Run]) -> tuple[Block, ...]:
     return (Figures(tuple(figures), caption, _all(runs)), *blocks)
 
 
-def _precision(runs: Sequence[Run]) -> tuple[Block, ...]:
-    figures = plots.precision_recall(runs)
-    main = tables.main_key(runs)
-    if not figures:
+def _charts_title(runs: Sequence[Run]) -> str:
+    scores = first_scores(runs)
+    return "" if scores is None or scores.layout.charts is None else scores.layout.charts.title
+
+
+def _charts(runs: Sequence[Run]) -> tuple[Block, ...]:
+    figures = plots.score_curves(runs)
+    scores = first_scores(runs)
+    if not figures or scores is None or scores.layout.charts is None:
         return ()
-    metric = tables.METRIC_NAMES.get(main.split("/")[1], "")
-    level, difficulty = main.split("/")[0], main.split("/")[4]
-    caption = (
-        f"{metric} boxes, {difficulty}, {level} overlap, at 41 recall steps. A curve ends at the highest recall that "
-        "is reached."
-    )
-    return (Figures(tuple(figures), caption, _all(runs)),)
+    return (Figures(tuple(figures), scores.layout.charts.caption, _all(runs)),)
 
 
 def _scores(runs: Sequence[Run]) -> tuple[Block, ...]:
-    main = tables.ap_table(runs, "strict", "R40", ("3d", "bev"))
-    if main is None:
-        values = tables.values_table(runs)
-        return (values,) if values else ()
-    more = {
-        "Image boxes and orientation, R40": tables.ap_table(runs, "strict", "R40", ("bbox", "aos")),
-        "At the loose overlaps, R40": tables.ap_table(runs, "loose", "R40", ("3d", "bev")),
-        "By 11 recall points (R11), strict overlaps": tables.ap_table(runs, "strict", "R11", ("3d", "bev")),
-        "By 11 recall points (R11), image boxes and orientation": tables.ap_table(
-            runs, "strict", "R11", ("bbox", "aos")
-        ),
-        "How many objects stand behind the scores": tables.truths_table(runs),
-    }
-    return (main, *(Fold(title, (table,)) for title, table in more.items() if table is not None))
+    scores = first_scores(runs)
+    if scores is None:
+        return ()
+    shown = [score_table(runs, table) for table in scores.layout.tables]
+    folded = [(table.title, score_table(runs, table)) for table in scores.layout.folded]
+    if scores.layout.counts is not None:
+        folded.append((scores.layout.counts.title, counts_table(runs)))
+    return (
+        *(table for table in shown if table is not None),
+        *(Fold(title, (table,)) for title, table in folded if table is not None),
+    )
 
 
 def _cost(runs: Sequence[Run], pairs: Sequence[Pair], timing: Timing | None) -> tuple[Block, ...]:
     blocks: list[Block] = []
-    sizes = tables.costs_table(runs)
-    parts = tables.parts_table(runs)
+    sizes = costs_table(runs)
+    parts = parts_table(runs)
     blocks += [sizes] if sizes else []
     blocks += [Fold("Multiply-accumulates by part", (parts,))] if parts else []
     blocks += [
@@ -163,7 +158,7 @@ def _cost(runs: Sequence[Run], pairs: Sequence[Pair], timing: Timing | None) -> 
             "time them:"
         )
         return (*blocks, Missing(text, f"lidistill report {' '.join(str(run.folder.path) for run in runs)}"))
-    times = tables.times_table(runs, timing)
+    times = times_table(runs, timing)
     if times:
         turns = len(timing.of(next(run for run in runs if timing.of(run))))
         said = " ".join(speed_sentence(pair, timing) for pair in pairs)
@@ -221,7 +216,7 @@ def _provenance(runs: Sequence[Run]) -> tuple[Block, ...]:
         for run in runs
     )
     return (
-        tables.provenance_table(runs),
+        provenance_table(runs),
         Paragraph("To make the runs and this page again:"),
         notes.commands(runs),
         *settings,

@@ -1,0 +1,36 @@
+"""The overlap of a detection with an object that a match must exceed, by class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class OverlapLimits:
+    """Overlap that a match must exceed. Image boxes are always held to the strict one."""
+
+    strict: float
+    loose: float
+
+    def at(self, level: str) -> float:
+        return self.strict if level == "strict" else self.loose
+
+
+# Car, Pedestrian and Cyclist as in the official program, loose ones and the other classes as in the public detection
+# toolboxes.
+LIMITS: Mapping[str, OverlapLimits] = {
+    "Car": OverlapLimits(0.7, 0.5),
+    "Pedestrian": OverlapLimits(0.5, 0.25),
+    "Cyclist": OverlapLimits(0.5, 0.25),
+    "Van": OverlapLimits(0.7, 0.5),
+    "Person_sitting": OverlapLimits(0.5, 0.25),
+    "Truck": OverlapLimits(0.7, 0.5),
+}
+
+
+def official_overlap(classes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Overlap limits of `LIMITS` by level and class."""
+    return {
+        level: {name: LIMITS[name].at(level) for name in classes if name in LIMITS} for level in ("strict", "loose")
+    }

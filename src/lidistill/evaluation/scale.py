@@ -1,0 +1,46 @@
+"""In what a score is measured, how it is printed, and which way is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from lidistill.evaluation.strict_types import Finite, Truth
+
+Decimals = Annotated[int, Field(strict=True, ge=0, le=6)]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The scale of a figure, as a reader needs it: what stands behind it, in a caption, beside an axis."""
+
+    unit: str = ""  # behind a figure: "AP", "NDS", "m"
+    read_as: str = ""  # ends a caption: "percent", "metres"; empty: the unit
+    difference: str = ""  # of two figures, in a caption: "AP percentage points"; empty: the unit
+    axis: str = ""  # beside an axis: "AP, %"; empty: the unit
+    decimals: Decimals = 1  # a few hundred frames support no more of an average precision in percent
+    higher_is_better: Truth = True
+    worst: Finite | None = None  # what a score counts where it is not evaluated; None: nothing can stand for it
+    no_change: Finite = 0.0  # what says that nothing changed: 0 for a difference, 1 for a ratio
+
+    @property
+    def in_caption(self) -> str:
+        return self.read_as or self.unit
+
+    @property
+    def of_difference(self) -> str:
+        return self.difference or self.unit
+
+    @property
+    def on_axis(self) -> str:
+        return self.axis or self.unit
+
+    def improvement(self, difference: float) -> float:
+        """A difference of two scores, positive where the second is better."""
+        return difference if self.higher_is_better else -difference
+
+
+BARE = Scale()  # of figures of which nothing is known
+RATIO = Scale(decimals=2, no_change=1.0)  # of two times

@@ -1,0 +1,119 @@
+"""The rows of a comparison: each kind of student over its seeds, and what it gains over the plain one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lidistill.evaluation.estimate import Estimate
+from lidistill.evaluation.intervals import mean_gain, t_interval
+from lidistill.evaluation.scale import BARE
+from lidistill.report.measures.gains import RESAMPLES, SEED
+from lidistill.report.measures.resampling import kept_frames
+from lidistill.report.measures.runs import Run
+from lidistill.run_folder import read_json
+from lidistill.types import InputError
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """The runs of one kind of student, one a seed, in the order of the seeds."""
+
+    name: str
+    folders: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one row of the table says; scores and gains in the unit of the scores."""
+
+    name: str
+    seeds: tuple[int, ...]
+    scores: dict[str, tuple[float | None, ...]]  # score key -> one value a seed
+    # Gain over the plain student, mean over seeds, with its interval over the choice of frames; None for the plain one.
+    over_frames: Estimate | None
+    over_seeds: Estimate | None  # the same gain with Student's t interval over the seeds; None for one seed
+    step: dict[str, Any] | None
+    missing: tuple[str, ...] = ()  # why there is no interval over frames, in sentences
+
+    @property
+    def gain(self) -> float | None:
+        return None if self.over_frames is None else self.over_frames.value
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether both intervals, as they are printed, exclude zero on the same side."""
+        estimates = (self.over_frames, self.over_seeds)
+        return (
+            all(estimate is not None and estimate.is_proven for estimate in estimates)
+            and len({e.verdict for e in estimates if e}) == 1
+        )
+
+    def mean(self, key: str) -> float | None:
+        values = self.scores.get(key, ())
+        known = [value for value in values if value is not None]
+        return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
+def measured(name: str, own: Sequence[Run], plain: Sequence[Run], main: str) -> Measured:
+    """A row from its runs and the plain student's, one run a seed; InputError where their seeds differ."""
+    seeds = tuple(run.seed for run in own)
+    if seeds != tuple(run.seed for run in plain):
+        raise InputError(
+            f"row {name} was trained from the seeds {seeds}, the plain student from others; train the same seeds for "
+            "every row"
+        )
+    scores = {key: tuple(run.value(key) for run in own) for key in shown_keys(own)}
+    over_frames: Estimate | None = None
+    over_seeds: Estimate | None = None
+    missing: tuple[str, ...] = ()
+    if own[0] is not plain[0]:
+        over_frames, missing = _over_frames(own, plain, main)
+        over_seeds = _over_seeds(own, plain, main)
+    step = own[0].folder.step
+    found = read_json(step) if step.is_file() else None
+    return Measured(name, seeds, scores, over_frames, over_seeds, found, missing)
+
+
+def shown_keys(runs: Sequence[Run]) -> list[str]:
+    """The scores of a comparison's table: those of the summary, and those whose gains are stated."""
+    layouts = [run.scores.layout for run in runs if run.scores is not None]
+    return list(dict.fromkeys(key for layout in layouts for key in (*layout.summary.values(), *layout.gains.all_keys)))
+
+
+def _over_frames(own: Sequence[Run], plain: Sequence[Run], main: str) -> tuple[Estimate, tuple[str, ...]]:
+    """The mean gain with its interval over frames; without it where a run's frames were not kept, and why."""
+    kept = [(kept_frames(a), kept_frames(b)) for a, b in zip(plain, own, strict=True)]
+    pairs = [(a.frames, b.frames) for a, b in kept if a.frames is not None and b.frames is not None]
+    missing = tuple(each.missing.text for pair in kept for each in pair if each.missing is not None)
+    if len(pairs) == len(kept):
+        try:
+            return mean_gain(pairs, main, RESAMPLES, SEED), ()
+        except InputError as error:
+            missing = (f"No interval over frames can be given ({error}).",)
+    gains = _gains(own, plain, main)
+    scale = BARE if own[0].scores is None else own[0].scores.scale_of(main)
+    return Estimate(float(np.mean(gains)) if gains else None, scale=scale), missing
+
+
+def _over_seeds(own: Sequence[Run], plain: Sequence[Run], main: str) -> Estimate | None:
+    scale = BARE if own[0].scores is None else own[0].scores.scale_of(main)
+    return t_interval(_gains(own, plain, main), scale=scale)
+
+
+def _gains(own: Sequence[Run], plain: Sequence[Run], main: str) -> list[float]:
+    """One gain a seed; a score that is missing counts the worst of its scale, and where there is no worst none is
+    given.
+    """
+    gains = [(_counted(b, main), _counted(a, main)) for a, b in zip(plain, own, strict=True)]
+    known = [after - before for after, before in gains if after is not None and before is not None]
+    return known if len(known) == len(gains) else []
+
+
+def _counted(run: Run, key: str) -> float | None:
+    value = run.value(key)
+    return run.scores.scale_of(key).worst if value is None and run.scores is not None else value
