@@ -59,7 +59,7 @@ def straightforward_loss(teacher: Tensor, student: Tensor, weights: Tensor) -> T
 
 def graph_distance(teacher: list[Tensor], student: list[Tensor], weights: list[float], pooling: str) -> Tensor:
     """Sum over graphs of the weight times the mean squared difference of encoded edges."""
-    pool = {"none": lambda x: x, "max": lambda x: x.max(dim=0).values, "avg": lambda x: x.mean(dim=0)}[pooling]
+    pool = {"none": lambda x: x, "max": lambda x: x.amax(dim=0), "avg": lambda x: x.mean(dim=0)}[pooling]
     return sum(
         weight * (pool(t) - pool(s)).square().mean() for t, s, weight in zip(teacher, student, weights, strict=True)
     )

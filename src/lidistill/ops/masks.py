@@ -1,4 +1,4 @@
-"""Rows that a mask selects, and the rows of a table."""
+"""Rows that a mask selects, and rows of a table, by the faster library on a CPU."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from torch import Tensor
 
 
 def true_rows(mask: Tensor) -> Tensor:
-    """Rows where a mask (N,) holds, ascending: (M,) int64."""
-    if mask.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(mask.numpy()))  # measured four to six times as fast as torch's nonzero
+    """Rows where a mask (N,) is true, ascending: (M,) int64. Their number makes the host wait for a device."""
+    if _is_for_numpy(mask):
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))  # four to six times as fast as torch's nonzero
     return mask.nonzero()[:, 0]
 
 
 def rows_of(table: Tensor, rows: Tensor) -> Tensor:
     """table[rows] of a table (N, C): (M, C)."""
-    if table.device.type == "cpu" and not table.requires_grad:
+    if _is_for_numpy(table):
         return torch.from_numpy(table.numpy().take(rows.numpy(), axis=0))  # two thirds of the time of index_select
     return table.index_select(0, rows)
+
+
+def _is_for_numpy(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and not tensor.requires_grad

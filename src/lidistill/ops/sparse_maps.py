@@ -1,10 +1,12 @@
-"""Which occupied cells meet under a sparse 3D convolution: sites of a level, and the pairs of rows for every cell of a
-kernel.
+"""Which occupied cells meet under a sparse 3D convolution: the sites of a level, and the pairs of rows for every cell
+of a kernel.
 
 The sets of sites are those of spconv, which OpenPCDet and mmdetection3d build SECOND and CenterPoint on. Memory grows
-with the sites, not with the grid: neighbours are found through a hash table of about sixteen slots a site. Slots that
-two sites claim are resolved by a sorted search, so the maps are exact, and the same on every run, whatever the table
-did.
+with the sites, not with the grid: neighbours are found through a hash table of about sixteen slots a site. Sites that
+share a slot are found by a sorted search, so the maps are exact, and the same on every run.
+
+How many pairs and sites there are depends on the sites, so the host waits for the device as often as the two numbers
+below say. A network builds each map once for all convolutions of a level.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ SLOTS_PER_SITE = 16  # to 32, as the table's size is a power of two: one site in
 # 2**64 divided by the golden ratio, as a signed number: multiplicative hashing (Knuth, TAOCP 3, 6.4)
 GOLDEN = -7046029254386353131
 FREE, SHARED = -1, -2  # what a slot holds that is not one site's row
+WAITS_SUBMANIFOLD = 7  # the offsets, five selections by value, and the counts
+WAITS_STRIDED = 3  # the distinct output cells and the counts, and one selection for each offset of the kernel
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def submanifold_map(sites: Sites, kernel_size: Triple) -> KernelMap:
         for y in range(kernel_size[1])
         for x in range(kernel_size[2])
     ]
-    # what meets under a cell before the centre meets, turned round, under the cell opposite: half of the look-ups do
+    # The map is symmetric: opposite kernel cells hold the same pairs, swapped, so half the lookups suffice.
     wanted = keys + torch.tensor(offsets[:before], dtype=torch.int64, device=device)[:, None]
     found, inputs = _matches(wanted.flatten(), keys)
     first = torch.searchsorted(found, torch.arange(before + 1, device=device) * num_sites)
@@ -116,8 +120,8 @@ def strided_map(sites: Sites, kernel_size: Triple, stride: Triple, padding: Trip
         )
     depth, height, width = ((size + 2 * pad - kernel) // step + 1 for size, kernel, step, pad in axes)
     shape = (depth, height, width)
-    # x first and z last, so that the pairs end up z-major; an axis at a time, so that pairs which one axis rules out
-    # cost no more
+    # x first and z last, so that the pairs end up z-major. One axis at a time, so that a pair costs nothing more once
+    # an axis has ruled it out.
     inputs = torch.arange(len(sites), device=sites.coords.device)
     keys, under = sites.coords[:, 0] * prod(shape), torch.zeros_like(inputs)
     for axis, cell_step, kernel_step in (
@@ -166,7 +170,7 @@ def _matches(wanted: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     held = held.index_select(0, places).long()
     wanted = wanted.index_select(0, places)
 
-    # the sites whose slot is shared are few; those are looked up in order
+    # few sites share a slot; they are found by a sorted search
     doubtful = true_rows(held == SHARED)
     crowd = true_rows(table.index_select(0, slots) == SHARED)
     if len(crowd):

@@ -184,7 +184,8 @@ class _GraphDistance(torch.autograd.Function):
         neighbour_gradient, centre_gradient = torch.zeros_like(neighbour), torch.zeros_like(centre)
         for block in counted.split(max(1, elements // max(1, slots.shape[1] * neighbour.shape[1]))):
             used = slots[block]
-            edges = neighbour.index_select(0, used.reshape(-1)).view(*used.shape, -1) + centre[block][:, None]
+            near = neighbour.index_select(0, used.reshape(-1)).view(*used.shape, neighbour.shape[1])
+            edges = near + centre[block][:, None]
             with torch.enable_grad():
                 edges.requires_grad_(needs_gradient)
                 distance = (weights[block] * _squared_distance(F.relu(edges), sizes[block], pooling)).sum()

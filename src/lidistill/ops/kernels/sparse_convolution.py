@@ -57,7 +57,8 @@ def sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap, 
             "these sites"
         )
     device = features.device.type
-    if torch.is_autocast_enabled(device) and features.dtype != torch.float64:
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if autocast and features.dtype != torch.float64:
         features, weight = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (features, weight))
     values_at_once = VALUES_AT_ONCE.get(device, VALUES_AT_ONCE["cuda"])
     result = pieced_sparse_convolution(features, weight, kernel_map, values_at_once)

@@ -7,18 +7,22 @@ little more than the boxes that it keeps.
 
 The plain form visits one box after the other, with the whole matrix of overlaps. The form by blocks runs on every
 device. How many boxes stay depends on the values, and the greedy choice within a block is a
-sequence of steps that a processor takes faster than a GPU. So the host waits for the device a few times for each block
-of BLOCK boxes.
+sequence of steps that a processor takes faster than a GPU. So the host waits for the device WAITS_A_BLOCK times for
+each block of boxes, and WAITS_A_CENTRE_BLOCK times for each block of centres.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lidistill.ops.kernels.overlap import near_pairs, on_nearest_axis, overlap_bev, overlap_pairs_bev
+from lidistill.ops.masks import true_rows
 
 BLOCK = 256  # boxes of a block
+WAITS_A_BLOCK = 7  # pairs near and pairs over the threshold, twice; the greedy choice, there and back; what is left
+WAITS_A_CENTRE_BLOCK = 4  # pairs within the radius; the greedy choice, there and back; what is left
 
 
 def nms_rotated(
@@ -40,13 +44,13 @@ def nms_rotated(
     while len(alive) and num_kept < limit:
         block, alive = alive[:BLOCK], alive[BLOCK:]
         first, second = _suppressing_pairs(ranked[block], ranked[block], threshold)
-        survivors = block[_greedy(len(block), first, second)]
+        survivors = block.index_select(0, _greedy(len(block), first, second))
         kept.append(survivors)
         num_kept += len(survivors)
         _, struck = _suppressing_pairs(ranked[survivors], ranked[alive], threshold)
         left = torch.ones(len(alive), dtype=torch.bool, device=boxes.device)
         left[struck] = False
-        alive = alive[left]
+        alive = alive.index_select(0, true_rows(left))
     return order[torch.cat(kept)[:limit]] if kept else order[:0]
 
 
@@ -86,10 +90,11 @@ def nms_circle(centers: Tensor, scores: Tensor, radius_m: float, max_after: int 
     while len(alive) and num_kept < limit:
         block, alive = alive[:BLOCK], alive[BLOCK:]
         first, second = _within(centers[block], centers[block], radius_m).nonzero(as_tuple=True)
-        survivors = block[_greedy(len(block), first, second)]
+        survivors = block.index_select(0, _greedy(len(block), first, second))
         kept.append(survivors)
         num_kept += len(survivors)
-        alive = alive[~_within(centers[survivors], centers[alive], radius_m).any(dim=0)]
+        struck = _within(centers[survivors], centers[alive], radius_m).any(dim=0)
+        alive = alive.index_select(0, true_rows(~struck))
     return torch.cat(kept)[:limit] if kept else order[:0]
 
 
@@ -118,20 +123,22 @@ def _suppressing_pairs(a: Tensor, b: Tensor, threshold: float) -> tuple[Tensor, 
     """Rows of (N, 7) and (M, 7) that overlap by more than the threshold, paired: two (K,) int64."""
     firsts, seconds = [], []
     for rows, columns in near_pairs(a, b):
-        over = overlap_pairs_bev(a[rows], b[columns]) > threshold
-        firsts.append(rows[over])
-        seconds.append(columns[over])
+        over = true_rows(overlap_pairs_bev(a[rows], b[columns]) > threshold)
+        firsts.append(rows.index_select(0, over))
+        seconds.append(columns.index_select(0, over))
     return torch.cat(firsts), torch.cat(seconds)
 
 
 def _greedy(num: int, first: Tensor, second: Tensor) -> Tensor:
-    """Which of `num` ranked boxes stay if each one that stays removes the later ones it is paired with: (num,) bool."""
-    strikes = torch.zeros((num, num), dtype=torch.bool)
-    strikes[first.cpu(), second.cpu()] = True
-    table = strikes.triu(diagonal=1).numpy()
-    stays = torch.ones(num, dtype=torch.bool)
-    verdict = stays.numpy()
+    """Rows of `num` ranked boxes that stay if each one that stays removes the later ones that it is paired with: (K,)
+    int64, from the pairs (P,) and (P,).
+    """
+    rows, columns = torch.stack([first, second]).cpu().numpy()
+    strikes = np.zeros((num, num), dtype=bool)
+    strikes[rows, columns] = True
+    strikes = np.triu(strikes, k=1)
+    stays = np.ones(num, dtype=bool)
     for row in range(num):
-        if verdict[row]:
-            verdict &= ~table[row]
-    return stays.to(first.device)
+        if stays[row]:
+            stays &= ~strikes[row]
+    return torch.from_numpy(np.flatnonzero(stays)).to(first.device)
