@@ -85,7 +85,7 @@ def segment_max(values, segments, num_segments) -> Tensor:
 
 def joined_maps(enlarged) -> Tensor:
     """One cell after the other."""
-    batch, height, step, width, _, _ = enlarged[0].shape
+    _, height, step, width, _, _ = enlarged[0].shape
     rows = []
     for row in range(height * step):
         cells = []

@@ -145,13 +145,13 @@ class SceneBuilder:
         geometry: list[tuple[float, ...]] = []
         velocity: list[tuple[float, float]] = []
         rows: list[tuple[Pose, tuple[Part, ...], int]] = []
-        for pose, (*_, pace, shape) in zip(map(Pose, x, y, z, yaw), self.things, strict=True):
+        for pose, (*_, speed_m_s, shape) in zip(map(Pose, x, y, z, yaw), self.things, strict=True):
             thing = -1
             if shape.name:
                 thing = len(names)
                 names.append(shape.name)
                 geometry.append(_tight_box(shape, pose))
-                velocity.append((pace * math.cos(pose.yaw), pace * math.sin(pose.yaw)))
+                velocity.append((speed_m_s * math.cos(pose.yaw), speed_m_s * math.sin(pose.yaw)))
             rows.append((pose, shape.parts, thing))
         return Scene(
             assemble(rows),

@@ -109,7 +109,7 @@ def test_the_fingerprint_follows_the_motion_files(data):
     path.unlink()
     without = frames.fingerprint()
     assert without != before
-    with pytest.raises(InputError, match=r"000001\.json: the motion of the frame is missing"):
+    with pytest.raises(InputError, match=r"000001\.json: the frame's motion is missing"):
         frames[1]
     path.write_text(text)
     assert frames.fingerprint() not in (before, without)  # written at another time
@@ -118,13 +118,18 @@ def test_the_fingerprint_follows_the_motion_files(data):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"time_s": None}, "time_s is None; give a number"),
-        ({"time_s": "soon"}, "time_s is 'soon'; give a number"),
-        ({"sequence": 3}, "sequence is 3; give text"),
-        ({"world_from_lidar": [[1, 0, 0, 0]] * 3}, "world_from_lidar is"),
+        ({"time_s": None}, "time_s is None, which is not a number within 1e.06; delete it"),
+        ({"time_s": "soon"}, "time_s is 'soon', which is not a number within 1e"),
+        ({"time_s": [1.0]}, "time_s is"),
+        ({"sequence": 3}, "sequence is 3, which is no text"),
+        ({"world_from_lidar": [[1, 0, 0, 0]] * 3}, "world_from_lidar is .*, which is not 4 x 4 numbers"),
         ({"world_from_lidar": [[1, 0, 0]] * 4}, "world_from_lidar is"),
-        ({"world_from_lidar": "here"}, "world_from_lidar is 'here'; give a list"),
-        ({"velocities": [[1.0]]}, "velocities is"),
+        ({"world_from_lidar": [[1, 0, 0, None]] * 4}, "world_from_lidar is"),
+        ({"world_from_lidar": "here"}, "world_from_lidar is 'here'"),
+        ({"world_from_lidar": {"x": 1}}, "world_from_lidar is"),
+        ({"velocities": [[1.0]]}, "velocities is .*, which is not N x 2 numbers"),
+        ({"velocities": [[1.0, 2.0], [1.0]]}, "velocities is"),
+        ({"velocities": 3}, "velocities is 3"),
         ({"velocities": [[1.0, 1e300]]}, "velocities is"),
         ({"velocities": []}, r"holds 0 velocities for \d+ labels with a 3D box; delete it"),
         ("velocities", "holds no velocities; delete it and open the dataset again"),
@@ -147,7 +152,7 @@ def test_a_damaged_motion_file_is_a_sentence_that_names_it(data, tmp_path, chang
 def test_the_motion_file_is_exact(data):
     scan = simulate_frame(MOVING, 2, 2)
     motion = read_motion(data.folder / "training" / "motion" / "000002.json")
-    assert np.array_equal(np.array(motion.world_from_lidar), scan.world_from_lidar) and motion.time_s == scan.time_s
+    assert np.array_equal(motion.world_from_lidar, scan.world_from_lidar) and motion.time_s == scan.time_s
 
 
 # Sweeps.

@@ -12,28 +12,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
+import numpy as np
 import torch
-from pydantic import Field
 
 from lidistill.data.source import FrameSource
 from lidistill.datasets.kitti.frames import KittiFrames, chosen_rows
 from lidistill.datasets.kitti.records import truth_of
+from lidistill.errors import shown
 from lidistill.parsing import read_json
 from lidistill.reading import MissingFile
-from lidistill.settings import Number, Text, checked
 from lidistill.simulate import SimulatedScan
 from lidistill.types import Frame, InputError
 
 FOLDER = "motion"  # below training/
+LARGEST = 1e6  # seconds, metres, metres per second
 REMEDY = "delete it and open the dataset again, which writes it anew"
-
-Value = Annotated[Number, Field(ge=-1e6, le=1e6)]
-Row = tuple[Value, Value, Value, Value]
 
 
 @dataclass(frozen=True)
@@ -42,31 +39,24 @@ class FrameMotion:
 
     sequence: str
     time_s: float
-    world_from_lidar: tuple[tuple[float, ...], ...]  # 4 rows of 4
-    velocities: tuple[tuple[float, float], ...]  # one for each label row that has a 3D box
+    world_from_lidar: np.ndarray  # (4, 4) float64
+    velocities: np.ndarray  # (K, 2) float64, one row for each label row that has a 3D box
 
 
-_KINDS: Mapping[str, Any] = {
-    "sequence": Text,
-    "time_s": Value,
-    "world_from_lidar": tuple[Row, Row, Row, Row],
-    "velocities": Annotated[tuple[tuple[Value, Value], ...], Field(max_length=100_000)],
-}
-
-
-def motion_of(scan: SimulatedScan, sequence: str, labelled: Any) -> FrameMotion:
-    """The motion of a scan, of whose objects the rows `labelled` have a 3D box in the label file, in this order."""
-    return FrameMotion(
-        sequence,
-        scan.time_s,
-        tuple(map(tuple, scan.world_from_lidar.tolist())),
-        tuple(map(tuple, scan.objects.velocity[labelled].tolist())),
-    )
+def motion_of(scan: SimulatedScan, sequence: str, labelled: np.ndarray) -> FrameMotion:
+    """The motion of a scan; `labelled` (K,) are the objects that have a 3D box, in the order of the label file."""
+    return FrameMotion(sequence, scan.time_s, scan.world_from_lidar, scan.objects.velocity[labelled])
 
 
 def motion_text(motion: FrameMotion) -> str:
     """The content of a motion file, in which every number is exact."""
-    return json.dumps(asdict(motion)) + "\n"
+    content = {
+        "sequence": motion.sequence,
+        "time_s": motion.time_s,
+        "world_from_lidar": motion.world_from_lidar.tolist(),
+        "velocities": motion.velocities.tolist(),
+    }
+    return json.dumps(content) + "\n"
 
 
 def read_motion(path: str | Path) -> FrameMotion:
@@ -74,13 +64,35 @@ def read_motion(path: str | Path) -> FrameMotion:
     try:
         content = read_json(path, REMEDY)
     except MissingFile:
-        raise InputError(
-            f"{path}: the motion of the frame is missing; open the dataset again, which writes it"
-        ) from None
-    absent = sorted(_KINDS.keys() - content.keys())
+        raise InputError(f"{path}: the frame's motion is missing; open the dataset again, which writes it") from None
+    absent = {"sequence", "time_s", "world_from_lidar", "velocities"} - content.keys()
     if absent:
-        raise InputError(f"{path}: holds no {absent[0]}; {REMEDY}")
-    return FrameMotion(**{name: checked(kind, content[name], f"{path}: {name}") for name, kind in _KINDS.items()})
+        raise InputError(f"{path}: holds no {min(absent)}; {REMEDY}")
+    sequence = content["sequence"]
+    if not isinstance(sequence, str):
+        raise InputError(f"{path}: sequence is {shown(sequence)}, which is no text; {REMEDY}")
+    return FrameMotion(
+        sequence,
+        float(_numbers(path, "time_s", content["time_s"], ())),
+        _numbers(path, "world_from_lidar", content["world_from_lidar"], (4, 4)),
+        _numbers(path, "velocities", content["velocities"] or np.zeros((0, 2)), (None, 2)),
+    )
+
+
+def _numbers(path: str | Path, name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndarray:
+    """An entry as an array of that shape, in which None stands for any length; InputError where it is none."""
+    try:
+        values = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        values = np.array(np.nan)
+    fits = len(shape) == values.ndim and all(
+        wanted in (None, found) for wanted, found in zip(shape, values.shape, strict=True)
+    )
+    if not fits or not (np.abs(values) <= LARGEST).all():
+        wanted = " x ".join("N" if length is None else str(length) for length in shape)
+        kind = f"{wanted} numbers" if shape else "a number"
+        raise InputError(f"{path}: {name} is {shown(value)}, which is not {kind} within {LARGEST:g}; {REMEDY}")
+    return values
 
 
 class SequenceFrames(FrameSource):
@@ -98,7 +110,7 @@ class SequenceFrames(FrameSource):
         objects = truth_of(frame).objects
         boxes = frame.boxes
         if objects is not None and boxes is not None:
-            velocities = torch.tensor(motion.velocities, dtype=torch.float32).reshape(-1, 2)
+            velocities = torch.from_numpy(motion.velocities.astype(np.float32))
             num_boxes = int((objects.sizes >= 0).all(axis=1).sum())
             if len(velocities) != num_boxes:
                 raise InputError(
@@ -107,7 +119,7 @@ class SequenceFrames(FrameSource):
             # label rows without a box come last, so the velocities are those of the first rows
             chosen = torch.from_numpy(chosen_rows(objects, self.spec.classes)[:num_boxes])
             boxes = replace(boxes, velocity=velocities[chosen])
-        pose = torch.tensor(motion.world_from_lidar, dtype=torch.float64)
+        pose = torch.from_numpy(motion.world_from_lidar)
         return replace(frame, boxes=boxes, sequence=motion.sequence, time_s=motion.time_s, world_from_lidar=pose)
 
     def fingerprint(self) -> str:
