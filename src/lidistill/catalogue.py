@@ -1,4 +1,4 @@
-"""Names and facts of detectors and methods for commands that answer before torch is imported.
+"""Names and facts of detectors, methods, datasets and sensors for commands that answer before torch is imported.
 
 `catalogue.json` is what building every method on every detector finds; `make catalogue` writes it, and a test holds it
 to the tables.
@@ -32,6 +32,8 @@ class MethodFacts:
 @dataclass(frozen=True)
 class Catalogue:
     detectors: tuple[str, ...]
+    sources: tuple[str, ...]  # how the command line names each dataset
+    sensors: tuple[str, ...]  # of the simulator, the default first
     methods: tuple[MethodFacts, ...]
 
 
@@ -50,4 +52,4 @@ def catalogue() -> Catalogue:
         )
         for facts in content["methods"]
     )
-    return Catalogue(tuple(content["detectors"]), methods)
+    return Catalogue(tuple(content["detectors"]), tuple(content["sources"]), tuple(content["sensors"]), methods)

@@ -14,7 +14,7 @@ from lidistill.data.source import DataSettings
 from lidistill.data.sweeps import SweptFrames
 from lidistill.datasets import DATASETS
 from lidistill.datasets.kitti.frames import KittiData
-from lidistill.datasets.simulated.folder import write_kitti_folder
+from lidistill.datasets.simulated.folder import write_folder
 from lidistill.datasets.simulated.frames import SimulatedData
 from lidistill.simulate import Motion, SimulatorSettings
 from lidistill.types import InputError, collate
@@ -23,7 +23,7 @@ COARSE = SimulatorSettings(sensor="kitti-lite", azimuth_step_deg=1.0)
 
 
 def kitti(folder: Path) -> DataSettings:
-    write_kitti_folder(folder, 4, COARSE, workers=1, val_share=0.5, progress=False)
+    write_folder(folder, 4, COARSE, workers=1, val_share=0.5, progress=False)
     return KittiData(root=str(folder))
 
 

@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from lidistill.ops.voxels import VoxelGrid
 
 from lidistill.data.source import DataSettings, FrameSource
 from lidistill.datasets import DATASETS, PROTOCOLS
@@ -30,7 +31,6 @@ from lidistill.evaluation.predict import Predictions
 from lidistill.evaluation.protocol import Estimator, Protocol, Resamplable, paired
 from lidistill.evaluation.scale import Scale
 from lidistill.evaluation.scores import Scores
-from lidistill.ops.voxels import VoxelGrid
 from lidistill.settings import Count
 from lidistill.types import Boxes, DatasetSpec, Frame, InputError, unknown_name
 

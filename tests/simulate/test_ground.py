@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from lidistill.simulate.ground import Ground, cast_ground
-from lidistill.simulate.sensor import PRESETS, ray_grid
+from lidistill.simulate.sensor import ray_grid
+from lidistill.simulate.sensor_presets import PRESETS
 
 
 def plane(level=-1.73, tilt=(0.0, 0.0)):

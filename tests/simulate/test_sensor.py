@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from lidistill.simulate.sensor import PRESETS, ray_grid, sensor_preset
+from lidistill.simulate.sensor import ray_grid
+from lidistill.simulate.sensor_presets import PRESETS, sensor_preset
 from lidistill.types import InputError
 
 

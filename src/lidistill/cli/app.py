@@ -21,9 +21,7 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Data = Annotated[
-    str | None, typer.Option(help="Where the frames come from: simulated, simulated:FOLDER or kitti:FOLDER.")
-]
+Data = Annotated[str | None, typer.Option(help=f"Where the frames come from: {', '.join(catalogue().sources)}.")]
 Precision = Annotated[
     str, typer.Option(help="Of the network: 32, bf16, fp16, or auto for bf16 where the device has units for it.")
 ]
@@ -57,6 +55,7 @@ MultipleOf = Annotated[
 Certificate = Annotated[bool, typer.Option(help="Examine the teacher first and refuse a sick one.")]
 
 DETECTOR_NAMES = ", ".join(catalogue().detectors)
+SOURCE = catalogue().sources[0]  # the form of an example
 METHOD_NAMES = ", ".join(method.name for method in catalogue().methods)
 
 

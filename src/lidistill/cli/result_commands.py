@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lidistill.cli.app import (
+    SOURCE,
     Device,
     Out,
     Precision,
@@ -48,7 +49,7 @@ def evaluate(
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="With --predictions: where the labels come from, for example kitti:/data/kitti.")
+        str | None, typer.Option(help=f"With --predictions: where the labels come from, for example {SOURCE}.")
     ] = None,
     split: Annotated[
         str, typer.Option(help="Split of the dataset; scores of another one than val go into a folder of its name.")
@@ -67,7 +68,7 @@ def evaluate(
         if run is not None:
             raise InputError(f"--predictions are scored by themselves; leave out {run}, or leave out --predictions")
         if data is None:
-            raise InputError("--predictions needs --data, for example --data kitti:/data/kitti, to know the truth")
+            raise InputError(f"--predictions needs --data, for example --data {SOURCE}, to know the truth")
         show_scores(evaluate_predictions(predictions, parse_source(data), split=split, out=out))
     elif run is not None:
         if out is not None or data is not None:
@@ -92,7 +93,8 @@ def predict(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="KITTI calib file, or a folder with one a scan. Default: the folder calib beside that of the scans."
+            help="Calibration for files in the benchmark's own form: a file, or a folder with one a scan. Default: the "
+            "folder calib beside that of the scans."
         ),
     ] = None,
     columns: Annotated[

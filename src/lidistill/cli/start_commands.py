@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
+from lidistill.catalogue import catalogue
 from lidistill.cli.app import (
+    SOURCE,
     Device,
     Out,
     Overrides,
     app,
 )
+
+SENSORS = catalogue().sensors
 
 
 @app.command()
@@ -33,9 +37,9 @@ def demo(
 
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Argument(help="Folder to write, in KITTI's layout.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
     frames: Annotated[int, typer.Option(help="Number of frames.")] = 100,
-    preset: Annotated[str, typer.Option(help="Sensor: kitti, kitti-lite, nuscenes or waymo.")] = "kitti",
+    preset: Annotated[str, typer.Option(help=f"Sensor: {', '.join(SENSORS)}.")] = SENSORS[0],
     seed: Annotated[int, typer.Option(help="Seed of the streets.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
 ) -> None:
@@ -52,7 +56,7 @@ def import_(
     model: Annotated[
         str, typer.Option(help="Which detector it is: pointpillars, second, centerpoint-pillar or centerpoint-voxel.")
     ],
-    data: Annotated[str, typer.Option(help="The data it was trained for, for example kitti:/data/kitti.")],
+    data: Annotated[str, typer.Option(help=f"The data it was trained for, for example {SOURCE}.")],
     out: Out,
     overrides: Overrides = None,
 ) -> None:

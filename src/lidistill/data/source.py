@@ -54,6 +54,7 @@ class DataSettings(Settings, ABC):
     place: ClassVar[str] = "data"
     name: ClassVar[str]
     title: ClassVar[str] = ""  # how it is written in a title; empty: as its name
+    source_form: ClassVar[str]  # how the command line names it: NAME, or NAME:FOLDER
 
     @classmethod
     @abstractmethod

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from lidistill.evaluation.predict import Predictions
+from lidistill.evaluation.result_writer import ResultWriter
 from lidistill.evaluation.scale import Scale
 from lidistill.evaluation.scores import Scores
 from lidistill.types import Frame, InputError
@@ -66,6 +67,18 @@ class Protocol(ABC):
         raise InputError(
             f"{path}: the protocol {self.name} reads predictions of no other tool; give {self.accepted_forms}"
         )
+
+    def result_writer(self, scans: Path, calibration: str | Path | None) -> ResultWriter | None:
+        """What writes the boxes of `scans` (a file or a folder) in the benchmark's own form; None if it has none.
+
+        `calibration` is a file or folder that the user names for it.
+        """
+        if calibration is not None:
+            raise InputError(
+                f"{calibration}: the protocol {self.name} writes no files of its own that need a calibration; leave "
+                "out --calibration"
+            )
+        return None
 
     @property
     def accepted_forms(self) -> str:

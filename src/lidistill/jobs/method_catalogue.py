@@ -16,12 +16,14 @@ import torch
 
 from lidistill.catalogue import FILE, Catalogue, MethodFacts
 from lidistill.configuration import plain
+from lidistill.datasets import DATASETS
 from lidistill.detectors import DETECTORS
 from lidistill.detectors.presets import PRESETS, preset
 from lidistill.detectors.width import WidthRule
 from lidistill.distillation import METHODS
 from lidistill.distillation.method import NEEDS, DistillationMethod, MethodConfig, Specs
 from lidistill.files import write_text
+from lidistill.simulate import PRESETS as PRESETS_OF_SENSORS
 from lidistill.types import InputError
 
 COMPRESSION = 4.0
@@ -31,7 +33,9 @@ KINDS = {"map": "maps", "set": "sets"}  # bird's-eye view maps; pillars, voxels 
 def examined() -> Catalogue:
     """The detectors, and the facts of every entry of METHODS."""
     pairs = {name: tap_specs(name) for name in DETECTORS}
-    return Catalogue(tuple(DETECTORS), tuple(method_facts(settings(), pairs) for settings in METHODS.values()))
+    methods = tuple(method_facts(settings(), pairs) for settings in METHODS.values())
+    sources = tuple(dataset.source_form for dataset in DATASETS.values())
+    return Catalogue(tuple(DETECTORS), sources, tuple(PRESETS_OF_SENSORS), methods)
 
 
 def method_facts(settings: MethodConfig, pairs: Mapping[str, tuple[Specs, Specs]] | None = None) -> MethodFacts:

@@ -1,10 +1,9 @@
-"""Boxes for scans on disk: KITTI text, JSON and a picture for each."""
+"""Boxes for scans on disk: JSON, a picture, and the benchmark's own form of each."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,7 @@ import torch
 
 from lidistill.data.point_columns import check_columns
 from lidistill.data.point_files import read_bin
-from lidistill.datasets.kitti.frames import image_size, read_calibration
-from lidistill.datasets.kitti.projection import camera_objects
-from lidistill.datasets.kitti.records import CameraCalibration
-from lidistill.datasets.kitti.text import write_objects
+from lidistill.datasets import protocol_of
 from lidistill.evaluation.predict import predict as predict_frames
 from lidistill.files import prepared, write_text
 from lidistill.jobs.trained_runs import load_run, pick_device, pick_precision
@@ -24,18 +20,6 @@ from lidistill.reading import is_file, is_folder
 from lidistill.report.render.bev_picture import draw_bev
 from lidistill.settings import Share, checked
 from lidistill.types import Boxes, Frame, InputError
-
-IMAGE_SIZE = (1242, 375)
-
-# KITTI's usual left colour camera, for scans that come without a calibration: boxes in the text are then in this
-# camera's axes.
-NOMINAL_CALIBRATION = CameraCalibration(
-    image_from_camera=np.array([[721.54, 0.0, 609.56, 44.86], [0.0, 721.54, 172.85, 0.22], [0.0, 0.0, 1.0, 0.0]]),
-    camera_from_lidar=np.array(
-        [[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, -0.08], [1.0, 0.0, 0.0, -0.27], [0.0, 0.0, 0.0, 1.0]]
-    ),
-    image_size=IMAGE_SIZE,
-)
 
 
 def predict(
@@ -50,15 +34,13 @@ def predict(
     device: str = "auto",
     precision: str = "32",
 ) -> list[Path]:
-    """Detect in a `.bin` file or in every one of a folder; write NAME.txt, NAME.json and NAME.png into `out` and return
-    the JSON paths.
+    """Detect in a `.bin` file or a folder of them; write NAME.json and NAME.png into `out`, return the JSON paths.
 
-    `calibration` is a KITTI calib file, or a folder with one a scan; without it the folder `calib` beside that of the
-    scans is taken, and where there is none, KITTI's nominal camera, for the text. `columns` is how many values a point
-    has in the files, of which the detector takes the first; without it as many as it takes, unless the values look
-    otherwise. The text and JSON hold every box; the picture those of at least `minimum_score`. A scan that cannot be
-    read stops the command, or is reported and left out with `skip_bad`. The network runs in `precision`, one of
-    PRECISIONS.
+    The protocol of the run's dataset adds files in its own form, such as KITTI's NAME.txt. `calibration` is a file or
+    folder that this form needs; the protocol says where it looks without it. `columns` is how many values a point has
+    in the files, of which the detector takes the first; without it as many as it takes, unless the values look
+    otherwise. All files hold every box; the picture those of at least `minimum_score`. A scan that cannot be read stops
+    the command, or is reported and left out with `skip_bad`. The network runs in `precision`, one of PRECISIONS.
     """
     minimum_score = checked(Share, minimum_score, "--minimum-score")
     with prepared(out):
@@ -88,9 +70,10 @@ def _predict(
     ran = pick_precision(precision, where, "--precision")
     detector = loaded.detector.to(where).for_inference()
     paths = scan_paths(scans)
-    cameras = Cameras.of(scans, calibration)
+    writer = protocol_of(spec).result_writer(scans, calibration)
     print(f"points: {columns or len(taken)} values each, the first are {', '.join(taken)}")
-    print(f"calibration: {cameras.sentence}")
+    if writer is not None:
+        print(writer.sentence)
     written, skipped = [], []
     with progress("predict", len(paths)) as advance:
         for count, path in enumerate(paths, start=1):
@@ -99,60 +82,22 @@ def _predict(
                 if columns is None:
                     check_columns(path, points)
                 frame = Frame(path.stem, torch.from_numpy(np.ascontiguousarray(points[:, : len(taken)])))
-                camera = cameras.of_scan(path)
+                if writer is not None:
+                    writer.check(path)
                 boxes = predict_frames(detector, [frame], device=where, batch_size=1, precision=ran).boxes[0]
             except InputError as error:
                 if not skip_bad:
                     raise InputError(f"{error}; or leave such scans out with --skip-bad") from error
                 skipped.append(str(error))
             else:
-                written.append(
-                    _write(
-                        out,
-                        frame,
-                        boxes,
-                        spec.classes,
-                        camera,
-                        loaded.experiment.detector.point_range,
-                        minimum_score,
-                    )
-                )
+                if writer is not None:
+                    writer.write(out, path, boxes, spec.classes)
+                view = loaded.experiment.detector.point_range
+                written.append(_write(out, frame, boxes, spec.classes, view, minimum_score))
             advance(count)
     if skipped:
         print(f"left out {len(skipped)} of {len(paths)} scans:", *skipped, sep="\n  ")
     return written
-
-
-@dataclass(frozen=True)
-class Cameras:
-    """Where the camera of a scan comes from."""
-
-    place: Path | None  # a calib file, a folder with one a scan, or nothing: the nominal camera
-    images: Path | None = None  # a folder with the image of each scan, whose size counts
-
-    @staticmethod
-    def of(scans: Path, calibration: str | Path | None) -> Cameras:
-        """As asked for; else KITTI's own folder `calib` beside that of the scans, where there is one."""
-        if calibration is not None:
-            return Cameras(Path(calibration))
-        beside = (scans if is_folder(scans) else scans.parent).resolve().parent
-        return Cameras(beside / "calib", beside / "image_2") if is_folder(beside / "calib") else Cameras(None)
-
-    @property
-    def sentence(self) -> str:
-        if self.place is None:
-            return (
-                "KITTI's nominal camera, so the boxes in the .txt files are in no real camera's axes (those in the "
-                ".json files are in LiDAR axes); "
-                "give --calibration for your own"
-            )
-        return f"a file a scan from {self.place}" if is_folder(self.place) else f"{self.place} for all scans"
-
-    def of_scan(self, scan: Path) -> CameraCalibration:
-        if self.place is None:
-            return NOMINAL_CALIBRATION
-        size = IMAGE_SIZE if self.images is None else image_size(self.images / f"{scan.stem}.png")
-        return read_calibration(self.place / f"{scan.stem}.txt" if is_folder(self.place) else self.place, size)
 
 
 def scan_paths(place: Path) -> list[Path]:
@@ -176,15 +121,13 @@ def _write(
     frame: Frame,
     boxes: Boxes,
     classes: Sequence[str],
-    camera: CameraCalibration,
     point_range: Sequence[float],
     minimum_score: float,
 ) -> Path:
     assert boxes.scores is not None
-    names = np.array([classes[label] for label in boxes.labels.tolist()], dtype=str)
-    write_objects(out / f"{frame.id}.txt", camera_objects(camera, boxes.geometry.numpy(), names, boxes.scores.numpy()))
+    names = [classes[label] for label in boxes.labels.tolist()]
     rows = [
-        {"class": str(name), "score": round(score, 4), "box": [round(value, 3) for value in geometry]}
+        {"class": name, "score": round(score, 4), "box": [round(value, 3) for value in geometry]}
         for name, score, geometry in zip(names, boxes.scores.tolist(), boxes.geometry.tolist(), strict=True)
     ]
     convention = (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lidistill.datasets.simulated.frames import write_kitti_folder
+from lidistill.datasets.simulated.folder import write_folder
 from lidistill.files import claimed
 from lidistill.settings import Count, Processes, Seed, checked
-from lidistill.simulate import SimulatorSettings
+from lidistill.simulate import DEFAULT_SENSOR, SimulatorSettings
 
 
-def simulate(out: str | Path, *, frames: int, preset: str = "kitti", seed: int = 0, workers: int = 0) -> Path:
+def simulate(out: str | Path, *, frames: int, preset: str = DEFAULT_SENSOR, seed: int = 0, workers: int = 0) -> Path:
     """Write `frames` simulated frames into `out` in KITTI's layout."""
     frames, seed, workers = (
         checked(Count, frames, "--frames"),
@@ -18,5 +18,5 @@ def simulate(out: str | Path, *, frames: int, preset: str = "kitti", seed: int =
         checked(Processes, workers, "--workers"),
     )
     with claimed(out):
-        write_kitti_folder(Path(out), frames, SimulatorSettings(sensor=preset), seed=seed, workers=workers)
+        write_folder(Path(out), frames, SimulatorSettings(sensor=preset), seed=seed, workers=workers)
     return Path(out)

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from lidistill.settings import Number, Settings, Share, Text
 from lidistill.simulate.motion import Motion
-from lidistill.simulate.sensor import Degrees, RayGrid, SensorPreset, Step, ray_grid, sensor_preset
+from lidistill.simulate.sensor import Degrees, RayGrid, SensorPreset, Step, ray_grid
+from lidistill.simulate.sensor_presets import DEFAULT_SENSOR, sensor_preset
 
 # Raised whenever the same settings and seed give other points or labels, so that cached frames are not mixed.
 SIMULATOR_VERSION = 2
@@ -26,7 +27,7 @@ class SimulatorSettings(Settings):
 
     place: ClassVar[str] = "simulator"
 
-    sensor: Text = "kitti"  # a name in sensor.PRESETS
+    sensor: Text = DEFAULT_SENSOR  # a name in sensor_presets.PRESETS
     azimuth_window_deg: tuple[Degrees, Degrees] | None = None  # None: the preset's own
     azimuth_step_deg: Step | None = None  # None: the preset's own
 

@@ -11,7 +11,7 @@ from lidistill.datasets.kitti.frame_ids import every_id
 from lidistill.datasets.kitti.frames import KittiData, KittiFrames, read_calibration
 from lidistill.datasets.kitti.text import read_objects
 from lidistill.datasets.simulated import folder as simulated_folder
-from lidistill.datasets.simulated.folder import MANIFEST, write_kitti_folder
+from lidistill.datasets.simulated.folder import MANIFEST, write_folder
 from lidistill.datasets.simulated.frames import SimulatedData
 from lidistill.datasets.simulated.labels import MIN_POINTS, calibration_text, camera_calibration, label_rows
 from lidistill.simulate import SimulatedObjects, SimulatorSettings, simulate_frame
@@ -125,7 +125,7 @@ def test_the_calibration_file_is_read_back_as_it_was(tmp_path):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("streets") / "kitti"
-    write_kitti_folder(out, 5, COARSE, seed=3, workers=1, val_share=0.4, progress=False)
+    write_folder(out, 5, COARSE, seed=3, workers=1, val_share=0.4, progress=False)
     return out
 
 
@@ -176,19 +176,19 @@ def test_labels_hold_the_points_they_claim(folder):
 
 def test_the_number_of_processes_changes_no_byte(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(simulated_folder, "FRAMES_WORTH_A_PROCESS", 1)
-    write_kitti_folder(tmp_path / "parallel", 5, COARSE, seed=3, workers=2, val_share=0.4, progress=False)
+    write_folder(tmp_path / "parallel", 5, COARSE, seed=3, workers=2, val_share=0.4, progress=False)
     assert contents(tmp_path / "parallel") == contents(folder)
 
 
 def test_frames_do_not_depend_on_how_many_there_are(folder, tmp_path):
-    write_kitti_folder(tmp_path / "few", 2, COARSE, seed=3, workers=1, progress=False)
+    write_folder(tmp_path / "few", 2, COARSE, seed=3, workers=1, progress=False)
     few, many = contents(tmp_path / "few"), contents(folder)
     assert all(few[name] == many[name] for name in few if name.startswith("training/"))
 
 
 def test_an_interrupted_folder_is_completed_and_finished_frames_are_kept(folder, tmp_path, monkeypatch):
     out = tmp_path / "again"
-    write_kitti_folder(out, 5, COARSE, seed=3, workers=1, val_share=0.4, progress=False)
+    write_folder(out, 5, COARSE, seed=3, workers=1, val_share=0.4, progress=False)
     (out / "training/velodyne/000003.bin").unlink()
     (out / "training/label_2/000001.txt").unlink()
     rendered = []
@@ -197,7 +197,7 @@ def test_an_interrupted_folder_is_completed_and_finished_frames_are_kept(folder,
         "simulate_frame",
         lambda *arguments: rendered.append(arguments[2]) or simulate_frame(*arguments),
     )
-    write_kitti_folder(out, 5, COARSE, seed=3, workers=1, val_share=0.4, progress=False)
+    write_folder(out, 5, COARSE, seed=3, workers=1, val_share=0.4, progress=False)
     assert rendered == [1, 3]
     assert contents(out) == contents(folder)
 
@@ -208,7 +208,7 @@ def test_nothing_half_written_stays(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(simulated_folder, "write_objects", fails_late)
     with pytest.raises(OSError, match="disk full"):
-        write_kitti_folder(tmp_path / "broken", 1, COARSE, workers=1, progress=False)
+        write_folder(tmp_path / "broken", 1, COARSE, workers=1, progress=False)
     assert not list((tmp_path / "broken").rglob("*.part")) and not list((tmp_path / "broken").rglob("*.bin"))
 
 
@@ -219,26 +219,26 @@ def test_nothing_half_written_stays(folder, tmp_path, monkeypatch):
 def test_a_folder_made_with_other_settings_is_an_error_that_names_them(folder, change, key):
     arguments = {"frames": 5, "settings": COARSE, "seed": 3, "val_share": 0.4} | change
     with pytest.raises(InputError, match=rf"{MANIFEST}.*other settings \({key}\)"):
-        write_kitti_folder(folder, workers=1, progress=False, **arguments)
+        write_folder(folder, workers=1, progress=False, **arguments)
 
 
 def test_a_folder_of_somebody_else_is_not_written_into(tmp_path):
     (tmp_path / "training" / "velodyne").mkdir(parents=True)
     with pytest.raises(InputError, match="did not write"):
-        write_kitti_folder(tmp_path, 1, COARSE, progress=False)
+        write_folder(tmp_path, 1, COARSE, progress=False)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"seed": '])
 def test_a_damaged_manifest_is_an_error_that_names_it(tmp_path, text):
     (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(InputError, match=MANIFEST):
-        write_kitti_folder(tmp_path, 1, COARSE, progress=False)
+        write_folder(tmp_path, 1, COARSE, progress=False)
 
 
 @pytest.mark.parametrize("arguments", [{"frames": 0}, {"frames": 3, "val_share": 1.5}])
 def test_impossible_numbers_are_errors(tmp_path, arguments):
     with pytest.raises(InputError, match=r"frames|val_share"):
-        write_kitti_folder(tmp_path / "out", settings=COARSE, progress=False, **arguments)
+        write_folder(tmp_path / "out", settings=COARSE, progress=False, **arguments)
     assert not (tmp_path / "out").exists()
 
 

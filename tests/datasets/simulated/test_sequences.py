@@ -13,7 +13,7 @@ from lidistill.data.points_in_boxes import rows_inside
 from lidistill.data.sweeps import SweptFrames
 from lidistill.datasets.kitti.frames import KittiData
 from lidistill.datasets.simulated import folder as simulated_folder
-from lidistill.datasets.simulated.folder import write_kitti_folder
+from lidistill.datasets.simulated.folder import write_folder
 from lidistill.datasets.simulated.frames import SimulatedData
 from lidistill.datasets.simulated.sequences import SequenceFrames, read_motion
 from lidistill.simulate import Motion, SimulatorSettings, simulate_frame
@@ -84,7 +84,7 @@ def test_other_tools_read_the_folder_as_kitti(data):
 
 def test_a_folder_of_moving_streets_is_completed_and_whole_sequences_are_validated_on(tmp_path, monkeypatch):
     out = tmp_path / "kitti"
-    write_kitti_folder(out, 10, MOVING, workers=1, val_share=0.3, progress=False)
+    write_folder(out, 10, MOVING, workers=1, val_share=0.3, progress=False)
     assert (out / "ImageSets/val.txt").read_text().split() == [f"{index:06d}" for index in (6, 7, 8, 9)]
     before = contents(out)
     assert sum(name.startswith("training/motion/") for name in before) == 10
@@ -95,7 +95,7 @@ def test_a_folder_of_moving_streets_is_completed_and_whole_sequences_are_validat
         "simulate_frame",
         lambda *arguments: rendered.append(arguments[2]) or simulate_frame(*arguments),
     )
-    write_kitti_folder(out, 10, MOVING, workers=1, val_share=0.3, progress=False)
+    write_folder(out, 10, MOVING, workers=1, val_share=0.3, progress=False)
     assert rendered == [3] and contents(out) == before
 
 
@@ -136,7 +136,7 @@ def test_the_fingerprint_follows_the_motion_files(data):
     ],
 )
 def test_a_damaged_motion_file_is_a_sentence_that_names_it(data, tmp_path, change, sentence):
-    write_kitti_folder(tmp_path, 1, MOVING, seed=2, workers=1, progress=False)
+    write_folder(tmp_path, 1, MOVING, seed=2, workers=1, progress=False)
     path = tmp_path / "training" / "motion" / "000000.json"
     content = json.loads(path.read_text())
     if isinstance(change, str):

@@ -45,6 +45,7 @@ class KittiData(DataSettings):
 
     name: ClassVar[str] = "kitti"
     title: ClassVar[str] = "KITTI"
+    source_form: ClassVar[str] = "kitti:FOLDER"
 
     root: Text
     train_split: Text = "ImageSets/train.txt"  # a list of frame ids, below root; "all" for every frame

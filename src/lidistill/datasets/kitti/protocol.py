@@ -16,6 +16,7 @@ from lidistill.datasets.kitti.overlaps import image_area
 from lidistill.datasets.kitti.projection import camera_objects
 from lidistill.datasets.kitti.records import CameraObjects, truth_of
 from lidistill.datasets.kitti.result_files import evaluate_folder
+from lidistill.datasets.kitti.result_writer import KittiResultWriter
 from lidistill.datasets.kitti.score_names import AP, PROTOCOL
 from lidistill.datasets.kitti.scores import scores_from_matches
 from lidistill.evaluation.predict import Predictions
@@ -55,6 +56,9 @@ class KittiProtocol(Protocol):
             detections.append(camera_detections(predictions.boxes[row], predictions.classes, frame))
         matches = match_frames(truths, detections, predictions.classes, frame_ids)
         return replace(scores_from_matches(matches), overlap=official_overlap(predictions.classes)), matches
+
+    def result_writer(self, scans: Path, calibration: str | Path | None) -> KittiResultWriter:
+        return KittiResultWriter.of(scans, calibration)
 
     def load(self, path: str | Path) -> FrameMatches:
         return FrameMatches.load(path)

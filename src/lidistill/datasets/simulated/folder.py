@@ -91,7 +91,7 @@ def write_frames(
     return len(missing)
 
 
-def write_kitti_folder(
+def write_folder(
     out: Path,
     frames: int,
     settings: SimulatorSettings,

@@ -17,7 +17,6 @@ from lidistill.datasets.simulated.folder import (
     frame_id,
     manifest,
     write_frames,
-    write_kitti_folder,
     write_lists,
 )
 from lidistill.datasets.simulated.sequences import SequenceFrames
@@ -32,6 +31,7 @@ class SimulatedData(DataSettings):
     """Frames of the simulator: the first `train_frames` to train on, the next `val_frames` to score on."""
 
     name: ClassVar[str] = "simulated"
+    source_form: ClassVar[str] = "simulated"
 
     # the KITTI folder to keep them in; empty: a folder of the user's cache, one for each choice of settings
     root: Text = ""
@@ -123,6 +123,3 @@ class SimulatedData(DataSettings):
 
     def _manifest(self) -> dict[str, object]:
         return manifest(self.streets, self.seed) | {"train_frames": self.train_frames, "val_frames": self.val_frames}
-
-
-__all__ = ["SimulatedData", "write_kitti_folder"]

@@ -1,0 +1,72 @@
+"""KITTI result files of scans on disk, in the axes of each scan's camera."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lidistill.datasets.kitti.frames import ASSUMED_IMAGE_SIZE, image_size, read_calibration
+from lidistill.datasets.kitti.projection import camera_objects
+from lidistill.datasets.kitti.records import CameraCalibration
+from lidistill.datasets.kitti.text import write_objects
+from lidistill.evaluation.result_writer import ResultWriter
+from lidistill.reading import is_folder
+from lidistill.types import Boxes
+
+# KITTI's usual left colour camera, for scans without a calibration. Boxes in the text are then in this camera's axes.
+NOMINAL_CALIBRATION = CameraCalibration(
+    image_from_camera=np.array([[721.54, 0.0, 609.56, 44.86], [0.0, 721.54, 172.85, 0.22], [0.0, 0.0, 1.0, 0.0]]),
+    camera_from_lidar=np.array(
+        [[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, -0.08], [1.0, 0.0, 0.0, -0.27], [0.0, 0.0, 0.0, 1.0]]
+    ),
+    image_size=ASSUMED_IMAGE_SIZE,
+)
+
+
+@dataclass(frozen=True)
+class KittiResultWriter(ResultWriter):
+    """NAME.txt for each scan."""
+
+    calibrations: Path | None  # a calib file, a folder with one a scan, or nothing: the nominal camera
+    images: Path | None = None  # a folder with the image of each scan, whose size counts
+
+    @staticmethod
+    def of(scans: Path, calibration: str | Path | None) -> KittiResultWriter:
+        """With the calibration asked for; else that of the folder `calib` beside the scans' folder, if there is one."""
+        if calibration is not None:
+            return KittiResultWriter(Path(calibration))
+        beside = (scans if is_folder(scans) else scans.parent).resolve().parent
+        if is_folder(beside / "calib"):
+            return KittiResultWriter(beside / "calib", beside / "image_2")
+        return KittiResultWriter(None)
+
+    @property
+    def sentence(self) -> str:
+        if self.calibrations is None:
+            return (
+                "calibration: KITTI's nominal camera, so the boxes in the .txt files are in no real camera's axes "
+                "(those in the .json files are in LiDAR axes); give --calibration for your own"
+            )
+        if is_folder(self.calibrations):
+            return f"calibration: a file a scan from {self.calibrations}"
+        return f"calibration: {self.calibrations} for all scans"
+
+    def check(self, scan: Path) -> None:
+        self._camera(scan)
+
+    def write(self, out: Path, scan: Path, boxes: Boxes, classes: Sequence[str]) -> None:
+        assert boxes.scores is not None
+        names = np.array([classes[label] for label in boxes.labels.tolist()], dtype=str)
+        rows = camera_objects(self._camera(scan), boxes.geometry.numpy(), names, boxes.scores.numpy())
+        write_objects(out / f"{scan.stem}.txt", rows)
+
+    def _camera(self, scan: Path) -> CameraCalibration:
+        if self.calibrations is None:
+            return NOMINAL_CALIBRATION
+        size = ASSUMED_IMAGE_SIZE if self.images is None else image_size(self.images / f"{scan.stem}.png")
+        if is_folder(self.calibrations):
+            return read_calibration(self.calibrations / f"{scan.stem}.txt", size)
+        return read_calibration(self.calibrations, size)
