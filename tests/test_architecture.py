@@ -64,6 +64,8 @@ TABLES = {
 # Where code may name a dataset: its own folder, what reads other tools' files, and the presets named after one.
 NAMES_DATASETS = ("datasets/", "interop/", "detectors/presets.py", "simulate/sensor_presets.py")
 DATASET_NAMES = re.compile("kitti|nuscenes|waymo", re.IGNORECASE)
+# Parts of one benchmark's keys, and its unit: the protocol's to write, nobody else's.
+KEY_OF_A_BENCHMARK = re.compile(r"strict[/ ]|\b(loose|R11|R40|easy|moderate|bbox|aos|AP)\b")
 
 FILES = sorted(SOURCE.rglob("*.py"))
 MODULES = {
@@ -104,25 +106,14 @@ def rooms_used(path: Path) -> set[str]:
     return {name.split(".")[1] for name in imports(path)} - {room_of(path)}
 
 
-def strings_and_names(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines and texts of all names, imports and strings of a file, docstrings left out."""
-    documentation = set()
+def texts(path: Path) -> Iterator[str]:
+    """Names and strings of a file's code, without its docstrings; comments are not in the tree."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    bodies = [node.body[0] for node in ast.walk(tree(path)) if isinstance(node, documented) and node.body]
+    docstrings = {first.value for first in bodies if isinstance(first, ast.Expr)}
     for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body:
-            first = node.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                documentation.add(first.value)
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in documentation:
-            yield node.lineno, node.value
-        elif isinstance(node, ast.Name):
-            yield node.lineno, node.id
-        elif isinstance(node, ast.Attribute):
-            yield node.lineno, node.attr
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            yield node.lineno, node.name
-        elif isinstance(node, ast.ImportFrom):
-            yield node.lineno, ".".join([str(node.module), *(alias.name for alias in node.names)])
+        if node not in docstrings:
+            yield from (value for _, value in ast.iter_fields(node) if isinstance(value, str))
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
@@ -158,8 +149,24 @@ def test_a_table_is_one_dict_literal_in_its_room(table):
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_a_dataset_is_named_in_its_own_places_only(path):
     if not relative(path).startswith(NAMES_DATASETS):
-        named = [f"line {line}: {text[:60]!r}" for line, text in strings_and_names(path) if DATASET_NAMES.search(text)]
-        assert not named, f"{relative(path)} names a dataset: {'; '.join(named)}"
+        named = [text[:60] for text in texts(path) if DATASET_NAMES.search(text)]
+        assert not named, f"{relative(path)} names a dataset: {named}"
+
+
+@pytest.mark.parametrize("room", ["evaluation", "report"])
+def test_what_all_protocols_share_knows_no_key_and_no_unit_of_one(room):
+    for path in FILES:
+        if room_of(path) == room:
+            assert not [text for text in texts(path) if KEY_OF_A_BENCHMARK.search(text)], relative(path)
+
+
+def test_texts_are_those_of_code_alone(tmp_path):
+    file = tmp_path / "file.py"
+    file.write_text(
+        '"""KITTI."""\nfrom kitti import x as y\n\ndef f(waymo):\n    """KITTI."""\n    return "a"  # KITTI\n'
+    )
+    assert [text for text in texts(file) if DATASET_NAMES.search(text)] == ["kitti", "waymo"]
+    assert "a" in set(texts(file))
 
 
 @pytest.mark.parametrize("room", ["distillation", "training", "deploy"])

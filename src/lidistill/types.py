@@ -36,7 +36,7 @@ class DatasetSpec:
     point_range: tuple[float, float, float, float, float, float]  # x_min y_min z_min x_max y_max z_max, metres
     point_features: tuple[str, ...]  # columns after x, y, z
     typical_sizes: Mapping[str, tuple[float, float, float]]  # class -> length, width, height
-    protocol: str  # key of evaluation.PROTOCOLS
+    protocol: str  # key of datasets.PROTOCOLS
     simulated: bool = False
 
 

@@ -15,7 +15,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from lidistill.ops.voxels import VoxelGrid
 
 from lidistill.data.source import DataSettings, FrameSource
 from lidistill.datasets import DATASETS, PROTOCOLS
@@ -32,7 +31,7 @@ from lidistill.evaluation.protocol import Estimator, Protocol, Resamplable, pair
 from lidistill.evaluation.scale import Scale
 from lidistill.evaluation.scores import Scores
 from lidistill.settings import Count
-from lidistill.types import Boxes, DatasetSpec, Frame, InputError, unknown_name
+from lidistill.types import Boxes, DatasetSpec, Frame, InputError, VoxelGrid, unknown_name
 
 CLASSES = ("sedan", "bus", "tram", "moped", "cart", "dog", "bin", "pole", "kiosk", "bench")
 FARTHEST_M = 4.0
