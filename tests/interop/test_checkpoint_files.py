@@ -181,7 +181,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         ({"state_dict": {}}, "holds no weights"),
         ({"state_dict": {"a": "b"}}, "holds no weights"),
         (torch.zeros(3), "holds no weights"),
-        ({"state_dict": {"conv1.weight": torch.zeros(2)}}, r"keys like conv1\.weight are of no tool known here"),
+        ({"state_dict": {"conv1.weight": torch.zeros(2)}}, r"keys like conv1\.weight belong to no known tool"),
     ],
 )
 def test_a_file_of_something_else_is_refused_in_a_sentence(tmp_path, content, sentence):

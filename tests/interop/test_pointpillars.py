@@ -249,7 +249,9 @@ def test_points_with_other_columns_are_refused(tmp_path):
 
 
 def test_a_wrong_source_is_refused_with_the_right_one(tmp_path):
-    with pytest.raises(InputError, match="looks like a checkpoint of mmdet3d, not of openpcdet; import it as that"):
+    with pytest.raises(
+        InputError, match="looks like a checkpoint of mmdet3d, not of openpcdet; give mmdet3d as the source"
+    ):
         import_checkpoint(file_of(tmp_path, "mmdet3d"), "openpcdet")
 
 
@@ -268,12 +270,12 @@ def test_unknown_sources_models_datasets_and_classes_are_refused(tmp_path):
 def test_files_of_det3d_and_of_old_generations_are_refused(tmp_path):
     torch.save({"meta": {}, "state_dict": {"reader.x": torch.zeros(1)}}, tmp_path / "a.pth")
     with pytest.raises(
-        InputError, match="a pointpillars of det3d is not converted; those of openpcdet and mmdet3d are"
+        InputError, match="a pointpillars of det3d cannot be converted; give one of openpcdet or mmdet3d"
     ):
         import_checkpoint(tmp_path / "a.pth")
     state = {key: torch.from_numpy(np.array(value)) for key, value in formula_state(small_table("mmdet3d")).items()}
     torch.save({"meta": {"mmdet3d_version": "0.17.1"}, "state_dict": state}, tmp_path / "b.pth")
     with pytest.raises(
-        InputError, match=r"written by mmdetection3d 0\.17\.1, whose boxes are turned and sized otherwise"
+        InputError, match=r"written by mmdetection3d 0\.17\.1, whose boxes have another heading and order of sizes"
     ):
         import_checkpoint(tmp_path / "b.pth")

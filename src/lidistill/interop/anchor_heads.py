@@ -1,6 +1,4 @@
-"""Anchor heads of OpenPCDet and mmdetection3d: their conventions as settings, and their rows in the order of our
-classes.
-"""
+"""Anchor heads of OpenPCDet and mmdetection3d: their conventions become settings, their rows follow our class order."""
 
 from __future__ import annotations
 
@@ -23,10 +21,10 @@ DIRECTION_BINS = 2
 
 @dataclass(frozen=True)
 class AnchorConvention:
-    """How one tool trains its anchor heads on KITTI, and decodes them."""
+    """How one tool trains and decodes its anchor heads on KITTI."""
 
     classes: tuple[str, ...]  # order of the scores in its published networks
-    settings: Mapping[str, Any]  # of the anchor head
+    settings: Mapping[str, Any]  # of AnchorHeadConfig
     notes: tuple[str, ...]
 
 
@@ -44,10 +42,10 @@ ANCHOR_CONVENTIONS = {
             ),
         },
         notes=(
-            "anchors spread over the whole range, ends included",
+            "anchors spread over the whole range, both ends included",
             "direction bins start at 0.78539 rad",
             "each frame's loss is divided by its own number of positive anchors",
-            "one suppression over all classes, 4096 boxes before and 500 after",
+            "one suppression over all classes, with 4096 boxes before and 500 after it",
         ),
     ),
     "mmdet3d": AnchorConvention(
@@ -61,10 +59,10 @@ ANCHOR_CONVENTIONS = {
             ),
         },
         notes=(
-            "heights are of bottom faces there, of centres here, and the weights are the same",
+            "heights are those of bottom faces there and of centres here; the weights are the same",
             "direction bins start at -pi/2 rad",
             "the batch's loss is divided by its number of positive anchors",
-            "one suppression a class, 100 boxes before and 50 after",
+            "one suppression per class, with 100 boxes before and 50 after it",
         ),
     ),
 }
@@ -78,8 +76,9 @@ def convert_anchor_head(
     model: str,
     classes: Sequence[str] | None,
 ) -> tuple[AnchorHeadConfig, tuple[str, ...], dict[str, Tensor]]:
-    """Settings, the classes in the order of the file, and the weights with their rows in the order of the settings'
-    anchors.
+    """Return the head's settings, the classes in the order of the file, and the weights.
+
+    The rows of the weights follow the order of the anchors in the settings.
     """
     convention = ANCHOR_CONVENTIONS[checkpoint.source]
     order = tuple(classes or checkpoint.classes or convention.classes)
@@ -100,7 +99,7 @@ def convert_anchor_head(
 def _in_class_order(
     weights: Mapping[str, Tensor], order: tuple[str, ...], config: AnchorHeadConfig
 ) -> dict[str, Tensor]:
-    """Rows of the head's convolutions moved so that anchors and scores come in the order of `config.anchors`."""
+    """Reorder the rows of the head's convolutions: anchors and scores follow the order of `config.anchors`."""
     moved = dict(weights)
     source = torch.tensor([order.index(anchor.name) for anchor in config.anchors])
     rotations, num_classes = len(config.rotations), len(order)
@@ -108,7 +107,7 @@ def _in_class_order(
         for kind in ("weight", "bias"):
             key = f"head.{name}.{kind}"
             if key not in weights or weights[key].shape[:1] != (num_classes * rotations * width,):
-                continue  # named as missing or misshapen afterwards
+                continue  # check_shapes reports it as missing or of a wrong shape
             rows = weights[key].reshape(num_classes, rotations, width, -1)[source]
             if name == "conv_class":
                 rows = rows[:, :, source]

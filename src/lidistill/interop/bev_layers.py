@@ -1,4 +1,4 @@
-"""Trunk and neck of another tool: widths, depths and strides from the weights, and the neck's layers as ours."""
+"""Trunk and neck of another tool: widths, depths and strides come from the weights."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lidistill.interop.conversion import indices, read
 def convert_bev(
     checkpoint: ForeignCheckpoint, weights: Mapping[str, Tensor], base: BevConfig, model: str, conv_for_stride_one: bool
 ) -> tuple[BevConfig, dict[str, Tensor]]:
-    """Settings, and the weights with the neck's layers turned to ours. Strides of the trunk do not show in weights and
-    come from `base`.
+    """Return the settings, and the weights with the neck's kernels in our layout.
 
-    A branch that keeps the resolution is a transposed convolution here and in OpenPCDet, but a plain one (out, in, 1,
-    1) in other networks (`conv_for_stride_one`). Where the two sizes differ, the shape decides instead.
+    The weights do not show the strides of the trunk; these come from `base`. A neck branch that keeps the resolution is
+    a transposed convolution here and in OpenPCDet, but a plain one with weights (out, in, 1, 1) in networks with
+    `conv_for_stride_one`. If the numbers of input and output channels differ, the shape of the weights decides.
     """
     stages = indices(weights, r"trunk\.stages\.(\d+)\.0\.weight")
     channels = tuple(read(weights, f"trunk.stages.{stage}.0.weight", checkpoint, model, 4)[0] for stage in stages)

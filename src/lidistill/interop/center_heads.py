@@ -1,4 +1,4 @@
-"""Centre heads of another tool: sizes from the weights, conventions as settings, and its codes as ours."""
+"""Centre heads of another tool: sizes come from the weights, conventions become settings, box codes become ours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lidistill.interop.checkpoint_files import ForeignCheckpoint
 from lidistill.interop.conversion import check_classes, indices, read
 from lidistill.types import InputError
 
-Row = tuple[int, int]  # of a branch's last convolution: which one of the file, and 1 or -1 where its sign turns
+Row = tuple[int, int]  # of a branch's last convolution: the file's row, and -1 to change its sign or 1
 
 Weights = tuple[float, float, float, float, float, float, float, float, float, float]
 ON_ROTATION: Weights = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2, 1.0, 1.0)
@@ -23,16 +23,16 @@ ON_VELOCITY: Weights = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2)
 
 @dataclass(frozen=True)
 class CenterConvention:
-    """How one tool writes its centre heads, trains and decodes them."""
+    """How one tool stores, trains and decodes its centre heads."""
 
-    rows: Mapping[str, tuple[Row, ...]]  # branch -> our rows; other branches are the same
+    rows: Mapping[str, tuple[Row, ...]]  # branch -> our rows; the rows of other branches stay as they are
     code_weights: Weights  # of networks with velocities
     outside: Literal["skip", "border"]
-    max_candidates: tuple[int, int]  # with velocities (nuScenes), and without (Waymo)
+    max_candidates: tuple[int, int]  # with velocities (nuScenes) and without (Waymo)
     notes: tuple[str, ...]
 
 
-# Checked against OpenPCDet 8caccce and mmdetection3d 1.4.0; read off the code and the settings of CenterPoint (det3d).
+# Checked against OpenPCDet 8caccce and mmdetection3d 1.4.0; for CenterPoint (det3d), taken from its code and settings.
 CENTER_CONVENTIONS = {
     "openpcdet": CenterConvention(
         rows={"rotation": ((1, 1), (0, 1))},
@@ -40,8 +40,8 @@ CENTER_CONVENTIONS = {
         outside="border",
         max_candidates=(500, 500),
         notes=(
-            "the file's rotation is (cosine, sine); the rows of its last convolution change places",
-            "where there are velocities, the code weights of 0.2 stand on sine and cosine",
+            "the file's rotation is (cosine, sine); the two rows of its last convolution are swapped",
+            "with velocities, the code weights of sine and cosine are 0.2",
             "objects whose centre is off the map are moved to its border",
         ),
     ),
@@ -50,7 +50,7 @@ CENTER_CONVENTIONS = {
         code_weights=ON_VELOCITY,
         outside="skip",
         max_candidates=(500, 500),
-        notes=("the code weights of 0.2 stand on the velocity", "objects whose centre is off the map are left out"),
+        notes=("the code weights of the velocity are 0.2", "objects whose centre is off the map are left out"),
     ),
     "det3d": CenterConvention(
         # Its boxes are width, length, height with a yaw of -pi/2 minus ours: sin = -cos(ours), cos = -sin(ours).
@@ -59,9 +59,9 @@ CENTER_CONVENTIONS = {
         outside="skip",
         max_candidates=(1000, 4096),
         notes=(
-            "the file's boxes are (width, length, height) and turned by -pi/2 minus our yaw; rows of the last "
-            "convolutions move and change sign",
-            "the code weights of 0.2 stand on the velocity",
+            "the file's boxes are (width, length, height) and their yaw is -pi/2 minus ours; rows of the last "
+            "convolutions are reordered and change sign",
+            "the code weights of the velocity are 0.2",
             "objects whose centre is off the map are left out",
         ),
     ),
@@ -77,9 +77,9 @@ def convert_center_head(
     model: str,
     classes: Sequence[str] | None,
 ) -> tuple[CenterHeadConfig, tuple[str, ...], dict[str, Tensor]]:
-    """Settings, the classes in the order of the file's scores, and the weights.
+    """Return the head's settings, the classes in the order of the file's scores, and the weights.
 
-    Tasks stay as the file has them; `known` are those of the dataset.
+    The tasks are those of the file. `known` are the classes of the dataset.
     """
     tasks = indices(weights, r"head\.tasks\.(\d+)\.heatmap\.output\.weight")
     counts = [read(weights, f"head.tasks.{task}.heatmap.output.weight", checkpoint, model, 4)[0] for task in tasks]
@@ -107,23 +107,22 @@ def convert_center_head(
 
 
 def _order(checkpoint: ForeignCheckpoint, usual: tuple[str, ...], classes: Sequence[str] | None) -> tuple[str, ...]:
-    """Classes in the order of the scores: task by task, which is not that of the names that mmdetection3d records."""
+    """Return the classes in the order of the scores, task by task; mmdetection3d records them in another order."""
     if classes is None and checkpoint.classes is not None and set(checkpoint.classes) != set(usual):
         raise InputError(
             f"{checkpoint.path}: trained on {', '.join(checkpoint.classes)}, which are not the classes of the "
-            "published network; "
-            "give the names in the order of the file's scores, task by task (classes)"
+            "published network; give the names in the order of the file's scores, task by task (classes)"
         )
     return usual if classes is None else tuple(classes)
 
 
 def _with_our_codes(weights: Mapping[str, Tensor], convention: CenterConvention) -> dict[str, Tensor]:
-    """The weights with the rows of the last convolutions where our codes have them."""
+    """Return the weights with the rows of the last convolutions in the order of our box codes."""
     moved = dict(weights)
     for key, value in weights.items():
         parts = key.split(".")
         rows = convention.rows.get(parts[3], ()) if key.startswith("head.tasks.") and parts[4] == "output" else ()
-        if rows and len(value) == len(rows):  # another number of rows is misshapen, and named as such afterwards
+        if rows and len(value) == len(rows):  # check_shapes reports another number of rows
             sign = value.new_tensor([turned for _, turned in rows]).view(-1, *[1] * (value.dim() - 1))
             moved[key] = value[[row for row, _ in rows]] * sign
     return moved

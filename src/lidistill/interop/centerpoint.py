@@ -1,4 +1,4 @@
-"""CenterPoint of OpenPCDet, mmdetection3d and its own code (det3d) as ours: on pillars and on voxels."""
+"""Converting CenterPoint on pillars and on voxels from OpenPCDet, mmdetection3d and its own code (det3d)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,12 @@ from lidistill.types import VoxelGrid
 
 PILLAR_MODEL, VOXEL_MODEL = "CenterPoint on pillars", "CenterPoint on voxels"
 
-# Points a pillar, pillars in training and in evaluation, and heights of the points, where OpenPCDet's network has no
-# limits.
+# On nuScenes OpenPCDet's network limits neither the points per pillar, nor the number of pillars in training and in
+# evaluation, nor the heights of the points in metres; the others do.
 NUSCENES_CAPS = {"mmdet3d": (20, 30000, 40000), "det3d": (20, 30000, 60000)}
 NUSCENES_HEIGHTS = (-5.0, 3.0)
-HARD_PILLARS = "at most 20 points a pillar, points of -5..3 m alone, and empty slots take part in statistics and maxima"
-DYNAMIC_PILLARS = (
-    "pillars without caps take the points of every height, here -101..99 m: the tool asks for x and y alone"
-)
+HARD_PILLARS = "at most 20 points per pillar, points of -5..3 m alone; empty slots take part in statistics and maxima"
+DYNAMIC_PILLARS = "pillars without caps take the points of every height, here -101..99 m: the tool limits only x and y"
 
 
 def pillar_rules(source: str) -> Rules:
@@ -39,7 +37,7 @@ def voxel_rules(checkpoint: ForeignCheckpoint) -> Rules:
 def convert_centerpoint_pillar(
     checkpoint: ForeignCheckpoint, dataset: str, classes: Sequence[str] | None = None
 ) -> Converted:
-    """Widths, depths and branches are read from the weights; geometry comes from our preset for `dataset`."""
+    """Convert a checkpoint: sizes and branches come from the weights, geometry from our preset for `dataset`."""
     base = preset("centerpoint-pillar", dataset)
     assert isinstance(base, CenterPointPillarConfig)
     notes = CENTER_CONVENTIONS[checkpoint.source].notes
@@ -63,7 +61,7 @@ def convert_centerpoint_pillar(
 def convert_centerpoint_voxel(
     checkpoint: ForeignCheckpoint, dataset: str, classes: Sequence[str] | None = None
 ) -> Converted:
-    """Widths, depths and branches are read from the weights; geometry comes from our preset for `dataset`."""
+    """Convert a checkpoint: sizes and branches come from the weights, geometry from our preset for `dataset`."""
     base = preset("centerpoint-voxel", dataset)
     assert isinstance(base, CenterPointVoxelConfig)
     weights = renamed(checkpoint, voxel_rules(checkpoint), VOXEL_MODEL)
@@ -78,7 +76,7 @@ def convert_centerpoint_voxel(
 
 
 def _hard_pillars(grid: VoxelGrid, source: str) -> VoxelGrid:
-    """The dynamic pillars of nuScenes with the limits of a tool that voxelises hard."""
+    """Return the grid of nuScenes with the limits of a tool that uses hard voxelisation."""
     points, train, evaluation = NUSCENES_CAPS[source]
     low, high = NUSCENES_HEIGHTS
     x_min, y_min, _, x_max, y_max, _ = grid.point_range

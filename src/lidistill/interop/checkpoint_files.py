@@ -1,4 +1,4 @@
-"""Opening a stranger's checkpoint without running any code in it, and telling which tool wrote it."""
+"""Opening a checkpoint of unknown origin without running code in it, and recognising the tool that wrote it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lidistill.weights import checked_weights, load_tensors
 
 SOURCES = ("openpcdet", "mmdet3d", "det3d")
 
-# The first part of a key, or the first two, tell the tool even where the file has nothing but weights.
+# The first part of a key, or the first two parts, identify the tool even in a file that holds only weights.
 _MODULES = {
     "openpcdet": {"vfe", "backbone_2d", "backbone_3d", "dense_head", "point_head", "map_to_bev_module", "pfe"},
     "mmdet3d": {
@@ -38,7 +38,7 @@ _MODULES = {
 
 @dataclass(frozen=True)
 class ForeignCheckpoint:
-    """The weights of another tool, and what its file says about itself."""
+    """The weights of another tool, and what its file says about them."""
 
     path: Path
     source: str  # one of SOURCES
@@ -48,17 +48,17 @@ class ForeignCheckpoint:
 
 
 class _LogHistory:
-    """Stands in for mmengine's log buffers, which training checkpoints carry.
+    """Stands in for mmengine's log buffers, which training checkpoints contain.
 
-    It has no behaviour and is thrown away.
+    It has no behaviour and is discarded.
     """
 
 
 def read_checkpoint(path: str | Path) -> ForeignCheckpoint:
-    """Recognise and read a checkpoint by its content, not its name.
+    """Read a checkpoint and recognise its tool by the content, not by the name of the file.
 
-    Only tensors, plain containers, numpy numbers and mmengine's log buffers (as inert data) are admitted; a file with
-    anything else is refused before any of its code could run. InputError says what is wrong and what to do.
+    Only tensors, plain containers, numpy numbers and mmengine's log buffers (as inert data) are accepted. A file with
+    anything else is refused before any of its code can run. InputError says what is wrong and what to do.
     """
     path = Path(path)
     content = _load(path)
@@ -74,8 +74,8 @@ def read_checkpoint(path: str | Path) -> ForeignCheckpoint:
     if source is None:
         known = ", ".join(sorted(weights)[:3])
         raise InputError(
-            f"{path}: weights with keys like {known or '(none)'} are of no tool known here; OpenPCDet, mmdetection3d "
-            "and det3d are"
+            f"{path}: weights with keys like {known or '(none)'} belong to no known tool; give a checkpoint of "
+            "OpenPCDet, mmdetection3d or det3d"
         )
     weights = checked_weights(weights, path, "download or copy it again")
     return ForeignCheckpoint(
@@ -96,17 +96,17 @@ def _load(path: Path) -> Any:
         if named is None:
             raise InputError(f"{path}: not a torch checkpoint, or a damaged one; download or copy it again") from error
         raise InputError(
-            f"{path}: holds a Python object ({named[1]}) besides weights, so it was not opened, as such objects can "
-            "run code; "
+            f"{path}: holds a Python object ({named[1]}) besides weights, which could run code, so it was not opened; "
             "in the tool that wrote it, save the weights alone: torch.save({'state_dict': model.state_dict()}, path)"
         ) from error
-    except Exception as error:  # whatever a damaged file makes the reader trip over
+    except Exception as error:  # reading a damaged file can raise almost anything
         raise InputError(f"{path}: not a torch checkpoint, or a damaged one; download or copy it again") from error
 
 
 def _harmless() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """What a checkpoint may hold besides tensors: numpy's numbers and arrays under the names of numpy 1 and 2, and log
-    buffers.
+    """Return the types that a checkpoint may hold besides tensors: numpy's numbers and arrays, and log buffers.
+
+    numpy's types are listed under the module names of numpy 1 and of numpy 2.
     """
     # numpy's own rebuilding functions
     reduced: tuple[Any, ...] = (np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0])
@@ -125,7 +125,7 @@ def _harmless() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
 
 
 def _weights_of(content: Any) -> dict[str, Tensor] | None:
-    """The state dict: under the key of either tool, or the content itself if it holds tensors alone."""
+    """Return the state dict: under the key of a known tool, or the content itself if it holds only tensors."""
     if not isinstance(content, Mapping):
         return None
     state = content.get("model_state", content.get("state_dict", content))
@@ -150,8 +150,10 @@ def _meta_of(content: Any) -> Mapping[str, Any]:
 
 
 def _version_of(content: Mapping[str, Any], meta: Mapping[str, Any]) -> str | None:
-    """OpenPCDet keeps its version beside the weights; mmdetection3d up to 1.0 its own and later mmengine's in the meta
-    data.
+    """Return the version of the tool, if the file records it.
+
+    OpenPCDet stores its version beside the weights. mmdetection3d stores it in the meta data: up to 1.0 its own
+    version, later that of mmengine.
     """
     for place, key in ((content, "version"), (meta, "mmdet3d_version"), (meta, "mmengine_version")):
         version = place.get(key)
@@ -161,7 +163,7 @@ def _version_of(content: Mapping[str, Any], meta: Mapping[str, Any]) -> str | No
 
 
 def _classes_of(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Class names as mmdetection3d records them: `dataset_meta` since 1.1, `CLASSES` before."""
+    """Return the class names that mmdetection3d records: in `dataset_meta` since 1.1, in `CLASSES` before."""
     dataset = meta.get("dataset_meta")
     names = (dataset.get("classes", dataset.get("CLASSES")) if isinstance(dataset, Mapping) else None) or meta.get(
         "CLASSES"

@@ -1,4 +1,4 @@
-"""The steps that all conversions share: keys renamed, sizes read from the weights, and nothing left over."""
+"""Steps of all conversions: renaming keys, reading sizes from the weights, and checking that every key is used."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from lidistill.interop.checkpoint_files import ForeignCheckpoint
 from lidistill.interop.key_names import Rules, our_key
 from lidistill.types import InputError, unknown_name
 
-LISTED = 6  # keys named in an error before the rest is counted
-IGNORED = ("global_step",)  # keys that are no weights: OpenPCDet's counter
+LISTED = 6  # an error names this many keys and counts the rest
+IGNORED = ("global_step",)  # keys that are not weights: OpenPCDet's step counter
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A network of another tool as ours."""
+    """A network of another tool, converted to one of our detectors."""
 
     config: DetectorConfig
     weights: Mapping[str, Tensor]  # of `config.build()`
     classes_in_file: tuple[str, ...]  # in the order of the file's scores
-    notes: tuple[str, ...]  # the conventions that became settings
+    notes: tuple[str, ...]  # conventions of the tool that became settings
 
 
 def renamed(checkpoint: ForeignCheckpoint, rules: Rules, model: str) -> dict[str, Tensor]:
-    """Weights under our keys, in single precision; a key without a place, or two for one, is an error."""
+    """Return the weights under our keys, in single precision; InputError for a key without a place, or two for one."""
     own, unknown = {}, []
     for key, value in checkpoint.weights.items():
         name = our_key(key, rules)
@@ -37,8 +37,8 @@ def renamed(checkpoint: ForeignCheckpoint, rules: Rules, model: str) -> dict[str
             unknown.append(key)
         elif name in own:
             raise InputError(
-                f"{checkpoint.path}: {key} and another key are both {name} (our name); the file is a mixture of "
-                "versions"
+                f"{checkpoint.path}: {key} and another key both become {name} (our name); the file mixes versions, so "
+                "save it again with one version of the tool"
             )
         elif name is not None:
             own[name] = value.float() if value.is_floating_point() else value
@@ -52,7 +52,7 @@ def renamed(checkpoint: ForeignCheckpoint, rules: Rules, model: str) -> dict[str
 def read(
     weights: Mapping[str, Tensor], key: str, checkpoint: ForeignCheckpoint, model: str, dimensions: int
 ) -> tuple[int, ...]:
-    """The shape of a weight that sizes are read from."""
+    """Return the shape of a weight, from which the caller reads sizes; InputError unless it has `dimensions`."""
     if key not in weights or weights[key].dim() != dimensions:
         found = f"{key} is {tuple(weights[key].shape)}" if key in weights else f"it lacks {key}"
         raise InputError(
@@ -62,13 +62,13 @@ def read(
 
 
 def indices(keys: Iterable[str], pattern: str) -> list[int]:
-    """The numbers that the pattern's group takes among the keys, ascending."""
+    """Return the numbers that the group of `pattern` matches among the keys, ascending."""
     found = (re.fullmatch(pattern, key) for key in keys)
     return sorted({int(match[1]) for match in found if match is not None})
 
 
 def check_shapes(checkpoint: ForeignCheckpoint, converted: Converted) -> None:
-    """An InputError unless the weights are just those of the network."""
+    """Raise InputError unless the weights are exactly those of the network."""
     with torch.device("meta"):
         needed = {key: value.shape for key, value in converted.config.build().state_dict().items()}
     weights = converted.weights
@@ -92,7 +92,7 @@ def check_shapes(checkpoint: ForeignCheckpoint, converted: Converted) -> None:
 def check_classes(
     checkpoint: ForeignCheckpoint, order: Sequence[str], num_classes: int, known: Sequence[str], dataset: str
 ) -> None:
-    """An InputError unless `order` names as many classes as the file scores, each once, all of the dataset."""
+    """Raise InputError unless `order` names as many classes as the file scores, each once and known to the dataset."""
     if len(order) != num_classes or len(set(order)) != len(order):
         raise InputError(
             f"{checkpoint.path}: scores {num_classes} classes, but {len(order)} are named ({', '.join(order)}); "
@@ -104,6 +104,6 @@ def check_classes(
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few, and how many more."""
+    """Join the first few names and count the rest."""
     more = len(names) - LISTED
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")

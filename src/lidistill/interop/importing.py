@@ -1,4 +1,4 @@
-"""A checkpoint of another tool as a detector of ours: which detectors can be brought in, and the way there."""
+"""Importing a checkpoint of another tool: the table of convertible detectors, and the steps in order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lidistill.types import InputError, unknown_name
 
 Converter = Callable[[ForeignCheckpoint, str, Sequence[str] | None], Converted]
 
-# Our name of a detector -> how it is converted, and from which tools.
+# Our name of a detector -> its converter, and the tools that it converts from.
 CONVERTERS: dict[str, tuple[Converter, tuple[str, ...]]] = {
     "pointpillars": (convert_pointpillars, ("openpcdet", "mmdet3d")),
     "second": (convert_second, ("openpcdet", "mmdet3d")),
@@ -36,12 +36,12 @@ def import_checkpoint(
     dataset: str = "kitti",
     classes: Sequence[str] | None = None,
 ) -> tuple[DetectorConfig, dict[str, Tensor], dict[str, Any]]:
-    """Another tool's checkpoint as settings, weights for `settings.build()`, and a report in plain containers.
+    """Convert another tool's checkpoint to settings, weights for `settings.build()`, and a report in plain containers.
 
-    `source` ("openpcdet", "mmdet3d" or "det3d") is checked against the content, None takes what is found. `dataset`
-    names the preset that the geometry comes from. `classes` gives the order of the file's scores where neither the file
-    nor its tool's published network does. Raises InputError for a file that is unreadable, of another tool or model, or
-    with a key that finds no place.
+    `source` ("openpcdet", "mmdet3d" or "det3d") must agree with the content; None accepts any. `dataset` names the
+    preset from which the geometry comes. `classes` gives the order of the file's scores, if neither the file nor its
+    tool's published network does. Raises InputError if the file is unreadable, of another tool or model, or holds a key
+    without a place in our network.
     """
     if model not in CONVERTERS:
         raise unknown_name("model to import", model, CONVERTERS)
@@ -49,20 +49,23 @@ def import_checkpoint(
         raise unknown_name("source of checkpoints", source, SOURCES)
     checkpoint = read_checkpoint(path)
     if source is not None and checkpoint.source != source:
-        raise InputError(f"{path}: looks like a checkpoint of {checkpoint.source}, not of {source}; import it as that")
+        raise InputError(
+            f"{path}: looks like a checkpoint of {checkpoint.source}, not of {source}; give {checkpoint.source} as "
+            "the source"
+        )
     converter, sources = CONVERTERS[model]
     if checkpoint.source not in sources:
         raise InputError(
-            f"{path}: a {model} of {checkpoint.source} is not converted; those of {' and '.join(sources)} are"
+            f"{path}: a {model} of {checkpoint.source} cannot be converted; give one of {' or '.join(sources)}"
         )
     if checkpoint.source == "mmdet3d" and re.match(r"0\.", checkpoint.version or ""):
         raise InputError(
-            f"{path}: written by mmdetection3d {checkpoint.version}, whose boxes are turned and sized otherwise; "
-            "use a checkpoint of version 1.0 or later"
+            f"{path}: written by mmdetection3d {checkpoint.version}, whose boxes have another heading and order of "
+            "sizes; use a checkpoint of version 1.0 or later"
         )
     try:
         converted = converter(checkpoint, dataset, classes)
-    except InputError as error:  # settings that do not fit together know nothing of the file they were read from
+    except InputError as error:  # an error about settings does not name the file they were read from
         raise (
             error if str(path) in str(error) else InputError(f"{path}: {error}; check the model and the dataset")
         ) from error

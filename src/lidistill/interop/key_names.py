@@ -1,18 +1,18 @@
-"""What the layers are called: the keys of OpenPCDet, mmdetection3d and CenterPoint's own code (det3d), and ours.
+"""Names of layers: the keys of OpenPCDet, mmdetection3d and CenterPoint's own code (det3d), and ours.
 
-Checked against OpenPCDet 8caccce, mmdetection3d 1.4.0 and CenterPoint's `det3d` at its second version.
+Checked against OpenPCDet 8caccce, mmdetection3d 1.4.0 and the second version of CenterPoint's `det3d`.
 """
 
 from __future__ import annotations
 
 import re
 
-# pattern of a whole key -> our name, in which <\1-1> is a number to work out; the first that fits counts
+# pattern of a whole key -> our name, in which <\1-1> is computed; the first pattern that matches counts
 Rules = tuple[tuple[str, str], ...]
 
 
 def our_key(key: str, rules: Rules) -> str | None:
-    """Our name of a tool's key, None where no rule fits or a number would fall below 0."""
+    """Return our name of a tool's key; None if no rule matches or a number would be negative."""
     for pattern, name in rules:
         match = re.fullmatch(pattern, key)
         if match is not None:
@@ -22,7 +22,7 @@ def our_key(key: str, rules: Rules) -> str | None:
 
 
 def _named(pattern: str, own: str, layers: dict[str, str]) -> Rules:
-    """One rule for each of the layers under `pattern`: their name -> ours."""
+    """Make one rule for each of the layers under `pattern`; `layers` maps their names to ours."""
     return tuple((rf"{pattern}\.{theirs}\.(?P<rest>.+)", rf"{own}.{ours}.\g<rest>") for theirs, ours in layers.items())
 
 
@@ -57,12 +57,12 @@ PLAIN_ENCODERS: dict[str, Rules] = {
 }
 RESIDUAL_ENCODERS: dict[str, Rules] = {
     "openpcdet": PLAIN_ENCODERS["openpcdet"],
-    "mmdet3d": (  # the strided convolution closes a layer there, and opens a stage here
+    "mmdet3d": (  # there a strided convolution ends a layer, here it begins a stage
         *_named(rf"{_LAYER}(\d+)\.(\d+)", r"encoder.stages.<\1-1>.<\2+1>", RESIDUAL),
         *_named(rf"{_LAYER}(\d+)\.\d+", r"encoder.stages.\1.0", SEQUENTIAL),
         *_MMDET3D_ENDS,
     ),
-    "det3d": (  # convolution, norm and ReLU of an opening are single entries, so blocks start at 3
+    "det3d": (  # the first convolution, norm and ReLU are entries 0 to 2, so blocks start at 3
         *_named(r"backbone\.conv_input", "encoder.stages.0.0", SEQUENTIAL),
         *_named(r"backbone\.conv1\.(\d+)", r"encoder.stages.0.<\1+1>", RESIDUAL),
         *_named(r"backbone\.conv(\d+)\.(\d+)", r"encoder.stages.<\1-1>.<\2-2>", RESIDUAL),
@@ -73,7 +73,7 @@ RESIDUAL_ENCODERS: dict[str, Rules] = {
 
 
 def _bev(blocks: str, deblocks: str, shift: int) -> Rules:
-    """`shift`: position of the first convolution within a stage, 1 where an explicit padding layer comes first."""
+    """`shift` is the index of the first convolution within a stage: 1 if a padding layer comes first."""
     return (
         (rf"{blocks}\.(\d+)\.(\d+)\.(.+)", rf"trunk.stages.\1.<\2-{shift}>.\3"),
         (rf"{deblocks}\.(\d+)\.([01])\.(.+)", r"neck.branches.\1.\2.\3"),
@@ -126,7 +126,7 @@ BRANCHES = {
 
 
 def _tasks(tasks: str, branches: dict[str, str], layers: dict[str, str]) -> Rules:
-    """One rule for each layer of each branch: their place in the branch -> ours."""
+    """Make one rule for each layer of each branch; `layers` maps their places in the branch to ours."""
     return tuple(
         (
             rf"{tasks}\.(?P<task>\d+)\.{theirs}\.{place}\.(?P<rest>weight|bias|running_.+|num_.+)",

@@ -1,4 +1,4 @@
-"""Pillar encoders of another tool: widths from the weights, and the point features that they expect."""
+"""Pillar encoders of another tool: widths come from the weights, and the point features are checked."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def convert_pillar_encoder(
     model: str,
     dataset: str,
 ) -> tuple[PillarEncoderConfig, dict[str, Tensor]]:
-    """Settings, and the weights. `num_point_features` counts the columns after x, y, z.
+    """Return the settings and the weights. `num_point_features` counts the columns after x, y, z.
 
-    det3d gives a point no height above the pillar's centre, which is our last column; it comes in with weights of zero.
+    det3d's points lack the height above the pillar's centre, which is our last column. Its weights become zero.
     """
     _, columns = read(weights, FIRST, checkpoint, model, 2)
     layers = indices(weights, r"encoder\.layers\.(\d+)\.linear\.weight")

@@ -1,5 +1,6 @@
-"""PointPillars of OpenPCDet and mmdetection3d as ours: keys renamed, classes put in our order, every convention of the
-source kept as a setting.
+"""Converting PointPillars from OpenPCDet and mmdetection3d.
+
+Keys get our names, classes our order, and every convention of the tool becomes a setting.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from lidistill.interop.pillar_encoders import convert_pillar_encoder
 MODEL = "PointPillars"
 MMDET3D_NOTES = (
     "legacy pillar features: x, y, z replaced by the offsets to the pillar's centre",
-    "anchors on the centres of the cells",
+    "anchors at the centres of the cells",
 )
 RULES: dict[str, Rules] = {source: (*PILLARS[source], *BEV[source], *ANCHOR_HEADS[source]) for source in ANCHOR_HEADS}
 
@@ -27,7 +28,7 @@ RULES: dict[str, Rules] = {source: (*PILLARS[source], *BEV[source], *ANCHOR_HEAD
 def convert_pointpillars(
     checkpoint: ForeignCheckpoint, dataset: str, classes: Sequence[str] | None = None
 ) -> Converted:
-    """Widths and depths are read from the weights; geometry comes from our preset for `dataset`."""
+    """Convert a checkpoint: widths and depths come from the weights, geometry from our preset for `dataset`."""
     base = preset("pointpillars", dataset)
     assert isinstance(base, PointPillarsConfig)
     weights = renamed(checkpoint, RULES[checkpoint.source], MODEL)

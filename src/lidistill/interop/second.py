@@ -1,4 +1,4 @@
-"""SECOND of OpenPCDet and mmdetection3d as ours."""
+"""Converting SECOND from OpenPCDet and mmdetection3d."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lidistill.interop.sparse_encoders import convert_sparse_encoder, encoder_ru
 
 MODEL = "SECOND"
 
-# Where mmdetection3d trains SECOND otherwise than PointPillars: overlaps from which an anchor is an object, and below
-# which it is background.
+# mmdetection3d trains SECOND with other overlaps than PointPillars: an anchor is an object from the first one up, and
+# background below the second.
 MMDET3D_OVERLAPS = {"Pedestrian": (0.35, 0.2), "Cyclist": (0.35, 0.2)}
 MMDET3D_NOTES = (
-    "anchors spread over the whole range, ends included, unlike those of the same tool's PointPillars",
-    "anchors of a class are matched to the boxes of all classes and take over their class",
+    "anchors spread over the whole range, both ends included, unlike those of the same tool's PointPillars",
+    "anchors of a class are matched to the boxes of all classes and take the class of their box",
     "anchors of pedestrians and cyclists match from an overlap of 0.35 and are background below 0.2",
 )
 
@@ -31,7 +31,7 @@ def rules(checkpoint: ForeignCheckpoint) -> Rules:
 
 
 def convert_second(checkpoint: ForeignCheckpoint, dataset: str, classes: Sequence[str] | None = None) -> Converted:
-    """Widths and depths are read from the weights; geometry comes from our preset for `dataset`."""
+    """Convert a checkpoint: widths and depths come from the weights, geometry from our preset for `dataset`."""
     base = preset("second", dataset)
     assert isinstance(base, SecondConfig)
     notes = ANCHOR_CONVENTIONS[checkpoint.source].notes

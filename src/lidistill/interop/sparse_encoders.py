@@ -1,4 +1,4 @@
-"""Sparse encoders of another tool: which of the two layouts its kernels have, and the sizes of the stages."""
+"""Sparse encoders of another tool: kernels are brought to our layout, and sizes come from the weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from lidistill.types import InputError
 
 
 def encoder_rules(checkpoint: ForeignCheckpoint) -> Rules:
-    """mmdetection3d puts the strided convolutions elsewhere in its residual encoders, which the names of their layers
-    give away.
+    """Return the rules for the encoder's keys.
+
+    In mmdetection3d, residual encoders place the strided convolutions differently; the names of their layers show it.
     """
     residual = any(key.endswith(".conv1.weight") for key in checkpoint.weights)
     return (RESIDUAL_ENCODERS if residual else PLAIN_ENCODERS).get(checkpoint.source, ())
@@ -24,7 +25,10 @@ def encoder_rules(checkpoint: ForeignCheckpoint) -> Rules:
 def convert_sparse_encoder(
     checkpoint: ForeignCheckpoint, weights: Mapping[str, Tensor], columns: int, model: str
 ) -> tuple[SparseEncoderConfig, dict[str, Tensor]]:
-    """Settings, and the weights with their kernels as (K, C_in, C_out). `columns` are those of the dataset's points."""
+    """Return the settings, and the weights with kernels as (K, C_in, C_out).
+
+    `columns` is the number of values per point in the dataset.
+    """
     turned = kernels_as_ours(checkpoint, weights)
     stages = indices(turned, r"encoder\.stages\.(\d+)\.0\.conv\.weight")
     if not stages:
@@ -50,10 +54,10 @@ def convert_sparse_encoder(
 
 
 def kernels_as_ours(checkpoint: ForeignCheckpoint, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every sparse kernel as (K, C_in, C_out), K cells z-major.
+    """Return the weights with every sparse kernel as (K, C_in, C_out), the K cells z-major.
 
-    spconv 2 stores (C_out, z, y, x, C_in), spconv 1 and mmcv (z, y, x, C_in, C_out). A kernel with 3 channels alone
-    fits both, so all kernels of a file decide together; the last one, of 3 x 1 x 1 cells, fits one of them only.
+    spconv 2 stores (C_out, z, y, x, C_in); spconv 1 and mmcv store (z, y, x, C_in, C_out). A single kernel with 3
+    channels fits both, so all kernels of a file decide together. The last kernel, of 3 x 1 x 1 cells, fits only one.
     """
     kernels = {key: value for key, value in weights.items() if value.dim() == 5}
     for key, value in kernels.items():
@@ -62,7 +66,7 @@ def kernels_as_ours(checkpoint: ForeignCheckpoint, weights: Mapping[str, Tensor]
                 f"{checkpoint.path}: {key} is empty ({'x'.join(map(str, value.shape))}); the file is damaged"
             )
     fitting = []
-    for first in (1, 0):  # of the kernel's sizes
+    for first in (1, 0):  # index of the kernel's size in z
         sizes = {key: tuple(value.shape[first : first + 3]) for key, value in kernels.items()}
         if all(size == (FLAT_KERNEL if key.startswith("encoder.output.") else KERNEL) for key, size in sizes.items()):
             fitting.append(first)
@@ -70,8 +74,7 @@ def kernels_as_ours(checkpoint: ForeignCheckpoint, weights: Mapping[str, Tensor]
         shapes = ", ".join(sorted({"x".join(map(str, value.shape)) for value in kernels.values()})[:3])
         raise InputError(
             f"{checkpoint.path}: sparse kernels of shapes like {shapes} fit no layout of spconv with kernels of "
-            "3x3x3 and a last one of 3x1x1; "
-            "import the model that it is"
+            "3x3x3 and a last one of 3x1x1; import it as the model it is"
         )
     turned = dict(weights)
     for key, value in kernels.items():
