@@ -77,5 +77,5 @@ def test_a_slow_moment_falls_on_a_turn_and_not_on_a_detector(monkeypatch):
 def test_what_cannot_be_timed_is_named():
     with pytest.raises(InputError, match="at least one detector"):
         take_turns({}, {})
-    with pytest.raises(InputError, match="the same number of frames"):
+    with pytest.raises(InputError, match="equally many frames"):
         take_turns({"a": Notes("a", []), "b": Notes("b", [])}, {"a": FRAMES, "b": FRAMES[:1]})

@@ -260,7 +260,7 @@ def test_without_labels_there_is_nothing_to_assign():
     objective = Distilled(*reversed(networks()), [LadConfig().build(HEADS, HEADS)])
     with pytest.raises(
         InputError,
-        match="there is nothing to learn from: no frame has labels, and the methods have no loss of their own",
+        match="there is no loss: no frame has labels, and the methods have no loss of their own",
     ):
         objective(replace(small_batch(), labelled=(False, False)))
 

@@ -47,8 +47,8 @@ def test_a_plain_student_and_one_without_labels_have_no_pull():
     assert pulls(Losses({"logits/class": weight.sum()}), [weight]) == {}
 
 
-class Taught(nn.Module):
-    """The tiny detector with a lesson half as strong as its own loss."""
+class Distilled(nn.Module):
+    """The tiny detector with a method whose loss is half the detection loss."""
 
     def __init__(self, detector):
         super().__init__()
@@ -56,12 +56,12 @@ class Taught(nn.Module):
 
     def forward(self, batch, progress=1.0):
         own = self.student.loss(self.student(batch), batch)
-        return own + Losses({"lesson/half": 0.5 * own.total})
+        return own + Losses({"method/half": 0.5 * own.total})
 
 
 def test_the_log_says_how_strongly_a_method_pulls(tiny_detector, tiny_frames, tmp_path):
     settings = TrainingSettings(steps=8, batch_size=2, log_every=2, save_every=100, pull_every=4)
-    fit(Taught(tiny_detector), tiny_frames, settings, RunFolder(tmp_path), seed=0, name="tiny", device="cpu")
+    fit(Distilled(tiny_detector), tiny_frames, settings, RunFolder(tmp_path), seed=0, name="tiny", device="cpu")
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    found = {row["step"]: row["pull/lesson"] for row in rows if "pull/lesson" in row}
+    found = {row["step"]: row["pull/method"] for row in rows if "pull/method" in row}
     assert found == {4: pytest.approx(0.5), 8: pytest.approx(0.5)}

@@ -1,4 +1,4 @@
-"""What is minimised: labels, the teacher's labels, and lessons whose weight grows."""
+"""The losses of labels, of the teacher's labels, and of methods whose weight grows."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_warm_up_longer_than_the_training_is_refused(share):
 
 def test_a_plain_student_refuses_a_frame_without_labels_and_names_it():
     batch = replace(small_batch(), labelled=(True, False))
-    with pytest.raises(InputError, match="frame 1 has no labels to learn from"):
+    with pytest.raises(InputError, match="frame 1 has no labels; label it"):
         Supervised(networks()[0])(batch)
 
 
@@ -87,7 +87,7 @@ def test_without_any_label_the_methods_alone_teach():
 
 def test_labels_for_a_part_of_the_batch_need_the_teachers_for_the_rest():
     batch = replace(small_batch(), labelled=(True, False))
-    with pytest.raises(InputError, match=r"frame 1 has no labels .*distillation.teacher_labels=0.3"):
+    with pytest.raises(InputError, match=r"frame 1 has no labels, .*distillation.teacher_labels=0.3"):
         distilled()(batch)
     assert "class" in distilled(teacher_labels=0.3)(batch).terms
 
@@ -95,7 +95,7 @@ def test_labels_for_a_part_of_the_batch_need_the_teachers_for_the_rest():
 def test_sure_detections_come_before_the_labels():
     batch = small_batch()
     own = batch.boxes[0]
-    taught = with_teacher_labels(
+    labelled = with_teacher_labels(
         batch,
         [
             Boxes(*(torch.cat(pair) for pair in zip(_columns(found(0.9)), _columns(found(0.2)), strict=True))),
@@ -103,11 +103,11 @@ def test_sure_detections_come_before_the_labels():
         ],
         0.3,
     )
-    assert len(taught.boxes[0]) == len(own) + 1
-    assert torch.equal(taught.boxes[0].geometry[0], found(0.9).geometry[0])
-    assert torch.equal(taught.boxes[0].geometry[1:], own.geometry)
-    assert torch.equal(taught.boxes[1].geometry, batch.boxes[1].geometry)
-    assert taught.labelled is None
+    assert len(labelled.boxes[0]) == len(own) + 1
+    assert torch.equal(labelled.boxes[0].geometry[0], found(0.9).geometry[0])
+    assert torch.equal(labelled.boxes[0].geometry[1:], own.geometry)
+    assert torch.equal(labelled.boxes[1].geometry, batch.boxes[1].geometry)
+    assert labelled.labelled is None
 
 
 def _columns(boxes: Boxes) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""A point of resumption is taken up by the experiment that saved it, as it was saved, or not at all."""
+"""A resume file is used only by the experiment that saved it, and only if it has not changed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_change_anywhere_is_found(cut):
     content = torch.load(cut.resume, weights_only=True)
     content["optimizer_states"][0]["state"][0]["exp_avg"][0, 0] += 1e-3
     changed(cut, signed=False, **content)
-    with pytest.raises(InputError, match="resume.ckpt: damaged, it is not as it was saved"):
+    with pytest.raises(InputError, match="resume.ckpt: damaged, it has changed since it was saved"):
         run(cut.path, SETTINGS, resume=True, identity="mine")
 
 
@@ -91,14 +91,14 @@ def test_one_that_does_not_say_whose_it_is_is_refused(cut):
     content = torch.load(cut.resume, weights_only=True)
     del content["lidistill_digest"], content["lidistill_experiment"]
     torch.save(content, cut.resume)
-    with pytest.raises(InputError, match="does not say which settings it was saved under"):
+    with pytest.raises(InputError, match="does not record its settings"):
         run(cut.path, SETTINGS, resume=True, identity="mine")
 
 
 @pytest.mark.parametrize("content", [3, [1], {}, {"global_step": 4}])
 def test_what_is_no_point_of_resumption_is_refused(cut, content):
     torch.save(content, cut.resume)
-    with pytest.raises(InputError, match="resume.ckpt: cannot be read, it is no point of resumption"):
+    with pytest.raises(InputError, match="resume.ckpt: not a resume file"):
         run(cut.path, SETTINGS, resume=True, identity="mine")
 
 

@@ -1,4 +1,4 @@
-"""From a trained student to something that runs elsewhere: what it costs, and export."""
+"""The cost of a trained detector: parameters, operations, latency and memory."""
 
 from lidistill.deploy.profile import Cost, profile
 

@@ -1,10 +1,9 @@
-"""What a detector costs: parameters, multiply-accumulates, latency by stage, peak memory, with the conditions beside
-the figures.
+"""The cost of a detector: parameters, multiply-accumulates, latency by stage, peak memory, and the conditions.
 
-Operations are counted by torch's own counter while real frames run through the network, so that data-dependent parts
-(the pillars of a frame, the gathered rows of a sparse convolution) are counted as they ran. The counter gives floating
-point operations of matrix products and convolutions; one multiply-accumulate is two of them. Norms, activations,
-pooling, scattering and the decoding of boxes are not counted, as in published tables.
+torch's own counter counts the operations while real frames run through the network, so data-dependent parts (the
+pillars of a frame, the gathered rows of a sparse convolution) are counted as they ran. The counter gives floating point
+operations of matrix products and convolutions; a multiply-accumulate is two of them. As in published tables, norms,
+activations, pooling, scattering and the decoding of boxes are not counted.
 """
 
 from __future__ import annotations
@@ -26,23 +25,23 @@ from lidistill.half_precision import autocast
 from lidistill.types import Batch, Frame, InputError, collate
 
 STAGES = ("prepare", "network", "decode")
-WARM_UP = 3  # passes before the clock starts: allocation, autotuning and lazy imports happen in the first ones
+WARM_UP = 3  # passes before timing: the first ones allocate, autotune and import
 
 
 @dataclass(frozen=True)
 class Cost:
     """Figures per frame, at batch size 1, in evaluation mode.
 
-    Reading and moving points to the device are not in the latency.
+    The latency excludes reading the points and moving them to the device.
     """
 
     parameters: int
     macs: int  # mean over the frames
-    # top-level part of the detector -> mean over the frames; "other" is what runs outside the parts
+    # top-level part of the detector -> mean over the frames; "other" runs outside all parts
     macs_by_part: Mapping[str, int]
     # "total" and each of STAGES -> {"p50", "p95"} over frames times repeats
     latency_ms: Mapping[str, Mapping[str, float]]
-    # allocated on a CUDA device, weights included; None elsewhere, where it is not measured
+    # allocated on a CUDA device, weights included; None on other devices, where it is not measured
     peak_memory_bytes: int | None
     device: str
     threads: int  # CPU threads of one operation
@@ -64,11 +63,11 @@ def profile(
     threads: int = 1,
     precision: str = "32",
 ) -> Cost:
-    """Run `frames` one by one through `detector.prepare(batch)`, `detector(batch, inputs)`, `detector.decode(output)`
-    and measure, in `precision`.
+    """Measure the cost of running `frames` through the detector one by one, in `precision`.
 
-    The detector is moved to `device`; its mode and torch's number of threads are as before afterwards. Raises
-    InputError without frames, or with `repeats` or `threads` below 1.
+    Each pass calls `detector.prepare(batch)`, `detector(batch, inputs)` and `detector.decode(output)`. The detector is
+    moved to `device`; its mode and torch's number of threads are restored afterwards. Raises InputError without frames,
+    or if `repeats` or `threads` is below 1.
     """
     if not frames:
         raise InputError(
@@ -99,7 +98,7 @@ def profile(
 
 
 def device_name(device: torch.device | str) -> str:
-    """The model of the processor or GPU, as its maker names it."""
+    """Return the manufacturer's name of the processor or GPU."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -113,9 +112,7 @@ def device_name(device: torch.device | str) -> str:
 
 @contextmanager
 def evaluating(detectors: Sequence[nn.Module], threads: int) -> Iterator[None]:
-    """Detectors in evaluation mode, and torch on `threads` threads, while the block runs; everything as before
-    afterwards.
-    """
+    """Set the detectors to evaluation mode and torch to `threads` threads while the block runs, then restore both."""
     modes = [(module, module.training) for detector in detectors for module in detector.modules()]
     threads_before = torch.get_num_threads()
     for detector in detectors:
@@ -130,7 +127,7 @@ def evaluating(detectors: Sequence[nn.Module], threads: int) -> Iterator[None]:
 
 
 def _count(detector: nn.Module, batch: Batch) -> dict[str, int]:
-    """Multiply-accumulates of one frame by top-level part."""
+    """Count the multiply-accumulates of one frame by top-level part."""
     counter = FlopCounterMode(display=False)
     with counter:
         detector(batch, detector.prepare(batch))  # type: ignore[operator]
@@ -142,8 +139,9 @@ def _count(detector: nn.Module, batch: Batch) -> dict[str, int]:
 
 
 def _of_part(operations: Mapping[str, int], part: str) -> int:
-    """Operations inside a part; a container that is never called itself (a list of modules) is the sum of what it
-    holds.
+    """Sum the operations inside a part.
+
+    A container that is never called itself, such as a list of modules, is the sum of the modules in it.
     """
     if part in operations:
         return operations[part]
@@ -155,7 +153,7 @@ def _of_part(operations: Mapping[str, int], part: str) -> int:
 def _time(
     detector: Any, batches: Sequence[Batch], device: torch.device, repeats: int
 ) -> tuple[dict[str, list[float]], int | None]:
-    """Milliseconds of every pass by stage, and the peak of allocated bytes."""
+    """Return the milliseconds of every pass by stage, and the peak of allocated bytes on a CUDA device."""
     cuda = device.type == "cuda"
     times: dict[str, list[float]] = {stage: [] for stage in ("total", *STAGES)}
     for index in range(-WARM_UP, repeats * len(batches)):
@@ -168,7 +166,7 @@ def _time(
 
 
 def timed_pass(detector: Any, batch: Batch, device: torch.device) -> dict[str, float]:
-    """Milliseconds of one pass from points to boxes: "total" and each of STAGES. On a GPU the clock waits for it."""
+    """Time one pass from points to boxes, in milliseconds: "total" and each of STAGES. Waits for a GPU to finish."""
 
     def now() -> float:
         if device.type == "cuda":

@@ -1,8 +1,8 @@
-"""How long several detectors take beside each other: they take turns on the same frames, so that a slow moment of the
-machine falls on all of them.
+"""Comparing the latency of several detectors, which take turns on the same frames.
 
-Times taken minutes apart cannot be compared: other work, clock and temperature move them by more than small networks
-differ. Two passes that follow each other share all of that, so their ratio holds where neither time does.
+Times measured minutes apart cannot be compared: other work, clock rate and temperature change them by more than small
+networks differ. Two passes in direct succession share these conditions, so their ratio is reliable even if neither time
+is.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import nn
 from lidistill.deploy.profile import STAGES, evaluating, timed_pass
 from lidistill.types import Frame, InputError, collate
 
-WARM_UP = 2  # turns before the clock starts: allocation, autotuning and lazy imports happen in the first ones
+WARM_UP = 2  # turns before timing: the first ones allocate, autotune and import
 LEAST_TURNS, MOST_TURNS = 9, 40
-BUDGET_S = 20.0  # after which no further turn begins, once there are enough of them
+BUDGET_S = 20.0  # no turn begins after this time, once there are LEAST_TURNS
 
 Turns = dict[str, dict[str, list[float]]]
 
@@ -32,15 +32,15 @@ def take_turns(
     budget_s: float = BUDGET_S,
     advance: Callable[[int], Any] | None = None,
 ) -> Turns:
-    """Milliseconds of every detector by stage ("total" and each of STAGES), one entry a turn.
+    """Return the milliseconds of every detector by stage ("total" and each of STAGES), one entry per turn.
 
-    In a turn every detector takes one frame, the same for all, on `threads` CPU threads; the next turn goes in the
-    opposite order. `frames` holds the frames of every detector, as many for each. There are LEAST_TURNS turns, and more
-    while `budget_s` lasts, up to MOST_TURNS. `advance` is called with the number of turns done.
+    In a turn, every detector processes its frame of the same index on `threads` CPU threads; the next turn has the
+    opposite order. `frames` holds equally many frames for each detector. There are at least LEAST_TURNS turns, and more
+    until `budget_s` is spent, up to MOST_TURNS. `advance` is called with the number of turns done.
     """
     lengths = {len(own) for own in frames.values()}
     if not detectors or frames.keys() != detectors.keys() or lengths in (set(), {0}) or len(lengths) > 1:
-        raise InputError("timing needs at least one detector, and the same number of frames, one or more, for each")
+        raise InputError("timing needs at least one detector and equally many frames for each; give one frame or more")
     device = torch.device(device)
     batches = {name: [collate([frame]).to(device) for frame in own] for name, own in frames.items()}
     turns: Turns = {name: {stage: [] for stage in ("total", *STAGES)} for name in detectors}

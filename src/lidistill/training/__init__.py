@@ -1,1 +1,1 @@
-"""One loop for teachers and students. Lightning drives it; nothing outside this room imports it."""
+"""One training loop for teachers and students, driven by Lightning. Only this package imports Lightning."""

@@ -1,4 +1,4 @@
-"""By what a teacher's kept outputs are found again: everything they depend on, as short digests."""
+"""Digests under which a teacher's outputs are stored: they cover everything that the outputs depend on."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FORMAT = 1
 
 
 def frame_key(frame: Batch, inputs: Inputs | None, circumstances: str) -> str:
-    """A digest of all that the teacher's output on one frame depends on.
+    """Return a digest of everything that the teacher's output on one frame depends on.
 
-    `inputs` are those that another detector prepared; None where the teacher prepares its own.
+    `inputs` were prepared by another detector; None if the teacher prepares its own.
     """
     points = frame.points.detach().cpu().contiguous()
     given = "own inputs" if inputs is None else inputs.description()
@@ -26,7 +26,7 @@ def frame_key(frame: Batch, inputs: Inputs | None, circumstances: str) -> str:
 
 
 def teacher_description(teacher: Detector, precision: str) -> dict[str, Any]:
-    """What a teacher's outputs depend on beside its input."""
+    """Return what a teacher's outputs depend on besides its input."""
     weights = [
         digest(name.encode(), repr((value.shape, value.stride(), value.dtype)).encode(), _bytes(value))
         for name, value in _state(teacher)
@@ -42,8 +42,9 @@ def teacher_description(teacher: Detector, precision: str) -> dict[str, Any]:
 
 
 def digest_of(content: Any) -> str:
-    """SHA-256 of nested mappings and sequences of tensors and plain values, in hexadecimal; the order of a mapping's
-    keys does not matter.
+    """Return the SHA-256 of nested mappings and sequences of tensors and plain values, in hexadecimal.
+
+    The order of the keys in a mapping does not matter.
     """
     found = hashlib.sha256()
     for part in _parts(content):
@@ -78,6 +79,7 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 
 def digest(*contents: bytes) -> str:
+    """Return a short BLAKE2 digest of several byte strings, in hexadecimal."""
     found = hashlib.blake2b(digest_size=16)
     for content in contents:
         found.update(len(content).to_bytes(8, "little") + content)

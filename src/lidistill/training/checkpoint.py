@@ -1,4 +1,4 @@
-"""Weights on disk: the detector's alone, with a digest that tells whether they are as they were saved."""
+"""Saving and loading the detector's weights, with a digest that shows whether they have changed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _REMEDY = "restore it from a copy, or train again"
 
 
 def save_weights(path: Path, detector: nn.Module) -> None:
-    """Write the detector's state and its digest, whole or not at all."""
+    """Write the detector's state and its digest to `path`, whole or not at all."""
     state = {key: value.detach().cpu().contiguous() for key, value in detector.state_dict().items()}
     with written_aside(path) as aside:
         torch.save({"format": FORMAT, "state": state, "digest": digest_of(state)}, aside)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state saved by `save_weights`; anything else is refused, and so are weights that have changed since or are
-    not finite.
+    """Read the state that `save_weights` wrote.
 
-    Files of earlier versions have no digest, and only the second is checked.
+    Raises InputError for any other file, and for weights that have changed since or are not finite. Files of earlier
+    versions have no digest, so a change cannot be noticed.
     """
     try:
         content = load_tensors(path, _REMEDY)
@@ -40,9 +40,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
     except InputError:
         raise
-    except Exception as error:  # whatever a damaged file makes the reader trip over
+    except Exception as error:  # reading a damaged file can raise almost anything
         raise InputError(
-            f"{path}: damaged, or not a checkpoint of weights alone, so it was not opened; {_REMEDY}; "
+            f"{path}: damaged, or not a checkpoint with weights only, so it was not opened; {_REMEDY}; "
             "if another tool wrote it, use `lidistill import`"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("state"), dict):
@@ -51,11 +51,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         )
     state = checked_weights(content["state"], path, _REMEDY)
     if "digest" in content and content["digest"] != digest_of(state):
-        raise InputError(f"{path}: damaged, the weights are not those that were saved; {_REMEDY}")
+        raise InputError(f"{path}: damaged, the weights differ from those that were saved; {_REMEDY}")
     return state
 
 
 def load_weights(detector: nn.Module, state: Mapping[str, Tensor], source: Path | str) -> None:
-    """Fill the detector, every key accounted for; a missing, unknown or misshapen one is an error that lists it."""
+    """Load `state` into the detector; InputError lists every key that is missing, unknown or of a wrong shape."""
     check_places(state, detector.state_dict(), source, "use the experiment.yaml that belongs to the checkpoint")
     detector.load_state_dict(dict(state))

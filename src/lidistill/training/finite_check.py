@@ -1,4 +1,4 @@
-"""When a loss is no longer finite: which frame, which term, which layer."""
+"""Finding the frame, the loss term and the layer when a loss is no longer finite."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lidistill.types import Batch, FeatureMap, FeatureSet, InputError, Losses
 
 
 class NotFinite(InputError):
-    """A training cannot go on as it is: what was found, and what may help."""
+    """The loss or a gradient is not finite; the error says what was found and what may help."""
 
     def __init__(self, finding: str, remedy: str) -> None:
         super().__init__(finding, remedy)
@@ -24,7 +24,7 @@ class NotFinite(InputError):
 
 
 def check_finite(objective: nn.Module, batch: Batch, losses: Losses, step: int) -> None:
-    """Raise a NotFinite that names frame, term and layer when a term of `losses` is NaN or infinite."""
+    """Raise NotFinite, naming frame, term and layer, if a term of `losses` is NaN or infinite."""
     bad_terms = [name for name, term in losses.terms.items() if not torch.isfinite(term)]
     if not bad_terms:
         return
@@ -37,7 +37,7 @@ def check_finite(objective: nn.Module, batch: Batch, losses: Losses, step: int) 
 
 
 def check_gradients(module: nn.Module, step: int) -> None:
-    """Raise a NotFinite that names the first parameter whose gradient is NaN or infinite."""
+    """Raise NotFinite, naming the first parameter whose gradient is NaN or infinite."""
     for name, parameter in module.named_parameters():
         if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
             raise NotFinite(
@@ -51,7 +51,7 @@ def _bad_frames(objective: nn.Module, batch: Batch) -> list[str]:
     for row, frame_id in enumerate(batch.frame_ids):
         points = batch.points[batch.batch_index == row]
         halves = torch.arange(2, device=points.device).repeat_interleave(len(points))
-        # The frame beside itself: batch normalisation refuses a single value.
+        # The frame twice in one batch, because BatchNorm in training mode refuses a single value per channel.
         twice = Batch((frame_id, frame_id), points.repeat(2, 1), halves, (batch.boxes[row],) * 2)
         with torch.no_grad():
             losses = objective(twice)
@@ -77,7 +77,7 @@ def _first_bad_layer(objective: nn.Module, batch: Batch) -> str:
 
         return hook
 
-    # Inner modules finish first, so the first to report is the layer where the value appears.
+    # Inner modules finish first, so the first report names the layer where the value appears.
     handles = [module.register_forward_hook(watch(name)) for name, module in objective.named_modules() if name]
     try:
         with torch.no_grad():

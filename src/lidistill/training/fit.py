@@ -1,4 +1,4 @@
-"""The training run: Lightning's Trainer, with our order of frames, our logs and our points of resumption."""
+"""The training run: Lightning's Trainer with our order of frames, logs and resume files."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def fit(
     resume: bool = False,
     identity: str = "",
 ) -> None:
-    """Train `objective` (batch -> Losses, with the detector as `.student`) until the last step; on return it holds the
-    final weights.
+    """Train `objective` until the last step; afterwards it holds the final weights.
 
-    `frames` is addressed by (epoch, row) and has a length. With `resume`, the run goes on from `folder.resume` and ends
-    with the weights of an uninterrupted run. `higher_is_better` speaks of the first figure of `validate`.
-    `undecayed` names parameters of `objective` that take no weight decay.
-    `identity` tells experiments apart: a point of resumption is only taken up by the one that saved it.
+    `objective` maps a batch to Losses and has the detector as `.student`. `frames` has a length and is indexed by
+    (epoch, row). With `resume`, the run continues from `folder.resume` and ends with the weights of an uninterrupted
+    run. `higher_is_better` describes the first figure of `validate`. `undecayed` names parameters of `objective`
+    without weight decay. `identity` distinguishes experiments: only the experiment that saved a resume file can resume
+    from it.
 
-    A signal that asks to stop is heard at the end of a step: the point to go on from is saved, then `Stopped` raised.
+    After a signal, the current step is finished and saved; then `Stopped` is raised.
     """
     if settings.norm_momentum:
         for layer in objective.modules():
@@ -60,8 +60,8 @@ def fit(
                 layer.momentum = settings.norm_momentum
     if settings.precision not in _PRECISION:
         raise InputError(
-            f"training.precision is {settings.precision!r} where a run begins; settle it for the device first, to "
-            "32, bf16 or fp16"
+            f"training.precision is {settings.precision!r} at the start of a run; resolve it for the device to 32, "
+            "bf16 or fp16 first"
         )
     num_frames = len(frames)  # type: ignore[arg-type]
     total = settings.total_steps(num_frames)
@@ -71,7 +71,7 @@ def fit(
     if settings.ema_decay:
         callbacks.insert(0, EMAWeightAveraging(decay=settings.ema_decay))
     _quiet_lightning()
-    kind, _, index = device.partition(":")  # "cuda:1" is that device alone
+    kind, _, index = device.partition(":")  # "cuda:1" is that device only
     with ExitStack() as stack, finishing(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", module="pytorch_lightning")
@@ -105,7 +105,7 @@ def fit(
             if first_step >= total:
                 module.load_state_dict(saved["state_dict"])
                 watcher.load_state_dict(saved["callbacks"][watcher.state_key])
-                _hand_on_best(watcher, objective, settings)
+                _load_best(watcher, objective, settings)
                 return
         elif trainer.is_global_zero:
             folder.log.unlink(missing_ok=True)
@@ -132,47 +132,41 @@ def fit(
         except NotFinite as error:
             raise NotFinite(error.finding, f"{error.remedy} {_way_on(folder, settings, module.global_step)}") from error
         except InputError as error:
-            # A loader process hands its traceback on inside the message; the sentence is behind it.
+            # A loader process puts its traceback into the message; our sentence is at the end.
             raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
-    _hand_on_best(watcher, objective, settings)
+    _load_best(watcher, objective, settings)
 
 
 class _Batches(StepBatches):
-    """The rest of the run. Its length is that of the whole run, because Lightning goes on counting where the
-    interrupted run stopped.
-    """
+    """The remaining batches; the length is that of the whole run, because Lightning counts on from the saved step."""
 
     def __len__(self) -> int:
         return self.stop_step
 
 
 class _Loader(DataLoader[Frame]):
-    """Its processes do not see the signals that ask to stop: the step that is under way needs them, and they end with
-    this process.
-    """
+    """Its worker processes ignore stop signals: the current step needs them, and they end with this process."""
 
     def __iter__(self) -> Any:
         with held_back():
             return super().__iter__()
 
 
-def _hand_on_best(watcher: RunWatcher, objective: nn.Module, settings: TrainingSettings) -> None:
+def _load_best(watcher: RunWatcher, objective: nn.Module, settings: TrainingSettings) -> None:
     if settings.keep_best and watcher.best_state is not None:
         objective.student.load_state_dict(watcher.best_state)  # type: ignore[union-attr]
 
 
 def _way_on(folder: RunFolder, settings: TrainingSettings, failed_step: int) -> str:
-    """How a run that failed at a step can go on with another learning rate."""
+    """Say how a run that failed at a step can be resumed with a lower learning rate."""
     lower = f"training.learning_rate={settings.learning_rate / 3:.1g}"
     if failed_step and saved_step(folder.resume) == failed_step:
-        return (
-            f"and start again with another --out: the weights of the last saved point, step {failed_step}, fail at once"
-        )
-    return f"and go on, for example with {folder.resume_command(lower)}"
+        return f"and start again with another --out: the weights of the last saved step, {failed_step}, fail at once"
+    return f"and resume, for example with {folder.resume_command(lower)}"
 
 
 def _forget_log_after(folder: RunFolder, step: int) -> None:
-    """Drop lines of steps that will be taken again."""
+    """Remove lines of steps that will be repeated."""
     rows = [row for row in folder.read_log() if row["step"] <= step]
     write_text(folder.log, "".join(json.dumps(row) + "\n" for row in rows))
 

@@ -1,4 +1,4 @@
-"""How strongly each distillation method pulls at the student, beside its detection loss."""
+"""The gradient of each distillation method relative to that of the detection loss."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from lidistill.types import Losses
 
 
 def pulls(losses: Losses, parameters: Iterable[nn.Parameter]) -> dict[str, Tensor]:
-    """`pull/<method>`: the norm of the gradient of its terms over that of the detection loss, on the student's
-    parameters.
+    """Return `pull/<method>`: the norm of the gradient of the method's terms divided by that of the detection loss.
 
-    Terms named `<method>/<part>` are the method's, the others the detection loss. Nothing is accumulated into the
-    parameters, and the graph can still be walked. Empty without detection terms, and for a student that learns from
-    labels alone.
+    Gradients are taken with respect to the student's `parameters`. Terms named `<method>/<part>` belong to the method,
+    all others to the detection loss. No gradient is accumulated in the parameters, and the graph can still be used for
+    the backward pass. Empty if there are no detection terms or no method's terms.
     """
     groups: dict[str, list[Tensor]] = {}
     for name, term in losses.terms.items():
@@ -24,9 +23,9 @@ def pulls(losses: Losses, parameters: Iterable[nn.Parameter]) -> dict[str, Tenso
     detection = groups.pop("", [])
     if not detection or not groups:
         return {}
-    learnt = [parameter for parameter in parameters if parameter.requires_grad]
-    scale = _norm(detection, learnt).clamp_min(1e-12)
-    return {f"pull/{name}": _norm(terms, learnt) / scale for name, terms in groups.items()}
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    scale = _norm(detection, trainable).clamp_min(1e-12)
+    return {f"pull/{name}": _norm(terms, trainable) / scale for name, terms in groups.items()}
 
 
 def _norm(terms: list[Tensor], parameters: list[nn.Parameter]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The bridge between an objective and Lightning."""
+"""An objective as a LightningModule."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from lidistill.types import Batch
 
 
 class TrainingModule(LightningModule):
-    """One optimiser step: losses, a finite check, clipping.
+    """One optimiser step: losses, a check that they are finite, gradient clipping.
 
-    Randomness follows from (seed, step), so a resumed run draws what an uninterrupted one would.
+    Random numbers depend on (seed, step) only, so a resumed run draws the same ones as an uninterrupted run.
     """
 
     def __init__(
@@ -32,10 +32,10 @@ class TrainingModule(LightningModule):
         self.total_steps = total_steps
         self.seed = seed
         self.undecayed = {f"objective.{name}" for name in undecayed}
-        self.last: dict[str, Tensor] = {}  # what the step just done measured; read by the log
+        self.last: dict[str, Tensor] = {}  # measurements of the latest step, for the log
 
     def on_train_start(self) -> None:
-        """A point of resumption brings its learning rate with it; the settings may have another since."""
+        """Set the learning rate of the settings, which may have changed since the resume file was saved."""
         for optimizer, schedule in zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs, strict=True):
             set_peak(optimizer, schedule.scheduler, self.settings.learning_rate)  # type: ignore[arg-type]
 
@@ -59,7 +59,7 @@ class TrainingModule(LightningModule):
         limit = self.settings.clip_norm or float("inf")
         norm = nn.utils.clip_grad_norm_([p for p in self.parameters() if p.grad is not None], limit)
         self.last["gradient_norm"] = norm.detach()
-        # With fp16 an overflow is the scaler's business: it skips the step and lowers its scale.
+        # With fp16 the gradient scaler handles an overflow: it skips the step and lowers its scale.
         if self.settings.precision != "fp16" and not torch.isfinite(norm):
             check_gradients(self.objective, self.global_step)
 

@@ -1,4 +1,4 @@
-"""What is minimised: a detector's own loss, alone or with a frozen teacher's lessons added. Batch in, losses out."""
+"""Training objectives: a detector's own loss, alone or with distillation from a frozen teacher."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Supervised(nn.Module):
         self.student = detector
 
     def forward(self, batch: Batch, progress: float = 1.0) -> Losses:
-        """`progress` is the share of the training that is done; nothing here depends on it."""
+        """Return the losses of a batch. `progress`, the share of the training that is done, is not used here."""
         if batch.labelled is not None and not all(batch.labelled):
             missing = batch.frame_ids[batch.labelled.index(False)]
             raise InputError(
-                f"frame {missing} has no labels to learn from; label it, leave it out of the split, or distil a "
-                "teacher on it"
+                f"frame {missing} has no labels; label it, leave it out of the split, or distil from a teacher that "
+                "labels it"
             )
         return self.student.loss(self.student(batch), batch)
 
@@ -39,17 +39,17 @@ class Supervised(nn.Module):
 class Distilled(nn.Module):
     """The student's detection loss plus the terms of the distillation methods.
 
-    The teacher is frozen and lies outside the module's registry: it is no part of the state, of the optimiser or of
-    what is exported. `teacher_bn` says which BatchNorm statistics it uses: "eval" its running ones, "train-frozen"
-    those of the batch without touching the running ones (the released code of PointDistiller and SparseKD behaves like
-    a drifting form of the latter).
+    The teacher is frozen and not registered as a submodule, so it is not part of the state, the optimiser or the
+    exported student. `teacher_bn` selects its BatchNorm statistics: "eval" uses the running ones; "train-frozen" uses
+    those of the batch and leaves the running ones unchanged. (In the released code of PointDistiller and SparseKD the
+    teacher uses batch statistics and its running ones drift.)
 
-    With `teacher_labels` the teacher's detections of at least that score join the labels, before them (label
-    distillation of SparseKD, NeurIPS 2022, section 3.3; there without suppression of overlapping boxes, here as the
-    teacher reports them). A frame without labels then has the teacher's alone. Without `teacher_labels`, frames without
-    labels teach through the methods only.
+    With `teacher_labels`, the teacher's detections of at least that score are put before the labels. This is the label
+    distillation of SparseKD (NeurIPS 2022, section 3.3), except that overlapping detections are suppressed here. A
+    frame without labels then has only the teacher's. Without `teacher_labels`, frames without labels contribute only
+    the losses of the methods.
 
-    A `cache` of this teacher answers in its place, with the same outputs.
+    A `cache` of this teacher replaces it and returns the same outputs.
     """
 
     def __init__(
@@ -83,46 +83,46 @@ class Distilled(nn.Module):
     teacher: Detector
 
     def undecayed(self) -> set[str]:
-        """Names of the parameters that the methods want kept from weight decay."""
+        """Return the names of the methods' parameters without weight decay."""
         return {f"methods.{row}.{name}" for row, method in enumerate(self.methods) for name in method.no_decay()}
 
     def forward(self, batch: Batch, progress: float = 1.0) -> Losses:
-        """`progress` is the share of the training that is done, for methods whose weight grows."""
+        """Return the losses of a batch. Weights may grow with `progress`, the share of the training that is done."""
         inputs = self.student.prepare(batch)
         shared = inputs if self.teacher.shares_input_with(self.student) else None
         with torch.no_grad(), _batch_norm_mode(self.teacher, self.teacher_bn):
-            taught = self.teacher(batch, shared) if self.cache is None else self.cache(batch, shared)
-        learnt = self.student(batch, inputs)
+            teacher_output = self.teacher(batch, shared) if self.cache is None else self.cache(batch, shared)
+        student_output = self.student(batch, inputs)
         losses = Losses({})
         if self.teacher_labels is not None:
-            detections = self.teacher.decode(taught) if self.cache is None else self.cache.decode(taught)
+            decode = self.teacher.decode if self.cache is None else self.cache.decode
+            detections = decode(teacher_output)
             batch = with_teacher_labels(batch, detections, self.teacher_labels)
             losses = Losses({}, {"teacher_labels": torch.tensor(sum(map(len, batch.boxes)) / batch.size)})
         if batch.labelled is None or all(batch.labelled):
-            assigned = {"ranked_by": taught} if any(method.assigns for method in self.methods) else {}
-            losses = losses + self.student.loss(learnt, batch, **assigned)
+            assigned = {"ranked_by": teacher_output} if any(method.assigns for method in self.methods) else {}
+            losses = losses + self.student.loss(student_output, batch, **assigned)
         elif any(batch.labelled):
             missing = batch.frame_ids[batch.labelled.index(False)]
             raise InputError(
-                f"frame {missing} has no labels and others of its batch have; let the teacher label it "
-                "(distillation.teacher_labels=0.3), "
-                "or use no labels at all (distillation.labelled_share=0)"
+                f"frame {missing} has no labels, but other frames of its batch have; let the teacher label it "
+                "(distillation.teacher_labels=0.3), or use no labels at all (distillation.labelled_share=0)"
             )
         for method in self.methods:
-            own = method(taught, learnt, batch)
-            grown = method.config.share_of_weight(progress)
+            own = method(teacher_output, student_output, batch)
+            share = method.config.share_of_weight(progress)
             losses = losses + (
-                own if grown == 1 else Losses({name: grown * term for name, term in own.terms.items()}, own.logs)
+                own if share == 1 else Losses({name: share * term for name, term in own.terms.items()}, own.logs)
             )
         if not losses.terms:
             raise InputError(
-                "there is nothing to learn from: no frame has labels, and the methods have no loss of their own; "
+                "there is no loss: no frame has labels, and the methods have no loss of their own; "
                 "use labels (distillation.labelled_share=1), or add a method such as logits"
             )
         return losses
 
     def _apply(self, fn: Any, recurse: bool = True) -> Distilled:
-        """Moves and casts reach the teacher too."""
+        """Move and cast the teacher, too."""
         super()._apply(fn, recurse)
         self.teacher._apply(fn, recurse)
         return self
@@ -147,8 +147,9 @@ def _batch_norm_mode(teacher: Detector, mode: str) -> Iterator[None]:
 
 
 def with_teacher_labels(batch: Batch, detections: Sequence[Boxes], minimum_score: float) -> Batch:
-    """The teacher's detections of at least `minimum_score` before each frame's own boxes; every frame counts as
-    labelled then.
+    """Put the teacher's detections of at least `minimum_score` before each frame's own boxes.
+
+    Every frame then counts as labelled.
     """
     joined = []
     for own, found in zip(batch.boxes, detections, strict=True):
@@ -164,7 +165,7 @@ def with_teacher_labels(batch: Batch, detections: Sequence[Boxes], minimum_score
 
 
 def _joined_velocity(one: Boxes, other: Boxes) -> Tensor | None:
-    """Velocities side by side, NaN where one of the two has none; None where neither has."""
+    """Join the velocities; NaN for boxes without one, None if neither side has any."""
     if one.velocity is None and other.velocity is None:
         return None
     parts = [

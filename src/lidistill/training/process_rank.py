@@ -1,4 +1,4 @@
-"""Which process of a distributed run this one is."""
+"""The rank of this process in a distributed run."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 def is_first_process() -> bool:
-    """True in the process that writes files and scores; Lightning starts the others with the same command."""
+    """Whether this process writes files and scores; Lightning starts the others with the same command."""
     return getattr(rank_zero_only, "rank", 0) == 0

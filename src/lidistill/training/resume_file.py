@@ -1,4 +1,4 @@
-"""Points of resumption: which experiment one belongs to, and whether it is as it was saved."""
+"""Resume files: each is signed with its experiment and a digest, and checked before it is used."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _AGAIN = "delete it and start the run again without --resume"
 
 
 def sign(checkpoint: dict[str, Any], identity: str) -> None:
-    """Add to Lightning's checkpoint, in place as its hooks want it, whose it is and a digest of the rest."""
+    """Add the experiment's identity and a digest to Lightning's checkpoint; its hooks require a change in place."""
     checkpoint[_IDENTITY] = identity
     checkpoint.pop(_DIGEST, None)
     checkpoint[_DIGEST] = digest_of(checkpoint)
 
 
 def read_resume(path: Path, identity: str, own: Mapping[str, Tensor], total: int) -> dict[str, Any]:
-    """A checkpoint that `sign` has signed for `identity`, with weights that fit `own` and a step of a run of `total`.
+    """Read a checkpoint that `sign` signed for `identity`, with weights that fit `own` and a step of at most `total`.
 
-    Anything else is an InputError, so that Lightning never sees it.
+    Anything else raises InputError before Lightning reads the file.
     """
     saved = _saved(path)
     if not {_IDENTITY, _DIGEST} <= saved.keys():
         raise InputError(
-            f"{path}: does not say which settings it was saved under, as those of earlier versions; go on with that "
-            f"version, or {_AGAIN}"
+            f"{path}: does not record its settings, so an earlier version wrote it; resume with that version, or "
+            f"{_AGAIN}"
         )
     if saved[_IDENTITY] != identity:
-        raise InputError(f"{path}: was saved by a run with other settings; go on with those, or choose another --out")
+        raise InputError(f"{path}: was saved by a run with other settings; resume with those, or choose another --out")
     if saved[_DIGEST] != digest_of({key: value for key, value in saved.items() if key != _DIGEST}):
-        raise InputError(f"{path}: damaged, it is not as it was saved; {_AGAIN}")
+        raise InputError(f"{path}: damaged, it has changed since it was saved; {_AGAIN}")
     step = saved["global_step"]
     if type(step) is not int or not 0 <= step <= total:
         raise InputError(f"{path}: says that step {step!r} of {total} was reached; {_AGAIN}")
@@ -47,9 +47,9 @@ def read_resume(path: Path, identity: str, own: Mapping[str, Tensor], total: int
 
 
 def saved_step(path: Path) -> int:
-    """The step from which a run goes on; 0 where no point of resumption was saved yet.
+    """Return the step at which a run would resume; 0 if there is no resume file.
 
-    Whose point it is, `read_resume` asks.
+    This does not check to which experiment the file belongs; `read_resume` does.
     """
     if not os.path.lexists(path):
         return 0
@@ -62,8 +62,8 @@ def _saved(path: Path) -> dict[str, Any]:
         saved = load_tensors(path, _AGAIN)
     except InputError:
         raise
-    except Exception as error:  # whatever a damaged file makes the reader trip over
+    except Exception as error:  # reading a damaged file can raise almost anything
         raise InputError(f"{path}: cannot be read ({type(error).__name__}); {_AGAIN}") from error
     if not isinstance(saved, dict) or not {"global_step", "state_dict", "callbacks"} <= saved.keys():
-        raise InputError(f"{path}: cannot be read, it is no point of resumption; {_AGAIN}")
+        raise InputError(f"{path}: not a resume file; {_AGAIN}")
     return saved

@@ -1,4 +1,4 @@
-"""What happens between two steps of a run: logging, validation, saving the point to resume from, and stopping."""
+"""Work between two steps of a run: logging, validation, saving the resume file, and stopping."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from lidistill.training.module import TrainingModule
 from lidistill.training.resume_file import sign
 from lidistill.training.training_settings import TrainingSettings
 
-# Detector -> figures; the first one decides which weights are best, and if there is none, none are.
+# Detector -> figures; the first figure decides which weights are best. Without figures no weights are chosen.
 Validate = Callable[[Detector], Mapping[str, float]]
 
 
 class RunWatcher(Callback):
-    """Logs, validates, saves points of resumption and stops, all at step boundaries."""
+    """Logs, validates, saves resume files and stops, all between steps."""
 
     def __init__(
         self,
@@ -48,8 +48,8 @@ class RunWatcher(Callback):
         self.identity = identity
         self.stack = ExitStack()
         self.advance: Advance = lambda done, note="": None
-        self.notes: dict[str, str] = {}  # what stands behind the line of progress
-        self.best = float("-inf")  # first figure of a validation, its sign turned where lower is better
+        self.notes: dict[str, str] = {}  # shown at the end of the progress line
+        self.best = float("-inf")  # first figure of a validation, negated if lower is better
         self.best_state: dict[str, Tensor] | None = None
         self.spent_s = 0.0
         self.since = time.monotonic()
@@ -59,7 +59,7 @@ class RunWatcher(Callback):
         self.since = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        keep_listening()  # Lightning would end at the next batch, without a point to go on from
+        keep_listening()  # Lightning's own handlers would stop at the next batch without saving
         check(f"{self.name}: stopped before step {trainer.global_step + 1} of {self.total}")
 
     def on_train_batch_end(
@@ -91,7 +91,7 @@ class RunWatcher(Callback):
 
     def _stop(self, trainer: Trainer, step: int) -> None:
         if not trainer.is_global_zero:
-            # the first process speaks for all, and Lightning kills it where another one ends with an error
+            # only the first process reports; Lightning would kill it if another process ended with an error
             raise SystemExit(0)
         raise Stopped(requested() or signal.SIGTERM, f"{self.name}: stopped at step {step} of {self.total}")
 
@@ -121,15 +121,15 @@ class RunWatcher(Callback):
             logger.log_metrics({f"{kind}/{key}": value for key, value in figures.items()}, step=step)
 
     def _save(self, trainer: Trainer) -> None:
-        """Every rank takes part; the file appears whole or not at all."""
+        """Save the resume file, whole or not at all; every rank takes part."""
         if not trainer.is_global_zero:
-            trainer.save_checkpoint(self.folder.resume)  # takes part, writes nothing
+            trainer.save_checkpoint(self.folder.resume)  # other ranks take part but write nothing
             return
         with written_aside(self.folder.resume) as aside:
             trainer.save_checkpoint(aside)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        sign(checkpoint, self.identity)  # the callbacks that change it come first
+        sign(checkpoint, self.identity)  # callbacks that change the checkpoint come before this one
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -143,11 +143,11 @@ class RunWatcher(Callback):
 
 
 def _asked_anywhere(trainer: Trainer) -> bool:
-    """Whether any process of the run was asked to stop; all of them stop at the same step."""
+    """Whether any process of the run received a stop signal; all stop at the same step."""
     asked = requested() is not None
     return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
 
 
 def _plain(value: float) -> float | None:
-    """JSON has no NaN and no infinity."""
+    """Replace NaN and infinity, which JSON lacks, by None."""
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""AdamW with a one-cycle learning rate, as the published recipes of PointPillars, SECOND and CenterPoint have it."""
+"""AdamW with a one-cycle learning rate, as in the published recipes of PointPillars, SECOND and CenterPoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lidistill.training.training_settings import TrainingSettings
 
 
 def build_optimizer(module: nn.Module, settings: TrainingSettings, undecayed: Collection[str] = ()) -> AdamW:
-    """AdamW over the trainable parameters of `module`; those named in `undecayed` take no weight decay."""
+    """Make AdamW for the trainable parameters of `module`; those named in `undecayed` have no weight decay."""
     trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     groups = [
         {
@@ -26,21 +26,21 @@ def build_optimizer(module: nn.Module, settings: TrainingSettings, undecayed: Co
         [group for group in groups if group["params"]],
         lr=settings.learning_rate / settings.start_divisor,
         betas=(settings.momentum[0], settings.beta2),
-        # one pass over weights and gradients: half the time of foreach on a CPU; but with fp16's loss scaling, clipping
-        # would see scaled gradients
+        # The fused form passes over the weights once: half the time of foreach on a CPU. With fp16's loss scaling,
+        # however, clipping would see scaled gradients.
         fused=settings.precision != "fp16",
     )
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainingSettings, total_steps: int) -> OneCycleLR:
-    """Cosine up to the peak and down again; beta 1 goes the other way.
+    """Make a cosine schedule up to the peak and down again; beta 1 moves in the opposite direction.
 
-    Where the warm-up is one step or less, the first step has the peak's rate.
+    If the warm-up is one step or less, the first step has the peak rate.
     """
     high, low = settings.momentum
     total_steps = max(total_steps, 2)
-    # OneCycleLR reaches the peak at step pct_start * total_steps - 1 and divides by that number; just below 0 it starts
-    # at the peak.
+    # OneCycleLR reaches the peak at step pct_start * total_steps - 1 and divides by that number, which must not be 0. A
+    # value just below 0 makes it start at the peak.
     at_once = settings.warmup_share * total_steps <= 1
     return OneCycleLR(
         optimizer,
@@ -55,9 +55,9 @@ def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainingSettings,
 
 
 def set_peak(optimizer: torch.optim.Optimizer, schedule: OneCycleLR, learning_rate: float) -> None:
-    """Let the rest of the schedule run under another peak; all rates are in proportion to it.
+    """Change the peak learning rate for the rest of the schedule; all rates scale with it.
 
-    Where it is the same, nothing is touched.
+    Nothing changes if the peak is the same.
     """
     for group in optimizer.param_groups:
         ratio = learning_rate / group["max_lr"]
