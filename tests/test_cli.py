@@ -122,10 +122,10 @@ def test_simulate_writes_a_kitti_folder(tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (("train", "pointpilars", "--out", "x"), "is no detector, YAML file or run folder"),
+        (("train", "pointpilars", "--out", "x"), "is not a detector, YAML file or run folder"),
         (("train", "pointpillars", "--data", "kitti", "--out", "x"), "write kitti:/path/to/kitti"),
         (("train", "pointpillars", "--out", "x", "training.stepz=3"), "did you mean 'steps'"),
-        (("distill", "nowhere", "--out", "x"), "no run folder to learn from"),
+        (("distill", "nowhere", "--out", "x"), "not a run folder of a teacher"),
         (("evaluate",), "give a run folder, or --predictions"),
         (("evaluate", "--predictions", "x"), "--predictions needs --data"),
         (("evaluate", "run", "--predictions", "x", "--data", "kitti:/x"), "leave out run, or leave out --predictions"),
@@ -133,7 +133,7 @@ def test_simulate_writes_a_kitti_folder(tmp_path):
             ("evaluate", "--predictions", "x", "--data", "kitti:/x", "data.val_split=all"),
             "leave out data.val_split=all",
         ),
-        (("evaluate", "run", "--data", "kitti:/x"), "--data and --out go with --predictions"),
+        (("evaluate", "run", "--data", "kitti:/x"), "use --data and --out only with --predictions"),
         (("predict", "nowhere", "scan.bin"), "not a run folder"),
         (
             (

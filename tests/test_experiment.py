@@ -68,7 +68,7 @@ def test_overrides_reach_every_depth(teacher):
         ("seed", "write it as key=value"),
         ("training.steps=[", "not valid YAML"),
         ("training.steps=" + "9" * 5000, "holds a whole number of 5000 digits"),
-        ("training.steps=" + "[" * 5000, "lists and mappings inside each other"),
+        ("training.steps=" + "[" * 5000, "nested lists and mappings"),
         ("training.steps=2024-13-45", "training.steps is '2024-13-45'; give a whole number"),
         ("training.steps=" + "x" * 20_000, "has 20015 characters, of 10000 at most"),
         ("training.steps.a=5", "training.steps is 1600, which has no settings of its own"),
@@ -106,7 +106,7 @@ def test_overrides_reach_every_depth(teacher):
         ("methods.pointdistiller=5", "addresses a list"),
         ("methods.pointdistiller.weight=-1", "methods.pointdistiller.weight is -1; give 0 or more"),
         ("role=pupil", "role is 'pupil'; use one of teacher, plain, distilled"),
-        ("role=teacher", "a distilled student has the settings `distillation`"),
+        ("role=teacher", "the settings `distillation` belong to the role `distilled`"),
         ("provenance=5", "unknown key 'provenance'"),
     ],
 )
@@ -143,7 +143,7 @@ def test_plain_and_distilled_student_differ_in_nothing_but_the_lessons(teacher):
 @pytest.mark.parametrize(
     "start, message",
     [
-        ("pointpillar", "is no detector, YAML file or run folder"),
+        ("pointpillar", "is not a detector, YAML file or run folder"),
         ("none.yaml", "none.yaml: missing"),
         (".", "not a run folder"),
     ],
@@ -209,7 +209,7 @@ def test_a_detector_for_other_classes_than_the_data_is_refused(classes, data):
 
 def test_a_detector_for_other_point_features_than_the_data_is_refused():
     with pytest.raises(
-        InputError, match=r"reads \[intensity,time\] of a point beside x, y and z, and the data hold \[intensity\]"
+        InputError, match=r"reads \[intensity,time\] of a point besides x, y and z, but the data hold \[intensity\]"
     ):
         supervised("pointpillars", data="simulated", overrides=["detector.point_features=[intensity,time]"])
 
@@ -224,7 +224,7 @@ def test_classes_stay_those_of_the_run_when_it_meets_other_data(tmp_path):
 
 def test_a_detector_with_a_slip_in_its_name_is_guessed():
     with pytest.raises(
-        InputError, match="'pointpilars' is no detector, YAML file or run folder; did you mean 'pointpillars'"
+        InputError, match="'pointpilars' is not a detector, YAML file or run folder; did you mean 'pointpillars'"
     ):
         supervised("pointpilars", data="simulated")
 

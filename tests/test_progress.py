@@ -7,7 +7,7 @@ from contextlib import redirect_stderr
 import pytest
 
 from lidistill import progress as progress_module
-from lidistill.progress import Whole, progress
+from lidistill.progress import StagedWork, progress
 
 
 class Clock:
@@ -26,9 +26,9 @@ def clock(monkeypatch):
     return made
 
 
-def lines_of(whole, stage, total, steps, clock, seconds_a_step, start=0):
+def lines_of(work, stage, total, steps, clock, seconds_a_step, start=0):
     stream = io.StringIO()
-    with redirect_stderr(stream), whole.stage(stage), progress(stage, total, start) as advance:
+    with redirect_stderr(stream), work.stage(stage), progress(stage, total, start) as advance:
         for done in steps:
             clock.now += seconds_a_step
             advance(done, f"step {done}")
@@ -40,21 +40,21 @@ def left(line):
 
 
 def test_the_time_left_is_that_of_all_stages_at_the_pace_so_far(clock):
-    whole = Whole("demo", {"teacher": 100.0, "student": 300.0}, clock)
-    lines = lines_of(whole, "teacher", 10, range(1, 11), clock, 20)  # twice as slow as expected
+    work = StagedWork("demo", {"teacher": 100.0, "student": 300.0}, clock)
+    lines = lines_of(work, "teacher", 10, range(1, 11), clock, 20)  # twice as slow as expected
     assert [left(line) for line in lines] == [f"{(800 - 20 * step) / 60:.0f} min" for step in range(1, 11)]
-    lines = lines_of(whole, "student", 10, [9, 10], clock, 270)
+    lines = lines_of(work, "student", 10, [9, 10], clock, 270)
     assert [left(line) for line in lines] == ["38 s", "0 s"]  # 30 expected ones, at 470 s for 370
     assert lines[0].startswith("student: 9/10, ")
     assert "; step 9; demo: " in lines[0]
 
 
 def test_a_stage_that_was_done_before_and_one_that_goes_on_do_not_count_as_fast(clock):
-    whole = Whole("demo", {"teacher": 100.0, "plain": 100.0, "student": 200.0}, clock)
-    whole.skip("teacher")
-    lines = lines_of(whole, "plain", 10, [6, 7], clock, 10, start=5)
+    work = StagedWork("demo", {"teacher": 100.0, "plain": 100.0, "student": 200.0}, clock)
+    work.skip("teacher")
+    lines = lines_of(work, "plain", 10, [6, 7], clock, 10, start=5)
     assert [left(line) for line in lines] == ["4 min", "4 min"]
-    assert left(lines_of(whole, "student", 10, [10], clock, 100)[0]) == "0 s"
+    assert left(lines_of(work, "student", 10, [10], clock, 100)[0]) == "0 s"
 
 
 def test_a_line_outside_of_stages_has_no_such_words(clock):

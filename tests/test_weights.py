@@ -108,7 +108,7 @@ def test_weights_of_earlier_versions_have_no_digest_and_are_read(tmp_path):
 )
 def test_a_file_of_another_form_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.pt")
-    with pytest.raises(InputError, match="a.pt: (not a lidistill checkpoint|holds no weights by name)"):
+    with pytest.raises(InputError, match="a.pt: (not a lidistill checkpoint|holds no named weights)"):
         read_weights(tmp_path / "a.pt")
 
 

@@ -1,4 +1,4 @@
-"""Named arrays in one file (.npz), without pickles, read as what the caller expects and no more."""
+"""Named arrays in one .npz file, without pickle. Only the arrays that a caller expects are read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lidistill.files import written_aside
 from lidistill.reading import MissingFile, opened
 from lidistill.types import InputError
 
-# What an array may be: letters of numpy's kinds, and the number of dimensions (None: any).
+# What an array must be: one of these letters of numpy's dtype kinds, and this number of dimensions (None: any).
 Kind = tuple[str, int | None]
 
-MOST_BYTES = 2**30  # of all arrays that are read from one file; a million detections take 50 MB
+MOST_BYTES = 2**30  # of all arrays read from one file; a million detections take 50 MB
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], compressed: bool = True) -> None:
@@ -28,10 +28,11 @@ def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], compressed: 
 def load_arrays(
     path: str | Path, kinds: Mapping[str, Kind], remedy: str, optional: Collection[str] = (), most: int = MOST_BYTES
 ) -> dict[str, np.ndarray]:
-    """The arrays of `kinds` in `path`, writable and in this machine's byte order; others in the file are not read.
+    """Read the arrays named in `kinds` from `path`; they are writable and in this machine's byte order.
 
-    InputError, ending in `remedy`, where the file is missing or damaged, where an array is missing that is not
-    `optional` or is of another kind, and where they would take more than `most` bytes.
+    Other arrays in the file are not read. Raises InputError, which ends in `remedy`, if the file is missing or damaged,
+    if an array is missing and not `optional`, if an array is of another kind, or if the arrays take more than `most`
+    bytes.
     """
     try:
         with opened(path, remedy) as stream, zipfile.ZipFile(stream) as archive:
@@ -43,7 +44,7 @@ def load_arrays(
                 raise InputError(f"{path}: holds no array {absent[0]!r}; {remedy}")
             if sum(info.file_size for info in members.values()) > most:
                 raise InputError(
-                    f"{path}: its arrays take more than {most >> 20} MiB, which such a file never does; {remedy}"
+                    f"{path}: its arrays take more than {most >> 20} MiB, more than such a file ever holds; {remedy}"
                 )
             return {name: _array(archive, info, kinds[name]) for name, info in members.items()}
     except MissingFile:
@@ -52,20 +53,18 @@ def load_arrays(
         raise InputError(f"{path}: {error}; {remedy}") from error
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # whatever a damaged file makes the readers of archives, headers and deflated bytes trip over
+    except Exception as error:  # a damaged archive, header or deflated stream can raise almost anything
         raise InputError(f"{path}: not a readable .npz file of plain arrays; {remedy}") from error
 
 
 class _OtherKind(ValueError):
-    """An array that is not what the caller expects."""
+    """An array has another type, shape or encoding than the caller expects."""
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kind: Kind) -> np.ndarray:
     name = info.filename.removesuffix(".npy")
     if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise _OtherKind(f"{name} is encrypted, or compressed as numpy does not")
+        raise _OtherKind(f"{name} is encrypted, or compressed by a method that numpy does not use")
     with archive.open(info) as member:
         version = np.lib.format.read_magic(member)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -76,8 +75,8 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kind: Kind) -> np.nd
             raise _OtherKind(f"{name} has the wrong type or number of dimensions ({dtype}, {shape})")
         count = math.prod(shape)
         if min(shape, default=0) < 0 or count * dtype.itemsize != info.file_size - member.tell():
-            raise _OtherKind(f"{name} says that its shape is {shape}, and holds another number of values")
-        content = bytearray(member.read())  # to its end, where the checksum is compared
+            raise _OtherKind(f"{name} declares the shape {shape} but holds another number of values")
+        content = bytearray(member.read())  # reading to the end makes zipfile compare the checksum
         if len(content) != count * dtype.itemsize:
             raise EOFError
     values = np.frombuffer(content, dtype=dtype) if content else np.empty(count, dtype=dtype)

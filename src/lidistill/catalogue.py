@@ -1,7 +1,7 @@
-"""Names and facts of detectors, methods, datasets and sensors for commands that answer before torch is imported.
+"""Names and facts of detectors, methods, datasets and sensors, for commands that answer without importing torch.
 
-`catalogue.json` is what building every method on every detector finds; `make catalogue` writes it, and a test holds it
-to the tables.
+`make catalogue` builds every method on every detector and writes what it finds to `catalogue.json`. A test checks that
+the file agrees with the tables DETECTORS and METHODS.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ FILE = Path(__file__).with_name("catalogue.json")
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """One distillation method at its defaults, for a student of a quarter of the parameters."""
+    """Facts of one distillation method, at default settings and for a student with a quarter of the parameters."""
 
     name: str
     idea: str
     paper: str
-    needs: tuple[str, ...]  # beside its taps, in words
-    kinds: tuple[str, ...]  # of taps that it can work on, in words; none: it works on heads alone
-    has_layers: bool  # of its own, trained beside the student and thrown away
-    taps: Mapping[str, tuple[str, ...]]  # detector -> the taps it takes there; none: heads alone
-    refusals: Mapping[str, str]  # detector on which it does not run -> why
+    needs: tuple[str, ...]  # required besides the taps, in words
+    kinds: tuple[str, ...]  # of taps that it can work on, in words; empty if it works on heads only
+    has_layers: bool  # trained with the student and then discarded
+    taps: Mapping[str, tuple[str, ...]]  # detector -> its taps there; empty if it works on heads only
+    refusals: Mapping[str, str]  # detector -> why the method does not run on it
 
 
 @dataclass(frozen=True)
 class Catalogue:
+    """The names of all detectors and the facts of all methods."""
+
     detectors: tuple[str, ...]
     sources: tuple[str, ...]  # how the command line names each dataset
     sensors: tuple[str, ...]  # of the simulator, the default first
@@ -39,7 +41,7 @@ class Catalogue:
 
 @cache
 def catalogue() -> Catalogue:
-    """What `catalogue.json` holds."""
+    """Read `catalogue.json`, once."""
     content = json.loads(FILE.read_text(encoding="utf-8"))
     methods = tuple(
         MethodFacts(

@@ -1,6 +1,6 @@
-"""Settings in and out of plain containers: files, dotted overrides, and errors that name the key.
+"""Settings to and from plain containers: YAML files, dotted overrides, and errors that name the key.
 
-Parsing itself is pydantic's and YAML's.
+PyYAML parses the text and pydantic checks the values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LONGEST_OVERRIDE = 10_000  # characters
 
 
 def plain(value: Any) -> Any:
-    """Nested tuples as lists, as YAML and JSON hold them."""
+    """Turn nested tuples into lists, which is what YAML and JSON can hold."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -28,12 +28,15 @@ def plain(value: Any) -> Any:
 
 
 def named(settings: Any) -> dict[str, Any]:
-    """A settings dataclass with the name under which its table lists it."""
+    """Turn settings into a mapping whose key "name" is the name of their class in its table."""
     return {"name": type(settings).name, **plain(asdict(settings))}
 
 
 def from_named(content: Any, kind: str, table: Mapping[str, type[T]], where: str) -> T:
-    """The settings that `table` lists under content["name"]."""
+    """Make settings of the class that `table` lists under content["name"].
+
+    `where` names the source of `content` in errors.
+    """
     if not isinstance(content, Mapping) or "name" not in content:
         raise InputError(
             f"{where}: give the {kind} as a mapping with the key 'name', one of {', '.join(sorted(table))}"
@@ -45,7 +48,7 @@ def from_named(content: Any, kind: str, table: Mapping[str, type[T]], where: str
 
 
 def split_override(text: str) -> tuple[str, str]:
-    """The key and the value of `a.b=value`."""
+    """Split `a.b=value` into its key and its value."""
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
         raise InputError(f"override {shown(text)}: write it as key=value, for example training.steps=300")
@@ -58,10 +61,9 @@ def split_override(text: str) -> tuple[str, str]:
 
 
 def apply_overrides(content: dict[str, Any], texts: Sequence[str]) -> None:
-    """Set values of nested settings from texts `a.b=value`, in place and in turn: of a key given twice the last value
-    counts.
+    """Apply texts such as `a.b=value` to nested settings, in place and in order.
 
-    In a list of named settings the name is a part of the key.
+    If a key is given twice, the last value counts. An entry of a list of named settings is addressed by its name.
     """
     for text in texts:
         key, value = split_override(text)
@@ -84,7 +86,7 @@ def _apply_override(content: dict[str, Any], key: str, value: str, where: str) -
         raise InputError(
             f"{where}: {'.'.join(parts[:-1])} is {shown(place)}, which has no settings of its own; set it as a whole"
         )
-    # An unknown last key is left to the settings themselves, which know the nearest one.
+    # An unknown last key is kept here: the settings class refuses it later and names the nearest key.
     place[parts[-1]] = parsed
 
 
@@ -103,5 +105,5 @@ def _child(place: Any, part: str, key: str, where: str) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping of settings, or an InputError that names the file and line."""
+    """Read a YAML mapping of settings; InputError names the file and the line."""
     return parsing.read_yaml(path, "check it against a run's experiment.yaml, or start from a preset")

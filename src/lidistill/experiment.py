@@ -1,4 +1,4 @@
-"""The frozen description of a run: what is learnt, from which frames, by which method, for how long.
+"""The frozen description of a run: its detector, frames, methods, schedule and seed.
 
 Defaults are the published values. Settings come from a preset, a YAML file or an earlier run's folder, with dotted
 overrides on top: `training.steps=300`, `detector.grid.voxel_size=[0.32,0.32,4]`,
@@ -31,30 +31,36 @@ from lidistill.training.training_settings import TrainingSettings
 from lidistill.types import DatasetSpec, InputError
 
 FORMAT = 1
-OF_LESSON = ("methods.", "distillation.")  # how overrides begin that set what and how a teacher teaches
-Lesson = MethodConfig | ExternalMethod
+DISTILLATION_PREFIXES = (
+    "methods.",
+    "distillation.",
+)  # overrides of the settings `distillation` begin with one of these
+MethodSettings = MethodConfig | ExternalMethod
 
 
 @dataclass(frozen=True)
 class Distillation(Settings):
-    """Who teaches, and how."""
+    """The teacher of a distilled student, and the methods that pass on its knowledge."""
 
     place: ClassVar[str] = "distillation"
 
     teacher: Text  # run folder
     methods: Annotated[tuple[InstanceOf[MethodConfig] | InstanceOf[ExternalMethod], ...], Field(max_length=100)]
-    teacher_bn: Literal["eval", "train-frozen"] = "eval"  # train-frozen: batch statistics, running ones untouched
+    # mode of the teacher's BatchNorm; train-frozen: batch statistics, while the running statistics stay unchanged
+    teacher_bn: Literal["eval", "train-frozen"] = "eval"
     # headline score, in its unit, from which on a teacher is good enough: the smallest where higher is better, the
     # largest where lower is; None: the protocol's own limit, if it has one
     minimum_score: Annotated[Number, Field(ge=-1e9, le=1e9)] | None = None
-    # of the training frames whose labels are used; the others are as if nobody had labelled them
+    # share of the training frames whose labels are used; the other frames count as unlabelled
     labelled_share: Share = 1.0
-    teacher_labels: Share | None = None  # lowest score of the teacher's detections that join the labels; None: none do
-    # which of the teacher's channels the student starts from: the "first", or the best by "bn_scale" or "l1"
+    # lowest score at which a detection of the teacher becomes a label; None: no detection does
+    teacher_labels: Share | None = None
+    # how the student's first weights are chosen: at random, or from the teacher's channels, either the "first" ones or
+    # the best by "bn_scale" or "l1"
     initialise: Start = RANDOM
-    # keep the teacher's outputs on disk and replay them; without augmentation, or with flips alone
+    # keep the teacher's outputs on disk and replay them; only without augmentation or with flips alone
     cache_teacher: bool = False
-    cache_precision: CachePrecision = "float32"  # of kept maps: exact, or "float16" to halve the space
+    cache_precision: CachePrecision = "float32"  # of the maps on disk: exact, or "float16" to halve the space
 
     def __post_init__(self) -> None:
         if 0 < self.labelled_share < 1 and self.teacher_labels is None:
@@ -71,23 +77,23 @@ class Distillation(Settings):
 
     @property
     def is_start_alone(self) -> bool:
-        """Whether the teacher gives the student its first weights and nothing else."""
+        """True if the teacher gives the student its first weights and nothing else."""
         return not self.methods and self.teacher_labels is None and self.initialise != RANDOM
 
 
 @dataclass(frozen=True)
 class InitialWeights(Settings):
-    """The finished run whose weights a training starts from."""
+    """The finished run from whose weights a training starts."""
 
     place: ClassVar[str] = "initial_weights"
 
     run: Text  # run folder
-    digest: Text  # of its weights, so that nothing else is started from when the run is made again
+    digest: Text  # of its weights: a repeated run starts from the same weights or not at all
 
 
 @dataclass(frozen=True)
 class Experiment(Settings):
-    """A teacher's, a plain student's or a distilled student's run, or that of a student which is trained further."""
+    """One run: of a teacher, a plain student, a distilled student, or a detector that is trained further."""
 
     role: Literal["teacher", "plain", "distilled", "fine-tuned"]
     data: InstanceOf[DataSettings]
@@ -95,21 +101,21 @@ class Experiment(Settings):
     training: TrainingSettings = field(default_factory=TrainingSettings)
     augmentation: Augmentation = field(default_factory=Augmentation)
     distillation: Distillation | None = None
-    initial_weights: InitialWeights | None = None  # None: drawn
+    initial_weights: InitialWeights | None = None  # None: random weights
     seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.distillation is not None and self.distillation.cache_teacher:
-            count_views(self.augmentation)  # refuses what cannot be replayed
+            count_views(self.augmentation)  # raises InputError for augmentation that cannot be replayed
         if (self.role == "distilled") != (self.distillation is not None):
             raise InputError(
-                f"role is {self.role}: a distilled student has the settings `distillation`, and no other run has; "
+                f"role is {self.role}: the settings `distillation` belong to the role `distilled` and to no other; "
                 "change one of the two"
             )
         check_labels(self.detector, self.data.spec, "detector")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers, as `experiment.yaml` holds them."""
+        """Return plain containers, as `experiment.yaml` holds them."""
         content: dict[str, Any] = {"format": FORMAT, "role": self.role, "seed": self.seed}
         content["data"] = named(self.data)
         content["detector"] = named(self.detector)
@@ -129,7 +135,7 @@ class Experiment(Settings):
 
     @staticmethod
     def from_dict(content: Mapping[str, Any], where: str) -> Experiment:
-        """Read what `to_dict` wrote, or a file of the same form; `where` names the source in errors."""
+        """Read what `to_dict` returned, or a file of that form; `where` names the source in errors."""
         content = {key: value for key, value in content.items() if key != "provenance"}
         written = content.pop("format", FORMAT)
         if written != FORMAT:
@@ -142,13 +148,13 @@ class Experiment(Settings):
         return settings_from(Experiment, {"role": "teacher", **content}, where)
 
     def overridden(self, overrides: Sequence[str]) -> Experiment:
-        """With `a.b=value` texts applied; the values are read as YAML."""
+        """Return a copy with texts such as `a.b=value` applied; the values are read as YAML."""
         if not overrides:
             return self
-        of_lesson = [text for text in overrides if text.startswith(OF_LESSON)]
-        if of_lesson and self.distillation is None:
+        of_distillation = [text for text in overrides if text.startswith(DISTILLATION_PREFIXES)]
+        if of_distillation and self.distillation is None:
             raise InputError(
-                f"override {shown(of_lesson[0])}: this run has no teacher; give it to `lidistill distill`, "
+                f"override {shown(of_distillation[0])}: this run has no teacher; give it to `lidistill distill`, "
                 "or to a row of a recipe for `lidistill compare`"
             )
         content = self.to_dict()
@@ -159,11 +165,9 @@ class Experiment(Settings):
 
 
 def check_labels(detector: DetectorConfig, data: DatasetSpec, whose: str) -> None:
-    """An InputError unless the classes of `detector`, in their order, and its columns of the points are those of the
-    frames.
+    """Raise InputError unless the data have the classes and point features of `detector`, in the same order.
 
-    Labels and scores are numbers in the order of the classes: with another order a network learns, and is scored by,
-    the wrong names.
+    Labels and scores hold class indices. In another order, a network would be trained and scored on the wrong names.
     """
     if detector.classes != data.classes:
         raise InputError(
@@ -173,9 +177,8 @@ def check_labels(detector: DetectorConfig, data: DatasetSpec, whose: str) -> Non
         )
     if detector.point_features != data.point_features:
         raise InputError(
-            f"the {whose} reads {_listed(detector.point_features)} of a point beside x, y and z, and the data hold "
-            f"{_listed(data.point_features)}; "
-            "use a detector made for these data"
+            f"the {whose} reads {_listed(detector.point_features)} of a point besides x, y and z, but the data hold "
+            f"{_listed(data.point_features)}; use a detector made for these data"
         )
 
 
@@ -192,7 +195,7 @@ def _distillation(content: Any, where: str) -> Distillation | None:
     return settings_from(Distillation, content, where)
 
 
-# How the parts of an experiment are read from plain containers.
+# How each part of an experiment is read from plain containers.
 SECTIONS: Mapping[str, Callable[[Any, str], Any]] = {
     "data": lambda content, where: from_named(content, "dataset", DATASETS, where),
     "detector": lambda content, where: from_named(content, "detector", DETECTORS, where),
@@ -202,19 +205,21 @@ SECTIONS: Mapping[str, Callable[[Any, str], Any]] = {
 }
 
 
-def _method_to_dict(method: Lesson) -> dict[str, Any]:
+def _method_to_dict(method: MethodSettings) -> dict[str, Any]:
     return method.to_dict() if isinstance(method, ExternalMethod) else named(method)
 
 
-def _method_from_dict(content: Any, where: str) -> Lesson:
+def _method_from_dict(content: Any, where: str) -> MethodSettings:
     if isinstance(content, Mapping) and "from" in content:
         return ExternalMethod.from_dict(content, where)
     return from_named(content, "method", METHODS, where)
 
 
-def lesson(method: str | MethodConfig) -> Lesson:
-    """A method as a run keeps it: from its settings, or at its defaults by its name, or by `module:Class` where it is
-    from outside the package.
+def resolved_method(method: str | MethodConfig) -> MethodSettings:
+    """Return a method as a run stores it.
+
+    `method` is its settings, or the name of a method of the package, or `module:Class` for one from outside. A method
+    that is given by name has default settings.
     """
     if isinstance(method, MethodConfig):
         return method if METHODS.get(method.name) is type(method) else ExternalMethod.of(method)
@@ -222,7 +227,7 @@ def lesson(method: str | MethodConfig) -> Lesson:
 
 
 def method_settings(name: str) -> MethodConfig:
-    """A method of the package by its name, at its defaults."""
+    """Return the default settings of a method of the package."""
     if {"+", ","} & set(name):
         names = ", ".join(part.strip() for part in name.replace("+", ",").split(",") if part.strip())
         raise InputError(f"{name!r} is not one method; list them one by one: [{names}]")

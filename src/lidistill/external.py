@@ -1,6 +1,6 @@
-"""A distillation method from outside the package: where its settings class is, and its settings as plain values.
+"""Distillation methods from outside the package: the place of the settings class, and the settings as plain values.
 
-Only a training imports it. A student that it taught is read, scored and used where it is not installed.
+Only a training imports the class. A student trained with it can be loaded, scored and used where it is not installed.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ SOURCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # module:Class
 
 @dataclass(frozen=True)
 class ExternalMethod(Settings):
-    """Stands for a MethodConfig of which the class may be missing here."""
+    """The settings of a method whose MethodConfig class may not be installed here."""
 
     name: Text
-    source: Text  # as SOURCE
-    settings: dict[Text, Any]  # plain values; what is left out is at the class's default
+    source: Text  # module:Class
+    settings: dict[Text, Any]  # plain values; a missing key has the class's default
 
     @staticmethod
     def of(settings: MethodConfig) -> ExternalMethod:
-        """Settings of a class that is here."""
+        """Make one from settings whose class is importable."""
         cls = type(settings)
         source = f"{cls.__module__}:{cls.__qualname__}"
         if cls.name in METHODS:
             raise InputError(
-                f"{source} calls itself {cls.name!r}, as a method of lidistill does; give it a name of its own"
+                f"{source} has the name {cls.name!r}, which is a method of lidistill; give it a name of its own"
             )
         return ExternalMethod(cls.name, source, plain(asdict(settings)))
 
     @staticmethod
     def from_dict(content: Mapping[str, Any], where: str) -> ExternalMethod:
-        """What `to_dict` wrote. Nothing is imported."""
+        """Read what `to_dict` returned, without importing the class."""
         rest = {key: value for key, value in content.items() if key not in ("name", "from")}
         name, source = content.get("name"), content.get("from")
         if not isinstance(name, str) or not isinstance(source, str) or not SOURCE.fullmatch(source):
@@ -51,20 +51,20 @@ class ExternalMethod(Settings):
         return ExternalMethod(name, source, rest)
 
     def to_dict(self) -> dict[str, Any]:
-        """As `experiment.yaml` holds it."""
+        """Return a mapping as `experiment.yaml` holds it."""
         return {"name": self.name, "from": self.source, **self.settings}
 
     def load(self) -> MethodConfig:
-        """The settings as an object of their class; InputError where it cannot be imported or does not take them."""
+        """Import the class and make its settings; InputError if it cannot be imported or refuses them."""
         return settings_from(settings_class(self.source), self.settings, f"{self.source}: {self.name}")
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> DistillationMethod:
-        """As MethodConfig.build."""
+        """Build the method, as MethodConfig.build does."""
         return self.load().build(teacher_specs, student_specs)
 
 
 def settings_class(source: str) -> type[MethodConfig]:
-    """The class that `module:Class` names, imported from Python's path."""
+    """Import the class that `module:Class` names from Python's path."""
     if not SOURCE.fullmatch(source):
         raise InputError(
             f"method {source!r}: write a method from outside the package as module:Class, for example my_module:Config"
@@ -77,7 +77,7 @@ def settings_class(source: str) -> type[MethodConfig]:
             f"method {source}: {error}; install it, or put its folder on Python's path, for example PYTHONPATH=. "
             "before the command"
         ) from error
-    except Exception as error:  # whatever a module does when it is imported
+    except Exception as error:  # importing a module runs its code, which may raise anything
         raise InputError(
             f"method {source}: {module} cannot be imported ({type(error).__name__}: {error}); mend it first"
         ) from error
@@ -92,8 +92,9 @@ def settings_class(source: str) -> type[MethodConfig]:
 
 
 def look_in_working_folder() -> None:
-    """Let modules be found beside the caller, as Python's own `-m` does: for a module that he names himself, and never
-    for one that a file names.
+    """Add the working folder to Python's path, as `python -m` does.
+
+    Called only for a module that the user names on the command line, never for one that a file names.
     """
     here = str(Path.cwd())
     if here not in sys.path:

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, into folders that are known to take them."""
+"""Writing files atomically, and folders that are checked and locked before work begins."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from lidistill.types import InputError
 CACHE_VARIABLE = "LIDISTILL_CACHE"  # the environment variable that names another place for everything that is cached
 
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.part")
-_held: set[Path] = set()  # folders that this process has claimed
+_held: set[Path] = set()  # folders that this process has locked
 
 
 @contextmanager
 def written_aside(path: str | Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; renamed onto `path` when the block ends well, removed when it does not.
+    """Yield a temporary path beside `path`: renamed to `path` if the block succeeds, removed if it fails.
 
-    The bytes are on the disk before the name is, so that a power cut cannot leave an empty file under it. A full disk
-    or a missing permission becomes an InputError that names the file.
+    The bytes reach the disk before the name does, so a power cut cannot leave an empty file. A full disk or a missing
+    permission raises an InputError that names the file.
     """
     path = Path(path)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -44,8 +44,9 @@ def written_aside(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, whole or not at all; bytes of file names that are not UTF-8 are written as
-    escapes (\\udce9).
+    """Write `text` to `path` as UTF-8, whole or not at all.
+
+    Bytes of file names that are not UTF-8 are written as escapes (\\udce9).
     """
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -59,25 +60,23 @@ def cache_folder(name: str) -> Path:
 
 
 def make_folder(folder: str | Path) -> None:
-    """Make `folder` and those above it. InputError where that cannot be, or where nothing can be written into it."""
+    """Make `folder` and its parents; InputError if they cannot be made or `folder` is not writable."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK | os.X_OK)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{folder}: no folder can be made there ({reason}); choose another one") from error
+        raise InputError(f"{folder}: the folder cannot be made ({reason}); choose another one") from error
     if not writable:
         raise InputError(f"{folder}: nothing can be written there; change its permissions, or choose another folder")
 
 
 @contextmanager
 def prepared(folder: str | Path) -> Iterator[None]:
-    """Make `folder` before the work in the block begins; what was made is removed again where the block leaves it
-    empty.
-    """
+    """Make `folder` before the block runs, and remove the folders that were made if the block leaves them empty."""
     folder = Path(folder)
     made = []
-    with suppress(OSError, ValueError):  # make_folder says what is wrong
+    with suppress(OSError, ValueError):  # make_folder reports what is wrong
         made = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
     make_folder(folder)
     try:
@@ -90,10 +89,10 @@ def prepared(folder: str | Path) -> Iterator[None]:
 
 @contextmanager
 def claimed(folder: str | Path) -> Iterator[None]:
-    """Keep other processes out of `folder` while the block runs; InputError where one is in it. Held by this process
-    alone: a kill gives it free.
+    """Lock `folder` against other processes while the block runs; InputError if another process holds the lock.
 
-    Parts of files that killed processes left there are removed. A block of the same process inside is let in.
+    The system releases the lock when the process ends, even if it is killed. Temporary files that killed processes left
+    in the folder are removed. Blocks of the same process may be nested.
     """
     folder = Path(folder)
     with prepared(folder):
@@ -117,8 +116,9 @@ def claimed(folder: str | Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> int:
-    """The open and locked file at `path`, which is made where there is none; never one behind a link, and nothing in it
-    is changed.
+    """Open and lock the file at `path` and return its handle.
+
+    The file is made if it does not exist. Links are not followed, and the file's content is not changed.
     """
     folder = path.parent
     while True:
@@ -131,15 +131,15 @@ def _locked(path: Path) -> int:
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise InputError(
-                    f"{path}: is no regular file, so it cannot be the lock of {folder}; remove it, or choose another "
+                    f"{path}: not a regular file, so it cannot be the lock of {folder}; remove it, or choose another "
                     "--out"
                 )
-            if not _is_locked(handle):
+            if not _could_lock(handle):
                 raise InputError(
                     f"{folder}: another process is writing here; wait until it is done, or choose another --out"
                 )
             with suppress(FileNotFoundError):
-                # Whoever held the lock before may have removed the file between our opening and locking it.
+                # The previous holder may have removed the file after we opened it and before we locked it.
                 if os.path.samestat(os.fstat(handle), path.stat(follow_symlinks=False)):
                     return handle
         except BaseException:
@@ -148,17 +148,17 @@ def _locked(path: Path) -> int:
         os.close(handle)
 
 
-def _is_locked(handle: int) -> bool:
-    """Whether the lock could be had.
+def _could_lock(handle: int) -> bool:
+    """Lock the file; False if another process holds it.
 
-    Where there are no such locks (other systems, some file systems) nothing is kept out.
+    Some systems and file systems have no such locks; the answer is then True and no process is kept out.
     """
     try:
         import fcntl
     except ImportError:
         return True
     try:
-        # Unlike flock, not inherited by loader processes, which may outlive a killed run by seconds.
+        # Unlike flock, lockf is not inherited by loader processes, which may outlive a killed run by seconds.
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
@@ -168,7 +168,7 @@ def _is_locked(handle: int) -> bool:
 
 
 def _settle(path: Path) -> None:
-    """Wait until the content of a file, or the names in a folder, are on the disk."""
+    """Wait until the content of a file, or the entries of a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY | _flags("O_CLOEXEC"))
     try:
         os.fsync(handle)
@@ -177,5 +177,5 @@ def _settle(path: Path) -> None:
 
 
 def _flags(*names: str) -> int:
-    """Flags of os.open, as far as this system has them."""
+    """Combine the named flags of os.open, leaving out those that this system lacks."""
     return sum(getattr(os, name, 0) for name in names)

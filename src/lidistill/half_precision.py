@@ -1,8 +1,7 @@
-"""Half precision: what it is called, where it is worth its rounding, and the context in which it runs.
+"""Half precision: the names of the modes, the choice of "auto" for a device, and the autocast context.
 
-Under autocast the products of convolutions and linear layers are taken in half precision. What has to be exact stays in
-single precision whatever the context: the means of voxels and pillars, the statistics of BatchNorm, losses, and the
-decoding of boxes.
+Under autocast, convolutions and linear layers multiply in half precision. What must be exact always stays in single
+precision: the means of voxels and pillars, the statistics of BatchNorm, the losses, and the decoding of boxes.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def named_precision(text: str, setting: str) -> PrecisionName:
-    """`text`, or an InputError that names `setting` unless it is one of PRECISIONS."""
+    """Return `text` if it is one of PRECISIONS, or raise an InputError that names `setting`."""
     if text not in PRECISIONS:
         raise InputError(f"{setting} is {text!r}; use one of {', '.join(PRECISIONS)}")
     return cast(PrecisionName, text)
 
 
 def settled(precision: PrecisionName, device: torch.device) -> tuple[PrecisionName, str]:
-    """What "auto" stands for on `device`, "bf16" or "32", and why; any other precision is itself."""
+    """Resolve "auto" to "bf16" or "32" on `device` and say why; any other precision is returned as it is."""
     if precision != "auto":
-        return precision, "as was asked"
+        return precision, "as requested"
     if device.type == "cuda":
         units = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bf16", "this GPU multiplies it itself") if units else ("32", "this GPU has no bf16")
-    # torch.cpu.get_capabilities() says it publicly, but not in the oldest torch that is supported
+    # torch.cpu.get_capabilities() is the public form, but the oldest supported torch lacks it
     if device.type == "cpu" and torch.cpu._is_amx_tile_supported():
         return "bf16", "this processor has matrix units for it (AMX)"
     return "32", "this processor has no matrix units for bf16 (AMX), without which it is slower"
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The context for a settled precision: "32" switches autocast off."""
+    """Return the autocast context of a resolved precision; "32" switches autocast off."""
     return torch.autocast(device.type, DTYPES.get(precision, torch.bfloat16), enabled=precision != "32")

@@ -1,6 +1,7 @@
-"""YAML, JSON and JSON lines that anybody may have written, in bounded time and memory.
+"""Parsing YAML, JSON and JSON lines of unknown origin, in bounded time and memory.
 
-Content is plain values only, or an InputError that names the file, the line where there is one, and a remedy.
+The result holds plain values only. Anything else raises an InputError that names the file, the line if there is one,
+and a remedy.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from lidistill.reading import MIB, read_text
 MOST_YAML = MIB // 4  # an experiment takes 5 KiB
 MOST_JSON = 16 * MIB  # scores take 50 KiB
 MOST_LINES = 128 * MIB  # a log line takes about 300 bytes
-MOST_NODES = 20_000  # values of a YAML file, each alias counted as what it stands for
-MOST_DEPTH = 32  # containers inside each other
-MOST_DIGITS = 40  # of a whole number, signs, prefixes and separators included
+MOST_NODES = 20_000  # values in a YAML file; an alias counts as many as its anchor holds
+MOST_DEPTH = 32  # nested containers
+MOST_DIGITS = 40  # of a whole number, including sign, prefix and separators
 MOST_WHOLE = 2**63
 
-_HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _TAG = "tag:yaml.org,2002:"
 
 
 def read_yaml(path: str | Path, remedy: str = "check its indentation and quotes") -> dict[str, Any]:
-    """A YAML mapping of plain values under text keys. Dates stay text; tags other than the plain ones are refused."""
+    """Read a YAML mapping of plain values with text keys. Dates stay text; tags of other types are refused."""
     content = parse_yaml(read_text(path, remedy, MOST_YAML), str(path), remedy)
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no settings (a YAML mapping); {remedy}")
@@ -37,24 +38,20 @@ def read_yaml(path: str | Path, remedy: str = "check its indentation and quotes"
 
 
 def parse_yaml(text: str, where: str, remedy: str = "check its indentation and quotes") -> Any:
-    """The value of a YAML text; `where` names it in errors."""
+    """Return the value of a YAML text; `where` names the text in errors."""
     try:
         return yaml.load(text, Loader=_PlainLoader)
     except _Refused as error:
         raise InputError(f"{where}: {_line_of(error, text)}holds {error.problem}; {remedy}") from error
     except yaml.YAMLError as error:
         raise InputError(f"{where}: {_line_of(error, text)}is not valid YAML; {remedy}") from error
-    except (
-        ValueError,
-        LookupError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:  # what a tag forced onto another value makes a constructor raise
+    except (ValueError, LookupError, ArithmeticError, RecursionError) as error:
+        # a constructor raises one of these for a tag that does not fit its value, such as !!int abc
         raise InputError(f"{where}: holds a value that does not fit its tag; {remedy}") from error
 
 
 def read_json(path: str | Path, remedy: str = "write it again") -> dict[str, Any]:
-    """A JSON object of finite numbers, texts and containers."""
+    """Read a JSON object of finite numbers, texts and containers."""
     content = parse_json(read_text(path, remedy, MOST_JSON), str(path), remedy)
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no JSON object; {remedy}")
@@ -62,7 +59,7 @@ def read_json(path: str | Path, remedy: str = "write it again") -> dict[str, Any
 
 
 def parse_json(text: str, where: str, remedy: str = "write it again", line: int = 1) -> Any:
-    """The value of a JSON text that begins in `line` of what `where` names."""
+    """Return the value of a JSON text that begins in line `line` of the file that `where` names."""
     try:
         content = json.loads(text, parse_int=_whole)
     except json.JSONDecodeError as error:
@@ -77,8 +74,9 @@ def parse_json(text: str, where: str, remedy: str = "write it again", line: int 
 
 
 def read_json_lines(path: str | Path, remedy: str = "delete that line") -> list[dict[str, Any]]:
-    """One JSON object a line; blank lines count for nothing, and neither does a last line that was cut off while it was
-    written.
+    """Read one JSON object per line.
+
+    Blank lines are skipped, and so is an invalid last line, which a kill may have cut off.
     """
     text = read_text(path, remedy, MOST_LINES)
     rows: list[dict[str, Any]] = []
@@ -99,16 +97,16 @@ def read_json_lines(path: str | Path, remedy: str = "delete that line") -> list[
 
 
 class _Refused(yaml.MarkedYAMLError):
-    """Valid YAML that no settings need."""
+    """The YAML is valid but holds something that no settings need."""
 
     def __init__(self, problem: str, mark: yaml.Mark) -> None:
         super().__init__(problem=problem, problem_mark=mark)
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Null, truth values, numbers, texts, lists and mappings under text keys.
+    """Loads null, booleans, numbers, texts, lists, and mappings with text keys; nothing else.
 
-    What is composed is counted, an alias as all that it stands for.
+    It counts the nodes as it goes. An alias counts as many as its anchor holds.
     """
 
     yaml_implicit_resolvers: ClassVar = {
@@ -135,9 +133,11 @@ class _PlainLoader(yaml.SafeLoader):
         self.nodes += 1
         self.depth += 1
         if self.nodes > MOST_NODES:
-            raise _Refused(f"more than {MOST_NODES} values, aliases counted as what they stand for", event.start_mark)
+            raise _Refused(
+                f"more than {MOST_NODES} values, counting each alias as what it stands for", event.start_mark
+            )
         if self.depth > MOST_DEPTH:
-            raise _Refused(f"more than {MOST_DEPTH} lists and mappings inside each other", event.start_mark)
+            raise _Refused(f"more than {MOST_DEPTH} nested lists and mappings", event.start_mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
         if not isinstance(event, yaml.AliasEvent) and event.anchor is not None:
@@ -187,11 +187,11 @@ def _whole(digits: str) -> int:
 
 
 def _fault(content: Any) -> str | None:
-    """What makes a parsed JSON value unfit, in words; None where nothing does."""
+    """Say what makes a parsed JSON value unacceptable; None if nothing does."""
     level, depth = [content], 0
     while level:
         if depth > MOST_DEPTH:
-            return f"more than {MOST_DEPTH} lists and objects inside each other"
+            return f"more than {MOST_DEPTH} nested lists and objects"
         below: list[Any] = []
         for value in level:
             if isinstance(value, dict):
@@ -212,8 +212,8 @@ def _fault(content: Any) -> str | None:
 
 
 def _is_text(value: str) -> bool:
-    """Neither a zero byte, which ends a path, nor half of a character, which no file can hold.
+    """Whether a text has neither a zero byte, which ends a path, nor a lone surrogate, which UTF-8 cannot encode.
 
-    The halves that stand for bytes of file names that are not UTF-8 are let through.
+    Surrogates that stand for bytes of file names that are not UTF-8 are accepted.
     """
-    return "\0" not in value and (value.isascii() or _HALVES.search(value) is None)
+    return "\0" not in value and (value.isascii() or _SURROGATES.search(value) is None)

@@ -1,4 +1,4 @@
-"""A line that shows how far long work is and how long it will still take."""
+"""A line that shows the progress of long work and the time that is left."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Advance = Callable[..., None]  # advance(done, note="")
 
-_QUIET_LINE_EVERY_S = 20.0  # where the output is no terminal, one plain line this often
+_QUIET_LINE_EVERY_S = 20.0  # without a terminal, print one plain line this often
 
 
-class Whole:
-    """Work of several stages, for the time that is left of all of them. `seconds` are those that each takes, as far as
-    one knows beforehand.
+class StagedWork:
+    """Estimates the time left of work in several stages.
 
-    By how much the work so far was slower or faster is expected of the rest too.
+    `seconds` is the expected duration of each stage. The ratio of actual to expected time so far is applied to the
+    stages that are left.
     """
 
     def __init__(self, name: str, seconds: Mapping[str, float], clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,35 +27,36 @@ class Whole:
         self.waiting = dict(seconds)
         self.clock = clock
         self.began = clock()
-        self.finished = 0.0  # expected seconds of the stages that are over
-        self.current = 0.0  # expected seconds of the stage that runs
-        self.first: float | None = None  # where its main line began, as a share
-        self.reached = 0.0  # how far that is, as a share
+        self.finished = 0.0  # expected seconds of the finished stages
+        self.current = 0.0  # expected seconds of the running stage
+        self.first: float | None = None  # share of the running stage that was done when it began
+        self.reached = 0.0  # share of the running stage that is done
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """The progress lines of the block belong to this stage; the first of them is its main work."""
+        """Count the first progress line of the block as the work of this stage."""
         self.current, self.first, self.reached = self.waiting.pop(name), None, 0.0
-        token = _whole.set(self)
+        token = _staged_work.set(self)
         try:
             yield
         finally:
-            _whole.reset(token)
+            _staged_work.reset(token)
         self.finished += self.current * (1 - (self.first or 0.0))
         self.current = 0.0
 
     def skip(self, name: str) -> None:
-        """The stage was done before."""
+        """Leave out a stage that was finished by an earlier process."""
         del self.waiting[name]
 
     def follow(self, first: float) -> Callable[[float], str]:
-        """For a progress line that begins at the share `first`: a function from the share that is done to words about
-        the time left.
+        """Return a function from the share that is done to a text about the time left.
+
+        `first` is the share at which a progress line begins.
         """
         if self.first is None:
             self.first = self.reached = first
             return self._at
-        return lambda reached: self._at(self.reached)  # a further line of the stage
+        return lambda reached: self._at(self.reached)  # a further line within the stage
 
     def _at(self, reached: float) -> str:
         self.reached = reached
@@ -64,19 +65,19 @@ class Whole:
         return f"{self.name}: {_in_words((self.clock() - self.began) / done * left)} left" if done > 0 else ""
 
 
-_whole: ContextVar[Whole | None] = ContextVar("whole", default=None)
+_staged_work: ContextVar[StagedWork | None] = ContextVar("staged_work", default=None)
 
 
 @contextmanager
 def progress(description: str, total: int, start: int = 0) -> Iterator[Advance]:
-    """Yield `advance(done, note="")`, where `done` counts from 0 to `total`. A live bar on a terminal, a plain line now
-    and then elsewhere.
+    """Yield `advance(done, note="")`, where `done` counts from 0 to `total`.
 
-    Within a stage of a `Whole`, the line ends with the time left of all stages.
+    A terminal gets a live bar, other output a plain line from time to time. Within a stage of a `StagedWork`, the line
+    ends with the time left of all stages.
     """
     console = Console(stderr=True)
-    whole = _whole.get()
-    words = whole.follow(start / max(total, 1)) if whole is not None else lambda reached: ""
+    work = _staged_work.get()
+    time_left = work.follow(start / max(total, 1)) if work is not None else lambda reached: ""
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}"),
@@ -86,11 +87,13 @@ def progress(description: str, total: int, start: int = 0) -> Iterator[Advance]:
             TextColumn("left"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
-            TextColumn("{task.fields[whole]}"),
+            TextColumn("{task.fields[time_left]}"),
         )
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(description, total=total, completed=start, note="", whole="")
-            yield lambda done, note="": bar.update(task, completed=done, note=note, whole=words(done / max(total, 1)))
+            task = bar.add_task(description, total=total, completed=start, note="", time_left="")
+            yield lambda done, note="": bar.update(
+                task, completed=done, note=note, time_left=time_left(done / max(total, 1))
+            )
         return
     began = last = time.monotonic()
 
@@ -104,7 +107,7 @@ def progress(description: str, total: int, start: int = 0) -> Iterator[Advance]:
         parts = [
             f"{description}: {done}/{total}, {now - began:.0f} s gone, {left:.0f} s left",
             note,
-            words(done / max(total, 1)),
+            time_left(done / max(total, 1)),
         ]
         console.print("; ".join(part for part in parts if part), highlight=False, soft_wrap=True)
 

@@ -1,8 +1,7 @@
-"""Reading files that anybody may have written, in bounded time and memory.
+"""Reading files of unknown origin, in bounded time and memory.
 
-Whatever a file holds, the reader gives its content or an InputError that names the file and a remedy. Nothing but a
-regular file is opened, so a named pipe or a device cannot block a command. Limits lie far above what this package
-writes.
+A reader returns the content of a file or raises an InputError that names the file and a remedy. Only regular files are
+opened, so a named pipe or a device cannot block a command. The limits lie far above what this package writes.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ MOST_TEXT = 64 * MIB
 
 
 class MissingFile(InputError):
-    """There is no file of that name."""
+    """The file does not exist."""
 
 
 @contextmanager
 def opened(path: str | Path, remedy: str = "check the path", most: int | None = None) -> Iterator[BinaryIO]:
-    """A regular file of at most `most` bytes, open for reading in binary.
+    """Open a regular file of at most `most` bytes for reading in binary.
 
-    Anything else is an InputError that ends in `remedy`, and so is a failure to read from it.
+    Anything else, and a failure to read, raises an InputError that ends in `remedy`.
     """
     try:
-        # Without O_NONBLOCK a named pipe would wait here for somebody to write to it.
+        # Without O_NONBLOCK, opening a named pipe would wait for a writer.
         handle = os.open(
             path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         )
@@ -42,7 +41,7 @@ def opened(path: str | Path, remedy: str = "check the path", most: int | None = 
     except OSError as error:
         raise _unreadable(path, error, remedy) from error
     except ValueError as error:
-        raise InputError(f"{str(path)!r}: no path that a file can have; {remedy}") from error
+        raise InputError(f"{str(path)!r}: not a valid path; {remedy}") from error
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode):
         os.close(handle)
@@ -51,7 +50,7 @@ def opened(path: str | Path, remedy: str = "check the path", most: int | None = 
         )
     with os.fdopen(handle, "rb") as file:
         if most is not None and found.st_size > most:
-            raise InputError(f"{path}: longer than {_size(most)}, which such a file never is; {remedy}")
+            raise InputError(f"{path}: longer than {_size(most)}, more than such a file ever holds; {remedy}")
         try:
             yield file
         except OSError as error:
@@ -64,7 +63,7 @@ def _unreadable(path: str | Path, error: OSError, remedy: str) -> InputError:
 
 
 def read_text(path: str | Path, remedy: str = "give a text file in UTF-8", most: int = MOST_TEXT) -> str:
-    """The text of a UTF-8 file, without a byte order mark."""
+    """Return the text of a UTF-8 file, without a byte order mark."""
     with opened(path, remedy, most) as file:
         content = file.read()
     try:
@@ -74,12 +73,12 @@ def read_text(path: str | Path, remedy: str = "give a text file in UTF-8", most:
         raise InputError(f"{path}: line {line} is not text in UTF-8; {remedy}") from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise InputError(f"{path}: line {line} is not text, it holds a zero byte; {remedy}")
+        raise InputError(f"{path}: line {line} is not text: it holds a zero byte; {remedy}")
     return text
 
 
 def sha256_of(path: str | Path, remedy: str = "check the path") -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
     with opened(path, remedy) as file:
         while part := file.read(MIB):
@@ -88,12 +87,12 @@ def sha256_of(path: str | Path, remedy: str = "check the path") -> str:
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether there is a regular file; False for a name that no file can have, where pathlib raises."""
+    """Whether `path` is a regular file; False for an invalid name, for which pathlib raises."""
     return _has_kind(path, stat.S_ISREG)
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether there is a folder; False for a name that none can have."""
+    """Whether `path` is a folder; False for an invalid name, for which pathlib raises."""
     return _has_kind(path, stat.S_ISDIR)
 
 

@@ -1,18 +1,18 @@
-"""The layout of a run folder: every step reads only what the step before wrote here.
+"""The layout of a run folder. Each command reads only what earlier commands wrote here.
 
-experiment.yaml    resolved settings, seed, versions, commit, device
-checkpoint.pt      weights of the detector alone
-resume.ckpt        everything needed to go on after an interruption
-log.jsonl          one line a logged step: {"step": 10, "kind": "train" | "validation", "time_s": ..., term: value, ...}
+experiment.yaml    complete settings, seed, versions, commit, device
+checkpoint.pt      weights of the detector only
+resume.ckpt        everything that is needed to resume after an interruption
+log.jsonl          one line per logged step: {"step": 10, "kind": "train" or "validation", "time_s": ..., term: ...}
 tensorboard/       the same for TensorBoard
-predictions.npz    boxes on the validation frames, saved before they are scored
-matches.npz        per-frame matches, from which intervals between two runs are computed
-scores.json        what the protocol says, with dataset, split, metric, overlaps, seed, commit and device
+predictions.npz    boxes on the validation frames
+matches.npz        matches of each frame, for intervals of scores and of differences between runs
+scores.json        scores by the dataset's protocol, with dataset, split, metric, overlaps, seed, commit and device
 profile.json       parameters, multiply-accumulates, latency
-samples.npz        a few validation frames (points, truth) for pictures
-step.json          time, memory and extra parameters of a training step, where they were compared
-certificate.json   for a student: what was checked of its teacher
-SPLIT/             predictions.npz, matches.npz and scores.json of another split than the validation split
+samples.npz        points and true boxes of a few validation frames, for pictures
+step.json          time, memory and extra parameters of a training step, if they were measured
+certificate.json   of a student: the checks that its teacher passed
+SPLIT/             predictions.npz, matches.npz and scores.json of a split other than the validation split
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lidistill.files import write_text
 from lidistill.types import InputError
 
 LOG_REMEDY = "delete that line: the log is for curves only"
-VALIDATION = "val"  # the split whose scores are the run's
+VALIDATION = "val"  # the split whose scores lie in the run folder itself
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class RunFolder:
     path: Path
 
     def of_split(self, split: str) -> RunFolder:
-        """Where what was found on `split` lies."""
+        """Return the folder of the predictions, matches and scores of `split`."""
         if split == VALIDATION:
             return self
         if Path(split).name != split:
-            raise InputError(f"split {split!r} names a folder of the scores, so give a plain name such as train")
+            raise InputError(f"split {split!r} also names the folder of its scores; give a plain name such as train")
         return RunFolder(self.path / split)
 
     @property
@@ -94,11 +94,11 @@ class RunFolder:
         return self.path / "certificate.json"
 
     def resume_command(self, *overrides: str) -> str:
-        """What goes on with the run, whichever command began it."""
+        """Return the command that resumes the run, whichever command began it."""
         return f"`{shlex.join(['lidistill', 'train', '--resume', '--out', str(self.path), *overrides])}`"
 
     def read_experiment(self) -> dict[str, Any]:
-        """The resolved settings as plain containers."""
+        """Return the complete settings as plain containers."""
         try:
             return parsing.read_yaml(self.experiment, "restore the file from a backup, or train again")
         except reading.MissingFile as error:
@@ -111,9 +111,9 @@ class RunFolder:
         write_text(self.experiment, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Logged steps in order; a last line cut off by a kill is left out.
+        """Return the logged steps in order, without a last line that a kill cut off.
 
-        InputError names a line that is no logged step.
+        InputError names a line that is not a logged step.
         """
         if not self.log.exists():
             return []
@@ -124,7 +124,7 @@ class RunFolder:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an InputError that names the file."""
+    """Read a JSON object; InputError names the file."""
     return parsing.read_json(path, "write it with `lidistill evaluate`")
 
 
@@ -133,13 +133,18 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _check_step(path: Path, row: dict[str, Any]) -> None:
-    """A row of the log has a whole number as its step, a text as its kind and numbers for the rest; null stands for one
-    that was not finite.
+    """Raise InputError unless a row has a whole number as its step, a text as its kind, and numbers as other values.
+
+    A value that was not finite is null.
     """
     step = row.get("step")
     if not isinstance(step, int) or isinstance(step, bool) or step < 0:
-        raise InputError(f"{path}: a line has the step {step!r}, which is no whole number from 0 up; {LOG_REMEDY}")
+        raise InputError(
+            f"{path}: a line has the step {step!r}, which is not a whole number of 0 or more; {LOG_REMEDY}"
+        )
     for key, value in row.items():
         kinds: tuple[type, ...] = (str,) if key == "kind" else (int, float, type(None))
         if not isinstance(value, kinds) or isinstance(value, bool):
-            raise InputError(f"{path}: at step {step} {key!r} is {value!r}, which no log holds there; {LOG_REMEDY}")
+            raise InputError(
+                f"{path}: at step {step} the value of {key!r} is {value!r}, which does not belong there; {LOG_REMEDY}"
+            )

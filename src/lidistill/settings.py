@@ -1,9 +1,8 @@
-"""What every settings dataclass has in common: its values are checked when it is made, whoever makes it.
+"""The base of every settings dataclass, which checks the values when an object is made.
 
-A field's type says which values it takes: `weight_decay: NonNegative = 0.01`. The checks are pydantic's. They hold for
-settings from files, from overrides, from Python and from `dataclasses.replace`. Rules between fields, such as two lists
-of one length, are checked in the `__post_init__` of the class. A value that is refused is an InputError that names its
-key.
+A field's type says which values are allowed: `weight_decay: NonNegative = 0.01`. pydantic checks them, whether the
+values come from a file, an override, Python or `dataclasses.replace`. The `__post_init__` of a class checks rules
+between fields, such as two lists of equal length. A refused value raises an InputError that names its key.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ T = TypeVar("T")
 
 
 def _no_truth_value(value: Any) -> Any:
-    """True and False count as 1 and 0 in Python; in settings they are a slip."""
+    """Refuse True and False, which Python would accept as 1 and 0."""
     if isinstance(value, bool):
         raise PydanticCustomError("truth_value", "not a number")
     return value
@@ -39,14 +38,14 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_truth_value)]
 Whole = Annotated[int, BeforeValidator(_no_truth_value)]
 
-# Every number has two limits: the upper ones are far beyond sense, so that a slip of the pen ends in a sentence and not
-# in a full memory.
+# Every number has a lower and an upper limit. The upper limits are far beyond any sensible value: a typing error raises
+# a clear error instead of filling the memory.
 Share = Annotated[Number, Field(ge=0, le=1)]
-InnerShare = Annotated[Number, Field(gt=0, lt=1)]  # neither nothing nor everything
+InnerShare = Annotated[Number, Field(gt=0, lt=1)]  # excludes 0 and 1
 ShareBelowOne = Annotated[Number, Field(ge=0, lt=1)]
 Positive = Annotated[Number, Field(gt=0, le=1e9)]
 NonNegative = Annotated[Number, Field(ge=0, le=1e9)]
-# temperatures, and errors at which a loss turns straight: what is divided by
+# temperatures, and thresholds of smooth L1 and Huber losses; values are divided by it
 Softness = Annotated[Number, Field(ge=1e-3, le=1e6)]
 Metres = Annotated[Number, Field(ge=-1e4, le=1e4)]
 Length = Annotated[Number, Field(gt=0, le=1e4)]  # metres
@@ -55,25 +54,25 @@ Turn = Annotated[Number, Field(ge=-6.3, le=6.3)]  # radians, up to a full turn e
 Swing = Annotated[Number, Field(ge=0, le=3.2)]  # radians, up to half a turn to either side
 Count = Annotated[Whole, Field(ge=1, le=1_000_000)]
 CountOrNone = Annotated[Whole, Field(ge=0, le=1_000_000)]
-Cap = Annotated[Whole, Field(ge=1, le=2**31 - 1)]  # on what is found in a frame; the largest stands for none
-BoxCount = Annotated[Whole, Field(ge=1, le=20_000)]  # boxes that are compared with each other
+Cap = Annotated[Whole, Field(ge=1, le=2**31 - 1)]  # on the number of things in a frame; the largest value means no cap
+BoxCount = Annotated[Whole, Field(ge=1, le=20_000)]  # boxes of which all pairs are compared
 Steps = Annotated[Whole, Field(ge=1, le=10**9)]  # of training
 StepsOrNone = Annotated[Whole, Field(ge=0, le=10**9)]
 Channels = Annotated[Whole, Field(ge=1, le=8192)]
 Layers = Annotated[Whole, Field(ge=1, le=100)]
 LayersOrNone = Annotated[Whole, Field(ge=0, le=100)]
-Side = Annotated[Whole, Field(ge=1, le=100)]  # places read along a side
+Side = Annotated[Whole, Field(ge=1, le=100)]  # sampling points along a side
 CellsOrNone = Annotated[Whole, Field(ge=0, le=1000)]
 AtLeastOneProcess = Annotated[Whole, Field(ge=1, le=1024)]
 Processes = Annotated[Whole, Field(ge=0, le=1024)]
 Seed = Annotated[Whole, Field(ge=0, le=2**32 - 1)]
 Text = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\x00-\x1f]*$")]  # names and paths
 Names = Annotated[tuple[Text, ...], Field(max_length=100), AfterValidator(_each_once)]
-Taps = Annotated[Names, Field(min_length=1)]  # maps and sets of a detector
-Widths = Annotated[tuple[Channels, ...], Field(min_length=1, max_length=32)]  # one a layer or stage
+Taps = Annotated[Names, Field(min_length=1)]  # names of feature maps and sets of a detector
+Widths = Annotated[tuple[Channels, ...], Field(min_length=1, max_length=32)]  # one per layer or stage
 Range = tuple[Metres, Metres, Metres, Metres, Metres, Metres]  # x_min y_min z_min x_max y_max z_max, metres
 
-UNKNOWN = ("unexpected_keyword_argument", "invalid_key")  # pydantic's names of problems, here and below
+UNKNOWN = ("unexpected_keyword_argument", "invalid_key")  # names that pydantic gives to problems, here and below
 REMEDIES = {
     "greater_than": "give a number above {gt}",
     "greater_than_equal": "give {ge} or more",
@@ -106,33 +105,31 @@ REMEDIES = {
 
 
 class SettingsType(ABCMeta):
-    """Makes settings through pydantic, so that no way of making them leaves a value unchecked."""
+    """Makes every settings object through pydantic, so that its values are always checked."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         names = [f.name for f in fields(cls) if f.init and not f.kw_only]  # type: ignore[arg-type]
         if len(args) > len(names) or kwargs.keys() & set(names[: len(args)]):
-            return super().__call__(*args, **kwargs)  # Python's own TypeError
+            return super().__call__(*args, **kwargs)  # raises Python's own TypeError
         return _made(cls, {**dict(zip(names, args, strict=False)), **kwargs}, "")
 
 
 class Settings(metaclass=SettingsType):
-    """Base of every settings dataclass, which is frozen.
+    """Base of every settings dataclass; subclasses are frozen.
 
-    Unknown keys are refused, and so are values that the fields' types exclude.
+    Unknown keys, and values that the types of the fields exclude, raise InputError.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
-    place: ClassVar[str] = (
-        # where these settings stand in those of an experiment, as an override would write it; sentences begin with it
-        ""
-    )
+    # dotted key of these settings within an experiment, as in an override; error messages begin with it
+    place: ClassVar[str] = ""
 
 
 def settings_from(cls: type[T], content: Any, where: str) -> T:
-    """Settings from plain containers; `where` names their source.
+    """Make settings of class `cls` from plain containers; `where` names their source in errors.
 
-    What they do not allow is an InputError that names the key.
+    InputError names the key of a refused value.
     """
     place = f"{where}: {cls.place}" if issubclass(cls, Settings) and cls.place else where
     if not isinstance(content, Mapping):
@@ -144,8 +141,9 @@ def settings_from(cls: type[T], content: Any, where: str) -> T:
 
 
 def checked(kind: Any, value: Any, name: str) -> Any:
-    """A single `value` as the constrained type `kind` takes it: for options and arguments that are not part of any
-    settings.
+    """Check a single value against the constrained type `kind`, and return it converted.
+
+    For options and arguments that belong to no settings class.
     """
     try:
         return TypeAdapter(kind).validate_python(value)
@@ -172,7 +170,7 @@ def _sentence(error: ValidationError, cls: Any, where: str) -> InputError:
     key = ".".join(part for part in (cls.place, path) if part)
     source = f"{where}: " if where else ""
     cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, InputError):  # a rule between fields, which names them
+    if isinstance(cause, InputError):  # raised by a rule between fields, which names them
         return InputError(f"{source}{cause}")
     if first["type"] in UNKNOWN:
         return unknown_key(
@@ -197,7 +195,7 @@ def _remedy(problem: Mapping[str, Any]) -> str:
 
 
 def _known_keys(cls: Any, parents: Sequence[Any]) -> set[str]:
-    """The keys of the settings found by following `parents` from `cls`; numbers among them are places in a list."""
+    """Return the keys of the settings at the path `parents` below `cls`; numbers in the path are list indices."""
     for part in parents:
         if not isinstance(part, int):
             hint = get_type_hints(cls).get(str(part)) if is_dataclass(cls) else None

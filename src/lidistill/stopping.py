@@ -1,8 +1,8 @@
-"""How work ends when a signal asks for it: Ctrl-C (SIGINT), a job queue (SIGTERM), a closed terminal (SIGHUP).
+"""Stopping work on a signal: Ctrl-C (SIGINT), a job queue (SIGTERM) or a closed terminal (SIGHUP).
 
-While `listening`, a signal raises `Stopped`. Files are written whole or not at all, so most work may end anywhere. Work
-that would lose something is `finishing`: a signal is noted there, and the work looks for it with `check` where it can
-be left, such as after a training step. A second signal ends the process at once.
+Inside `listening`, a signal raises `Stopped`. Files are written atomically, so most work may stop anywhere. Work that
+would lose something runs inside `finishing`: there a signal is only recorded, and the work calls `check` where it can
+stop, such as after a training step. A second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 class Stopped(SystemExit):
-    """A signal ended the work; `where` says in a few words how far it was.
+    """A signal ended the work; `where` says in a few words how far it had come.
 
-    The exit code is 128 and the signal's number, as shells have it.
+    The exit code is 128 plus the number of the signal, as in shells.
     """
 
     def __init__(self, signum: int, where: str = "stopped") -> None:
-        super().__init__(signum, where)  # what a copy in another process is made from
+        super().__init__(signum, where)  # the arguments from which unpickling makes a copy
         self.signum = signum
         self.where = where
         self.code = 128 + signum
@@ -39,13 +39,13 @@ class Stopped(SystemExit):
 
 @dataclass
 class _State:
-    """Signals belong to the whole process, and so does this."""
+    """The state of signal handling, one for the whole process."""
 
     listening: bool = False
-    noting: bool = False  # signals are noted, not raised
-    patient: bool = False  # further signals change nothing
+    noting: bool = False  # signals are recorded, not raised
+    patient: bool = False  # further signals are ignored
     asked: int | None = None  # the first signal
-    handlers: dict[int, Any] = field(default_factory=dict)  # those of before
+    handlers: dict[int, Any] = field(default_factory=dict)  # the handlers before `listening`
 
 
 _state = _State()
@@ -53,8 +53,10 @@ _state = _State()
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """While the block runs, SIGINT, SIGTERM and SIGHUP raise `Stopped`; those that are ignored (as under nohup) stay
-    so. Inside another: nothing.
+    """Raise `Stopped` on SIGINT, SIGTERM and SIGHUP while the block runs.
+
+    Signals that the process ignores, as under nohup, stay ignored. Inside another `listening`, and outside the main
+    thread, the block runs unchanged.
     """
     if _state.listening or threading.current_thread() is not threading.main_thread():
         yield
@@ -69,10 +71,10 @@ def listening() -> Iterator[None]:
 
 
 def listen_for_parent() -> None:
-    """For a process that works for another one, from its start to its end: a signal stops `interruptible` work, further
-    ones change nothing.
+    """Handle signals in a worker process until it ends.
 
-    See `held_back`: from here on the process sees signals again.
+    A signal stops work inside `interruptible`; further signals are ignored. Signals that `held_back` blocked are
+    received again.
     """
     _state.noting = _state.patient = True
     _listen()
@@ -82,7 +84,7 @@ def listen_for_parent() -> None:
 
 @contextmanager
 def finishing() -> Iterator[None]:
-    """While the block runs, a signal is only noted for `check`; it is raised at the block's end at the latest."""
+    """Record signals while the block runs; `check` raises `Stopped`, and so does the end of the block."""
     with listening(), _noting(True):
         yield
         check()
@@ -90,7 +92,7 @@ def finishing() -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """While the block runs, a signal raises `Stopped`, also one that came before."""
+    """Raise `Stopped` on a signal while the block runs, or at its start if a signal came before."""
     with _noting(False):
         check()
         yield
@@ -98,9 +100,10 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Signals wait until the block ends.
+    """Block signals until the end of the block.
 
-    Processes that are started in it never see them, so that they end when their parent tells them to.
+    Processes that are started in the block inherit this and never receive the signals; they end when their parent ends
+    them.
     """
     if sys.platform == "win32":
         yield
@@ -113,28 +116,28 @@ def held_back() -> Iterator[None]:
 
 
 def requested() -> int | None:
-    """The signal that asked to stop, if one did."""
+    """Return the number of the signal that came, or None."""
     return _state.asked
 
 
 def check(where: str = "stopped") -> None:
-    """Raise `Stopped` if a signal asked for it."""
+    """Raise `Stopped` if a signal came."""
     if _state.asked is not None:
         raise Stopped(_state.asked, where)
 
 
 def keep_listening() -> None:
-    """Take the signals back from a library that has put its own handlers in place."""
+    """Install our handlers again after a library has installed its own."""
     if _state.listening and threading.current_thread() is threading.main_thread():
         for signum in _state.handlers:
             signal.signal(signum, _on_signal)
 
 
 def end_children() -> None:
-    """Kill the processes that this one has started and that are still there, before it ends itself."""
+    """Kill the child processes that are still running, before this process ends."""
     with suppress(Exception):
         if sys.platform != "win32":
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # loaders would complain about the death of their processes
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # data loaders would report the death of their workers
         for child in multiprocessing.active_children():
             child.kill()
 
@@ -172,6 +175,6 @@ def _on_signal(signum: int, frame: FrameType | None) -> None:
 
 
 def _say(sentence: str) -> None:
-    """Past Python's streams, which the interrupted code may be writing to."""
+    """Print to standard error without Python's streams, to which the interrupted code may be writing."""
     with suppress(OSError):
         os.write(2, f"\n{sentence}\n".encode())

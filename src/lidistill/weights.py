@@ -1,4 +1,4 @@
-"""Weights from a file: opened without running code, and found sound before they reach a network."""
+"""Weights from a file: read without running code, and checked before they are loaded into a network."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _TYPES = (
 
 
 def load_tensors(path: str | Path, remedy: str) -> Any:
-    """What torch saved in `path`, on the CPU: tensors and plain containers, nothing else is unpickled.
+    """Read what torch saved in `path` onto the CPU: tensors and plain containers; nothing else is unpickled.
 
-    InputError where there is no such file, or one that would take more memory than its own size; a damaged or foreign
-    file raises what torch raises.
+    Raises InputError if there is no such file, or if its content would take more memory than the file's size. For a
+    damaged file, and for one that torch did not write, torch's own exceptions pass through.
     """
     with opened(path, remedy) as file:
         if zipfile.is_zipfile(file):
@@ -34,20 +34,20 @@ def load_tensors(path: str | Path, remedy: str) -> Any:
                 if size > whole or any(
                     item.compress_type != zipfile.ZIP_STORED or item.flag_bits & 1 for item in archive.infolist()
                 ):
-                    raise InputError(f"{path}: compressed or encrypted, as torch never writes a checkpoint; {remedy}")
+                    raise InputError(f"{path}: compressed or encrypted, so torch did not write it; {remedy}")
         file.seek(0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols, which an error says better
+            warnings.simplefilter("ignore")  # about pickle protocols; the error explains it better
             return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def checked_weights(state: object, source: str | Path, remedy: str) -> dict[str, Tensor]:
-    """`state` as named weights: dense tensors with values, finite, variances not below zero.
+    """Return `state` if it holds named, dense, finite tensors, with no variance below zero.
 
-    InputError names the first that is something else.
+    Otherwise raise an InputError that names the first bad weight.
     """
     if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
-        raise InputError(f"{source}: holds no weights by name; {remedy}")
+        raise InputError(f"{source}: holds no named weights; {remedy}")
     for name, value in state.items():
         fault = _fault(name, value)
         if fault is not None:
@@ -56,7 +56,7 @@ def checked_weights(state: object, source: str | Path, remedy: str) -> dict[str,
 
 
 def check_places(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str | Path, remedy: str) -> None:
-    """InputError unless `state` has the names and shapes of `own`; it lists what is missing, unknown or misshapen."""
+    """Raise InputError unless `state` has the names and shapes of `own`; the message lists what differs."""
     problems = [f"missing {key}" for key in own.keys() - state.keys()]
     problems += [f"unknown {key}" for key in state.keys() - own.keys()]
     problems += [
@@ -70,15 +70,15 @@ def check_places(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source:
 
 
 def _fault(name: str, value: object) -> str | None:
-    """What is wrong with a weight, in words that follow its name."""
+    """Say what is wrong with a weight, in words that follow its name; None if nothing is."""
     if not isinstance(value, Tensor):
         return f"is of type {type(value).__name__}, not a tensor"
     if value.layout != torch.strided or value.is_nested or value.is_quantized:
-        return "is a sparse, nested or quantised tensor, which no network here has"
+        return "is a sparse, nested or quantised tensor, which no network here uses"
     if value.device.type == "meta":
         return "has no values (a meta tensor)"
     if value.dtype not in _TYPES:
-        return f"has values of type {str(value.dtype).removeprefix('torch.')}, which no network here has"
+        return f"has values of type {str(value.dtype).removeprefix('torch.')}, which no network here uses"
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         return "has fewer values than its shape says"
     if not value.dtype.is_floating_point:

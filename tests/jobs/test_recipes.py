@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lidistill.jobs.comparison_plan import PLAIN, Comparison, check_alike, plan_cells
-from lidistill.jobs.demonstration import LESSON_SETTINGS
+from lidistill.jobs.comparison_plan import PLAIN, Comparison, check_alike, plan_student_runs
+from lidistill.jobs.demonstration import DEMO_METHOD_SETTINGS
 from lidistill.jobs.method_catalogue import built, tap_specs
 from lidistill.jobs.setup import supervised
 from lidistill.ops.kernels.neighbours import k_nearest
@@ -35,7 +35,7 @@ def cells(plan, tmp_path_factory):
     base = tmp_path_factory.mktemp("recipe")
     teacher = supervised(plan.start, data=plan.data, seed=plan.seeds[0], overrides=plan.overrides)
     RunFolder(base / "teacher").write_experiment(teacher.to_dict())
-    cells = plan_cells(plan, teacher, base / "teacher", base / "out")
+    cells = plan_student_runs(plan, teacher, base / "teacher", base / "out")
     check_alike(cells, teacher)
     return cells
 
@@ -79,7 +79,7 @@ def test_it_says_how_to_run_it_and_the_page_lists_it(path):
 
 def test_pointdistiller_is_compared_at_the_demos_settings():
     rows = {row.name: row for row in Comparison.read(ROOT / "recipes" / "methods.yaml").rows}
-    assert rows["pointdistiller"].overrides == LESSON_SETTINGS
+    assert rows["pointdistiller"].overrides == DEMO_METHOD_SETTINGS
     assert {"none", "logits", "fitnets", "pointdistiller", "itkd", "rdd", "sparsekd"} <= set(rows)
 
 

@@ -12,7 +12,7 @@ from lidistill import jobs
 from lidistill.cli import app
 from lidistill.detectors import DETECTORS, WidthRule
 from lidistill.detectors.presets import preset
-from lidistill.jobs.comparison_plan import Comparison, Row, plan_cells
+from lidistill.jobs.comparison_plan import Comparison, Row, plan_student_runs
 from lidistill.run_folder import RunFolder
 
 
@@ -45,7 +45,7 @@ def test_plain_distilled_and_compared_students_take_it(teacher):
     assert not any(width % 8 for width in widths(plain.detector))
     assert jobs.distilled(teacher, compression=8, multiple_of=8, methods=["logits"]).detector == plain.detector
     plan = Comparison(teacher, (Row.of("logits"),), (0,), 8.0, multiple_of=8)
-    cells = plan_cells(plan, jobs.supervised(teacher), Path(teacher), Path("out"))
+    cells = plan_student_runs(plan, jobs.supervised(teacher), Path(teacher), Path("out"))
     assert {cell.experiment.detector for cell in cells} == {plain.detector}
 
 

@@ -18,7 +18,7 @@ from lidistill import jobs
 from lidistill.datasets.kitti.matches import FrameMatches
 from lidistill.files import claimed
 from lidistill.jobs.comparison import Comparison, Row
-from lidistill.jobs.comparison_plan import check_alike, plan_cells
+from lidistill.jobs.comparison_plan import check_alike, plan_student_runs
 from lidistill.jobs.trained_runs import read_experiment
 from lidistill.run_folder import RunFolder, read_json
 from lidistill.training.checkpoint import read_weights
@@ -206,7 +206,7 @@ def test_a_row_that_cannot_work_is_refused_before_anything_is_written(journey, t
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_cell_that_fails_is_named_and_the_others_are_finished(journey, tmp_path, processes):
     broken = (Row("bad", ("lad",), ("distillation.labelled_share=0",)), Row.of("logits"))
-    with pytest.raises(InputError, match="1 students could not be trained.*bad, seed 0: .*nothing to learn from"):
+    with pytest.raises(InputError, match="1 students could not be trained.*bad, seed 0: .*there is no loss"):
         jobs.compare(
             plan_for(journey, rows=broken, seeds=(0,)),
             tmp_path / "c",
@@ -218,7 +218,9 @@ def test_a_cell_that_fails_is_named_and_the_others_are_finished(journey, tmp_pat
 
 
 def cells_for(journey, out, **changes):
-    return plan_cells(plan_for(journey, **changes), read_experiment(RunFolder(journey.teacher)), journey.teacher, out)
+    return plan_student_runs(
+        plan_for(journey, **changes), read_experiment(RunFolder(journey.teacher)), journey.teacher, out
+    )
 
 
 def test_rows_under_other_terms_are_refused(journey, tmp_path):

@@ -36,7 +36,7 @@ def test_a_demo_of_other_settings_is_refused_or_made_anew(tmp_path, capsys, monk
 
     for other in ({"seed": 1}, {"overrides": [*settings, "training.learning_rate=0.001"]}):
         with pytest.raises(
-            InputError, match=r"a demo made with other settings \((seed|training)\); make it anew with --anew"
+            InputError, match=r"a demo made with other settings \((seed|training)\); replace it with --anew"
         ):
             jobs.demo(out, **{"overrides": settings, "device": "cpu", **other})
     assert page.read_bytes() == first

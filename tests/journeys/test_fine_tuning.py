@@ -106,7 +106,7 @@ def test_the_command_trains_on_and_says_from_what(journey, monkeypatch, capsys, 
         )
         == 0
     )
-    assert f"from scratch, with the settings of {journey.teacher} and none of its weights" in capsys.readouterr().err
+    assert f"from scratch, with the settings of {journey.teacher} but not its weights" in capsys.readouterr().err
     assert "initial_weights" not in RunFolder(tmp_path / "scratch").read_experiment()
 
 

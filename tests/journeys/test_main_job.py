@@ -166,7 +166,7 @@ def test_predict_says_which_camera_and_columns_it_took(journey, tmp_path, capsys
     jobs.predict(journey.student, recorded / f"{name}.bin", tmp_path / "beside", device="cpu")
     said = capsys.readouterr().out
     assert "points: 4 values each, the first are x, y, z, intensity" in said
-    assert f"calibration: a file a scan from {(journey.data / 'training' / 'calib').resolve()}" in said
+    assert f"calibration: one file per scan from {(journey.data / 'training' / 'calib').resolve()}" in said
     jobs.predict(
         journey.student,
         recorded / f"{name}.bin",
@@ -190,7 +190,7 @@ def test_predict_says_which_camera_and_columns_it_took(journey, tmp_path, capsys
     points[: len(points) // 4 * 4].tofile(alone)
     jobs.predict(journey.student, alone, tmp_path / "four", device="cpu")
     assert (tmp_path / "five" / "scan.json").read_text() == (tmp_path / "four" / "scan.json").read_text()
-    with pytest.raises(InputError, match="--columns 3: the detector takes 4 values a point"):
+    with pytest.raises(InputError, match="--columns 3: the detector reads 4 values per point"):
         jobs.predict(journey.student, alone, tmp_path / "x", columns=3, device="cpu")
 
 
@@ -268,7 +268,7 @@ def test_a_run_is_not_resumed_with_other_settings(journey):
     experiment = jobs.load_run(journey.plain).experiment.overridden(["training.weight_decay=0.5"])
     with pytest.raises(
         InputError,
-        match="cannot resume with other settings .training.weight_decay is 0.01 in the run, and 0.5 was asked for",
+        match="cannot resume with other settings .training.weight_decay is 0.01 in the run and would become 0.5",
     ):
         jobs.train(experiment, journey.plain, resume=True)
 
@@ -310,7 +310,7 @@ def test_a_checkpoint_that_would_run_code_is_not_opened(journey, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(journey.teacher, other)
     RunFolder(other).checkpoint.write_bytes(pickle.dumps(Code()))
-    with pytest.raises(InputError, match="not a checkpoint of weights alone"):
+    with pytest.raises(InputError, match="not a checkpoint with weights only"):
         jobs.load_run(other)
 
 

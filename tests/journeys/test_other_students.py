@@ -103,7 +103,7 @@ def test_a_method_that_cannot_pair_the_two_says_so_before_anything_is_written(
 
 
 def test_a_student_of_other_classes_or_of_no_name_is_a_sentence(journey, voxel_teacher):
-    with pytest.raises(InputError, match="is no detector, YAML file or run folder"):
+    with pytest.raises(InputError, match="is not a detector, YAML file or run folder"):
         jobs.distilled(str(voxel_teacher), student="pointpilars", methods=["fitnets"])
 
 
@@ -248,7 +248,7 @@ def test_a_module_beside_a_strangers_file_is_not_run(journey, outside, tmp_path)
         ("json:nothing", "json has no nothing"),
         ("json:", "write a method from outside the package as module:Class"),
         ("../evil:Config", "write a method from outside the package as module:Class"),
-        ("lidistill.distillation.logits:LogitsConfig", "calls itself 'logits', as a method of lidistill does"),
+        ("lidistill.distillation.logits:LogitsConfig", "has the name 'logits', which is a method of lidistill"),
     ],
 )
 def test_what_is_no_method_is_a_sentence(journey, method, message):

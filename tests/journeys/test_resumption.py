@@ -102,15 +102,15 @@ def test_a_start_that_agrees_is_fine_and_its_presets_change_nothing_back(journey
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "training.weight_decay=0.5"], "training.weight_decay is 0.01 in the run, and 0.5 was asked for"),
+        (["train", "training.weight_decay=0.5"], "training.weight_decay is 0.01 in the run and would become 0.5"),
         (["train", "training.steps=24"], "lidistill train --from"),
-        (["train", "seed=1"], "seed is 0 in the run, and 1 was asked for"),
-        (["train", "training.batch_size=4"], "a step would see 4 frames, and saw 2"),
-        (["train", "second", "--data", "simulated"], "role is plain in the run, and teacher was asked for"),
+        (["train", "seed=1"], "seed is 0 in the run and would become 1"),
+        (["train", "training.batch_size=4"], "a step would have 4 frames instead of 2"),
+        (["train", "second", "--data", "simulated"], "role is plain in the run and would become teacher"),
         (["train", "TEACHER", "--compression", "16"], "detector.encoder.channels is"),
-        (["train", "--seed", "1"], "--seed: --resume takes the run's own settings; leave out it"),
-        (["distill"], "is no distilled run; go on with `lidistill train --resume --out"),
-        (["distill", "--method", "logits"], "--method: --resume takes the run's own"),
+        (["train", "--seed", "1"], "--seed: --resume uses the run's own settings; leave out it"),
+        (["distill"], "is not a distilled run; resume it with `lidistill train --resume --out"),
+        (["distill", "--method", "logits"], "--method: --resume uses the run's own"),
     ],
 )
 def test_what_cannot_change_is_a_sentence_and_changes_nothing(journey, monkeypatch, capsys, words, message):
@@ -139,7 +139,7 @@ def test_a_command_without_a_start_is_a_sentence(journey, monkeypatch, capsys, t
 
 def test_a_step_may_be_shared_out_otherwise_as_long_as_it_sees_as_many_frames(journey):
     assert resumed(journey.plain, ["training.devices=2", "training.batch_size=1"]).training.devices == 2
-    with pytest.raises(InputError, match="a step would see 4 frames, and saw 2"):
+    with pytest.raises(InputError, match="a step would have 4 frames instead of 2"):
         resumed(journey.plain, ["training.devices=2"])
 
 
@@ -177,7 +177,7 @@ def test_where_the_saved_weights_fail_themselves_it_says_so(journey, monkeypatch
     with monkeypatch.context() as patch:
         explode(patch, at=5)
         assert lidistill(monkeypatch, "train", *words) == 2
-    assert "the weights of the last saved point, step 5, fail at once" in capsys.readouterr().err
+    assert "the weights of the last saved step, 5, fail at once" in capsys.readouterr().err
 
 
 def explode(patch, at):

@@ -125,7 +125,7 @@ def test_a_training_saves_and_says_how_to_go_on_and_ends_with_the_same_weights(
     step = torch.load(cut.resume, weights_only=True)["global_step"]
     assert 5 <= step < total
     assert (
-        f"lidistill: cut: stopped at step {step} of {total}; go on with: "
+        f"lidistill: cut: stopped at step {step} of {total}; resume with: "
         f"{shlex.join(['lidistill', *words, '--resume'])}\n" in said
     )
     assert "Traceback" not in said
@@ -213,7 +213,7 @@ def test_a_comparison_stops_all_of_its_processes_and_goes_on(journey, tmp_path, 
     started.until(lambda: all(steps_logged(cell) >= 2 for cell in cells))
     said = started.stop(signal.SIGINT, group=True)
     assert started.process.returncode == 130, said
-    assert "stopped with 0 of 2 students done, the others saved; go on with: lidistill compare" in said
+    assert "stopped with 0 of 2 students done, the others saved; resume with: lidistill compare" in said
     assert "Traceback" not in said
     assert not started.lingering
     for cell in cells:
@@ -228,7 +228,7 @@ def test_simulate_keeps_whole_frames_and_goes_on(tmp_path, command, workers):
     started.until(lambda: scans.is_dir() and len(list(scans.glob("*.bin"))) >= 3)
     said = started.stop(signal.SIGTERM, group=True)
     assert started.process.returncode == 143, said
-    assert "stopped; go on with: lidistill simulate" in said
+    assert "stopped; resume with: lidistill simulate" in said
     assert "Traceback" not in said
     assert not started.lingering
     assert not list((tmp_path / "data").rglob("*.part"))
@@ -250,7 +250,7 @@ def test_the_demo_stops_at_a_step(tmp_path, command):
     said = started.stop(signal.SIGINT)
     assert started.process.returncode == 130, said
     assert "teacher: stopped at step" in said
-    assert "go on with: lidistill demo --out" in said
+    assert "resume with: lidistill demo --out" in said
     assert "Traceback" not in said
     assert teacher.resume.is_file()
 
@@ -296,7 +296,7 @@ def test_an_output_that_nobody_reads_is_a_sentence(tmp_path):
     )
     os.close(writer)
     assert done.returncode == 141
-    assert done.stderr == "lidistill: whoever read the output has closed it\n"
+    assert done.stderr == "lidistill: the reader of the output has closed it\n"
 
 
 def test_a_full_disk_is_a_sentence(journey, tmp_path):

@@ -1,4 +1,4 @@
-"""The command line's program, and the options that several commands share."""
+"""The typer application, and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Data = Annotated[str | None, typer.Option(help=f"Where the frames come from: {', '.join(catalogue().sources)}.")]
+Data = Annotated[str | None, typer.Option(help=f"Source of the frames: {', '.join(catalogue().sources)}.")]
 Precision = Annotated[
-    str, typer.Option(help="Of the network: 32, bf16, fp16, or auto for bf16 where the device has units for it.")
+    str, typer.Option(help="Precision of the network: 32, bf16, fp16, or auto for bf16 if the device has units for it.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the weights, the order of frames and the augmentation.")]
 Student = Annotated[
     str | None,
     typer.Option(
-        help="The student's network, where it is not the teacher's made thinner: a detector (pointpillars), a YAML "
-        "file or a run's folder."
+        help="The student's detector, if it is not a thinner form of the teacher's: a name (pointpillars), a YAML file "
+        "or a run folder."
     ),
 ]
 Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Go on with the interrupted run in --out, by its own settings, to the weights of an uninterrupted one.",
+        help="Resume the interrupted run in --out with its own settings; it ends with the weights of an uninterrupted "
+        "run.",
     ),
 ]
 Overrides = Annotated[
@@ -47,12 +48,9 @@ Overrides = Annotated[
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
 MultipleOf = Annotated[
     int,
-    typer.Option(
-        help="With --compression: round the student's widths to multiples of this, such as 8, which accelerators "
-        "prefer."
-    ),
+    typer.Option(help="With --compression: round the student's widths to multiples of this number; GPUs prefer 8."),
 ]
-Certificate = Annotated[bool, typer.Option(help="Examine the teacher first and refuse a sick one.")]
+Certificate = Annotated[bool, typer.Option(help="Check the teacher first, and refuse one that fails.")]
 
 DETECTOR_NAMES = ", ".join(catalogue().detectors)
 SOURCE = catalogue().sources[0]  # the form of an example

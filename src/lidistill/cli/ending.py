@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and one sentence where something was wrong."""
+"""The end of a command: its exit code, and one sentence if something went wrong."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lidistill.stopping import Stopped, end_children, listening
 
 
 def main() -> None:
-    """Run a command and say how it ended.
+    """Run a command and report how it ended.
 
-    Bad input and trouble with files: one sentence and exit code 2. A signal: how far the work was and how to go on, and
-    128 + the signal's number. Unexpected exceptions keep their traceback.
+    Bad input, or an error of the file system, ends in one sentence and exit code 2. A signal ends in a sentence about
+    the progress and how to resume, and exit code 128 plus its number. Unexpected exceptions keep their traceback.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names that are not UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are not UTF-8
     with listening():
         try:
             try:
@@ -34,7 +34,7 @@ def main() -> None:
         except InputError as error:
             _end(str(error), 2)
         except SystemExit as end:
-            # which both the terminal's and the command line's library turn into this
+            # Both typer and rich turn a broken pipe into SystemExit.
             if not isinstance(end.__context__, BrokenPipeError):
                 raise
             _end_without_reader()
@@ -45,8 +45,7 @@ def main() -> None:
                 raise
             what = f"{error.filename}: " if error.filename else ""
             _end(
-                f"{what}{error.strerror}; check that there is space and that the place may be written to, then run "
-                "the command again",
+                f"{what}{error.strerror}; check the free space and the permissions, then run the command again",
                 2,
             )
 
@@ -57,7 +56,7 @@ def _how_to_go_on(words: list[str]) -> str:
         words = [*words, "--resume"]
     again = shlex.join(["lidistill", *words])
     return (
-        f"go on with: {again}"
+        f"resume with: {again}"
         if command in ("train", "distill", "demo", "compare", "simulate")
         else f"start again with: {again}"
     )
@@ -65,8 +64,8 @@ def _how_to_go_on(words: list[str]) -> str:
 
 def _end_without_reader() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())  # what is still unwritten would be an error again when Python ends
-    _end("whoever read the output has closed it", 128 + signal.SIGPIPE)
+    os.dup2(nowhere, sys.stdout.fileno())  # flushing the rest when Python ends would fail again
+    _end("the reader of the output has closed it", 128 + signal.SIGPIPE)
 
 
 def _end(sentence: str, code: int) -> None:

@@ -1,4 +1,4 @@
-"""Commands that show and use what was trained: methods, scores, boxes, the report."""
+"""Commands that show methods, and that score, use and compare trained runs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from lidistill.errors import InputError
 @app.command()
 def methods(
     name: Annotated[
-        str | None, typer.Argument(help="A method, for all of its settings; leave it out for the table of all methods.")
+        str | None, typer.Argument(help="A method, to show its settings; without it, a table of all methods.")
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The tables of docs/methods.md.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables of docs/methods.md.")] = False,
 ) -> None:
-    """Show the distillation methods: what they teach and need, on which detectors they run, and their settings."""
+    """Show the distillation methods: their ideas, needs and settings, and the detectors on which they run."""
     from lidistill.jobs.method_tables import methods_as_markdown, print_method, print_methods
 
     if markdown and name is not None:
@@ -41,24 +41,22 @@ def methods(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="A run folder; leave it out with --predictions.")] = None,
+    run: Annotated[Path | None, typer.Argument(help="A run folder; not with --predictions.")] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(
-            help="Predictions made elsewhere: a predictions.npz, or another tool's files in the benchmark's own form."
-        ),
+        typer.Option(help="Predictions of another tool: a predictions.npz, or files in the benchmark's own form."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help=f"With --predictions: where the labels come from, for example {SOURCE}.")
+        str | None, typer.Option(help=f"With --predictions: the source of the labels, for example {SOURCE}.")
     ] = None,
     split: Annotated[
-        str, typer.Option(help="Split of the dataset; scores of another one than val go into a folder of its name.")
+        str, typer.Option(help="Split of the dataset; scores of a split other than val go into a folder of its name.")
     ] = "val",
     out: Annotated[Path | None, typer.Option(help="With --predictions: folder for the scores.")] = None,
     device: Device = "auto",
     precision: Precision = "32",
 ) -> None:
-    """Score a run by its dataset's official metric, or predictions made elsewhere."""
+    """Score a run, or predictions of another tool, by the official metric of the dataset."""
     from lidistill.datasets import parse_source
     from lidistill.jobs.evaluation import evaluate as job
     from lidistill.jobs.evaluation import evaluate_predictions
@@ -66,21 +64,18 @@ def evaluate(
 
     if predictions is not None:
         if run is not None:
-            raise InputError(f"--predictions are scored by themselves; leave out {run}, or leave out --predictions")
+            raise InputError(f"--predictions are scored without a run; leave out {run}, or leave out --predictions")
         if data is None:
-            raise InputError(f"--predictions needs --data, for example --data {SOURCE}, to know the truth")
+            raise InputError(f"--predictions needs --data, the source of the labels, for example --data {SOURCE}")
         show_scores(evaluate_predictions(predictions, parse_source(data), split=split, out=out))
     elif run is not None:
         if out is not None or data is not None:
             raise InputError(
-                "a run is scored on its own data, in its own folder; --data and --out go with --predictions"
+                "a run is scored on its own data and in its own folder; use --data and --out only with --predictions"
             )
         show_scores(job(run, split=split, device=device, precision=precision))
         if split != VALIDATION:
-            print(
-                f"written to {run / split}; the run's own scores, which reports read, are those of the split "
-                f"{VALIDATION}"
-            )
+            print(f"written to {run / split}; reports read the scores of the split {VALIDATION}, in {run}")
     else:
         raise InputError("give a run folder, or --predictions with --data")
 
@@ -93,21 +88,21 @@ def predict(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="Calibration for files in the benchmark's own form: a file, or a folder with one a scan. Default: the "
-            "folder calib beside that of the scans."
+            help="Calibration for files in the benchmark's own form: a file, or a folder with one per scan. Default: "
+            "the folder calib beside that of the scans."
         ),
     ] = None,
     columns: Annotated[
-        int | None, typer.Option(help="Values a point in the files, where they are more than the detector takes.")
+        int | None, typer.Option(help="Values per point in the files, if there are more than the detector reads.")
     ] = None,
-    minimum_score: Annotated[float, typer.Option(help="Lowest score to draw.")] = 0.3,
+    minimum_score: Annotated[float, typer.Option(help="Lowest score of the boxes in the pictures.")] = 0.3,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Report scans that cannot be read and leave them out.")
+        bool, typer.Option("--skip-bad", help="Report scans that cannot be read, and leave them out.")
     ] = False,
     device: Device = "auto",
     precision: Precision = "32",
 ) -> None:
-    """Write the boxes of scans as KITTI text and JSON, with a picture of each."""
+    """Detect objects in scans; write the boxes as KITTI text and JSON, and a picture of each scan."""
     from lidistill.jobs.prediction import predict as job
 
     written = job(
@@ -129,11 +124,11 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders: teacher, plain student, distilled students.")],
     out: Out = Path("report"),
     timing: Annotated[
-        bool, typer.Option(help="Time the runs beside each other first; without it the page says nothing about speed.")
+        bool, typer.Option(help="Measure the runs' latency in turns first; without it, the page has no latency.")
     ] = True,
     device: Device = "auto",
 ) -> None:
-    """Write one page that compares runs."""
+    """Write one HTML page that compares runs."""
     from lidistill.jobs.reporting import report as job
 
     written = job(runs, out, timing=timing, device=device)

@@ -1,4 +1,4 @@
-"""Commands that train: a detector, a distilled student, a comparison of many."""
+"""Commands that train: one detector, one distilled student, or the students of a comparison."""
 
 from __future__ import annotations
 
@@ -32,25 +32,22 @@ def train(
     start: Annotated[
         str | None,
         typer.Argument(
-            help=f"A detector ({DETECTOR_NAMES}), a YAML file of settings, or an earlier run's folder, of which the "
-            "settings are taken "
-            "and not the weights. Left out with --resume; with --from it may be."
+            help=f"A detector ({DETECTOR_NAMES}), a YAML file of settings, or an earlier run's folder, whose settings "
+            "are used but not its weights. Not needed with --resume or --from."
         ),
     ] = None,
     overrides: Overrides = None,
     data: Data = None,
     compression: Annotated[
         float | None,
-        typer.Option(
-            help="Train the thinner student of a teacher's run (the start) instead, alone: the plain baseline."
-        ),
+        typer.Option(help="Train a thinner student of the run START without distillation: the plain baseline."),
     ] = None,
     student: Student = None,
     multiple_of: MultipleOf = 1,
     weights: Annotated[
         Path | None,
         typer.Option(
-            "--from", help="Fine-tune: start from the weights of this trained or imported run, not from random ones."
+            "--from", help="Fine-tune: start from the weights of this trained or imported run instead of random ones."
         ),
     ] = None,
     seed: Seed = None,
@@ -67,9 +64,9 @@ def train(
     if weights is not None:
         if compression is not None or student is not None:
             raise InputError(
-                f"--from takes all weights of {weights}, and --compression and --student make another network; "
-                "for a thinner student that starts from some of its channels: "
-                f"lidistill distill {weights} --method none distillation.initialise=first"
+                f"--from uses all weights of {weights}, but --compression and --student change the network; for a "
+                "thinner student that starts from some of its channels, use "
+                f"`lidistill distill {weights} --method none distillation.initialise=first`"
             )
         experiment = fine_tuned(weights, start=start, data=data, seed=seed, overrides=words)
     elif start is None:
@@ -92,7 +89,7 @@ def train(
     elif weights is not None:
         _say(f"from the weights of {weights}, with the settings of {start or weights}")
     elif start is not None and Path(start).is_dir():
-        _say(f"from scratch, with the settings of {start} and none of its weights (--from {start} would take them)")
+        _say(f"from scratch, with the settings of {start} but not its weights (--from {start} would use them)")
     show_scores(job(experiment, out, resume=resume, device=device))
 
 
@@ -104,15 +101,13 @@ def distill(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"What teaches: {METHOD_NAMES}; several at once, itkd+logits; or one of your own, my_module:Config. "
+            help=f"Distillation method: {METHOD_NAMES}; several at once, itkd+logits; or your own, my_module:Config. "
             "Default: pointdistiller."
         ),
     ] = None,
     compression: Annotated[
         float | None,
-        typer.Option(
-            help="By how much to divide the parameters: 2, 4, 8, 16. [default: 4; with --student: not at all]"
-        ),
+        typer.Option(help="Divide the number of parameters by this: 2, 4, 8, 16. [default: 4; with --student: 1]"),
     ] = None,
     student: Student = None,
     multiple_of: MultipleOf = 1,
@@ -122,8 +117,8 @@ def distill(
     certificate: Certificate = True,
     device: Device = "auto",
 ) -> None:
-    """Train a student with a teacher's lessons: the teacher's network made thinner, or another detector (--student)."""
-    from lidistill.jobs.chosen_methods import one_lesson
+    """Distil a teacher into a student: a thinner form of the teacher, or another detector (--student)."""
+    from lidistill.jobs.chosen_methods import methods_of_one_student
     from lidistill.jobs.resumption import in_agreement, resumed
     from lidistill.jobs.setup import distilled
     from lidistill.jobs.training import train as job
@@ -136,15 +131,14 @@ def distill(
         )
         experiment = resumed(out, words)
         if experiment.distillation is None:
-            raise InputError(f"{out} is no distilled run; go on with `lidistill train --resume --out {out}`")
+            raise InputError(f"{out} is not a distilled run; resume it with `lidistill train --resume --out {out}`")
     else:
-        lesson = one_lesson(method or ["pointdistiller"])
         experiment = distilled(
             teacher,
             compression=compression,
             student=student,
             multiple_of=multiple_of,
-            methods=lesson,
+            methods=methods_of_one_student(method or ["pointdistiller"]),
             data=data,
             seed=seed,
             overrides=words,
@@ -156,49 +150,51 @@ def distill(
 @app.command()
 def compare(
     start: Annotated[
-        str, typer.Argument(help="A teacher's run folder; a detector to train a teacher of; or a recipe (YAML).")
+        str, typer.Argument(help="A teacher's run folder, a detector for a new teacher, or a recipe (YAML).")
     ],
     out: Out,
     overrides: Overrides = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="One row of the table: itkd, or several methods at once, itkd+logits; give it again for more rows."
+            help="One row of the table: itkd, or several methods at once, itkd+logits; repeat it for more rows."
         ),
     ] = None,
     teacher: Annotated[
         Path | None,
-        typer.Option(help="With a recipe: a finished teacher's run folder, instead of training the recipe's own."),
+        typer.Option(
+            help="With a recipe: a finished teacher's run folder, instead of training the teacher of the recipe."
+        ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="How many seeds each row is trained from; 3 unless a recipe says otherwise.")
+        int | None, typer.Option(help="Number of seeds per row; 3 unless a recipe says otherwise.")
     ] = None,
     compression: Annotated[
-        float | None, typer.Option(help="By how much to divide the parameters; 4 unless a recipe says otherwise.")
+        float | None, typer.Option(help="Divide the number of parameters by this; 4 unless a recipe says otherwise.")
     ] = None,
     multiple_of: MultipleOf = 1,
     data: Data = None,
-    processes: Annotated[int, typer.Option(help="Students trained at a time.")] = 1,
-    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster that trains them, or local.")] = None,
+    processes: Annotated[int, typer.Option(help="Number of students trained at a time.")] = 1,
+    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to train on, or local.")] = None,
     certificate: Certificate = True,
     device: Device = "auto",
 ) -> None:
-    """Train students by several methods and seeds under one budget, and write one table.
+    """Train students with several methods and seeds on the same schedule, and write one table.
 
-    Run it again after an interruption.
+    After an interruption, run the command again.
     """
     from lidistill.jobs.comparison import Comparison, Row, first_seeds
     from lidistill.jobs.comparison import compare as job
 
     if start.endswith((".yaml", ".yml")) and not method:
         if compression is not None or multiple_of != 1 or data is not None:
-            raise InputError(
-                "a recipe says itself which --compression, --multiple-of and --data; change them in the file"
-            )
+            raise InputError("a recipe sets --compression, --multiple-of and --data itself; change them in the file")
         plan = Comparison.read(start).changed(teacher=teacher, seeds=seeds, overrides=overrides or ())
     else:
         if teacher is not None:
-            raise InputError("--teacher goes with a recipe; give the teacher's run folder as the first word instead")
+            raise InputError(
+                "--teacher belongs to a recipe; give the teacher's run folder as the first argument instead"
+            )
         rows = tuple(Row.of(text) for text in method or ("logits", "fitnets", "pointdistiller"))
         own_seeds = first_seeds(3 if seeds is None else seeds)
         factor = 4.0 if compression is None else compression
@@ -211,21 +207,18 @@ def _say(sentence: str) -> None:
 
 
 def _start_and_overrides(start: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:
-    """The first word may be an override already, since --resume needs no start."""
+    """Separate the start from the overrides: the first argument may be an override, since --resume needs no start."""
     if start is not None and "=" in start and not Path(start).exists():
         return None, [start, *(overrides or [])]
     return start, overrides or []
 
 
 def _only_resumed(resume: bool, options: dict[str, object]) -> None:
-    """InputError unless a command without a start goes on with a run, all of whose settings stand in its folder."""
+    """Raise InputError unless a command without a start resumes a run, and leaves all settings to the run."""
     given = [name for name, value in options.items() if value is not None]
     if not resume:
-        raise InputError(
-            "nothing says what to train; name a start first (see --help), or go on with a run: --resume --out RUN"
-        )
+        raise InputError("nothing to train: give a start (see --help), or resume a run with --resume --out RUN")
     if given:
         raise InputError(
-            f"{', '.join(given)}: --resume takes the run's own settings; leave out "
-            f"{'it' if len(given) == 1 else 'them'}"
+            f"{', '.join(given)}: --resume uses the run's own settings; leave out {'it' if len(given) == 1 else 'them'}"
         )

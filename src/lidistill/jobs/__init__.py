@@ -1,6 +1,6 @@
-"""What a person asks for, one function a command: the same from Python as from the command line.
+"""The jobs behind the commands, one function each. Python and the command line call the same functions.
 
-A name is imported when it is first used, because training takes seconds to import and most commands do not need it.
+A job is imported when it is first used: training takes seconds to import, and most commands do not need it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""What a student is taught, as a person writes it, and whether two networks can be taught so.
+"""The distillation methods that a user names, and a check that they work for a pair of networks.
 
-`pointdistiller`; several methods at once, `pointdistiller+logits`; or one from outside the package, `my_module:Config`.
+A name is `pointdistiller`, or `pointdistiller+logits` for several methods at once, or `my_module:Config` for a method
+from outside the package.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from lidistill.external import look_in_working_folder
 from lidistill.training.objective import Distilled
 from lidistill.types import Batch, Boxes, Frame, InputError, collate
 
-NO_METHOD = "none"  # the plain student, or the teacher's labels or its start alone
+NO_METHOD = "none"  # the plain student, or a student that uses only the teacher's labels or weights
 
 
 def method_names(text: str) -> tuple[str, ...]:
-    """The methods that `text`, from a command line, joins by `+`; none for "none".
+    """Split the text of --method into the methods that it joins by `+`; "none" gives none.
 
-    Modules of methods are found in the working folder, too.
+    Modules of methods are searched in the working folder, too.
     """
     if "," in text:
         raise InputError(
@@ -30,7 +31,7 @@ def method_names(text: str) -> tuple[str, ...]:
         )
     names = tuple(text.split("+"))
     if not all(names):
-        raise InputError(f"--method {text!r} names nothing on one side of a +; write --method pointdistiller+logits")
+        raise InputError(f"--method {text!r} has no name on one side of a +; write --method pointdistiller+logits")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"--method {text!r} lists {', '.join(twice)} twice; list each method once and set its weight")
@@ -41,22 +42,20 @@ def method_names(text: str) -> tuple[str, ...]:
     return () if names == (NO_METHOD,) else names
 
 
-def one_lesson(given: Sequence[str]) -> tuple[str, ...]:
-    """The methods of the one student that `distill` trains, from the values of its --method."""
+def methods_of_one_student(given: Sequence[str]) -> tuple[str, ...]:
+    """Return the methods of the single student that `distill` trains, from the values of its --method."""
     if len(given) > 1:
         raise InputError(
-            f"--method is given {len(given)} times, and distill trains one student: to teach it by all of them, join "
-            "them, as in "
-            f"--method {'+'.join(given)}; to train a student by each, use `lidistill compare`"
+            f"--method is given {len(given)} times, but distill trains one student: to use all methods at once, join "
+            f"them, as in --method {'+'.join(given)}; to train one student per method, use `lidistill compare`"
         )
     return method_names(given[0])
 
 
 def check_pairing(objective: Distilled) -> None:
-    """Run the lesson once on a made-up frame, so that methods that cannot pair the two networks say so before anything
-    is trained.
+    """Compute the loss once on a made-up frame; InputError if a method cannot pair the two networks.
 
-    Nothing of the objective changes, its random numbers and BatchNorm statistics included.
+    The objective stays unchanged, and so do its BatchNorm statistics and torch's random numbers.
     """
     trial = Distilled(
         objective.student,
@@ -75,7 +74,7 @@ def check_pairing(objective: Distilled) -> None:
 
 
 def made_up_batch(detector: Detector) -> Batch:
-    """A frame with a block of points in the middle of the detector's range and an object of each class there."""
+    """Make a frame with points in the middle of the detector's range and one object of each class there."""
     low, high = torch.tensor(detector.config.point_range).view(2, 3)
     middle = (low + high) / 2
     reach = torch.minimum((high - low) / 2, torch.tensor([4.0, 4.0, 1.0])) * 0.99

@@ -18,11 +18,11 @@ from lidistill.configuration import plain, read_yaml
 from lidistill.datasets import PROTOCOLS
 from lidistill.experiment import Experiment
 from lidistill.files import claimed, write_text
-from lidistill.jobs.comparison_plan import Comparison, Row, check_alike, check_lessons, first_seeds, plan_cells
+from lidistill.jobs.comparison_plan import Comparison, Row, check_alike, check_lessons, first_seeds, plan_student_runs
 from lidistill.jobs.reporting import report
 from lidistill.jobs.setup import supervised
 from lidistill.jobs.step_cost import measure_steps
-from lidistill.jobs.student_runs import Cell, run_cells
+from lidistill.jobs.student_runs import StudentRun, train_students
 from lidistill.jobs.trained_runs import load_run, pick_device, read_experiment, with_precision
 from lidistill.jobs.training import examine_teacher, train
 from lidistill.reading import is_folder, read_text, sha256_of
@@ -61,7 +61,7 @@ def compare(
         seed=None if finished else plan.seeds[0],
         overrides=() if finished else plan.overrides,
     )
-    cells = plan_cells(plan, taught, teacher, out)
+    cells = plan_student_runs(plan, taught, teacher, out)
     check_alike(cells, taught)
     training = with_precision(cells[0].experiment, pick_device(device)).training
     cells = [replace(cell, experiment=replace(cell.experiment, training=training)) for cell in cells]
@@ -85,7 +85,7 @@ def compare(
             f"[bold]{len(cells)} students[/bold]: {len(rows)} rows, the plain student among them, from "
             f"{len(plan.seeds)} seeds each"
         )
-        run_cells(cells, processes=processes, device=device, ray=ray)
+        train_students(cells, processes=processes, device=device, ray=ray)
         first = [cell for cell in cells if cell.seed == plan.seeds[0]]
         measure_steps({cell.folder: cell.experiment for cell in first}, device)
         report([teacher, *(cell.folder for cell in first)], out / "report", device=device)
@@ -118,7 +118,7 @@ def _keep_teacher(out: Path, teacher: Path) -> None:
     write_text(path, digest + "\n")
 
 
-def _examine(cells: Sequence[Cell], teacher: Path, out: Path, device: str) -> None:
+def _examine(cells: Sequence[StudentRun], teacher: Path, out: Path, device: str) -> None:
     """Refuse a sick teacher once, before the first student."""
     folder = RunFolder(out)
     experiment = next(cell.experiment for cell in cells if cell.experiment.distillation is not None)
@@ -128,7 +128,7 @@ def _examine(cells: Sequence[Cell], teacher: Path, out: Path, device: str) -> No
         examine_teacher(load_run(teacher), experiment, lessons, folder, experiment.data.open("val"), device)
 
 
-def _check_finished(cells: Sequence[Cell]) -> None:
+def _check_finished(cells: Sequence[StudentRun]) -> None:
     """What lies there already must be what the plan asks for, defaults of this version included."""
     for cell in cells:
         folder = RunFolder(cell.folder)

@@ -11,11 +11,17 @@ from pydantic import Field
 
 from lidistill.configuration import read_yaml, settings_from
 from lidistill.detectors.width import Compression, WidthRule
-from lidistill.experiment import OF_LESSON, Distillation, Experiment, check_labels, lesson
+from lidistill.experiment import (
+    DISTILLATION_PREFIXES,
+    Distillation,
+    Experiment,
+    check_labels,
+    resolved_method,
+)
 from lidistill.external import ExternalMethod
 from lidistill.jobs.chosen_methods import NO_METHOD, check_pairing, method_names
 from lidistill.jobs.method_catalogue import built
-from lidistill.jobs.student_runs import Cell
+from lidistill.jobs.student_runs import StudentRun
 from lidistill.settings import Channels, Names, Seed, Settings, Text, Whole, checked
 from lidistill.training.objective import Distilled
 from lidistill.types import InputError
@@ -36,7 +42,7 @@ class Row(Settings):
         if not self.name or set(self.name) & set("/\\ "):
             raise InputError(f"row name {self.name!r}: it names a folder, so leave out spaces and slashes")
         for override in self.overrides:
-            if not override.startswith(OF_LESSON) or override.startswith("distillation.teacher="):
+            if not override.startswith(DISTILLATION_PREFIXES) or override.startswith("distillation.teacher="):
                 raise InputError(
                     f"row {self.name}: {override!r} would change more than the lesson; set it for all rows instead"
                 )
@@ -97,7 +103,7 @@ def first_seeds(count: int) -> tuple[int, ...]:
     return tuple(range(checked(Annotated[Whole, Field(ge=1, le=1000)], count, "--seeds")))
 
 
-def plan_cells(plan: Comparison, taught: Experiment, teacher: Path, out: Path) -> list[Cell]:
+def plan_student_runs(plan: Comparison, taught: Experiment, teacher: Path, out: Path) -> list[StudentRun]:
     """Every student to train, the plain ones first; `taught` is the teacher's experiment and `teacher` the folder of
     its run.
 
@@ -111,15 +117,16 @@ def plan_cells(plan: Comparison, taught: Experiment, teacher: Path, out: Path) -
     for row in (Row(PLAIN), *(row for row in plan.rows if row.name != PLAIN)):
         experiment = student
         if row.name != PLAIN:
-            lessons = Distillation(teacher=str(teacher), methods=tuple(lesson(name) for name in row.methods))
+            lessons = Distillation(teacher=str(teacher), methods=tuple(resolved_method(name) for name in row.methods))
             experiment = replace(student, role="distilled", distillation=lessons).overridden(row.overrides)
         cells += [
-            Cell(row.name, seed, replace(experiment, seed=seed), out / f"{row.name}-seed{seed}") for seed in plan.seeds
+            StudentRun(row.name, seed, replace(experiment, seed=seed), out / f"{row.name}-seed{seed}")
+            for seed in plan.seeds
         ]
     return cells
 
 
-def check_alike(cells: Sequence[Cell], teacher: Experiment) -> None:
+def check_alike(cells: Sequence[StudentRun], teacher: Experiment) -> None:
     """An InputError unless the students differ in seed and lesson alone, and the teacher's boxes are taken from its
     maps as theirs are.
     """
@@ -140,7 +147,7 @@ def check_alike(cells: Sequence[Cell], teacher: Experiment) -> None:
         )
 
 
-def check_lessons(cells: Sequence[Cell], teacher: Experiment) -> None:
+def check_lessons(cells: Sequence[StudentRun], teacher: Experiment) -> None:
     """An InputError where a row's methods cannot work between these two networks: said before anything is trained."""
     taught, learnt = teacher.detector.build(), cells[0].experiment.detector.build()
     for row, cell in {cell.row: cell for cell in cells}.items():

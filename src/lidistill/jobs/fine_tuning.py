@@ -1,4 +1,4 @@
-"""Training on from the weights of a finished or imported run."""
+"""Fine-tuning: training that starts from the weights of a finished or imported run."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ def fine_tuned(
     seed: int | None = None,
     overrides: Sequence[str] = (),
 ) -> Experiment:
-    """An experiment that starts from the weights of `run`, a trained or imported run's folder, BatchNorm statistics
-    included.
+    """Make an experiment that starts from the weights and BatchNorm statistics of `run`, a trained or imported run.
 
-    Settings are those of `run`, or of `start` (as `supervised` takes it), with `overrides`; schedule, seed and data are
-    the new run's own. Every tensor of the new detector must be one of the run's and every class the same, or an
-    InputError says what differs. A student is trained on alone.
+    The settings are those of `run`, or of `start` (as in `supervised`), with `overrides`. A student is trained further
+    without its teacher. InputError says what differs if the new detector has other tensors, classes or point features
+    than the run.
     """
     folder = RunFolder(Path(run))
     before = read_experiment(folder)
@@ -40,8 +39,7 @@ def fine_tuned(
         if had != has:
             raise InputError(
                 f"{folder.path}: its weights were trained for the {key.replace('_', ' ')} {', '.join(had)}, and this "
-                f"run has {', '.join(has)}; "
-                f"keep them as they were, or train from scratch without --from"
+                f"run has {', '.join(has)}; keep them as they were, or train from scratch without --from"
             )
     load_weights(base.detector.build(), state, folder.checkpoint)
     initial = InitialWeights(str(run), digest_of(state))
@@ -51,9 +49,7 @@ def fine_tuned(
 
 
 def take_weights(detector: Detector, initial: InitialWeights) -> None:
-    """Fill `detector` with the weights that an experiment starts from; an InputError where the run has other weights by
-    now.
-    """
+    """Load the weights that an experiment starts from into `detector`; InputError if the run's weights have changed."""
     folder = RunFolder(Path(initial.run))
     state = read_weights(folder.checkpoint)
     if digest_of(state) != initial.digest:

@@ -1,4 +1,4 @@
-"""Bring other tools' checkpoints in as run folders, so that a trained teacher can be distilled."""
+"""Turning other tools' checkpoints into run folders, so that their detectors can be teachers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from lidistill.types import InputError
 def import_run(
     checkpoint: str | Path, *, source: str, model: str, data: str, out: str | Path, overrides: Sequence[str] = ()
 ) -> RunFolder:
-    """Turn a checkpoint of OpenPCDet, mmdetection3d or det3d into a run folder with converted weights; every key is
-    accounted for.
+    """Turn a checkpoint of OpenPCDet, mmdetection3d or det3d into a run folder with converted weights.
+
+    Every key of the checkpoint is accounted for, or InputError says which is not.
     """
     folder = RunFolder(Path(out))
     with claimed(folder.path):

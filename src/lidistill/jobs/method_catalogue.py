@@ -1,5 +1,6 @@
-"""What each distillation method is, what it needs, and on which detectors it runs: found by building it, not from a
-list.
+"""Facts of each distillation method: what it is, what it needs, and on which detectors it runs.
+
+The facts are found by building the method for each detector, not read from a list.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ KINDS = {"map": "maps", "set": "sets"}  # bird's-eye view maps; pillars, voxels 
 
 
 def examined() -> Catalogue:
-    """The detectors, and the facts of every entry of METHODS."""
+    """Return the names of the detectors, and the facts of every entry of METHODS."""
     pairs = {name: tap_specs(name) for name in DETECTORS}
     methods = tuple(method_facts(settings(), pairs) for settings in METHODS.values())
     sources = tuple(dataset.source_form for dataset in DATASETS.values())
@@ -39,12 +40,15 @@ def examined() -> Catalogue:
 
 
 def method_facts(settings: MethodConfig, pairs: Mapping[str, tuple[Specs, Specs]] | None = None) -> MethodFacts:
-    """`pairs`: tap specs of a teacher and a student, by the detector's name; those of all detectors by default."""
+    """Return the facts of one method.
+
+    `pairs` holds the tap specs of a teacher and a student for each detector's name; by default those of all detectors.
+    """
     pairs = {name: tap_specs(name) for name in DETECTORS} if pairs is None else pairs
     taps, refusals, has_layers = {}, {}, False
-    for detector, (taught, learnt) in pairs.items():
+    for detector, (teacher_specs, student_specs) in pairs.items():
         try:
-            method = built(settings, taught, learnt)
+            method = built(settings, teacher_specs, student_specs)
         except InputError as error:
             refusals[detector] = str(error)
             continue
@@ -59,19 +63,22 @@ def method_facts(settings: MethodConfig, pairs: Mapping[str, tuple[Specs, Specs]
 
 @cache
 def tap_specs(detector: str) -> tuple[Specs, Specs]:
-    """Of a teacher and its thinner student, at the sizes for the simulator where there are any. No weight is stored."""
+    """Return the tap specs of a detector and of its thinner student, without storing weights.
+
+    The preset is the one for simulated data, or the first one of the detector.
+    """
     datasets = [dataset for name, dataset in PRESETS if name == detector]
     config = preset(detector, "simulated" if "simulated" in datasets else datasets[0])
     with torch.device("meta"):
         return config.build().tap_specs, config.thinner(WidthRule.for_compression(COMPRESSION)).build().tap_specs
 
 
-def built(settings: MethodConfig, taught: Specs, learnt: Specs) -> DistillationMethod:
-    """The method without weights, or an InputError where it cannot work on these taps and heads."""
+def built(settings: MethodConfig, teacher_specs: Specs, student_specs: Specs) -> DistillationMethod:
+    """Build the method without storing weights; InputError if it cannot work on these taps and heads."""
     with torch.device("meta"):
-        method = settings.build(taught, learnt)
+        method = settings.build(teacher_specs, student_specs)
     if "predictions" in settings.needs:
-        for role, specs in (("teacher", taught), ("student", learnt)):
+        for role, specs in (("teacher", teacher_specs), ("student", student_specs)):
             if not any(spec.kind == "head" for spec in specs.values()):
                 raise InputError(
                     f"{settings.name} compares predictions, and the {role} has no detection head; choose a method on "
@@ -81,15 +88,15 @@ def built(settings: MethodConfig, taught: Specs, learnt: Specs) -> DistillationM
 
 
 def taps_of(method: DistillationMethod) -> tuple[str, ...]:
-    """Names of the taps that a method takes; none where it takes heads alone."""
+    """Return the names of the taps that a method uses; empty if it uses heads only."""
     chosen: dict[str, Any] = {f.name: getattr(method.config, f.name) for f in fields(method.config)}
     if "tap" in chosen:
         return (chosen["tap"],)
-    return tuple(chosen.get("taps", ())) or getattr(method, "taps", ())  # empty settings leave the choice to the module
+    return tuple(chosen.get("taps", ())) or getattr(method, "taps", ())  # with empty settings, the module chooses
 
 
 def idea_of(settings: type[MethodConfig]) -> str:
-    """The first sentence of the method's file, without its "NAME (SOURCE): " and other asides."""
+    """Return the first sentence of the method's file, without its "NAME (SOURCE): " and parentheses."""
     text = " ".join((sys.modules[settings.__module__].__doc__ or "").split())
     sentence = re.sub(r" \([^)]*\)", "", text.partition(". ")[0]).rstrip(".")
     idea = sentence.rpartition(": ")[2]
@@ -97,8 +104,9 @@ def idea_of(settings: type[MethodConfig]) -> str:
 
 
 def published_settings(settings: MethodConfig) -> dict[str, dict[str, Any]]:
-    """Settings that the method's own file gives as published, by detector, where they differ from `settings`, its
-    defaults.
+    """Return the published settings that differ from the defaults `settings`, by detector.
+
+    They come from PUBLISHED in the method's file.
     """
     published: Mapping[str, MethodConfig] = vars(sys.modules[type(settings).__module__]).get("PUBLISHED", {})
     return {
@@ -112,19 +120,19 @@ def published_settings(settings: MethodConfig) -> dict[str, dict[str, Any]]:
 
 
 def write_catalogue() -> None:
-    """Keep what was found, for commands that cannot wait for it."""
+    """Write the facts of all methods to `catalogue.json`, for commands that answer without importing torch."""
     write_text(FILE, json.dumps(asdict(examined()), indent=1, ensure_ascii=False) + "\n")
 
 
-def _works_on(settings: MethodConfig, kind: str, taught: Specs, learnt: Specs) -> bool:
-    """Whether the method accepts a tap of `kind` that both networks have."""
+def _works_on(settings: MethodConfig, kind: str, teacher_specs: Specs, student_specs: Specs) -> bool:
+    """Whether the method can be built on a tap of `kind` that both networks have."""
     keys = {f.name for f in fields(settings)} & {"tap", "taps"}
-    tap = next((name for name, spec in taught.items() if spec.kind == kind and name in learnt), None)
+    tap = next((name for name, spec in teacher_specs.items() if spec.kind == kind and name in student_specs), None)
     if not keys or tap is None:
         return False
     choice: dict[str, Any] = {key: tap if key == "tap" else (tap,) for key in keys}
     try:
-        built(replace(settings, **choice), taught, learnt)
+        built(replace(settings, **choice), teacher_specs, student_specs)
     except InputError:
         return False
     return True

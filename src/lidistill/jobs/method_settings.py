@@ -1,4 +1,4 @@
-"""The settings of a method as a table: every key, its default, and the comment beside it in the method's file."""
+"""The settings of a method as a table: each key, its default, and its comment in the method's file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lidistill.types import Settings
 
 @dataclass(frozen=True)
 class MethodSetting:
-    """One key, as it is written behind `methods.NAME.`."""
+    """One setting of a method; overrides write its key after `methods.NAME.`."""
 
     key: str
     default: Any
@@ -27,14 +27,14 @@ class MethodSetting:
 
     @staticmethod
     def shown(value: Any) -> str:
-        """A value as an override would give it, floats to six digits."""
+        """Format a value as an override writes it, floats with six digits."""
         if isinstance(value, float):
             return f"{value:.6g}"
         return yaml.safe_dump(plain(value), default_flow_style=True, width=10**6).removesuffix("...\n").strip()
 
 
 def settings_table(settings: type[Settings]) -> Table:
-    """Key, default and comment of every setting."""
+    """Make a table with the key, default and comment of every setting."""
     rows = tuple(
         (setting.key, MethodSetting.shown(setting.default), setting.comment) for setting in settings_of(settings)
     )
@@ -42,22 +42,22 @@ def settings_table(settings: type[Settings]) -> Table:
 
 
 def settings_of(settings: type[Settings], prefix: str = "") -> Iterator[MethodSetting]:
-    """Every setting of a settings dataclass, those of nested settings under `parent.child`."""
-    said = comments_of(settings)
+    """Yield every setting of a settings dataclass; nested settings have keys such as `parent.child`."""
+    found = comments_of(settings)
     for field in fields(settings):  # type: ignore[arg-type]
         default = _default(field)
         if isinstance(default, Settings):
             yield from settings_of(type(default), f"{prefix}{field.name}.")
         else:
-            yield MethodSetting(prefix + field.name, default, said.get(field.name, ""))
+            yield MethodSetting(prefix + field.name, default, found.get(field.name, ""))
 
 
 def comments_of(settings: type[Settings]) -> dict[str, str]:
-    """The comment of each field: at the end of its line, or in the lines directly above it.
+    """Return the comment of each field: at the end of its line, or in the lines directly above it.
 
-    Where a class says nothing of a field, the comment of the class that it extends.
+    A field without a comment in a class has the comment of its base class.
     """
-    said: dict[str, str] = {}
+    found: dict[str, str] = {}
     for owner in reversed([cls for cls in settings.__mro__ if is_dataclass(cls)]):
         source = inspect.getsource(owner)
         lines = source.splitlines()
@@ -76,8 +76,8 @@ def comments_of(settings: type[Settings]) -> dict[str, str]:
                 written = [comments[line] for line in range(above + 1, node.lineno)]
                 written += [comments[node.end_lineno]] if node.end_lineno in comments else []
                 if written:
-                    said[node.target.id] = " ".join(written)
-    return said
+                    found[node.target.id] = " ".join(written)
+    return found
 
 
 def _default(field: Field[Any]) -> Any:

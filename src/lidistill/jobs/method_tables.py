@@ -13,14 +13,14 @@ from lidistill.catalogue import MethodFacts, catalogue
 from lidistill.report.page_blocks import Table
 from lidistill.report.render.markdown import table_as_markdown
 
-HEADS = "heads"  # what a method without taps works on
+HEADS = "heads"  # a method without taps works on them
 NOT = "no"
 NOTHING = "–"
-PIPED_WIDTH = 130  # characters of a line where nobody looks at it on a terminal
+PIPED_WIDTH = 130  # characters of a line if the output is not a terminal
 
 
 def methods_as_markdown() -> str:
-    """Both tables of `docs/methods.md`; names in the first are links to their sections."""
+    """Return both tables of `docs/methods.md`; each name in the first one links to its section."""
     methods = catalogue().methods
     what, where = map(table_as_markdown, overview(methods))
     for facts in methods:
@@ -30,12 +30,12 @@ def methods_as_markdown() -> str:
 
 
 def section_of(name: str) -> str:
-    """Anchor of the section of `docs/methods.md` that describes the method."""
+    """Return the anchor of a method's section in `docs/methods.md`."""
     return name.replace("_", "-")
 
 
 def print_methods() -> None:
-    """All methods on the terminal."""
+    """Print the tables of all methods."""
     console = _console()
     methods = catalogue().methods
     for table in overview(methods):
@@ -47,7 +47,7 @@ def print_methods() -> None:
 
 
 def print_method(name: str) -> None:
-    """All settings of one method."""
+    """Print the facts and all settings of one method."""
     from lidistill.experiment import method_settings
     from lidistill.jobs.method_catalogue import method_facts, published_settings
     from lidistill.jobs.method_settings import MethodSetting, settings_table
@@ -66,7 +66,7 @@ def print_method(name: str) -> None:
 
 
 def overview(methods: Iterable[MethodFacts]) -> tuple[Table, Table]:
-    """What the methods are; and what they work on, need and run on."""
+    """Make two tables: what the methods are, and what they work on, need and run on."""
     methods = list(methods)
     what = Table(
         ("Method", "What it teaches", "Paper"),

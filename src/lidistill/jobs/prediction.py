@@ -34,13 +34,17 @@ def predict(
     device: str = "auto",
     precision: str = "32",
 ) -> list[Path]:
-    """Detect in a `.bin` file or a folder of them; write NAME.json and NAME.png into `out`, return the JSON paths.
+    """Detect objects in one or more scans and write NAME.json and NAME.png of each; return the JSON paths.
 
-    The protocol of the run's dataset adds files in its own form, such as KITTI's NAME.txt. `calibration` is a file or
-    folder that this form needs; the protocol says where it looks without it. `columns` is how many values a point has
-    in the files, of which the detector takes the first; without it as many as it takes, unless the values look
-    otherwise. All files hold every box; the picture those of at least `minimum_score`. A scan that cannot be read stops
-    the command, or is reported and left out with `skip_bad`. The network runs in `precision`, one of PRECISIONS.
+    `scans` is a `.bin` file or a folder of them. The files hold every box; the picture shows those that score at least
+    `minimum_score`. The protocol of the run's dataset adds files in its own form, such as KITTI's NAME.txt;
+    `calibration` is a file or folder that this form needs, and the protocol says where it looks without one.
+
+    `columns` is the number of values per point in the files, of which the detector reads the first. By default the
+    files hold as many as the detector reads; InputError if their values look otherwise.
+
+    A scan that cannot be read raises InputError; with `skip_bad` it is reported and left out. The network runs in
+    `precision`, one of PRECISIONS.
     """
     minimum_score = checked(Share, minimum_score, "--minimum-score")
     with prepared(out):
@@ -63,7 +67,7 @@ def _predict(
     taken = ("x", "y", "z", *spec.point_features)
     if columns is not None and columns < len(taken):
         raise InputError(
-            f"--columns {columns}: the detector takes {len(taken)} values a point ({', '.join(taken)}); give scans "
+            f"--columns {columns}: the detector reads {len(taken)} values per point ({', '.join(taken)}); give scans "
             "that hold them"
         )
     where = pick_device(device)
@@ -101,7 +105,7 @@ def _predict(
 
 
 def scan_paths(place: Path) -> list[Path]:
-    """The `.bin` files that `place` names."""
+    """Return the `.bin` file at `place`, or all of them in the folder `place`, sorted."""
     if is_folder(place):
         paths = sorted(place.glob("*.bin"))
         if not paths:

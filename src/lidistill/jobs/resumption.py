@@ -1,6 +1,4 @@
-"""Going on with an interrupted run: by its own settings, apart from those that may change on the way, and with a record
-of what changed.
-"""
+"""Resuming an interrupted run with its own settings. A few settings may change, and the run records which did."""
 
 from __future__ import annotations
 
@@ -16,9 +14,9 @@ from lidistill.run_folder import RunFolder
 from lidistill.training.cache_keys import digest_of
 from lidistill.types import InputError
 
-# The remedies of a loss that is no longer finite.
+# Settings that can help if the loss is no longer finite.
 REMEDIES = ("training.learning_rate", "training.clip_norm", "training.precision")
-# What leaves the steps to come as they would have been.
+# Settings that do not change the results of later steps.
 HARMLESS = (
     "training.save_every",
     "training.log_every",
@@ -28,7 +26,7 @@ HARMLESS = (
     "training.workers",
     "training.strategy",
 )
-# How the frames of a step are shared out, as long as they stay as many.
+# Settings that divide the frames of a step among devices; the number of frames in a step must stay the same.
 SHARES = ("training.devices", "training.nodes", "training.batch_size")
 CHANGEABLE = frozenset((*REMEDIES, *HARMLESS, *SHARES))
 
@@ -36,7 +34,7 @@ Changes = dict[str, tuple[Any, Any]]  # key -> the run's own value, the new valu
 
 
 def resumed(out: str | Path, overrides: Sequence[str] = ()) -> Experiment:
-    """The experiment of the run in the folder `out`, to go on with; `overrides` may change what is CHANGEABLE."""
+    """Return the experiment of the run in `out`, to be resumed; `overrides` may change the CHANGEABLE settings."""
     folder = RunFolder(Path(out))
     if not folder.experiment.is_file():
         raise InputError(
@@ -50,10 +48,10 @@ def resumed(out: str | Path, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def in_agreement(given: Experiment, out: str | Path, overrides: Sequence[str] = ()) -> Experiment:
-    """The run in `out` as `resumed` has it, if `given`, made from the words of the command, is that run; `given` itself
-    where there is none yet.
+    """Return the experiment to resume in `out` if it agrees with `given`, which the command describes.
 
-    What is CHANGEABLE changes where an override says so, and not because a preset says otherwise than the run.
+    Without a run in `out`, return `given`. InputError if the two differ in a setting that is not CHANGEABLE. A
+    CHANGEABLE setting changes only by an override, not because a preset has another value than the run.
     """
     folder = RunFolder(Path(out))
     if not folder.experiment.is_file():
@@ -66,7 +64,7 @@ def in_agreement(given: Experiment, out: str | Path, overrides: Sequence[str] = 
 
 
 def check_changes(folder: RunFolder, own: Experiment, new: Experiment) -> Changes:
-    """The settings in which `new` differs from the run's own; InputError where one of them cannot change."""
+    """Return the settings in which `new` differs from the run's own; InputError if one of them may not change."""
     found = changes(own, new)
     others = {key: pair for key, pair in found.items() if key not in CHANGEABLE}
     if others:
@@ -74,30 +72,30 @@ def check_changes(folder: RunFolder, own: Experiment, new: Experiment) -> Change
     shares = {key: pair for key, pair in found.items() if key in SHARES}
     if shares and _frames_a_step(own) != _frames_a_step(new):
         raise InputError(
-            f"{folder.path}: a step would see {_frames_a_step(new)} frames, and saw {_frames_a_step(own)}; change "
-            "training.devices, training.nodes "
-            "and training.batch_size so that their product stays, or choose another --out"
+            f"{folder.path}: a step would have {_frames_a_step(new)} frames instead of {_frames_a_step(own)}; change "
+            "training.devices, training.nodes and training.batch_size so that their product stays the same, or "
+            "choose another --out"
         )
     return found
 
 
 def identity(experiment: Experiment) -> str:
-    """What a run keeps when it goes on, as a digest: every setting but the CHANGEABLE ones, and the number of frames in
-    a step.
-    """
+    """Return a digest of what a resumed run keeps: all settings that are not CHANGEABLE, and the frames per step."""
     kept = {key: value for key, value in _flat(experiment.to_dict()).items() if key not in CHANGEABLE}
     return digest_of({**kept, "frames a step": _frames_a_step(experiment)})
 
 
 def changes(own: Experiment, new: Experiment) -> Changes:
-    """The settings in which two experiments differ, by their dotted keys."""
+    """Return the settings in which two experiments differ, by dotted key."""
     before, after = _flat(own.to_dict()), _flat(new.to_dict())
     return {key: (before.get(key), after.get(key)) for key in {**before, **after} if before.get(key) != after.get(key)}
 
 
 def continued(folder: RunFolder, changed: Changes, step: int, device: torch.device) -> dict[str, Any]:
-    """The provenance of a run that goes on from `step`: as it was, with an entry of when, by what and with which
-    changes it goes on.
+    """Return the provenance of a run that is resumed at `step`.
+
+    It is the earlier provenance with one more entry: the time, version, commit, device and changed settings of the
+    resumption.
     """
     before = folder.read_experiment().get("provenance")
     kept = dict(before) if isinstance(before, Mapping) else {}
@@ -111,13 +109,12 @@ def continued(folder: RunFolder, changed: Changes, step: int, device: torch.devi
 
 def _refusal(folder: RunFolder, others: Changes) -> InputError:
     said = "; ".join(
-        f"{key} is {old} in the run, and {new} was asked for" for key, (old, new) in list(others.items())[:4]
+        f"{key} is {old} in the run and would become {new}" for key, (old, new) in list(others.items())[:4]
     )
     more = f"; and {len(others) - 4} more" if len(others) > 4 else ""
     return InputError(
         f"{folder.path}: cannot resume with other settings ({said}{more}); {folder.resume_command()} takes the run's "
-        "own, "
-        f"and `lidistill train --from {folder.path}` starts a new run from its weights"
+        f"own, and `lidistill train --from {folder.path}` starts a new run from its weights"
     )
 
 
@@ -127,7 +124,7 @@ def _frames_a_step(experiment: Experiment) -> int:
 
 
 def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted keys; named ones in a list by their names."""
+    """Flatten nested settings to dotted keys; entries of a list of named settings go by their names."""
     if (
         isinstance(settings, list)
         and settings

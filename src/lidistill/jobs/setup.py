@@ -1,4 +1,4 @@
-"""From a few words to a full experiment: presets, earlier runs and files as starting points."""
+"""Making a complete experiment from a preset, an earlier run or a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lidistill.detectors.presets import preset
 from lidistill.detectors.width import WidthRule
 from lidistill.distillation.method import MethodConfig
 from lidistill.errors import did_you_mean, shown
-from lidistill.experiment import Distillation, Experiment, lesson
+from lidistill.experiment import Distillation, Experiment, resolved_method
 from lidistill.external import ExternalMethod
 from lidistill.jobs.chosen_methods import NO_METHOD
 from lidistill.jobs.trained_runs import read_experiment
@@ -25,7 +25,7 @@ from lidistill.run_folder import RunFolder
 from lidistill.training.training_settings import TrainingSettings
 from lidistill.types import InputError
 
-# Sized so that teacher, plain and distilled student are trained and scored within minutes on two processor cores.
+# Sized so that two processor cores train and score teacher, plain student and distilled student within minutes.
 DEMO_TRAINING = TrainingSettings(
     steps=1600,
     batch_size=2,
@@ -37,17 +37,17 @@ DEMO_TRAINING = TrainingSettings(
     validation_frames=60,
     workers=1,
 )
-# A short training learns faster from streets as they are: pasted objects and wide rotations are for long schedules.
+# A short training learns faster from frames as they are; pasted objects and wide rotations suit long schedules.
 DEMO_AUGMENTATION = Augmentation(paste={}, rotation=0.2)
 
 
 def supervised(
     start: str, *, data: str | None = None, seed: int | None = None, overrides: Sequence[str] = ()
 ) -> Experiment:
-    """An experiment without a teacher.
+    """Make an experiment without a teacher.
 
-    `start` is a detector's name, a YAML file or an earlier run's folder, of which the settings are taken and not the
-    weights (for those, see `fine_tuned`); `data` as in `kitti:/path` or `simulated`.
+    `start` is a detector's name, a YAML file, or an earlier run's folder, whose settings are used but not its weights
+    (for those, see `fine_tuned`). `data` is written as `kitti:/path` or `simulated`.
     """
     path = Path(start)
     if is_folder(path):
@@ -58,7 +58,7 @@ def supervised(
         base = _from_preset(start, parse_source(data or "simulated"))
     else:
         hint = did_you_mean(start, DETECTORS) or f"detectors: {', '.join(sorted(DETECTORS))}"
-        raise InputError(f"{shown(start)} is no detector, YAML file or run folder; {hint}")
+        raise InputError(f"{shown(start)} is not a detector, YAML file or run folder; {hint}")
     return _finished(base, data, seed, overrides)
 
 
@@ -72,11 +72,11 @@ def plain_student(
     seed: int | None = None,
     overrides: Sequence[str] = (),
 ) -> Experiment:
-    """A student trained alone on the teacher's data and schedule: the baseline of every distillation.
+    """Make the experiment of a student trained alone on the teacher's data and schedule: the baseline of distillation.
 
-    It is the teacher's detector with 1 / `compression` of its parameters (4 unless given), or the detector of
-    `student`: a preset's name, or a YAML file or a run's folder of which the detector is taken and nothing else;
-    thinner, too, where `compression` is given. Widths of a thinner one are multiples of `multiple_of`.
+    Without `student`, the student is the teacher's detector with 1 / `compression` of its parameters (4 by default).
+    `student` is a preset's name, or a YAML file or a run folder of which only the detector is used; it is made thinner
+    only if `compression` is given. The widths of a thinner detector are multiples of `multiple_of`.
     """
     base = supervised(teacher, data=data, seed=seed)
     detector = base.detector if student is None else _detector(student, base.data)
@@ -99,36 +99,37 @@ def distilled(
     seed: int | None = None,
     overrides: Sequence[str] = (),
 ) -> Experiment:
-    """What `plain_student` trains, with the teacher's lessons.
+    """Make the experiment of `plain_student` with distillation from the teacher.
 
-    `teacher` is a run folder. `methods` are names, `module:Class` for methods from outside the package, or their
-    settings; there may be none where the teacher's labels or its channels teach alone.
+    `teacher` is a run folder. Each of `methods` is a name, `module:Class` for a method from outside the package, or
+    settings. `methods` may be empty if the student uses the teacher's labels or starts from its channels.
     """
     if not is_folder(teacher):
         raise InputError(
-            f"{teacher}: no run folder to learn from; train a teacher first, or import one with `lidistill import`"
+            f"{teacher}: not a run folder of a teacher; train a teacher first, or import one with `lidistill import`"
         )
-    lessons = Distillation(
-        teacher=str(teacher), methods=tuple(lesson(method) for method in methods if method != NO_METHOD)
+    distillation = Distillation(
+        teacher=str(teacher), methods=tuple(resolved_method(method) for method in methods if method != NO_METHOD)
     )
     plain = plain_student(
         teacher, compression=compression, student=student, multiple_of=multiple_of, data=data, seed=seed
     )
-    experiment = replace(plain, role="distilled", distillation=lessons).overridden(overrides)
+    experiment = replace(plain, role="distilled", distillation=distillation).overridden(overrides)
     settled = experiment.distillation
     assert settled is not None
     for method in settled.methods:
         if isinstance(method, ExternalMethod):
-            method.load()  # its class has not seen the overrides yet
+            method.load()  # checks the overrides, which its class has not seen yet
     if not settled.methods and settled.teacher_labels is None and not settled.is_start_alone:
         raise InputError(
-            "neither a method nor the teacher's labels are used; name a method, or set distillation.teacher_labels=0.3"
+            "distillation uses neither a method nor the teacher's labels; name a method, or set "
+            "distillation.teacher_labels=0.3"
         )
     return experiment
 
 
 def _detector(start: str, data: DataSettings) -> DetectorConfig:
-    """The network that a preset's name, a YAML file or a run's folder describes."""
+    """Return the detector that a preset's name, a YAML file or a run folder describes."""
     if start in DETECTORS and not Path(start).is_dir():
         return preset(start, data.spec.name)
     return supervised(start).detector

@@ -1,4 +1,4 @@
-"""Simulated frames for other tools."""
+"""Writing simulated frames for other tools."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from lidistill.simulate import DEFAULT_SENSOR, SimulatorSettings
 
 
 def simulate(out: str | Path, *, frames: int, preset: str = DEFAULT_SENSOR, seed: int = 0, workers: int = 0) -> Path:
-    """Write `frames` simulated frames into `out` in KITTI's layout."""
+    """Write `frames` simulated frames to the folder `out` in KITTI's layout, and return the folder.
+
+    `workers` processes do it; with 0, one per core.
+    """
     frames, seed, workers = (
         checked(Count, frames, "--frames"),
         checked(Seed, seed, "--seed"),

@@ -1,4 +1,4 @@
-"""The students of a comparison, trained one after another, several at a time, or on a cluster."""
+"""Training the students of a comparison: one after another, several at a time, or on a cluster."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ORPHAN_CHECK_S = 1.0
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudentRun:
     """One student of a comparison."""
 
     row: str
@@ -43,15 +43,17 @@ class Cell:
         return RunFolder(self.folder).scores.is_file()
 
 
-def run_cells(cells: Sequence[Cell], *, processes: int = 1, device: str = "auto", ray: str | None = None) -> None:
-    """Train and score every cell that is not done. One that fails does not stop the others; all failures are named at
-    the end.
+def train_students(
+    runs: Sequence[StudentRun], *, processes: int = 1, device: str = "auto", ray: str | None = None
+) -> None:
+    """Train and score every student that is not done yet.
 
-    The teacher is not examined here, since it is the same for all.
+    A failed student does not stop the others; the error at the end names all failures. The teacher is not examined
+    here, because it is the same for all students.
     """
     if processes < 1:
         raise InputError(f"processes is {processes}; give 1 or more")
-    todo = [cell for cell in cells if not cell.done]
+    todo = [run for run in runs if not run.done]
     if ray is not None:
         _on_cluster(todo, ray, device)
     elif processes == 1:
@@ -60,49 +62,50 @@ def run_cells(cells: Sequence[Cell], *, processes: int = 1, device: str = "auto"
         _side_by_side(todo, processes, device)
 
 
-def _one_by_one(cells: Sequence[Cell], device: str) -> None:
-    failed: list[tuple[Cell, BaseException]] = []
-    for number, cell in enumerate(cells, start=1):
-        Console(stderr=True).print(f"[bold]{number}/{len(cells)}[/bold] {cell.row}, seed {cell.seed}")
+def _one_by_one(runs: Sequence[StudentRun], device: str) -> None:
+    failed: list[tuple[StudentRun, BaseException]] = []
+    for number, run in enumerate(runs, start=1):
+        Console(stderr=True).print(f"[bold]{number}/{len(runs)}[/bold] {run.row}, seed {run.seed}")
         try:
-            train(cell.experiment, cell.folder, resume=True, device=device, certificate=False)
+            train(run.experiment, run.folder, resume=True, device=device, certificate=False)
         except Exception as error:
-            failed.append((cell, error))
+            failed.append((run, error))
     _raise_failed(failed)
 
 
-def _side_by_side(cells: Sequence[Cell], processes: int, device: str) -> None:
+def _side_by_side(runs: Sequence[StudentRun], processes: int, device: str) -> None:
     threads = max(1, (os.cpu_count() or 1) // processes)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_with, initargs=(os.getpid(),)) as pool:
-        with held_back():  # this process tells the others to stop, so that each hears of it once
-            futures: dict[Future[None], Cell] = {
-                pool.submit(train_cell, cell.experiment.to_dict(), str(cell.folder), device, threads): cell
-                for cell in cells
+        with held_back():  # this process tells the others to stop, so each receives one signal
+            futures: dict[Future[None], StudentRun] = {
+                pool.submit(train_student, run.experiment.to_dict(), str(run.folder), device, threads): run
+                for run in runs
             }
-        failed: list[tuple[Cell, BaseException]] = []
+        failed: list[tuple[StudentRun, BaseException]] = []
         try:
-            with progress("students", len(cells)) as advance:
+            with progress("students", len(runs)) as advance:
                 for number, future in enumerate(as_completed(futures), start=1):
-                    cell = futures[future]
+                    run = futures[future]
                     error = future.exception()
                     if error is not None:
-                        failed.append((cell, error))
-                    advance(number, f"{cell.row}, seed {cell.seed}" + (" failed" if error else ""))
+                        failed.append((run, error))
+                    advance(number, f"{run.row}, seed {run.seed}" + (" failed" if error else ""))
         except Stopped as stop:
             for process in multiprocessing.active_children():
                 process.terminate()
             pool.shutdown(cancel_futures=True)
             raise Stopped(
                 stop.signum,
-                f"stopped with {sum(cell.done for cell in cells)} of {len(cells)} students done, the others saved",
+                f"stopped with {sum(run.done for run in runs)} of {len(runs)} students done, the others saved",
             ) from None
     _raise_failed(failed)
 
 
-def _on_cluster(cells: Sequence[Cell], address: str, device: str) -> None:
-    """The same through Ray, which must be installed (`pip install lidistill[cluster]`); run folders lie on a shared
-    file system.
+def _on_cluster(runs: Sequence[StudentRun], address: str, device: str) -> None:
+    """Train through Ray, which must be installed (`pip install lidistill[cluster]`).
+
+    The run folders must lie on a file system that all machines share.
     """
     try:
         import ray
@@ -112,25 +115,25 @@ def _on_cluster(cells: Sequence[Cell], address: str, device: str) -> None:
         ) from error
     ray.init(address=None if address == "local" else address, ignore_reinit_error=True, log_to_driver=False)
     gpus = 1 if ray.cluster_resources().get("GPU") and device != "cpu" else 0
-    task = ray.remote(num_gpus=gpus, max_retries=0)(train_cell)
-    waiting = {task.remote(cell.experiment.to_dict(), str(cell.folder.resolve()), device, 1): cell for cell in cells}
-    failed: list[tuple[Cell, BaseException]] = []
+    task = ray.remote(num_gpus=gpus, max_retries=0)(train_student)
+    waiting = {task.remote(run.experiment.to_dict(), str(run.folder.resolve()), device, 1): run for run in runs}
+    failed: list[tuple[StudentRun, BaseException]] = []
     total = len(waiting)
     with progress("students", total) as advance:
         while waiting:
             (reference,), _ = ray.wait(list(waiting), num_returns=1)
-            cell = waiting.pop(reference)
+            run = waiting.pop(reference)
             before = len(failed)
             try:
                 ray.get(reference)
             except ray.exceptions.RayError as error:
-                failed.append((cell, getattr(error, "cause", None) or error))
-            advance(total - len(waiting), f"{cell.row}, seed {cell.seed}" + (" failed" if len(failed) > before else ""))
+                failed.append((run, getattr(error, "cause", None) or error))
+            advance(total - len(waiting), f"{run.row}, seed {run.seed}" + (" failed" if len(failed) > before else ""))
     _raise_failed(failed)
 
 
-def train_cell(content: dict[str, Any], folder: str, device: str, threads: int) -> None:
-    """Train one cell in a process of its own, silently."""
+def train_student(content: dict[str, Any], folder: str, device: str, threads: int) -> None:
+    """Train one student in a process of its own, silently."""
     torch.set_num_threads(threads)
     with _quiet(), interruptible():
         train(Experiment.from_dict(content, folder), folder, resume=True, device=device, certificate=False)
@@ -138,16 +141,15 @@ def train_cell(content: dict[str, Any], folder: str, device: str, threads: int) 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Several progress lines at once would only garble each other; errors travel as exceptions."""
+    """Discard standard error: progress lines of several processes would mix. Errors are raised as exceptions."""
     with contextlib.redirect_stderr(io.StringIO()):
         yield
 
 
 def _leave_with(parent: int) -> None:
-    """End this process when the one that started it is gone, so that nobody writes into run folders behind a later
-    comparison's back.
+    """End this process when its parent is gone, so that it does not write to the run folders of a later comparison.
 
-    Where that one asks it to stop, it finishes its step, saves and takes nothing new.
+    If the parent asks it to stop, it finishes its step, saves, and begins no other student.
     """
     listen_for_parent()
 
@@ -159,23 +161,22 @@ def _leave_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _raise_failed(failed: Sequence[tuple[Cell, BaseException]]) -> None:
-    """One sentence about all failures. Unexpected exceptions are chained to keep their traceback."""
+def _raise_failed(failed: Sequence[tuple[StudentRun, BaseException]]) -> None:
+    """Raise one error about all failures. Unexpected exceptions are chained to keep their traceback."""
     if not failed:
         return
-    sentences = "; ".join(f"{cell.row}, seed {cell.seed}: {_in_words(error)}" for cell, error in failed)
+    sentences = "; ".join(f"{run.row}, seed {run.seed}: {_in_words(error)}" for run, error in failed)
     unexpected = next((error for _, error in failed if not isinstance(error, InputError)), None)
     raise InputError(f"{len(failed)} students could not be trained, the others are done: {sentences}") from unexpected
 
 
 def _in_words(error: BaseException) -> str:
-    # whose remedy, for this one alone, would make it another training than the others'
-    if isinstance(error, NotFinite):
+    if isinstance(error, NotFinite):  # its own remedy would change this student alone and make it incomparable
         return f"{error.finding}; lower training.learning_rate for all rows, in another --out"
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, BrokenProcessPool):
-        return "its process was ended from outside, perhaps for want of memory; use fewer --processes"
+        return "its process was killed, perhaps because memory ran out; use fewer --processes"
     if isinstance(error, Stopped):
-        return f"{error} by a signal from outside; run the comparison again to go on"
+        return f"{error} by a signal; run the comparison again to go on"
     return f"{type(error).__name__}: {error}"
