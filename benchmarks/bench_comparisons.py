@@ -1,10 +1,9 @@
 """Run recipes of comparisons on the simulator and publish their tables.
 
-Finished students in `--runs` are kept, interrupted ones go on. The students of all recipes learn from one teacher.
+Finished students in `--runs` are kept and interrupted ones are resumed. All recipes have the same teacher.
 
-    python benchmarks/bench_comparisons.py methods pointdistiller-parts [--teacher runs/teacher] [--seeds 3] \
-        [--publish] \
-        [training.steps=400]
+    python benchmarks/bench_comparisons.py methods pointdistiller-parts [--teacher runs/teacher] [--seeds 3]
+        [--publish] [training.steps=400]
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""Run the demo where it has not been run, and record its table: how long it took, and what distillation brought, with
-its interval.
+"""Run the demo if it has not been run, and record its duration, its scores and the gain of distillation.
 
     python benchmarks/bench_demo.py [--folder runs/demo] [--seed 0] [--out docs/results/demo.json]
 
-The time from nothing to the report is read off the files: from the simulator's manifest, written first, to the page,
-written last.
+The duration is the time between the first file, the simulator's manifest, and the last one, the report's page.
 """
 
 from __future__ import annotations

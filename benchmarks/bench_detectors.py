@@ -1,9 +1,9 @@
-"""Each detector on the simulator: teacher, plain 4x student and distilled 4x student after a short training, with the
-curve of their scores.
+"""Scores of each detector on the simulator: teacher, plain and distilled 4x student after a short training.
 
-Finished runs in `--runs` are kept, interrupted ones go on. About a quarter of an hour a detector on one processor core.
+Finished runs in `--runs` are kept and interrupted ones are resumed. A detector takes about a quarter of an hour on one
+processor core.
 
-    python benchmarks/bench_detectors.py [--detectors second ...] [--runs runs/detectors] \
+    python benchmarks/bench_detectors.py [--detectors second ...] [--runs runs/detectors]
         [--out docs/results/detectors.json]
 """
 
@@ -24,10 +24,10 @@ from lidistill.jobs.comparison import Comparison, Row, compare
 from lidistill.run_folder import RunFolder, read_json
 
 DETECTORS = ("second", "centerpoint-pillar", "centerpoint-voxel")
-LESSON = "pointdistiller+logits"
-# A simulated frame has a quarter of the pillars of a KITTI frame: fewer graphs with fewer edges.
+METHODS = "pointdistiller+logits"
+# A simulated frame has a quarter of the pillars of a KITTI frame, so there are fewer graphs with fewer edges.
 ROW = Row(
-    LESSON,
+    METHODS,
     ("pointdistiller", "logits"),
     ("methods.pointdistiller.num_queries=300", "methods.pointdistiller.num_neighbours=32"),
 )
@@ -59,12 +59,12 @@ def main() -> None:
 
 
 def collected(folder: Path, seed: int) -> dict[str, Any]:
-    """Scores, sizes and curves of the three runs of one detector."""
+    """Return the scores, sizes and curves of the three runs of one detector."""
     content = read_json(folder / "comparison.json")
     runs = {
         "teacher": folder / "teacher",
         "plain": folder / f"none-seed{seed}",
-        LESSON: folder / f"{LESSON}-seed{seed}",
+        METHODS: folder / f"{METHODS}-seed{seed}",
     }
     main = content["main"]
     rows = {row["name"]: row for row in content["rows"]}
@@ -77,11 +77,11 @@ def collected(folder: Path, seed: int) -> dict[str, Any]:
         "batch_size": content["training"]["batch_size"],
         "seed": seed,
         "scores": {kind: read_json(RunFolder(path).scores)["values"] for kind, path in runs.items()},
-        "gain": rows[LESSON]["gain"],
-        "interval_over_frames": rows[LESSON]["interval_over_frames"],
+        "gain": rows[METHODS]["gain"],
+        "interval_over_frames": rows[METHODS]["interval_over_frames"],
         "parameters": {kind: read_json(RunFolder(path).profile)["parameters"] for kind, path in runs.items()},
         "macs": {kind: read_json(RunFolder(path).profile)["macs"] for kind, path in runs.items()},
-        # the last point is the score on all validation frames, the others on some of them
+        # the last point is the score on all validation frames; the others are scores on some of them
         "curves": {
             kind: [
                 *watched(path, main),
@@ -93,14 +93,14 @@ def collected(folder: Path, seed: int) -> dict[str, Any]:
 
 
 def watched(path: Path, key: str) -> list[list[float]]:
-    """(step, score) of the validations while training."""
+    """Return (step, score) of the validations during training."""
     return [
         [row["step"], row[key]] for row in RunFolder(path).read_log() if row.get("kind") == "validation" and key in row
     ]
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """One panel a detector."""
+    """Draw one panel per detector."""
     figure, axes = pyplot.subplots(1, len(results), figsize=(4 * len(results), 3), sharey=True, squeeze=False)
     for panel, (name, found) in zip(axes[0], results.items(), strict=True):
         for kind, curve in found["curves"].items():

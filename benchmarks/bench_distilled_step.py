@@ -1,18 +1,17 @@
-"""What distilling costs: one distilled step over one plain student step plus one teacher forward, side by side, in time
-and in memory.
+"""Cost of distillation: a distilled step divided by a plain student step plus a teacher forward, in time and memory.
 
-KITTI-size PointPillars, 4x student, frames of the 64-beam simulator (no dataset needed). Both networks share the
-voxels, so the sum counts voxelisation twice and the distilled step once; the ratio says what the method itself adds.
-Networks that have learnt nothing report no objects, and several methods would then have nothing to do: here the class
-scores of both start at one half, so that everything that looks for objects finds as many as it may, the most expensive
-case.
+The networks are KITTI-size PointPillars and its 4x student, on frames of the 64-beam simulator (no dataset needed).
+Both networks share the voxels, so the sum counts voxelisation twice and the distilled step once; the ratio shows what
+the method itself adds. Untrained networks find no objects, and several methods would have nothing to do. Therefore the
+class scores of both networks start at one half, and every search for objects finds as many as it may: the most
+expensive case.
 
-The figures are processor time of the process, which a busy machine distorts less than wall clock; that stands beside
-it. Memory is what a step keeps for its backward pass, and by how much the peak of the process grows when distilled
-steps follow plain ones. Every method has a process of its own. With `--out` each method is recorded as soon as it is
-measured; methods already in the file stay, each with the commit it was measured at.
+The figures are processor time, which other work on the machine disturbs less than wall clock time; both are recorded.
+Memory is what a step keeps for its backward pass, and the growth of the process's peak when distilled steps follow
+plain ones. Each method runs in a process of its own. With `--out`, each method is recorded as soon as it is measured;
+methods already in the file stay, each with the commit at which it was measured.
 
-    python benchmarks/bench_distilled_step.py [--methods pointdistiller logits fitnets] \
+    python benchmarks/bench_distilled_step.py [--methods pointdistiller logits fitnets]
         [--out docs/results/distilled_step.json]
 """
 
@@ -45,7 +44,7 @@ CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
 
 
 def frames(count: int, classes: tuple[str, ...]) -> Batch:
-    """Simulated frames with their boxes."""
+    """Return simulated frames with their boxes."""
     made = []
     for index in range(count):
         scan = simulate_frame(SimulatorSettings(sensor="kitti"), seed=0, index=index)
@@ -62,7 +61,7 @@ def frames(count: int, classes: tuple[str, ...]) -> Batch:
 
 
 def eager(detector: Detector) -> Detector:
-    """The detector with class scores of about one half everywhere."""
+    """Return the detector with class scores of about one half everywhere."""
     for name, parameter in detector.named_parameters():
         if name.endswith("conv_class.bias"):
             nn.init.zeros_(parameter)
@@ -70,7 +69,7 @@ def eager(detector: Detector) -> Detector:
 
 
 def figures(name: str, dataset: str, batch_size: int, repeats: int, threads: int) -> dict[str, Any]:
-    """Time and memory of a step with one method, beside those of its parts without it."""
+    """Measure time and memory of a step with one method, and of its parts without the method."""
     torch.set_num_threads(threads)
     torch.manual_seed(SEED)
     config = preset("pointpillars", dataset)
@@ -93,12 +92,12 @@ def figures(name: str, dataset: str, batch_size: int, repeats: int, threads: int
 
     candidates = {"parts": (plain, parts), "distilled": (distilled, lambda: step(distilled))}
     kept, peaks = {}, {}
-    for label, (objective, run) in candidates.items():  # the parts first: a peak only grows
+    for label, (objective, run) in candidates.items():  # the parts first, because a peak only grows
         kept[label] = kept_for_backward(objective, batch, torch.device("cpu"))
         run()
         peaks[label] = getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     spent: dict[str, dict[str, list[float]]] = {label: {clock: [] for clock in CLOCKS} for label in candidates}
-    for _ in range(repeats):  # they take turns, so that a busy moment of the machine falls on both
+    for _ in range(repeats):  # they take turns, so that a busy moment of the machine affects both
         for label, (_, run) in candidates.items():
             before = {clock: read() for clock, read in CLOCKS.items()}
             run()
@@ -114,13 +113,13 @@ def figures(name: str, dataset: str, batch_size: int, repeats: int, threads: int
 
 
 def ratio(found: dict[str, Any], clock: str = "processor") -> dict[str, float]:
-    """{"ratio", "ratio_low", "ratio_high"} of a distilled step over its parts, repetition by repetition."""
+    """Return {"ratio", "ratio_low", "ratio_high"} of a distilled step to its parts, over the repetitions."""
     seconds = found["seconds"]
     return summary({label: seconds[label][clock] for label in ("parts", "distilled")})["distilled"]
 
 
 def line(name: str, found: dict[str, Any]) -> str:
-    """A row of the printed table."""
+    """Format a row of the printed table."""
     kept, peak = found["kept_for_backward_bytes"], found["peak_resident_bytes"]
     ratios = {clock: ratio(found, clock) for clock in CLOCKS}
     middle = ratios["processor"]["ratio"]
@@ -136,7 +135,7 @@ def line(name: str, found: dict[str, Any]) -> str:
 
 
 def earlier(path: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """The methods of the file that were measured under the same settings."""
+    """Return the methods in the file that were measured with the same settings."""
     if path is None or not path.is_file():
         return {}
     results = json.loads(path.read_text(encoding="utf-8"))["results"]

@@ -1,9 +1,9 @@
-"""What bf16 costs in average precision: the demo's 4x thinner PointPillars trained alone on simulated streets, in
-single precision and under bf16 autocast, from several seeds, each scored in the precision that it was trained in.
+"""Average precision with bf16: the demo's plain 4x student, trained in single precision and under bf16 autocast.
 
-Finished runs in `--runs` are kept, interrupted ones go on. The speed of both is in `bench_processor.py --half`.
+There are several seeds, and each run is scored in the precision of its training. Finished runs in `--runs` are kept and
+interrupted ones are resumed. `bench_processor.py --half` measures the speed of both.
 
-    python benchmarks/bench_half_precision.py [--seeds 3] [--steps 400] [--runs runs/half_precision] \
+    python benchmarks/bench_half_precision.py [--seeds 3] [--steps 400] [--runs runs/half_precision]
         [--out docs/results/half_precision.json]
 """
 

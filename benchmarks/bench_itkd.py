@@ -1,11 +1,11 @@
-"""The autoencoder branch of itKD beside its straightforward form, a stack of 1x1 convolutions on whole maps.
+"""The autoencoder branch of itKD compared with its straightforward form, a stack of 1x1 convolutions on whole maps.
 
-Forward and backward on maps of 234 x 234 cells, 384 channels of a teacher against 96 of a student (half of
-CenterPoint-Pillar's resolution on Waymo), laid out channels last, as the detectors give them. "rows" is the same stack
-as linear layers on rows of cells. Memory is the peak of a fresh process beyond its inputs, the gradient of the
-student's map included.
+Forward and backward run on maps of 234 x 234 cells with 384 channels of a teacher and 96 of a student (half of
+CenterPoint-Pillar's resolution on Waymo). The maps are in channels_last format, as the detectors return them. "rows" is
+the same stack as linear layers on rows of cells. Memory is the peak of a fresh process beyond its inputs, including the
+gradient of the student's map.
 
-    python benchmarks/bench_itkd.py [--batches 1 2] [--device cuda] [--repeats 5] [--threads 1] \
+    python benchmarks/bench_itkd.py [--batches 1 2] [--device cuda] [--repeats 5] [--threads 1]
         [--out docs/results/itkd.json]
 """
 
@@ -45,40 +45,44 @@ class Problem:
             values = torch.randn(batch, width, CELLS, CELLS, generator=draw).relu()
             return values.to(device).contiguous(memory_format=torch.channels_last)
 
-        self.taught, self.learnt = features(TEACHER_CHANNELS), features(STUDENT_CHANNELS).requires_grad_()
+        self.teacher_map, self.student_map = features(TEACHER_CHANNELS), features(STUDENT_CHANNELS).requires_grad_()
         self.autoencoder = SharedAutoencoder(TEACHER_CHANNELS, STUDENT_CHANNELS, WIDTHS, buffer_last=False).to(device)
         self.stack = Straightforward(self.autoencoder).to(device)
 
     def ours(self) -> Tensor:
         return torch.stack(
             interchanged_difference(
-                self.taught, self.learnt, self.autoencoder.paths(), Shares(1.0, 1.0, fixed_target=False)
+                self.teacher_map, self.student_map, self.autoencoder.paths(), Shares(1.0, 1.0, fixed_target=False)
             )
         ).sum()
 
     def straightforward(self) -> Tensor:
-        return torch.stack(self.stack(self.taught, self.learnt)).sum()
+        return torch.stack(self.stack(self.teacher_map, self.student_map)).sum()
 
     def rows(self) -> Tensor:
-        taught, learnt = (values.permute(0, 2, 3, 1).flatten(0, 2) for values in (self.taught, self.learnt))
+        teacher_rows, student_rows = (
+            values.permute(0, 2, 3, 1).flatten(0, 2) for values in (self.teacher_map, self.student_map)
+        )
         module = self.autoencoder
-        code, other_code = through(module.encoder, module.widening(learnt)), through(module.encoder, taught)
+        code, other_code = through(module.encoder, module.widening(student_rows)), through(module.encoder, teacher_rows)
         wide, narrow = module.widening(through(module.decoder, code)), through(module.decoder, other_code)
-        return (wide - taught).abs().mean() + (narrow - learnt).abs().mean() + (code - other_code).abs().mean()
+        return (
+            (wide - teacher_rows).abs().mean() + (narrow - student_rows).abs().mean() + (code - other_code).abs().mean()
+        )
 
     def step(self, form: str) -> tuple[Tensor, Tensor]:
-        """Value of the loss and gradient of the student's map."""
-        self.learnt.grad = None
+        """Return the value of the loss and the gradient of the student's map."""
+        self.student_map.grad = None
         for module in (self.autoencoder, self.stack):
             module.zero_grad()
         value = getattr(self, form)()
         value.backward()
-        assert self.learnt.grad is not None
-        return value.detach(), self.learnt.grad
+        assert self.student_map.grad is not None
+        return value.detach(), self.student_map.grad
 
 
 def through(layers: Any, rows: Tensor) -> Tensor:
-    """Linear layers with a ReLU after each but the last."""
+    """Apply linear layers with a ReLU after each but the last."""
     for layer in layers[:-1]:
         rows = nn.functional.relu(layer(rows))
     return layers[-1](rows)  # type: ignore[no-any-return]
@@ -88,7 +92,7 @@ FORMS = ("straightforward", "rows", "ours")
 
 
 def peak_memory(device: str, batch: int, form: str) -> int:
-    """Bytes that one step needs beyond its inputs, in a process of its own."""
+    """Measure the bytes that one step needs beyond its inputs, in a process of its own."""
     with get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_memory, (device, batch, form, torch.get_num_threads()))
 
@@ -101,7 +105,7 @@ def _peak_memory(device: str, batch: int, form: str, threads: int) -> int:
         before = torch.cuda.memory_allocated()
         problem.step(form)
         return torch.cuda.max_memory_allocated() - before
-    # Making the inputs took more than they hold; the peak is counted from here (Linux).
+    # Making the inputs needed more memory than they hold, so the peak is counted from here (Linux).
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = _resident("VmRSS")
     problem.step(form)
@@ -114,9 +118,12 @@ def _resident(field: str) -> int:
 
 
 def accuracy(problem: Problem) -> dict[str, float]:
-    """How far the forms are from the straightforward one in double precision, relative."""
+    """Return the relative error of each form against the straightforward one in double precision."""
     single = {form: [tensor.clone() for tensor in problem.step(form)] for form in FORMS}
-    problem.taught, problem.learnt = problem.taught.double(), problem.learnt.detach().double().requires_grad_()
+    problem.teacher_map, problem.student_map = (
+        problem.teacher_map.double(),
+        problem.student_map.detach().double().requires_grad_(),
+    )
     problem.stack.double()
     value, gradient = problem.step("straightforward")
     errors = {f"{form}_value": abs(own.item() / value.item() - 1) for form, (own, _) in single.items()}

@@ -1,7 +1,7 @@
-"""Time of the whole KITTI metric on a validation split of the usual size, and beside a plain version on a part of it.
+"""Time of the whole KITTI metric on a validation split of the usual size, and of a plain version on a part of it.
 
-python benchmarks/bench_kitti_metric.py [--frames 3769] [--part 60] [--repeats 3] [--threads 1] [--out
-docs/results/kitti_metric.json]
+python benchmarks/bench_kitti_metric.py [--frames 3769] [--part 60] [--repeats 3] [--threads 1]
+    [--out docs/results/kitti_metric.json]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.reference.kitti_metric import kitti_scores
 
 SEED = 0
 CLASSES = ("Car", "Pedestrian", "Cyclist")
-TRUTHS_PER_FRAME, CLUTTER_PER_FRAME = 7, 20  # about 30 detections a frame, as after suppression
+TRUTHS_PER_FRAME, CLUTTER_PER_FRAME = 7, 20  # about 30 detections per frame, as after suppression
 RESAMPLED_FRAMES, RESAMPLES = 200, 1000
 CALIBRATION = CameraCalibration(
     image_from_camera=np.array([[700.0, 0, 600, 0], [0, 700, 180, 0], [0, 0, 1, 0]]),

@@ -1,9 +1,9 @@
-"""What exact BatchNorm statistics cost: a PointPillars training step at KITTI size beside the same step with torch's
-own layers.
+"""Cost of exact BatchNorm statistics: a KITTI-size PointPillars training step with our norms and with torch's.
 
     python benchmarks/bench_norms.py [--repeats 7] [--out docs/results/norms.json]
 
-Both networks have the same weights and the default memory layout; one thread, processor time, in turns.
+Both networks have the same weights and the default memory format. They take turns; the figures are processor time on
+one thread.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LEARNING_RATE = 1e-5
 
 
 def with_plain_norms(detector: nn.Module) -> nn.Module:
-    """A copy whose BatchNorm is torch's."""
+    """Return a copy with torch's BatchNorm."""
     copied = deepcopy(detector)
     for module in copied.modules():
         if isinstance(module, MapNorm | RowNorm):

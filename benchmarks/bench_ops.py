@@ -1,4 +1,4 @@
-"""Speed and error of the box, voxel and neighbour operations beside plainer versions.
+"""Speed and error of the operations on boxes, voxels and neighbours, compared with plainer versions.
 
 python benchmarks/bench_ops.py [--device cuda] [--repeats 5] [--threads 1] [--out docs/results/ops.json]
 """
@@ -29,7 +29,7 @@ SCENE_M = 70.0
 
 
 def random_boxes(num: int, seed: int, spread: float = SCENE_M) -> Tensor:
-    """Boxes of the sizes of road users, anywhere in a square scene, at any yaw: (num, 7)."""
+    """Draw boxes (num, 7) of the sizes of road users, anywhere in a square scene, at any yaw."""
     rng = np.random.default_rng(seed)
     centre = rng.uniform([0, -spread / 2, -1.5], [spread, spread / 2, 0], (num, 3))
     sizes = rng.uniform([0.5, 0.5, 1.2], [5.5, 2.2, 2.0], (num, 3))
@@ -37,7 +37,7 @@ def random_boxes(num: int, seed: int, spread: float = SCENE_M) -> Tensor:
 
 
 def random_proposals(num: int, num_objects: int, seed: int) -> Tensor:
-    """What a region proposal network gives: many noisy copies of few objects: (num, 7)."""
+    """Draw boxes (num, 7) like a region proposal network's: many noisy copies of a few objects."""
     rng = np.random.default_rng(seed)
     noise = torch.from_numpy(rng.normal(0, [0.5, 0.5, 0.1, 0.2, 0.1, 0.1, 0.2], (num, 7))).float()
     proposals = random_boxes(num_objects, seed)[rng.integers(num_objects, size=num)] + noise
@@ -46,7 +46,7 @@ def random_proposals(num: int, num_objects: int, seed: int) -> Tensor:
 
 
 def random_cloud(num: int, reach: float, seed: int) -> Tensor:
-    """Points whose density falls with the distance, as a LiDAR's does: (num, 4)."""
+    """Draw points (num, 4) whose density falls with the distance, as that of a LiDAR does."""
     rng = np.random.default_rng(seed)
     distance, angle = reach * rng.beta(1, 3, num), rng.uniform(-math.pi / 4, math.pi / 4, num)
     return torch.from_numpy(
@@ -57,7 +57,7 @@ def random_cloud(num: int, reach: float, seed: int) -> Tensor:
 
 
 def shapely_overlap(a: Tensor, b: Tensor) -> np.ndarray:
-    """Overlap from above by shapely's vectorised calls behind its own tree: (N, M)."""
+    """Return the overlap from above (N, M), by shapely's vectorised calls on pairs from its tree."""
     first, second = (shapely.polygons(corners_bev(boxes.double()).numpy()) for boxes in (a, b))
     rows, columns = shapely.STRtree(second).query(first, predicate="intersects")
     shared = shapely.area(shapely.intersection(first[rows], second[columns]))
@@ -67,7 +67,7 @@ def shapely_overlap(a: Tensor, b: Tensor) -> np.ndarray:
 
 
 def dense_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """The whole matrix of overlaps first, then a loop over its rows."""
+    """Suppress by the whole matrix of overlaps and a loop over its rows."""
     order = scores.argsort(descending=True, stable=True)
     over = overlap_bev(boxes[order], boxes[order]) > threshold
     alive = torch.ones(len(order), dtype=torch.bool, device=boxes.device)
@@ -80,7 +80,7 @@ def dense_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 
 def unique_cells(points: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor, Tensor]:
-    """Cells and which points they hold by torch.unique: neither caps nor order of appearance."""
+    """Group points by cell with torch.unique, without caps and without the order of appearance."""
     minimum, size = points.new_tensor(grid.point_range[:3]), points.new_tensor(grid.voxel_size)
     cells = torch.floor((points[:, :3] - minimum) / size).long()
     cells = cells[((cells >= 0) & (cells < torch.tensor(grid.shape, device=points.device))).all(dim=1)]
@@ -88,7 +88,7 @@ def unique_cells(points: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor, Tenso
 
 
 def dense_box_of_points(points: Tensor, boxes: Tensor) -> Tensor:
-    """Every point against every box in float32."""
+    """Compare every point with every box in float32."""
     dx, dy, dz = (points[None, :, axis] - boxes[:, axis, None] for axis in range(3))
     cos, sin = torch.cos(boxes[:, 6, None]), torch.sin(boxes[:, 6, None])
     half = boxes[:, 3:6, None] / 2
@@ -101,7 +101,7 @@ def dense_box_of_points(points: Tensor, boxes: Tensor) -> Tensor:
 
 
 def cdist_neighbours(queries: Tensor, database: Tensor, k: int) -> Tensor:
-    """torch.cdist and topk, 1,000 queries at a time: ties fall as they may."""
+    """Search neighbours by torch.cdist and topk, 1,000 queries at a time; ties are broken arbitrarily."""
     return torch.cat([torch.cdist(part, database).topk(k, largest=False).indices for part in queries.split(1000)])
 
 

@@ -1,11 +1,12 @@
-"""A training frame from file to tensor: read, cut to the image, objects pasted and moved, turned, cut to the range,
-shuffled.
+"""Time of preparing a training frame, from file to tensor.
 
-    python benchmarks/bench_pipeline.py WHOLE_SCANS [--objects FOLDER] [--before COMMIT] \
+The steps: read, crop to the image, paste and move objects, rotate, crop to the range, shuffle.
+
+    python benchmarks/bench_pipeline.py WHOLE_SCANS [--objects FOLDER] [--before COMMIT]
         [--out docs/results/pipeline.json]
 
-Both folders hold velodyne/, calib/ and label_2/ as KITTI's training/ does; the objects to paste come from the second.
-With --before the package of an earlier commit makes every frame right before ours, in the same process.
+Both folders hold velodyne/, calib/ and label_2/, as KITTI's training/ does; pasted objects come from the second. With
+--before, the package of an earlier commit prepares every frame directly before ours, in the same process.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from lidistill.data.augment import Augmentation
 from lidistill.types import Frame
 
 SEED = 0
-# the time of commit ed3852e over mmdetection3d 1.4's for the same augmentation, both in one run, one thread of a Xeon
-# with AMX
+# time of commit ed3852e divided by that of mmdetection3d 1.4 for the same augmentation, in one run, on one thread of a
+# Xeon with AMX
 OVER_MMDETECTION3D = {"PointPillars": 1.09, "SECOND with object noise": 1.21}
 RANGES = {
     "PointPillars": (0.0, -39.68, -3.0, 69.12, 39.68, 1.0),
@@ -35,7 +36,7 @@ RANGES = {
 
 
 def loaders(package: str, scans: Path, objects: Path) -> dict[str, Callable[[int, int], Frame]]:
-    """For each network (epoch, row) -> augmented frame, by the named package."""
+    """Return for each network a function (epoch, row) -> augmented frame, from the named package."""
     kitti = first_module(package, "datasets.kitti.frames", "data.kitti")
     every_id = first_module(package, "datasets.kitti.frame_ids", "data.kitti").every_id
     database = first_module(package, "data.object_database", "data.objects")
@@ -57,7 +58,7 @@ def loaders(package: str, scans: Path, objects: Path) -> dict[str, Callable[[int
 
 
 def compare_frames(parties: dict[str, Callable[[int, int], Frame]], num_frames: int, epochs: int) -> dict[str, Any]:
-    """Processor time of a frame, party by party; they take turns frame by frame, after an epoch that is not counted."""
+    """Return each package's processor time per frame; they take turns by frame, after an epoch that is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in parties}
     for epoch in range(epochs + 1):
         for row in range(num_frames):

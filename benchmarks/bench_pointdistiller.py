@@ -1,10 +1,10 @@
-"""The local-graph loss of PointDistiller beside its straightforward form: gather, join, convolve, normalise, subtract.
+"""The local-graph loss of PointDistiller compared with its straightforward form, which builds every edge.
 
-Forward and backward at the size of one KITTI frame, with weights spread over the graphs (temperature 4) and with those
-of the released code (0.01, where only full pillars have one). The neighbour search is the same for both and is timed by
-itself. Memory is the peak of a fresh process beyond its inputs.
+Forward and backward run at the size of one KITTI frame: with weights spread over the graphs (temperature 4), and with
+those of the released code (temperature 0.01, at which only full pillars have a weight). Both forms use the same
+neighbour search, which is timed separately. Memory is the peak of a fresh process beyond its inputs.
 
-    python benchmarks/bench_pointdistiller.py [--device cuda] [--repeats 5] [--threads 1] \
+    python benchmarks/bench_pointdistiller.py [--device cuda] [--repeats 5] [--threads 1]
         [--out docs/results/pointdistiller.json]
 """
 
@@ -35,15 +35,15 @@ TEMPERATURES = {"spread weights (4)": 4.0, "released weights (0.01)": 0.01}
 
 
 class Problem:
-    """Random pillars of which, as on KITTI, two thirds hold one point and about one in a hundred is full."""
+    """Random pillars: as on KITTI, two thirds hold one point, and about one in a hundred is full."""
 
     def __init__(self, device: str, temperature: float, neighbours: Tensor | None = None) -> None:
         draw = torch.Generator().manual_seed(SEED)
         torch.manual_seed(SEED)
         self.counts = torch.rand(PILLARS, generator=draw).pow(-0.7).long().clamp(1, 32).float().to(device)
         self.groups = torch.zeros(PILLARS, dtype=torch.int64, device=device)
-        self.taught = torch.randn(PILLARS, TEACHER_CHANNELS, generator=draw).relu().to(device)
-        self.learnt = torch.randn(PILLARS, STUDENT_CHANNELS, generator=draw).relu().to(device).requires_grad_()
+        self.teacher_rows = torch.randn(PILLARS, TEACHER_CHANNELS, generator=draw).relu().to(device)
+        self.student_rows = torch.randn(PILLARS, STUDENT_CHANNELS, generator=draw).relu().to(device).requires_grad_()
         self.queries = select_queries(self.counts, self.groups, QUERIES, "top", [""])
         self.neighbours = self.search() if neighbours is None else neighbours.to(device)
         self.weights = graph_weights(self.counts[self.queries], self.groups[self.queries], temperature)
@@ -53,15 +53,18 @@ class Problem:
             layers.to(device)
 
     def search(self) -> Tensor:
-        return nearest_rows(self.taught, self.groups, self.queries, NEIGHBOURS)
+        return nearest_rows(self.teacher_rows, self.groups, self.queries, NEIGHBOURS)
 
     def ours(self) -> Tensor:
         graphs = NeighbourGraphs.of(self.queries, self.neighbours, PILLARS)
-        terms = [encoder(rows, graphs) for encoder, rows in zip(self.encoders, (self.taught, self.learnt), strict=True)]
+        terms = [
+            encoder(rows, graphs)
+            for encoder, rows in zip(self.encoders, (self.teacher_rows, self.student_rows), strict=True)
+        ]
         return 2 / QUERIES * graph_distance(terms[0], terms[1], graphs, self.weights)
 
     def straightforward(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        rows = self.taught.to(dtype), self.learnt.to(dtype)
+        rows = self.teacher_rows.to(dtype), self.student_rows.to(dtype)
         encoded = [
             straightforward_graphs(row, self.queries, self.neighbours, layers.to(dtype))
             for row, layers in zip(rows, self.layers, strict=True)
@@ -69,18 +72,18 @@ class Problem:
         return straightforward_loss(encoded[0], encoded[1], self.weights.to(dtype))
 
     def step(self, form: str) -> tuple[Tensor, Tensor]:
-        """Loss and the student's gradient of one pass forward and backward."""
-        self.learnt.grad = None
+        """Return the loss and the student's gradient of one forward and backward pass."""
+        self.student_rows.grad = None
         for module in (*self.encoders, *self.layers):
             module.zero_grad()
         value = getattr(self, form)()
         value.backward()
-        assert self.learnt.grad is not None
-        return value.detach(), self.learnt.grad
+        assert self.student_rows.grad is not None
+        return value.detach(), self.student_rows.grad
 
 
 def peak_memory(device: str, temperature: float, form: str, neighbours: Tensor) -> int:
-    """Bytes that one step needs beyond its inputs, in a process of its own."""
+    """Measure the bytes that one step needs beyond its inputs, in a process of its own."""
     with get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_memory, (device, temperature, form, neighbours.cpu(), torch.get_num_threads()))
 
@@ -98,22 +101,22 @@ def _peak_memory(device: str, temperature: float, form: str, neighbours: Tensor,
 
 
 def _peak_resident() -> int:
-    """Most bytes this process ever held (Linux).
+    """Return the peak of this process's resident memory in bytes (Linux).
 
-    The usual ru_maxrss will not do: a new process starts with its parent's.
+    ru_maxrss is of no use here, because a new process starts with the value of its parent.
     """
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def accuracy(problem: Problem) -> dict[str, float]:
-    """How far both forms are from the straightforward one in double precision, relative."""
+    """Return the relative error of both forms against the straightforward one in double precision."""
     single, single_gradient = (tensor.clone() for tensor in problem.step("straightforward"))
     own, own_gradient = (tensor.clone() for tensor in problem.step("ours"))
-    problem.learnt.grad = None
+    problem.student_rows.grad = None
     exact = problem.straightforward(torch.float64)
     exact.backward()
-    exact_gradient = problem.learnt.grad
+    exact_gradient = problem.student_rows.grad
     for layers in problem.layers:
         layers.float()
     assert exact_gradient is not None

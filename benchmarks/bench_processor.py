@@ -1,16 +1,15 @@
-"""A detector's training step and its prediction on one processor thread: this code against an earlier one, and half
-precision against single.
+"""Training step and prediction on one processor thread: this code against earlier code, half against single precision.
 
-Both sides run in processes of their own, take turns, and are timed in processor seconds, which other work on the
-machine disturbs less than the clock on the wall. A step is voxelising, forward, loss, backward, clipping and the
-optimiser; a prediction goes from points to boxes. The floor of each is what its dense convolutions of 3 x 3 cells take
-alone. Weights are fresh and seeded, with class scores of which one in a thousand passes.
+Both sides run in processes of their own and take turns. They are timed in processor seconds, which other work on the
+machine disturbs less than wall clock time. A step is voxelisation, forward, loss, backward, clipping and the optimiser;
+a prediction goes from points to boxes. The floor of each is the time of its dense 3 x 3 convolutions alone. The weights
+are seeded and untrained, and one class score in a thousand passes the threshold.
 
-`--against` is another checkout of this project (`git worktree add ../before ed3852e`). Where that commit was compared
-with mmdetection3d in one run, its ratio then times the ratio now is printed as an estimate of today's: an estimate,
-since mmdetection3d does not run here.
+`--against` is another checkout of this project (`git worktree add ../before ed3852e`). If that commit was compared with
+mmdetection3d in one run, the product of that ratio and today's is printed as an estimate for today, because
+mmdetection3d does not run here.
 
-    python benchmarks/bench_processor.py --against ../before [--kitti FOLDER] [--half] \
+    python benchmarks/bench_processor.py --against ../before [--kitti FOLDER] [--half]
         [--out docs/results/processor.json]
 """
 
@@ -34,7 +33,7 @@ from torch import nn
 
 CASES = (("pointpillars", "kitti"), ("second", "kitti"), ("centerpoint-voxel", "nuscenes"))
 WORK = ("train step", "predict")
-# Time of commit ed3852e over that of mmdetection3d 1.4, measured in one run on an Intel Xeon with AMX, in single
+# Time of commit ed3852e divided by that of mmdetection3d 1.4, measured in one run on an Intel Xeon with AMX, in single
 # precision on one thread.
 PEER = {
     "pointpillars train step": 0.62,
@@ -47,9 +46,7 @@ PEER = {
 
 
 def serve(detector_name: str, dataset: str, frame_file: str, precision: str) -> None:
-    """A process of one side: for each line on standard input, "train step" or "predict", do it and answer with its
-    processor seconds.
-    """
+    """Run as the process of one side: answer each line "train step" or "predict" with the processor seconds it took."""
     from measure import first_module
 
     from lidistill.detectors.presets import preset
@@ -117,12 +114,12 @@ def serve(detector_name: str, dataset: str, frame_file: str, precision: str) -> 
 
 
 def class_layers(detector: nn.Module) -> list[nn.Module]:
-    """The layer of each head that says how likely an object is."""
+    """Return the layer of each head that gives class scores."""
     return [layer for name, layer in detector.named_modules() if name.endswith(("conv_class", "heatmap.output"))]
 
 
 def dense_convolutions(detector: nn.Module, run: Callable[[], None]) -> list[tuple[nn.Conv2d, torch.Size]]:
-    """The dense convolutions of 3 x 3 cells that a run goes through, and the shape of what each is given."""
+    """Return the dense 3 x 3 convolutions of a run, and the shape of each one's input."""
     found: list[tuple[nn.Conv2d, torch.Size]] = []
     hooks = [
         layer.register_forward_pre_hook(lambda layer, inputs: found.append((layer, inputs[0].shape)))
@@ -140,7 +137,7 @@ def maps_like(shape: torch.Size) -> torch.Tensor:
 
 
 class Side:
-    """A serving process of one source tree."""
+    """The process of one source tree."""
 
     def __init__(self, source: Path, detector: str, dataset: str, frame: Path, precision: str) -> None:
         command = [sys.executable, __file__, "--serve", detector, dataset, str(frame), precision]
@@ -150,7 +147,7 @@ class Side:
         )
 
     def seconds(self, work: str) -> float:
-        """What one turn of `work` takes."""
+        """Return the seconds of one turn of `work`."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(work + "\n")
         self.process.stdin.flush()
@@ -163,7 +160,7 @@ class Side:
 
 
 def compared(sides: dict[str, Side], work: str, repeats: int) -> dict[str, Any]:
-    """Milliseconds of each side, with quartiles, and the ratio of the last to the first, turn by turn."""
+    """Return each side's milliseconds with quartiles, and the ratio of the last side to the first, turn by turn."""
     turns: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(1 + repeats):
         for name, side in sides.items():
@@ -176,13 +173,13 @@ def compared(sides: dict[str, Side], work: str, repeats: int) -> dict[str, Any]:
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median, and the quarter and three quarter points."""
+    """Return the median and the quartiles."""
     low, high = np.percentile(values, [25, 75])
     return {"median": statistics.median(values), "low": float(low), "high": float(high)}
 
 
 def stored_frame(kitti: Path | None, path: Path) -> str:
-    """Write a frame for both sides; says which it is."""
+    """Write a frame for both sides, and return its description."""
     if kitti is None:
         from bench_distilled_step import frames
 

@@ -1,9 +1,8 @@
-"""How hard each method pulls at its defaults: the norm of its gradient over that of the detection loss, on the
-student's parameters.
+"""The gradient of each method at its defaults: its norm divided by that of the detection loss's gradient.
 
-An untrained 4x PointPillars student of the simulator's size, and a teacher trained for a few steps on other frames of
-the same kind. Each figure is the median over students of several seeds, with the smallest and the largest; the log of a
-training says the same for a run of one's own.
+Gradients are taken with respect to the parameters of an untrained 4x PointPillars student of the simulator's size. The
+teacher was trained for a few steps on other frames of the same kind. Each figure is the median over students of several
+seeds, with the smallest and the largest. The log of any training holds the same figure for that run.
 
     python benchmarks/bench_pull.py [--out docs/results/pull.json]
 """
@@ -35,7 +34,7 @@ MORE: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def briefly_trained(teacher: Detector, classes: tuple[str, ...]) -> Detector:
-    """The teacher after STEPS steps on frames that are not measured on."""
+    """Return the teacher after STEPS steps on frames that the measurement does not use."""
     frames = demo_frames(FRAMES + 20, classes)[FRAMES:]
     optimizer = torch.optim.AdamW(teacher.parameters(), lr=3e-3, foreach=True)
     teacher.train()
@@ -66,7 +65,7 @@ def main() -> None:
             method = METHODS[name](**changes).build(teacher.tap_specs, student.tap_specs)
             objective = Distilled(student, teacher, [method]).train()
             values += [float(pull) for pull in pulls(objective(batch), student.parameters()).values()]
-        if not values:  # it changes the detection loss itself and has no terms of its own
+        if not values:  # it changes the detection loss and has no terms of its own
             continue
         found[title] = {"median": statistics.median(values), "low": min(values), "high": max(values)}
         print(f"{title:28s} {found[title]['median']:.3g} ({min(values):.3g} to {max(values):.3g})", flush=True)

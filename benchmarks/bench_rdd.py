@@ -1,10 +1,10 @@
-"""RDD's feature loss beside its straightforward form, which widens the whole map, and one distilled step over a plain
-one plus a teacher forward.
+"""RDD's feature loss compared with its straightforward form, which widens the whole map.
 
-KITTI-size PointPillars with a 4x student. The heads start at a score of one half, so both networks propose as many
-regions as a frame may have: the most expensive case.
+With `--step`, also a distilled step divided by a plain step plus a teacher forward. The networks are KITTI-size
+PointPillars and its 4x student. The heads start at a score of one half, so both networks propose as many regions as a
+frame may have: the most expensive case.
 
-    python benchmarks/bench_rdd.py [--device cuda] [--batch 2] [--repeats 5] [--threads 2] [--step] \
+    python benchmarks/bench_rdd.py [--device cuda] [--batch 2] [--repeats 5] [--threads 2] [--step]
         [--out docs/results/rdd.json]
 """
 
@@ -36,11 +36,11 @@ from tests.reference.rdd import crops, feature_loss
 
 SEED = 0
 SIZE, CELL, ORIGIN = (248, 216), (0.32, 0.32), (0.0, -39.68)
-TEACHER_CHANNELS, STUDENT_CHANNELS, PROPOSALS = 384, 192, 200  # a frame, both networks together
+TEACHER_CHANNELS, STUDENT_CHANNELS, PROPOSALS = 384, 192, 200  # per frame, of both networks together
 
 
 class Problem:
-    """Random neck maps, and regions of the size of cars and people."""
+    """Random neck maps, and regions of the size of cars and pedestrians."""
 
     def __init__(self, device: str, batch: int, **settings: Any) -> None:
         draw = torch.Generator().manual_seed(SEED)
@@ -50,8 +50,8 @@ class Problem:
             values = torch.randn(batch, channels, *SIZE, generator=draw).relu()
             return values.to(device).contiguous(memory_format=torch.channels_last)
 
-        self.taught = FeatureMap.at(neck(TEACHER_CHANNELS), ORIGIN, CELL)
-        self.learnt = FeatureMap.at(neck(STUDENT_CHANNELS).requires_grad_(), ORIGIN, CELL)
+        self.teacher_map = FeatureMap.at(neck(TEACHER_CHANNELS), ORIGIN, CELL)
+        self.student_map = FeatureMap.at(neck(STUDENT_CHANNELS).requires_grad_(), ORIGIN, CELL)
         num = batch * PROPOSALS
         low = torch.rand(num, 2, generator=draw, dtype=torch.float64) * torch.tensor([64.0, 74.0]) + torch.tensor(
             ORIGIN
@@ -68,30 +68,30 @@ class Problem:
         self.method = method.to(device)
 
     def ours(self) -> Tensor:
-        soft = self.method.crops(self.taught, self.learnt, self.pairs)
+        soft = self.method.crops(self.teacher_map, self.student_map, self.pairs)
         distance = (soft[0] - soft[1]).square().sum(dim=(1, 2)).add(1e-12).sqrt()
         return (self.method.select(distance, soft)[1] * distance).mean()
 
     def straightforward(self) -> Tensor:
         layer = self.method.widening
         weights = layer.convolution.weight, layer.norm_scale, layer.norm_shift
-        where = self.taught.grid.in_cells(self.pairs.regions)
-        maps = self.taught.features, self.learnt.features
+        where = self.teacher_map.grid.in_cells(self.pairs.regions)
+        maps = self.teacher_map.features, self.student_map.features
         soft = crops(*maps, (where, where), self.pairs.frames, weights, self.method.config.temperature, align=roi_align)
         return feature_loss(*soft, self.method.config.lambda_value)[0]
 
     def step(self, form: str) -> tuple[Tensor, Tensor]:
-        """Loss and the student's gradient of one pass forward and backward."""
-        self.learnt.features.grad = None
+        """Return the loss and the student's gradient of one forward and backward pass."""
+        self.student_map.features.grad = None
         self.method.zero_grad()
         value = getattr(self, form)()
         value.backward()
-        assert self.learnt.features.grad is not None
-        return value.detach(), self.learnt.features.grad
+        assert self.student_map.features.grad is not None
+        return value.detach(), self.student_map.features.grad
 
 
 def steps(config: Any, batch: Batch) -> dict[str, Callable[[], None]]:
-    """A plain step and a teacher forward; a distilled step."""
+    """Time a plain step plus a teacher forward, and a distilled step."""
     teacher = eager(config.build()).eval().requires_grad_(False)
     student = eager(config.thinner(WidthRule.for_compression(4)).build()).train()
     method = RddConfig().build(teacher.tap_specs, student.tap_specs)
@@ -112,7 +112,7 @@ def steps(config: Any, batch: Batch) -> dict[str, Callable[[], None]]:
 
 
 def eager(detector: Detector) -> Detector:
-    """The detector with scores of one half everywhere."""
+    """Return the detector with scores of one half everywhere."""
     for name, parameter in detector.named_parameters():
         if name.endswith("conv_class.bias"):
             nn.init.zeros_(parameter)

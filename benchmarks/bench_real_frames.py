@@ -1,7 +1,7 @@
-"""Train PointPillars on a few real KITTI frames and ask whether it finds their cars.
+"""Train PointPillars on a few real KITTI frames, and score its cars on the same frames.
 
-A check that the whole line (reader, calibration, augmentation, targets, losses, decoding, metric) is right on real
-data: the network may learn these frames by heart. Prints 3D AP R40 at 0.7 for Car on the training frames.
+This checks reader, calibration, augmentation, targets, losses, decoding and metric together on real data: the network
+may memorise these frames. It prints the 3D AP R40 at 0.7 of Car on the training frames.
 
     python benchmarks/bench_real_frames.py KITTI_FOLDER [--out docs/results/real_frames.json] [--frames 6] [--steps 450]
 """
@@ -37,15 +37,16 @@ SETTINGS = [
 
 
 def frames_with_most_cars(kitti: Path, count: int) -> list[str]:
-    """Ids of `count` frames, most cars first."""
+    """Return the ids of `count` frames, those with most cars first."""
     source = KittiData(root=str(kitti), train_split="all").open("train")
     cars = {frame.id: int((frame.boxes.labels == 0).sum()) for frame in source if frame.boxes is not None}
     return sorted(cars, key=lambda name: (-cars[name], name))[:count]
 
 
 def reachable(frames: FrameSource) -> dict[str, float | None]:
-    """3D AP R40 of Car when the labelled boxes are the detections: below 100 where there are fewer objects than recall
-    points.
+    """Return the 3D AP R40 of Car with the labelled boxes as detections.
+
+    It is below 100 if there are fewer objects than recall points.
     """
     truths = [frame.truth.objects for frame in frames if frame.truth.objects is not None]
     named = [truth[truth.names != "DontCare"] for truth in truths]

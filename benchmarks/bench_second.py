@@ -1,10 +1,9 @@
-"""Where one training step of SECOND goes: the published network on a frame of the 64-beam simulator, batch 1, one
-thread, stage by stage.
+"""Time of one training step of SECOND, stage by stage.
 
-The dense part (bird's-eye view trunk, neck, head, loss and their gradients) is a floor that sparse convolution cannot
-change; the ratio says what voxels cost on top of it. The steps of both simulator presets are compared on frames of the
-demo's sensor, batch 2. Times are seconds of the processor, which other work on the machine disturbs less than the clock
-on the wall.
+The published network runs on a frame of the 64-beam simulator with batch size 1 on one thread. The dense part
+(bird's-eye view trunk, neck, head, loss and their gradients) is a floor that sparse convolution cannot change; the
+ratio shows what voxels add to it. The steps of both simulator presets are compared on frames of the demo's sensor with
+batch size 2. Times are processor seconds, which other work on the machine disturbs less than wall clock time.
 
     python benchmarks/bench_second.py [--out docs/results/second_step.json]
 """
@@ -32,7 +31,7 @@ DENSE = ("2D trunk and neck", "head and loss", "backward of the dense part")
 
 
 def timed_step(detector: BevDetector, batch: Batch) -> dict[str, float]:
-    """Processor seconds of each stage of one training step, in the order in which they run."""
+    """Return the processor seconds of each stage of one training step, in order."""
     encoder = detector.encoder
     assert isinstance(encoder, SparseEncoder)
     seconds, last = {}, time.process_time()
@@ -61,7 +60,7 @@ def timed_step(detector: BevDetector, batch: Batch) -> dict[str, float]:
 
 
 def sparse_size(detector: BevDetector, batch: Batch) -> dict[str, object]:
-    """Sites of each level, and multiply-accumulates of the sparse convolutions in one forward pass."""
+    """Return the active sites of each level, and the multiply-accumulates of the sparse convolutions in one forward."""
     encoder = detector.encoder
     assert isinstance(encoder, SparseEncoder)
     levels, sites, flattening = encoder.index_maps(detector.prepare(batch))
@@ -79,7 +78,7 @@ def sparse_size(detector: BevDetector, batch: Batch) -> dict[str, object]:
 
 
 def demo_frames(count: int, classes: tuple[str, ...]) -> list[Frame]:
-    """Frames as the simulated dataset makes them."""
+    """Return frames as the simulated dataset makes them."""
     made = []
     for index in range(count):
         scan = simulate_frame(SimulatedData().simulator, seed=0, index=index)
@@ -91,7 +90,7 @@ def demo_frames(count: int, classes: tuple[str, ...]) -> list[Frame]:
 
 
 def by_name(turns: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    """The seconds of every name, one a turn."""
+    """Return the seconds of every name, one entry per turn."""
     return {name: [turn[name] for turn in turns] for name in turns[0]}
 
 

@@ -1,5 +1,4 @@
-"""Frames a second of the simulator on one core, where the time goes, and the ray caster beside a loop over rays and
-solids.
+"""Frames per second of the simulator on one core, stage by stage, and the ray caster compared with a plain loop.
 
 python benchmarks/bench_simulator.py [--frames 40] [--out docs/results/simulator.json]
 """
@@ -48,7 +47,7 @@ def main() -> None:
 
 
 def sensor_figures(name: str, frames: int) -> dict[str, Any]:
-    """Frames a second and the milliseconds of each stage, over different frames."""
+    """Return the frames per second and the milliseconds of each stage, over several frames."""
     settings = SimulatorSettings(sensor=name)
     low, high = settings.window_deg
     frames = frames if high - low <= 90 else max(1, frames // 4)
@@ -80,7 +79,7 @@ def sensor_figures(name: str, frames: int) -> dict[str, Any]:
 
 
 def _stage_seconds(settings: SimulatorSettings, frames: int) -> dict[str, list[float]]:
-    """Street, rays and returns of several frames, each timed by itself."""
+    """Return the seconds of street, rays and returns, each timed separately over several frames."""
     seconds: dict[str, list[float]] = {"street": [], "rays": [], "returns": []}
 
     def timed(stage: str, work: Callable[[], Any]) -> Any:
@@ -106,7 +105,7 @@ def _stage_seconds(settings: SimulatorSettings, frames: int) -> dict[str, list[f
 
 
 def loop_figures() -> dict[str, Any]:
-    """The same street on a coarse grid, by the ray caster and by the tests' loop."""
+    """Compare the ray caster with the tests' loop over rays and solids, on one street with a coarse grid."""
     settings = SimulatorSettings(azimuth_step_deg=3.0)
     grid = settings.grid()
     scene = build_scene(settings, np.random.default_rng(SEED))

@@ -1,11 +1,11 @@
-"""SECOND's sparse trunk at KITTI's size, ours beside spconv's: forward, backward, maps, memory.
+"""SECOND's sparse trunk at KITTI's size, ours compared with spconv's: forward, backward, kernel maps, memory.
 
-    python benchmarks/bench_sparse.py [--threads 1 2] [--repeats 9] [--frame FILE.bin] [--device cuda] \
+    python benchmarks/bench_sparse.py [--threads 1 2] [--repeats 9] [--frame FILE.bin] [--device cuda]
         [--out docs/results/sparse.json]
 
-spconv 2.3.8 is used where it can be imported (`pip install --target FOLDER spconv==2.3.8` and PYTHONPATH=FOLDER leave
-the environment as it is). On a CPU its backward pass asks for a CUDA stream, which is answered here, and its results
-are right with one thread only.
+spconv 2.3.8 is used if it can be imported (`pip install --target FOLDER spconv==2.3.8` and PYTHONPATH=FOLDER leave the
+environment unchanged). On a CPU, its backward pass asks for a CUDA stream, for which this file supplies a stand-in, and
+its results are right with one thread only.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SEED = 0
 # as many voxels as a KITTI scan has in the camera's view
 SETTINGS = SimulatorSettings(azimuth_window_deg=(-28.0, 28.0))
 GRID = VoxelGrid((0, -40, -3, 70.4, 40, 1), (0.05, 0.05, 0.1), 5, 16000, 40000)
-SHAPE = (41, 1600, 1408)  # one cell more along z than the grid, as SECOND has it
+SHAPE = (41, 1600, 1408)  # along z one cell more than the grid has, as in SECOND
 # in, out channels, kernel, stride, padding; stride None: submanifold. SECOND (sensors 18:3337) as OpenPCDet and
 # mmdetection3d build it
 LAYERS: list[tuple[int, int, tuple[int, int, int], tuple[int, int, int] | None, tuple[int, int, int]]] = [
@@ -86,7 +86,7 @@ class Trunk(nn.Module):
 
 
 def frame_points(path: Path | None) -> Tensor:
-    """Points (P, 4) of a simulated frame, or of a KITTI scan inside the camera's view."""
+    """Return the points (P, 4) of a simulated frame, or of a KITTI scan inside the camera's view."""
     if path is None:
         return torch.from_numpy(simulate_frame(SETTINGS, SEED, 1).points)
     points = torch.from_numpy(np.fromfile(path, dtype=np.float32).reshape(-1, 4))
@@ -102,7 +102,7 @@ def voxel_means(points: Tensor) -> tuple[Tensor, Sites]:
 
 
 def trunk_maps(sites: Sites) -> tuple[Sites, list[KernelMap]]:
-    """The sites after the last layer and the map of every layer; submanifold layers of one level share theirs."""
+    """Return the last layer's sites and the kernel map of every layer; submanifold layers of a level share one."""
     maps: list[KernelMap] = []
     shared: KernelMap | None = None
     for _, _, kernel, stride, padding in LAYERS:
@@ -116,7 +116,7 @@ def trunk_maps(sites: Sites) -> tuple[Sites, list[KernelMap]]:
 
 
 def peer_trunk(trunk: Trunk) -> nn.Module:
-    """The same layers and weights on spconv."""
+    """Build the same layers and weights with spconv."""
     layers = []
     level = 0
     for number, (narrow, wide, kernel, stride, padding) in enumerate(LAYERS):
@@ -151,7 +151,7 @@ class Ours:
         return self.trunk(self.features, sites, maps), sites.coords
 
     def outcome(self) -> tuple[Tensor, Tensor]:
-        """Features and cells of the last layer, sorted by cell."""
+        """Return the features and cells of the last layer, sorted by cell."""
         return self.forward()
 
     def step(self) -> None:
@@ -183,8 +183,9 @@ def parties(points: Tensor, dtype: torch.dtype = torch.float32) -> dict[str, Our
 
 
 def disagreement(points: Tensor) -> dict[str, float]:
-    """Largest difference of the output and of the gradient of the features in float64, over the largest value of each;
-    one thread.
+    """Return the largest difference of the output and of the features' gradient, relative to the largest value of each.
+
+    Computed in float64 on one thread.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -205,10 +206,10 @@ def disagreement(points: Tensor) -> dict[str, float]:
 
 
 def peak_bytes(name: str, points: np.ndarray, threads: int, queue: Any) -> None:
-    """Growth of the resident memory of a fresh process over two training steps, at its peak (Linux)."""
+    """Return the peak growth of a fresh process's resident memory over two training steps (Linux)."""
     torch.set_num_threads(threads)
     party = parties(torch.from_numpy(points))[name]
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     start = _status("VmRSS")
     for _ in range(2):
         party.step()

@@ -1,9 +1,8 @@
-"""How long a command takes to answer: the start of Python, of torch and of the commands that only tell something, one
-after the other in turns.
+"""Time until a command answers: Python, `import torch`, and the commands that only print something, in turns.
 
     python benchmarks/bench_start.py
 
-Prints the median of each in seconds, and its ratio to `python -c pass` and to `python -c "import torch"` in the same
+It prints the median of each in seconds, and its ratio to `python -c pass` and to `python -c "import torch"` of the same
 turns.
 """
 

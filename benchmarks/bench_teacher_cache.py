@@ -1,9 +1,8 @@
-"""What a cached teacher saves: one distilled step whose teacher is replayed from disk, beside the same step with the
-running teacher.
+"""Time saved by a cached teacher: a distilled step that replays the teacher from disk, and one that runs it.
 
-PointPillars of the demo's size, 4x student, frames of the simulator. The files were just written and are in the
-system's memory; a slow disk adds the time to read `bytes_per_frame`. The plain step is what would remain if the teacher
-cost nothing and the method nothing.
+The networks are PointPillars of the demo's size and its 4x student, on simulated frames. The files were just written
+and are in the system's memory; a slow disk adds the time to read `bytes_per_frame`. The plain step is the floor, as if
+teacher and method cost nothing.
 
     python benchmarks/bench_teacher_cache.py [--methods logits fitnets] [--out docs/results/teacher_cache.json]
 """

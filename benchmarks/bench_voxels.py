@@ -1,12 +1,11 @@
-"""Hard voxels beside spconv's, and beside an earlier commit's: one thread, processor time, one after the other in
-turns.
+"""Hard voxelisation compared with spconv's and with that of an earlier commit, in turns on one thread.
 
-    python benchmarks/bench_voxels.py [--scan KITTI.bin] [--sweep NUSCENES.bin] [--before COMMIT] \
+    python benchmarks/bench_voxels.py [--scan KITTI.bin] [--sweep NUSCENES.bin] [--before COMMIT]
         [--out docs/results/voxels.json]
 
-Without files the clouds are made up. Ten sweeps are one sweep ten times, moved a little each time. spconv is used where
-it can be imported, as in bench_sparse.py; its grid of voxel numbers is allocated before, its voxels come out padded.
-Voxels are compared before they are timed.
+Without files the point clouds are simulated. Ten sweeps are one sweep ten times, moved a little each time. spconv is
+used if it can be imported, as in bench_sparse.py; its grid of voxel indices is allocated before, and its voxels are
+padded. The voxels are compared before they are timed. Times are processor seconds.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ NUSCENES = {
 
 
 def kitti_scan(path: Path | None) -> Tensor:
-    """Points (P, 4) inside the camera's view."""
+    """Return the points (P, 4) inside the camera's view."""
     if path is None:
         return random_cloud(18_000, 100, SEED)
     points = torch.from_numpy(np.fromfile(path, dtype="<f4").reshape(-1, 4))
@@ -58,7 +57,7 @@ def kitti_scan(path: Path | None) -> Tensor:
 
 
 def ten_sweeps(path: Path | None) -> Tensor:
-    """Points (P, 5): ten sweeps of a car that drives 0.4 m between two of them, with the time in the last column."""
+    """Return ten sweeps (P, 5) of a car that drives 0.4 m between sweeps, with the time in the last column."""
     rng = np.random.default_rng(SEED)
     if path is None:
         cloud = random_cloud(34_700, 80, SEED).numpy()
@@ -78,7 +77,7 @@ def ten_sweeps(path: Path | None) -> Tensor:
 
 
 def compared(points: Tensor, grid: VoxelGrid, before: str | None, repeats: int) -> dict[str, Any]:
-    """The times of each party, ours over the first of them, after a comparison of the voxels."""
+    """Return the times of each version and the ratio of ours to the first, after comparing the voxels."""
     batch_index = torch.zeros(len(points), dtype=torch.int64)
     parties: dict[str, Callable[[], Any]] = {}
     ours = voxelise(points, batch_index, 1, grid, False)

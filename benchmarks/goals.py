@@ -1,4 +1,4 @@
-"""What a figure was asked to be, and whether it is: said beside every figure that is published."""
+"""Limits and goals of the published figures, and the verdict that is printed beside each figure."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Goal:
-    """A limit and perhaps a better value to reach, both in the unit in which the figure is printed."""
+    """A limit, and optionally a better value as the goal, both in the unit of the printed figure."""
 
     limit: float
     goal: float | None = None
     unit: str = ""
-    decimals: int = 2  # of the printed figure, by which it is judged
-    at_least: bool = False  # larger is better; otherwise smaller is
+    decimals: int = 2  # of the printed figure; the verdict is about the rounded figure
+    at_least: bool = False  # larger is better; otherwise, smaller is
 
     @property
     def asked(self) -> str:
-        """`≤ 1.4, goal 1.25`."""
+        """Format limit and goal, for example `≤ 1.4, goal 1.25`."""
         sign = "≥" if self.at_least else "≤"
         unit = f" {self.unit}" if self.unit else ""
         return f"{sign} {self.limit:g}{unit}" + ("" if self.goal is None else f", goal {self.goal:g}")
 
     def verdict(self, measured: float) -> str:
-        """ "yes", "goal missed" where only the limit is kept, "**missed**" where not even that is."""
+        """Return "yes", "goal missed" if only the limit is kept, or "**missed**" if not even the limit is kept."""
         if not self._keeps(measured, self.limit):
             return "**missed**"
         return "yes" if self.goal is None or self._keeps(measured, self.goal) else "goal missed"
@@ -34,7 +34,7 @@ class Goal:
 
 
 def row(what: str, text: str, file: str = "", goal: Goal | None = None, measured: float | None = None) -> str:
-    """A line of the page's table of numbers: what, asked, measured, reached, file."""
+    """Return a row of the page's table of numbers: what, asked, measured, reached, file."""
     if (goal is None) != (measured is None):
         raise ValueError(f"{what}: a goal and the figure that is held against it go together")
     asked, verdict = ("", "") if goal is None or measured is None else (goal.asked, goal.verdict(measured))

@@ -1,4 +1,4 @@
-"""Timing side by side, and the record of where it was done."""
+"""Timing candidates in turns, and recording figures with their environment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lidistill.run_folder import write_json
 
 
 def measure(fn: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> dict[str, float]:
-    """Seconds that `fn` takes in `repeats` calls after `warmup` unmeasured ones; see `summary`."""
+    """Time `repeats` calls of `fn` after `warmup` unmeasured ones, in seconds; see `summary`."""
     return compare({"only": fn}, repeats, warmup)["only"]
 
 
@@ -33,10 +33,10 @@ def compare(
     warmup: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, dict[str, float]]:
-    """Seconds that each candidate takes; see `summary`. They take turns, so that a busy moment of the machine falls on
-    all of them.
+    """Time each candidate in seconds; see `summary`.
 
-    `clock` is the wall clock, or `time.process_time`, which other work on the machine disturbs less.
+    The candidates take turns, so that a busy moment of the machine affects all of them. `clock` is the wall clock, or
+    `time.process_time`, which other work on the machine disturbs less.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(warmup + repeats):
@@ -51,11 +51,11 @@ def compare(
 
 
 def summary(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-    """Of every candidate the median with its spread, {"median_s", "min_s", "max_s"}, and how many times as long as the
-    first it took.
+    """Summarise each candidate's seconds, and its ratio to the first candidate.
 
-    {"ratio", "ratio_low", "ratio_high"} are the median, least and largest of the ratios of one turn each: both of a
-    pair ran moments apart, so what slows the machine for a while cancels out.
+    {"median_s", "min_s", "max_s"} are of the seconds. {"ratio", "ratio_low", "ratio_high"} are the median, smallest and
+    largest of the ratios of single turns: the two times of a turn were taken moments apart, so a slow phase of the
+    machine cancels out.
     """
     first = next(iter(seconds.values()))
     found = {}
@@ -73,9 +73,7 @@ def summary(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float
 
 
 def print_ratios(title: str, times: Mapping[str, Mapping[str, float]]) -> None:
-    """One line a candidate: median, least and largest time, and the same of how many times as long as the first it
-    took.
-    """
+    """Print one line per candidate: median, smallest and largest time, and the same of its ratio to the first."""
     print(f"\n{title}")
     for name, row in times.items():
         spread = f"median {row['median_s'] * 1e3:10.2f} ms ({row['min_s'] * 1e3:.2f} to {row['max_s'] * 1e3:.2f})"
@@ -86,8 +84,9 @@ def print_ratios(title: str, times: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Where a figure was taken: device, threads, versions of torch and Python, commit (with "-dirty" where files had
-    changed).
+    """Return where a figure was measured: device, threads, versions of torch and Python, and commit.
+
+    The commit ends in "-dirty" if files had changed.
     """
     return {
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else _processor(),
@@ -99,12 +98,12 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 
 
 def record(path: str | Path, name: str, content: Mapping[str, Any], device: str = "cpu") -> None:
-    """Write the figures of benchmark `name` with their environment to a JSON file."""
+    """Write the figures of benchmark `name` and their environment to a JSON file."""
     write_json(Path(path), {"benchmark": name, "environment": environment(device), "results": dict(content)})
 
 
 def first_module(package: str, *names: str) -> ModuleType:
-    """The first of the modules `names` that `package` holds: an earlier commit may have it under an earlier name."""
+    """Import the first of the modules `names` that `package` holds: an earlier commit may use an earlier name."""
     for name in names:
         with suppress(ModuleNotFoundError):
             return importlib.import_module(f"{package}.{name}")
@@ -112,8 +111,9 @@ def first_module(package: str, *names: str) -> ModuleType:
 
 
 def earlier_package(commit: str, folder: Path) -> str:
-    """The name under which the package of an earlier commit can be imported beside the present one; it is unpacked into
-    `folder`.
+    """Unpack the package of an earlier commit into `folder`, and return the name under which it can be imported.
+
+    It can be imported beside the present package.
     """
     root, name = Path(__file__).resolve().parents[1], "package_before"
     archive = subprocess.run(

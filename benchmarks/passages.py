@@ -1,6 +1,6 @@
 """Passages of the docs that state measured figures.
 
-They stand between two comments and are written from the files of docs/results.
+They stand between two comments, and their text is made from the files in docs/results.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ NEW_LINE = "\n"
 
 
 def with_passages(text: str, page: str) -> str:
-    """The text of a page with every measured passage written anew."""
+    """Return the text of a page with every measured passage updated."""
 
     def written(found: re.Match[str]) -> str:
         if found[2] not in PASSAGES:
             raise KeyError(f"{page}: no passage is called {found[2]!r}; there are {', '.join(PASSAGES)}")
         passage = PASSAGES[found[2]]()
-        # A table keeps its lines; prose is wrapped like the rest of the page.
+        # A table keeps its lines; prose is wrapped.
         return f"{found[1]}{passage if NEW_LINE in passage else fill(passage, WIDTH)}\n{found[3]}"
 
     return PLACE.sub(written, text)

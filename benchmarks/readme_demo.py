@@ -1,10 +1,10 @@
-"""Put the demo's recorded result into README.md, and draw its picture from a demo that was run.
+"""Put the demo's recorded result into README.md, and draw its picture from the folder of a demo.
 
     python benchmarks/readme_demo.py                       # the table, from docs/results/demo.json
     # docs/demo.png too, from the distilled student of that folder
     python benchmarks/readme_demo.py --folder runs/demo
 
-The picture shows the middle one of the sample frames that the run keeps, which are evenly spaced and not chosen.
+The picture shows the middle one of the run's sample frames, which are evenly spaced, not selected.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def block() -> str:
-    """What stands in the README between the marks."""
+    """Return the text between the marks in the README."""
     content = json.loads((ROOT / "docs" / "results" / "demo.json").read_text(encoding="utf-8"))
     results, where = content["results"], content["environment"]
     gain, runs = results["gain of distilled over plain"], results["runs"]
@@ -77,7 +77,7 @@ def block() -> str:
 
 
 def draw(run: RunFolder) -> None:
-    """Truth and the run's detections on one frame, into docs/demo.png."""
+    """Draw the labelled boxes and the run's detections on one frame, to docs/demo.png."""
     samples, predictions = load_samples(run.samples), Predictions.load(run.predictions)
     frame = samples.frames[len(samples.frames) // 2]
     found = predictions.boxes[predictions.frame_ids.index(frame.id)]

@@ -1,4 +1,4 @@
-"""Figures of docs/results: read, and written with the spread they were recorded with."""
+"""Reading the figures in docs/results, and formatting them with their recorded spread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RESULTS = DOCS / "results"
 
 
 def read(name: str) -> tuple[dict[str, Any], str]:
-    """The results of a benchmark, and one line on where they were taken."""
+    """Return the results of a benchmark, and one line about where they were measured."""
     content = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     where = content["environment"]
     return content[
@@ -21,9 +21,9 @@ def read(name: str) -> tuple[dict[str, Any], str]:
 
 
 def ratio_of(times: Mapping[str, Mapping[str, float]], ours: str, theirs: str | None = None) -> dict[str, float]:
-    """{"ratio"} of the median times, and {"ratio_low", "ratio_high"} where the turns were compared one by one.
+    """Return {"ratio"} of the median times, and {"ratio_low", "ratio_high"} if the turns were compared one by one.
 
-    `theirs` is the first by default.
+    `theirs` is the first candidate by default.
     """
     first = next(iter(times))
     own = times[ours]

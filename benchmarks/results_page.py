@@ -1,9 +1,8 @@
-"""Write docs/results/README.md from the JSON files beside it, and the measured passages of the other pages, so that no
-figure is typed by hand.
+"""Write docs/results/README.md and the measured passages of other pages from the JSON files in docs/results.
 
     python benchmarks/results_page.py
 
-A test fails where a page is not as this writes it.
+No figure is typed by hand: a test fails if a page differs from what this file writes.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def main() -> None:
 
 
 def pages() -> dict[Path, str]:
-    """Every page with figures of benchmarks, as it should read: the results, and measured passages of the others."""
+    """Return the text of every page with measured figures: the page of results, and the pages with passages."""
     made = {path: with_passages(path.read_text(encoding="utf-8"), path.name) for path in sorted(DOCS.glob("*.md"))}
     return {
         RESULTS / "README.md": "\n".join([HEAD, demo(), detectors(), comparisons(), real_frames(), numbers()]),
@@ -144,7 +143,7 @@ def detectors() -> str:
 
 
 def comparisons() -> str:
-    """The tables of `lidistill compare`, as it wrote them."""
+    """Return the tables that `lidistill compare` wrote."""
     parts = [
         "## Methods side by side",
         "",
