@@ -11,7 +11,7 @@ scores.json        scores by the dataset's protocol, with dataset, split, metric
 profile.json       parameters, multiply-accumulates, latency
 samples.npz        points and true boxes of a few validation frames, for pictures
 step.json          time, memory and extra parameters of a training step, if they were measured
-certificate.json   of a student: the checks that its teacher passed
+certificate.json   of a student: the checks of its teacher and their results
 SPLIT/             predictions.npz, matches.npz and scores.json of a split other than the validation split
 """
 
