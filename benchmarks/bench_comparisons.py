@@ -31,7 +31,7 @@ def main() -> None:
         "--teacher",
         type=Path,
         default=Path("runs/teacher"),
-        help="trained from the demo's settings where it is not there yet",
+        help="run folder; trained with the demo's settings if it does not exist",
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--seeds", type=int, default=3)

@@ -73,9 +73,7 @@ def compare_frames(parties: dict[str, Callable[[int, int], Frame]], num_frames: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scans", type=Path)
-    parser.add_argument(
-        "--objects", type=Path, help="where the objects to paste come from; left out, the scans themselves"
-    )
+    parser.add_argument("--objects", type=Path, help="source of the pasted objects; default: the scans")
     parser.add_argument("--before", help="a commit of this repository to compare with")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--out", help="JSON file for the figures")

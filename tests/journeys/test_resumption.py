@@ -123,9 +123,9 @@ def test_what_cannot_change_is_a_sentence_and_changes_nothing(journey, monkeypat
 
 def test_a_command_without_a_start_is_a_sentence(journey, monkeypatch, capsys, tmp_path):
     for words, message in (
-        (("train", "--out", tmp_path / "x"), "name a start first"),
-        (("distill", "--out", tmp_path / "x", "training.steps=3"), "name a start first"),
-        (("train", "--resume", "--out", tmp_path / "x"), "no run to go on with"),
+        (("train", "--out", tmp_path / "x"), "give a start (see --help)"),
+        (("distill", "--out", tmp_path / "x", "training.steps=3"), "give a start (see --help)"),
+        (("train", "--resume", "--out", tmp_path / "x"), "no run to resume"),
         (
             ("train", journey.teacher, "--out", journey.plain),
             f"go on with `lidistill train --resume --out {journey.plain}`",

@@ -52,7 +52,7 @@ def test_another_network_is_refused_with_its_tensors_named(cut):
 @pytest.mark.parametrize("step", [10**9, 9, -1, 4.0, 1e9, True, "4", None])
 def test_a_step_that_the_run_does_not_have_is_refused(cut, step):
     changed(cut, global_step=step)
-    with pytest.raises(InputError, match="resume.ckpt: says that step .* of 8 was reached"):
+    with pytest.raises(InputError, match="resume.ckpt: claims that step .* of 8 was reached"):
         run(cut.path, SETTINGS, resume=True, identity="mine")
 
 

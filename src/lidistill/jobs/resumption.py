@@ -38,7 +38,7 @@ def resumed(out: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     folder = RunFolder(Path(out))
     if not folder.experiment.is_file():
         raise InputError(
-            f"{folder.path}: no run to go on with; start one without --resume, or give the --out folder of an "
+            f"{folder.path}: no run to resume; start one without --resume, or give the --out folder of an "
             "interrupted one"
         )
     own = read_experiment(folder)

@@ -41,7 +41,7 @@ def read_resume(path: Path, identity: str, own: Mapping[str, Tensor], total: int
         raise InputError(f"{path}: damaged, it has changed since it was saved; {_AGAIN}")
     step = saved["global_step"]
     if type(step) is not int or not 0 <= step <= total:
-        raise InputError(f"{path}: says that step {step!r} of {total} was reached; {_AGAIN}")
+        raise InputError(f"{path}: claims that step {step!r} of {total} was reached; {_AGAIN}")
     check_places(checked_weights(saved["state_dict"], path, _AGAIN), own, path, _AGAIN)
     return saved
 
