@@ -1,1 +1,4 @@
-"""Pure functions on tensors and arrays: boxes, overlaps, suppression, voxels, neighbours, camera geometry."""
+"""Pure functions on tensors and arrays: boxes and their codes, heat maps, regions, cells of grids, layers of a network.
+
+Operators whose speed matters are in `kernels`.
+"""

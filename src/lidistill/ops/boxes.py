@@ -16,8 +16,9 @@ FACE_TOLERANCE_M = 1e-6  # a point this close to a face lies on it: float32 reso
 
 def corners_bev(boxes: Tensor) -> Tensor:
     """Corners of boxes (N, 7) seen from above: (N, 4, 2), counter-clockwise from front left."""
-    along = boxes.new_tensor([0.5, -0.5, -0.5, 0.5]) * boxes[:, 3:4]
-    across = boxes.new_tensor([0.5, 0.5, -0.5, -0.5]) * boxes[:, 4:5]
+    half_length, half_width = boxes[:, 3:4] / 2, boxes[:, 4:5] / 2
+    along = torch.cat([half_length, -half_length, -half_length, half_length], dim=1)
+    across = torch.cat([half_width, half_width, -half_width, -half_width], dim=1)
     cos, sin = torch.cos(boxes[:, 6:7]), torch.sin(boxes[:, 6:7])
     return torch.stack([along * cos - across * sin, along * sin + across * cos], dim=-1) + boxes[:, None, :2]
 

@@ -19,6 +19,7 @@ from lidistill.ops.kernels.segment_max import segment_max
 from lidistill.ops.kernels.voxelise import voxelise
 from lidistill.types import InputError, Voxels
 from tests.detectors.small import GRID, random_voxels
+from tests.ops.kernels.host_waits import HostWaits
 from tests.reference.pillars import PaddedPillarEncoder, padded_pillars
 
 UNCAPPED = replace(GRID, max_points_per_voxel=NO_CAP, max_voxels_train=NO_CAP, max_voxels_eval=NO_CAP)
@@ -231,6 +232,15 @@ def test_half_precision_around_the_encoder_changes_nothing():
         inside = fast(voxels)[0].features
     assert inside.dtype == torch.float32
     assert torch.equal(inside, fast(voxels)[0].features)
+
+
+@each_form
+def test_a_training_step_never_makes_the_host_wait_for_a_device(config):
+    encoder, voxels = config.build(GRID, 1).train(), random_voxels()
+    with HostWaits() as waits:
+        found, _ = encoder(voxels)
+        found.features.sum().backward()
+    assert waits.seen == []
 
 
 def test_an_encoder_without_channels_is_refused():

@@ -231,12 +231,10 @@ def decorated_points(voxels: Voxels, legacy_features: bool) -> Tensor:
 
 def voxel_centres(voxels: Voxels) -> Tensor:
     """Centres (M, 3) of the voxels in metres."""
-    size = voxels.points.new_tensor(voxels.grid.voxel_size)
     # The half voxel is added to the range first, as both public tools do, so that rounding agrees.
-    first_centre = voxels.points.new_tensor(
-        [low + step / 2 for low, step in zip(voxels.grid.point_range[:3], voxels.grid.voxel_size, strict=True)]
-    )
-    return voxels.coords[:, 1:].flip(1).to(size.dtype) * size + first_centre
+    axes = zip((3, 2, 1), voxels.grid.point_range[:3], voxels.grid.voxel_size, strict=True)
+    places = [voxels.coords[:, column].to(voxels.points.dtype) * step + (low + step / 2) for column, low, step in axes]
+    return torch.stack(places, dim=1)
 
 
 def moments(rows: SlotRows, voxels: Voxels) -> tuple[Tensor, Tensor]:

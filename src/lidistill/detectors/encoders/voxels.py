@@ -207,6 +207,7 @@ def flattened(features: Tensor, sites: Sites) -> Canvas:
     """Rows (N, C) at sites on D layers -> a map of C * D channels, channel c of layer d at c * D + d."""
     depth, height, width = sites.shape
     batch, z, y, x = sites.coords.unbind(dim=1)
+    # How many cells hold something depends on the sites, so the host waits for the device, as it did for the maps.
     cells, column = torch.unique((batch * height + y) * width + x, return_inverse=True)
     layers = features.new_zeros((len(cells) * depth, features.shape[1])).index_copy(0, column * depth + z, features)
     columns = layers.view(len(cells), depth, features.shape[1]).transpose(1, 2).flatten(1)

@@ -134,11 +134,11 @@ def _greedy(num: int, first: Tensor, second: Tensor) -> Tensor:
     int64, from the pairs (P,) and (P,).
     """
     rows, columns = torch.stack([first, second]).cpu().numpy()
-    strikes = np.zeros((num, num), dtype=bool)
-    strikes[rows, columns] = True
-    strikes = np.triu(strikes, k=1)
+    later = rows < columns
+    spared = np.ones((num, num), dtype=bool)
+    spared[rows[later], columns[later]] = False
     stays = np.ones(num, dtype=bool)
     for row in range(num):
         if stays[row]:
-            stays &= ~strikes[row]
+            stays &= spared[row]
     return torch.from_numpy(np.flatnonzero(stays)).to(first.device)

@@ -113,9 +113,10 @@ def _tensor_cells(
     for column in points[:, 3:].unbind(dim=1):
         inside &= column.isfinite()
     rows = true_rows(inside)
-    # Most often they are sorted, but to ask would make the host wait for the device.
-    frames, by_frame = torch.sort(batch_index.index_select(0, rows), stable=True)
-    rows = rows.index_select(0, by_frame)
+    frames = batch_index.index_select(0, rows)
+    if batch_size > 1:  # most often they are sorted, but to ask would make the host wait for the device
+        frames, by_frame = torch.sort(frames, stable=True)
+        rows = rows.index_select(0, by_frame)
     nx, ny, nz = grid.shape
     narrow = max(1, batch_size) * nx * ny * nz <= torch.iinfo(torch.int32).max
     number = torch.int32 if narrow else torch.int64
