@@ -1,1 +1,1 @@
-"""What all datasets share: where frames come from, how training varies them, and in which order it sees them."""
+"""What all datasets share: where frames come from, which scans they join, how training varies them and orders them."""

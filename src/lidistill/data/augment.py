@@ -41,7 +41,7 @@ class ObjectNoise(Settings):
 
     translation_std: tuple[Spread, Spread, Spread] = (0.25, 0.25, 0.25)  # metres; SECOND in mmdetection3d: 1, 1, 0.5
     rotation: Swing = 0.15707963  # radians, uniform in -rotation..rotation; SECOND in mmdetection3d: pi / 4
-    tries: Tries = 100  # an object that finds no free place in so many draws stays where it is
+    tries: Tries = 100  # draws for a free place; an object that finds none stays where it is
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,8 @@ def move_objects(frame: Frame, noise: ObjectNoise, rng: np.random.Generator) -> 
 
 
 def _first_free(boxes: np.ndarray, row: int, shifts: np.ndarray, angles: np.ndarray) -> int | None:
-    """The first of the shifts (T, 3) and angles (T,) after which the box `row` of (N, 7) collides with no other; None
-    where there is none.
+    """The index of the first of the shifts (T, 3) and angles (T,) after which the box `row` of (N, 7) collides with no
+    other; None if all collide.
     """
     others = boxes[np.arange(len(boxes)) != row]
     for part in (slice(0, 1), slice(1, None)):  # most often it is the very first

@@ -1,7 +1,7 @@
-"""Boxes that stand in each other's way on the ground, for one frame at a time on the CPU.
+"""Which boxes share ground, for one frame at a time on the CPU.
 
-The plain form is ops.kernels.overlap.overlap_bev. A collision needs no area, and only boxes near each other are tried
-exactly, in float64.
+The plain form is ops.kernels.overlap.overlap_bev. Whether two boxes collide needs no area, and only boxes near each
+other are tested exactly, in float64.
 """
 
 from __future__ import annotations

@@ -95,10 +95,10 @@ class ObjectDatabase:
 
 
 def object_database(source: FrameSource, cache: str | Path | None = None) -> ObjectDatabase:
-    """The database of a training split, from the cache where it is there, else built and saved.
+    """The database of a training split: read from the cache if it is there, else built and saved.
 
-    `cache` is the folder; left out, LIDISTILL_CACHE or ~/.cache/lidistill. A cache that cannot be written costs a
-    warning and a new build next time.
+    `cache` is the folder of the cache; None is the user's own (`files.cache_folder`). If the cache cannot be written
+    there is a warning, and the database is built again next time.
     """
     path = database_path(source, cache)
     if path.exists():
@@ -160,8 +160,8 @@ def _objects_of(frame: Frame) -> _Objects:
 
 
 def save_database(path: str | Path, database: ObjectDatabase) -> None:
-    """Write the database as plain arrays, whole or not at all; the file's name is in it too, since that stands for the
-    frames.
+    """Write the database as plain arrays, whole or not at all. The file's name stands for the frames, so it is kept in
+    the file too.
     """
     arrays = {name: getattr(database, name) for name in _KINDS.keys() - {"name", "classes"}}
     named = {"name": np.array(Path(path).name), "classes": np.array(database.classes, dtype=str)}
@@ -171,8 +171,8 @@ def save_database(path: str | Path, database: ObjectDatabase) -> None:
 def load_database(path: str | Path) -> ObjectDatabase:
     """Read a saved database.
 
-    Nothing is unpickled. A file that is anything but plain arrays that belong together, or that was saved under another
-    name, is an InputError.
+    Nothing is unpickled. InputError if the file is not one of plain arrays that belong together, or if it was saved
+    under another name.
     """
     remedy = "delete the file and it is built again"
     try:

@@ -1,5 +1,5 @@
-"""How many values a point of a raw file has, seen in the values themselves: the files do not say, and one count fits as
-well as another.
+"""Whether a raw points file was read with the right number of values a point. The file does not say, and its size
+often fits several counts, but its values tell.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from lidistill.types import InputError
 
 CANDIDATES = range(3, 9)
 LOOKED_AT = 60_000  # values
-ENOUGH = 100  # points; fewer say nothing
-CLEARLY = 0.75  # by how much another count must fit better
+ENOUGH = 100  # points; fewer prove nothing
+CLEARLY = 0.75  # another count fits clearly better if its steps are below this share of ours
 
 
 def check_columns(path: str | Path, points: np.ndarray) -> None:
-    """InputError where the values of the points (P, columns) read from `path` look as if a row had another length.
+    """InputError if the points (P, columns) read from `path` look as if a point had another number of values.
 
-    Values a row apart are of one kind, and often of neighbouring points, so they differ least where the count is right.
+    Values one row apart are of the same kind, and often of neighbouring points, so the right count has the smallest
+    steps between them.
     """
     size, columns = points.size, points.shape[1]
     if len(points) < ENOUGH:
@@ -35,7 +36,7 @@ def check_columns(path: str | Path, points: np.ndarray) -> None:
 
 
 def step_between_rows(values: np.ndarray, columns: int) -> float:
-    """Mean difference of values (N,) that are `columns` apart, none counting more than a metre, so that a few large
-    ones do not decide.
+    """Mean difference of values (N,) that are `columns` apart. No difference counts more than a metre, so that a few
+    large ones do not decide.
     """
     return float(np.minimum(np.abs(values[columns:] - values[:-columns]), 1.0).mean())

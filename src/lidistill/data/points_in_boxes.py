@@ -1,7 +1,7 @@
 """Points inside boxes, for one frame at a time on the CPU.
 
-The plain form is ops.kernels.points_in_boxes. Here a box looks only at the points near it: a coarse sieve goes first,
-so that the exact test, in float64, meets few pairs.
+The plain form is in ops.kernels.points_in_boxes. Here a coarse sieve goes first: each box is tested exactly, in float64,
+against the points near it only.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 
 from lidistill.ops.boxes import FACE_TOLERANCE_M
 
-SIEVE_MARGIN_M = 1e-3  # a sieve errs by less in float32
+SIEVE_MARGIN_M = 1e-3  # more than float32 rounding can move a point in the sieve
 
 
 def rows_inside(points: np.ndarray, boxes: np.ndarray) -> list[np.ndarray]:
     """For each of the boxes (N, 7) the ascending rows of the points (P, 3 + F) inside it, its faces included: N times
     (K,) int64.
 
-    With the points in order of x, those near a box are a run.
+    Sorted by x, the points near a box are consecutive.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 7)
     reach = np.hypot(boxes[:, 3], boxes[:, 4]) / 2 + SIEVE_MARGIN_M

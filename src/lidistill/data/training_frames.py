@@ -11,12 +11,13 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from lidistill.data.augment import Augmentation, Range, augment, shuffled, within_range
+from lidistill.data.augment import Augmentation, augment, shuffled, within_range
 from lidistill.data.object_database import ObjectDatabase
 from lidistill.data.source import FrameSource
+from lidistill.settings import Range
 from lidistill.types import Frame, InputError
 
-# keeps the numbers of an epoch's order apart from those of its frames, whose key is (seed, epoch, row)
+# Makes the random numbers of an epoch's order differ from those of its frames, whose key is (seed, epoch, row).
 _ORDER_STREAM = (0, 1)
 
 
@@ -55,8 +56,8 @@ class TrainingFrames(Dataset[Frame]):
 class StepBatches(Sampler[list[tuple[int, int]]]):
     """For each step from `start_step` to `stop_step` the keys (epoch, row) of its frames.
 
-    The epochs' shuffled frames follow each other without a gap, so every batch is full: a last batch that an epoch
-    cannot fill goes on with the next epoch. `batch_size` is that of all ranks together; a rank takes its own slice of
+    The shuffled epochs follow each other without a gap, so every batch is full: where an epoch cannot fill its last
+    batch, the next epoch does. `batch_size` is that of all ranks together; a rank takes its own slice of
     every batch.
     """
 

@@ -1,4 +1,4 @@
-"""The points of a scan that fall into the image. A whole scan has 120,000, of which float32 decides all but a few."""
+"""The points of a scan that fall into the image. A scan has 120,000 points; float32 decides for all but a few."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 from lidistill.datasets.kitti import projection as camera
 from lidistill.datasets.kitti.records import CameraCalibration
 
-POINTS_AT_ONCE = 1 << 15  # what they need stays in the cache, and small enough for memory to be used again
-FAR_AWAY = 1e30  # numbers that large could overflow in float32
+POINTS_AT_ONCE = 1 << 15  # few enough for the processor's cache, and for memory to be reused
+FAR_AWAY = 1e30  # metres; numbers as large could overflow in float32
 
 
 def rows_in_view(calibration: CameraCalibration, points: np.ndarray) -> np.ndarray:

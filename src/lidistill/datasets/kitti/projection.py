@@ -3,9 +3,9 @@
 Conventions as in the KITTI object development kit: camera x right, y down, z forward; a box is stored by its bottom
 centre, sizes as height, width, length, and `rotation_y` about the downward axis, so that yaw = -(rotation_y + pi/2).
 
-A box stands upright in either axes. They are turned by a degree or so against each other, so it cannot be the same box
-in both: its bottom centre is carried over, and its height added along the vertical of the axes it comes to, as
-OpenPCDet and mmdetection3d do.
+A box stands upright in either axes, which are turned by a degree or so against each other, so the two boxes cannot be
+the same. As in OpenPCDet and mmdetection3d the bottom centre is converted, and the height is added along the vertical
+of the new axes.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def camera_objects(
 
 
 def _bottom_centres(calibration: CameraCalibration, geometry: np.ndarray) -> np.ndarray:
-    """Of LiDAR boxes (N, 7), in camera axes: (N, 3)."""
+    """Bottom centres of LiDAR boxes (N, 7) in camera axes: (N, 3)."""
     bottom = geometry[:, :3] - geometry[:, 5:6] / 2 * [0, 0, 1]
     return to_camera(calibration, bottom)
 

@@ -1,6 +1,4 @@
-"""What a camera beside the LiDAR adds to a frame, as KITTI describes it: what its metric needs, and nothing that a
-detector sees.
-"""
+"""What a camera beside the LiDAR adds to a frame, as KITTI describes it. The metric needs it; no detector sees it."""
 
 from __future__ import annotations
 
@@ -61,5 +59,5 @@ class KittiTruth:
 
 
 def truth_of(frame: Frame) -> KittiTruth:
-    """The frame's truth where it is KITTI's; an empty one where the frame has none, or that of another dataset."""
+    """The frame's truth if it is KITTI's, else an empty one."""
     return frame.truth if isinstance(frame.truth, KittiTruth) else KittiTruth()
