@@ -135,6 +135,16 @@ def test_a_source_may_have_scans_between_its_frames():
     torch.testing.assert_close(frame.points[1:, 4], torch.tensor([0.05, 0.1, 0.15]))
 
 
+def test_a_source_that_goes_on_into_another_sequence_is_told_so():
+    class Careless(MadeUpFrames):
+        def earlier(self, row, count):
+            return (self[before] for before in range(row - 1, row - 1 - count, -1))
+
+    assert len(SweptFrames(Careless(drive().frames), 3)[2].points) == 4
+    with pytest.raises(InputError, match="frame 3 of sequence b: its source gives the earlier scan 2 of sequence a"):
+        SweptFrames(Careless(drive().frames), 2)[3]
+
+
 def test_a_static_scene_falls_on_itself_whatever_way_the_lidar_went():
     rng = np.random.default_rng(0)
     street = torch.from_numpy(rng.uniform(-30, 30, size=(50, 3)))

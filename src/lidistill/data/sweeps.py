@@ -65,6 +65,11 @@ class SweptFrames(FrameSource):
         latest = time_s
         for scan in self.source.earlier(row, self.num_sweeps - 1):
             taken, world_from_scan = _time_and_pose(scan)
+            if scan.sequence != frame.sequence:
+                raise InputError(
+                    f"frame {frame.id} of sequence {frame.sequence}: its source gives the earlier scan {scan.id} of "
+                    f"sequence {scan.sequence}; let `earlier` end where a sequence begins"
+                )
             if taken >= latest:
                 raise InputError(
                     f"frame {frame.id}: the scan {scan.id} before it was taken at {taken} s, which is not before "
