@@ -106,6 +106,20 @@ def test_the_spec_and_the_fingerprint_follow():
     assert swept.fingerprint() not in {other.fingerprint() for other in others}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"num_sweeps": 0}, "num_sweeps is 0; give 1 or more"),
+        ({"num_sweeps": 2.5}, "num_sweeps is 2.5; give a whole number"),
+        ({"num_sweeps": 2, "ego_half_side_m": -1.0}, "ego_half_side_m is -1.0; give 0 or more"),
+        ({"num_sweeps": 2, "ego_half_side_m": math.nan}, "ego_half_side_m is nan"),
+    ],
+)
+def test_impossible_arguments_are_sentences(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        SweptFrames(drive(), **arguments)
+
+
 def test_sweeps_are_joined_once():
     with pytest.raises(InputError, match="already have a column 'time'; join sweeps once"):
         SweptFrames(SweptFrames(drive(), 2), 2)

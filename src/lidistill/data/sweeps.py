@@ -16,13 +16,14 @@ from pydantic import Field
 from torch import Tensor
 
 from lidistill.data.source import FrameSource
-from lidistill.settings import Whole
+from lidistill.settings import Number, Whole, checked
 from lidistill.types import Frame, InputError
 
 TIME = "time"  # the point feature: seconds before the frame, 0 for its own points
 RIGID_WITHIN = 1e-4  # of a rotation's products; poses printed with five decimals pass
 
 NumSweeps = Annotated[Whole, Field(ge=1, le=100)]
+HalfSide = Annotated[Number, Field(ge=0, le=100)]  # metres
 
 
 class SweptFrames(FrameSource):
@@ -43,8 +44,8 @@ class SweptFrames(FrameSource):
                 f"{source.spec.name}: its points already have a column {TIME!r}; join sweeps once, by one SweptFrames"
             )
         self.source = source
-        self.num_sweeps = num_sweeps
-        self.ego_half_side_m = ego_half_side_m
+        self.num_sweeps = checked(NumSweeps, num_sweeps, "num_sweeps")
+        self.ego_half_side_m = checked(HalfSide, ego_half_side_m, "ego_half_side_m")
         self.spec = replace(source.spec, point_features=(*source.spec.point_features, TIME))
         self.ids = source.ids
 
