@@ -1,7 +1,7 @@
 """Points inside boxes, for one frame at a time on the CPU.
 
-The plain form is in ops.kernels.points_in_boxes. Here a coarse sieve goes first: each box is tested exactly, in float64,
-against the points near it only.
+The plain form is in ops.kernels.points_in_boxes. Here a coarse sieve goes first: each box is tested exactly, in
+float64, against the points near it only.
 """
 
 from __future__ import annotations
