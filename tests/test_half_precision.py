@@ -7,8 +7,8 @@ import torch
 
 from lidistill.experiment import Experiment
 from lidistill.half_precision import autocast, settled
+from lidistill.jobs.devices import pick_precision, with_precision
 from lidistill.jobs.setup import supervised
-from lidistill.jobs.trained_runs import pick_precision, with_precision
 from lidistill.training.training_settings import TrainingSettings
 from lidistill.types import InputError
 

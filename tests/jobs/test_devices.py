@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lidistill.jobs.trained_runs import pick_device
+from lidistill.jobs.devices import pick_device
 from lidistill.types import InputError
 
 

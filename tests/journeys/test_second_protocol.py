@@ -16,7 +16,7 @@ from lidistill.datasets import PROTOCOLS
 from lidistill.evaluation.predict import Predictions
 from lidistill.jobs.comparison_plan import Comparison, Row
 from lidistill.jobs.evaluation import evaluate_predictions, score_frames
-from lidistill.jobs.training import _Validation
+from lidistill.jobs.validation import Validation
 from lidistill.report.measures.gains import pair_runs
 from lidistill.report.measures.runs import read_runs
 from lidistill.report.render.console import print_scores
@@ -93,7 +93,7 @@ def test_what_cannot_be_scored_while_training_is_no_figure(runs):
     run = jobs.load_run(runs[0])
     source = run.experiment.data.open("val")
     empty = [type(frame)(frame.id, frame.points, Boxes.empty()) for frame in source]
-    watch = _Validation(run.experiment, source, "cpu")
+    watch = Validation(run.experiment, source, "cpu")
     watch.frames = empty
     assert watch(run.detector) == {}
 

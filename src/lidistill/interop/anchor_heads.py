@@ -4,68 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from lidistill.detectors.heads.anchor.anchors import DirectionBins
-from lidistill.detectors.heads.anchor.decoding import PostProcessing
 from lidistill.detectors.heads.anchor.head import CODE_SIZE, AnchorHeadConfig
+from lidistill.interop.box_conventions import (
+    ANCHOR_CONVENTIONS,
+)
 from lidistill.interop.checkpoint_files import ForeignCheckpoint
 from lidistill.interop.conversion import check_classes, read
 
 DIRECTION_BINS = 2
-
-
-@dataclass(frozen=True)
-class AnchorConvention:
-    """How one tool trains and decodes its anchor heads on KITTI."""
-
-    classes: tuple[str, ...]  # order of the scores in its published networks
-    settings: Mapping[str, Any]  # of AnchorHeadConfig
-    notes: tuple[str, ...]
-
-
-# Checked against OpenPCDet 8caccce and mmdetection3d 1.4.0.
-ANCHOR_CONVENTIONS = {
-    "openpcdet": AnchorConvention(
-        classes=("Car", "Pedestrian", "Cyclist"),
-        settings={
-            "placement": "corners",
-            "matching": "openpcdet",
-            "normaliser": "frame",
-            "direction": DirectionBins(offset=0.78539),
-            "post": PostProcessing(
-                score_threshold=0.1, nms_threshold=0.01, class_agnostic=True, max_before=4096, max_after=500
-            ),
-        },
-        notes=(
-            "anchors spread over the whole range, both ends included",
-            "direction bins start at 0.78539 rad",
-            "each frame's loss is divided by its own number of positive anchors",
-            "one suppression over all classes, with 4096 boxes before and 500 after it",
-        ),
-    ),
-    "mmdet3d": AnchorConvention(
-        classes=("Pedestrian", "Cyclist", "Car"),
-        settings={
-            "matching": "mmdet3d",
-            "normaliser": "batch",
-            "direction": DirectionBins(offset=-math.pi / 2),
-            "post": PostProcessing(
-                score_threshold=0.1, nms_threshold=0.01, every_class=True, max_before=100, max_after=50
-            ),
-        },
-        notes=(
-            "heights are those of bottom faces there and of centres here; the weights are the same",
-            "direction bins start at -pi/2 rad",
-            "the batch's loss is divided by its number of positive anchors",
-            "one suppression per class, with 100 boxes before and 50 after it",
-        ),
-    ),
-}
 
 
 def convert_anchor_head(

@@ -3,69 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from torch import Tensor
 
 from lidistill.detectors.heads.center.head import CenterHeadConfig
+from lidistill.interop.box_conventions import (
+    CENTER_CONVENTIONS,
+    EQUAL,
+    CenterConvention,
+)
 from lidistill.interop.checkpoint_files import ForeignCheckpoint
 from lidistill.interop.conversion import check_classes, indices, read
 from lidistill.types import InputError
-
-Row = tuple[int, int]  # of a branch's last convolution: the file's row, and -1 to change its sign or 1
-
-Weights = tuple[float, float, float, float, float, float, float, float, float, float]
-ON_ROTATION: Weights = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2, 1.0, 1.0)
-EQUAL: Weights = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
-ON_VELOCITY: Weights = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2)
-
-
-@dataclass(frozen=True)
-class CenterConvention:
-    """How one tool stores, trains and decodes its centre heads."""
-
-    rows: Mapping[str, tuple[Row, ...]]  # branch -> our rows; the rows of other branches stay as they are
-    code_weights: Weights  # of networks with velocities
-    outside: Literal["skip", "border"]
-    max_candidates: tuple[int, int]  # with velocities (nuScenes) and without (Waymo)
-    notes: tuple[str, ...]
-
-
-# Checked against OpenPCDet 8caccce and mmdetection3d 1.4.0; for CenterPoint (det3d), taken from its code and settings.
-CENTER_CONVENTIONS = {
-    "openpcdet": CenterConvention(
-        rows={"rotation": ((1, 1), (0, 1))},
-        code_weights=ON_ROTATION,
-        outside="border",
-        max_candidates=(500, 500),
-        notes=(
-            "the file's rotation is (cosine, sine); the two rows of its last convolution are swapped",
-            "with velocities, the code weights of sine and cosine are 0.2",
-            "objects whose centre is off the map are moved to its border",
-        ),
-    ),
-    "mmdet3d": CenterConvention(
-        rows={},
-        code_weights=ON_VELOCITY,
-        outside="skip",
-        max_candidates=(500, 500),
-        notes=("the code weights of the velocity are 0.2", "objects whose centre is off the map are left out"),
-    ),
-    "det3d": CenterConvention(
-        # Its boxes are width, length, height with a yaw of -pi/2 minus ours: sin = -cos(ours), cos = -sin(ours).
-        rows={"size": ((1, 1), (0, 1), (2, 1)), "rotation": ((1, -1), (0, -1))},
-        code_weights=ON_VELOCITY,
-        outside="skip",
-        max_candidates=(1000, 4096),
-        notes=(
-            "the file's boxes are (width, length, height) and their yaw is -pi/2 minus ours; rows of the last "
-            "convolutions are reordered and change sign",
-            "the code weights of the velocity are 0.2",
-            "objects whose centre is off the map are left out",
-        ),
-    ),
-}
 
 
 def convert_center_head(

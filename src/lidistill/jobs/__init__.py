@@ -25,7 +25,7 @@ _HOME = {
     "predict": "prediction",
     "report": "reporting",
     "load_run": "trained_runs",
-    "Run": "trained_runs",
+    "TrainedRun": "trained_runs",
 }
 
 __all__ = list(_HOME)

@@ -19,11 +19,12 @@ from lidistill.datasets import PROTOCOLS
 from lidistill.experiment import Experiment
 from lidistill.files import claimed, write_text
 from lidistill.jobs.comparison_plan import Comparison, Row, check_alike, check_lessons, first_seeds, plan_student_runs
+from lidistill.jobs.devices import pick_device, with_precision
 from lidistill.jobs.reporting import report
 from lidistill.jobs.setup import supervised
 from lidistill.jobs.step_cost import measure_steps
 from lidistill.jobs.student_runs import StudentRun, train_students
-from lidistill.jobs.trained_runs import load_run, pick_device, read_experiment, with_precision
+from lidistill.jobs.trained_runs import load_run, read_experiment
 from lidistill.jobs.training import examine_teacher, train
 from lidistill.reading import is_folder, read_text, sha256_of
 from lidistill.report.measures.compared_rows import ComparedRow

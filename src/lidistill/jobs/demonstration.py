@@ -13,9 +13,10 @@ from lidistill.datasets.simulated.folder import MANIFEST
 from lidistill.datasets.simulated.frames import SimulatedData
 from lidistill.experiment import Experiment
 from lidistill.files import claimed
+from lidistill.jobs.devices import pick_device
 from lidistill.jobs.reporting import report
 from lidistill.jobs.setup import distilled, plain_student, supervised
-from lidistill.jobs.trained_runs import pick_device, read_experiment
+from lidistill.jobs.trained_runs import read_experiment
 from lidistill.jobs.training import train
 from lidistill.progress import StagedWork
 from lidistill.run_folder import RunFolder

@@ -15,7 +15,9 @@ from lidistill.errors import shown
 from lidistill.evaluation.predict import Predictions, predict
 from lidistill.evaluation.protocol import Resamplable
 from lidistill.evaluation.scores import Scores
-from lidistill.jobs.trained_runs import commit, load_run, pick_device, pick_precision
+from lidistill.jobs.devices import pick_device, pick_precision
+from lidistill.jobs.provenance import commit
+from lidistill.jobs.trained_runs import load_run
 from lidistill.progress import progress
 from lidistill.reading import is_file, is_folder
 from lidistill.report.measures.samples import save_samples

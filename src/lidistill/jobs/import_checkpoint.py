@@ -9,7 +9,8 @@ from lidistill.datasets import parse_source
 from lidistill.experiment import Experiment
 from lidistill.files import claimed
 from lidistill.interop import import_checkpoint
-from lidistill.jobs.trained_runs import pick_device, provenance
+from lidistill.jobs.devices import pick_device
+from lidistill.jobs.provenance import provenance
 from lidistill.run_folder import RunFolder
 from lidistill.training.checkpoint import load_weights, save_weights
 from lidistill.types import InputError

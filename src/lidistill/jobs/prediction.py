@@ -14,7 +14,8 @@ from lidistill.data.point_files import read_bin
 from lidistill.datasets import protocol_of
 from lidistill.evaluation.predict import predict as predict_frames
 from lidistill.files import prepared, write_text
-from lidistill.jobs.trained_runs import load_run, pick_device, pick_precision
+from lidistill.jobs.devices import pick_device, pick_precision
+from lidistill.jobs.trained_runs import load_run
 from lidistill.progress import progress
 from lidistill.reading import is_file, is_folder
 from lidistill.report.render.bev_picture import draw_bev

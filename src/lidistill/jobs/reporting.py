@@ -13,7 +13,8 @@ from lidistill.deploy.profile import device_name
 from lidistill.deploy.turns import MOST_TURNS, Turns, take_turns
 from lidistill.detectors.detector import Detector
 from lidistill.files import prepared
-from lidistill.jobs.trained_runs import load_run, pick_device
+from lidistill.jobs.devices import pick_device
+from lidistill.jobs.trained_runs import load_run
 from lidistill.progress import progress
 from lidistill.report.measures.runs import Run, read_runs
 from lidistill.report.measures.samples import load_samples

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from lidistill.experiment import Experiment
-from lidistill.jobs.trained_runs import provenance, read_experiment
+from lidistill.jobs.provenance import provenance
+from lidistill.jobs.trained_runs import read_experiment
 from lidistill.run_folder import RunFolder
 from lidistill.training.cache_keys import digest_of
 from lidistill.types import InputError

@@ -19,7 +19,8 @@ from lidistill.detectors.detector import count_parameters
 from lidistill.evaluation.intervals import median_ratio
 from lidistill.experiment import Experiment
 from lidistill.half_precision import PrecisionName, autocast, settled
-from lidistill.jobs.trained_runs import load_run, pick_device
+from lidistill.jobs.devices import pick_device
+from lidistill.jobs.trained_runs import load_run
 from lidistill.jobs.training import build_objective, training_frames
 from lidistill.run_folder import RunFolder, read_json, write_json
 from lidistill.training.objective import Distilled

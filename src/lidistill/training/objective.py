@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +12,8 @@ from torch import Tensor, nn
 from lidistill.detectors.detector import Detector
 from lidistill.distillation.method import DistillationMethod
 from lidistill.training.teacher_cache import CachedTeacher, check_batch_free
+from lidistill.training.teacher_mode import TEACHER_BN, teacher_batch_norm
 from lidistill.types import Batch, Boxes, InputError, Losses
-
-TEACHER_BN = ("eval", "train-frozen")
 
 
 class Supervised(nn.Module):
@@ -90,7 +88,7 @@ class Distilled(nn.Module):
         """Return the losses of a batch. Weights may grow with `progress`, the share of the training that is done."""
         inputs = self.student.prepare(batch)
         shared = inputs if self.teacher.shares_input_with(self.student) else None
-        with torch.no_grad(), _batch_norm_mode(self.teacher, self.teacher_bn):
+        with torch.no_grad(), teacher_batch_norm(self.teacher, self.teacher_bn):
             teacher_output = self.teacher(batch, shared) if self.cache is None else self.cache(batch, shared)
         student_output = self.student(batch, inputs)
         losses = Losses({})
@@ -126,24 +124,6 @@ class Distilled(nn.Module):
         super()._apply(fn, recurse)
         self.teacher._apply(fn, recurse)
         return self
-
-
-@contextmanager
-def _batch_norm_mode(teacher: Detector, mode: str) -> Iterator[None]:
-    if mode == "eval":
-        yield
-        return
-    layers = [module for module in teacher.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    kept = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers()]
-    for layer in layers:
-        layer.train()
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.eval()
-        for buffer, value in kept:
-            buffer.copy_(value)
 
 
 def with_teacher_labels(batch: Batch, detections: Sequence[Boxes], minimum_score: float) -> Batch:

@@ -1,0 +1,53 @@
+"""What a reader needs to make a run again: version, commit, device and time."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import lidistill
+from lidistill.deploy.profile import device_name
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """What a reader needs to make the run again: version, commit, device, time, versions of the parts."""
+    return {
+        "version": lidistill.__version__,
+        "commit": commit(),
+        "device": device_name(device),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": str(np.__version__),
+            "lightning": importlib.metadata.version("lightning"),
+        },
+    }
+
+
+def commit() -> str | None:
+    """The commit of the source tree the package runs from, with "+changes" when it has been edited; None outside a
+    checkout.
+    """
+    here = Path(lidistill.__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    head = git("rev-parse", "--short=12", "HEAD")
+    if not head:
+        return None
+    return head + ("+changes" if git("status", "--porcelain", "--untracked-files=no", "--", str(here)) else "")
