@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the slow twi
 
 from torch import Tensor
 
-from lidistill.distillation.pointdistiller import graph_weights, nearest_rows, select_queries
+from lidistill.distillation.important_rows import graph_weights, nearest_rows, select_queries
 from lidistill.ops.kernels.graph_distance import EdgeEncoder, NeighbourGraphs, graph_distance
 from tests.reference.pointdistiller import edge_layers, straightforward_graphs, straightforward_loss
 

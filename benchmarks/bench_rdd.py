@@ -30,8 +30,9 @@ from lidistill.detectors.presets import preset
 from lidistill.distillation.proposals import Proposals
 from lidistill.distillation.rdd import Rdd, RddConfig
 from lidistill.ops.roi import roi_align
+from lidistill.outputs import AnchorHeadOutput, FeatureMap, HeadSpec, MapSpec
 from lidistill.training.objective import Distilled, Supervised
-from lidistill.types import Batch, FeatureMap, TapSpec
+from lidistill.types import Batch
 from tests.reference.rdd import crops, feature_loss
 
 SEED = 0
@@ -62,7 +63,8 @@ class Problem:
         rows = torch.zeros(num, dtype=torch.int64, device=device)
         of_frame = torch.arange(batch, device=device).repeat_interleave(PROPOSALS)
         self.pairs = Proposals(of_frame, rows.float(), rows, torch.zeros(num, 7, device=device), regions, rows, rows)
-        specs = [{"neck": TapSpec("map", channels)} for channels in (TEACHER_CHANNELS, STUDENT_CHANNELS)]
+        head = HeadSpec(12, AnchorHeadOutput)
+        specs = [{"neck": MapSpec(channels), "head.0": head} for channels in (TEACHER_CHANNELS, STUDENT_CHANNELS)]
         method = RddConfig(**settings).build(specs[0], specs[1])
         assert isinstance(method, Rdd)
         self.method = method.to(device)

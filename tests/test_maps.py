@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lidistill.errors import InputError
-from lidistill.maps import FeatureMap, MapGrid
+from lidistill.maps import MapGrid
+from lidistill.outputs.features import FeatureMap
 
 GRID = MapGrid((10.0, -1.0), (2.0, 1.0), (3, 2))  # x 10..16, y -1..1
 FINITE = st.floats(-1e4, 1e4)

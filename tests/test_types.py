@@ -18,6 +18,21 @@ def test_boxes_select_every_column():
     assert kept.velocity is None
 
 
+def test_joined_boxes_keep_their_order_and_what_all_of_them_have():
+    plain = Boxes(torch.ones(2, 7), torch.tensor([0, 1]), scores=torch.tensor([0.5, 0.6]))
+    moving = Boxes(torch.zeros(1, 7), torch.tensor([2]), velocity=torch.tensor([[3.0, 4.0]]))
+    joined = Boxes.joined([plain, moving])
+    assert joined.labels.tolist() == [0, 1, 2]
+    assert joined.geometry.sum(dim=1).tolist() == [7.0, 7.0, 0.0]
+    assert joined.scores is None
+    assert joined.velocity[:2].isnan().all()
+    assert joined.velocity[2].tolist() == [3.0, 4.0]
+    twice = Boxes.joined([plain, plain])
+    assert twice.scores.tolist() == pytest.approx([0.5, 0.6, 0.5, 0.6])
+    assert twice.velocity is None
+    assert len(Boxes.joined([Boxes.empty(), Boxes.empty()])) == 0
+
+
 def test_collate_keeps_frames_apart_and_gives_unlabelled_ones_no_box():
     frames = [
         Frame("a", torch.zeros((2, 4))),

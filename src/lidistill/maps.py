@@ -1,13 +1,11 @@
-"""Bird's-eye view maps: their cells in metres, and the features of a network on cells or at scattered places."""
+"""The cells of a map seen from above, in metres."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from lidistill.errors import InputError
 
 # Two maps lie on one grid when no corner is further apart than this share of a cell.
 SAME_GRID_TOLERANCE = 1e-3
@@ -96,50 +94,4 @@ class MapGrid:
             abs(own - others) <= slack
             for one, another in ((self.origin, other.origin), (self.far_corner, other.far_corner))
             for own, others in zip(one, another, strict=True)
-        )
-
-
-@dataclass(frozen=True)
-class FeatureSet:
-    """Features at scattered places: pillars, voxels, points or proposals."""
-
-    features: Tensor  # (N, C)
-    batch_index: Tensor  # (N,) int64, ascending
-    positions: Tensor  # (N, 3) metres
-    occupancy: Tensor | None = None  # (N,) how many points each row stands for
-
-
-@dataclass(frozen=True)
-class FeatureMap:
-    """Features on the cells of a grid."""
-
-    features: Tensor  # (B, C, H, W)
-    grid: MapGrid
-
-    def __post_init__(self) -> None:
-        if tuple(self.features.shape[2:]) != self.grid.shape:
-            raise InputError(
-                f"a map of {' x '.join(map(str, self.features.shape[2:]))} cells does not fit a grid of "
-                f"{' x '.join(map(str, self.grid.shape))} (rows x columns); give the grid the size of the map"
-            )
-
-    @staticmethod
-    def at(features: Tensor, origin: tuple[float, float], cell: tuple[float, float]) -> FeatureMap:
-        """The map whose grid has as many cells as `features` (B, C, H, W)."""
-        height, width = features.shape[2:]
-        return FeatureMap(features, MapGrid(origin, cell, (width, height)))
-
-    def with_features(self, features: Tensor) -> FeatureMap:
-        """Other features (B, C', H, W) on the same cells."""
-        return replace(self, features=features)
-
-    def as_set(self) -> FeatureSet:
-        """The cells as rows, frame by frame, y-major: features (B*H*W, C); z is 0."""
-        batch, channels = self.features.shape[:2]
-        centres = self.grid.centres(self.features.device).flatten(0, 1)
-        positions = torch.cat([centres, torch.zeros_like(centres[:, :1])], dim=1)
-        return FeatureSet(
-            features=self.features.permute(0, 2, 3, 1).reshape(-1, channels),
-            batch_index=torch.arange(batch, device=centres.device).repeat_interleave(self.grid.num_cells),
-            positions=positions.repeat(batch, 1),
         )

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from lidistill.errors import InputError as InputError
 from lidistill.errors import unknown_name as unknown_name
-from lidistill.maps import FeatureMap as FeatureMap
-from lidistill.maps import FeatureSet as FeatureSet
 from lidistill.maps import MapGrid as MapGrid
 from lidistill.settings import Cap, Length, Range
 from lidistill.settings import Settings as Settings
@@ -76,6 +74,27 @@ class Boxes:
 
     def to(self, device: torch.device | str) -> Boxes:
         return self._map(lambda column: column.to(device))
+
+    @staticmethod
+    def joined(parts: Sequence[Boxes]) -> Boxes:
+        """The boxes of all `parts`, which are at least one, side by side.
+
+        Scores and difficulties are kept if all parts have them; velocities if one has, NaN for the others.
+        """
+        columns = {}
+        for name in ("scores", "difficulty"):
+            found = [getattr(part, name) for part in parts]
+            columns[name] = None if any(column is None for column in found) else torch.cat(found)
+        if any(part.velocity is not None for part in parts):
+            columns["velocity"] = torch.cat(
+                [
+                    part.geometry.new_full((len(part), 2), torch.nan) if part.velocity is None else part.velocity
+                    for part in parts
+                ]
+            )
+        return Boxes(
+            torch.cat([part.geometry for part in parts]), torch.cat([part.labels for part in parts]), **columns
+        )
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Boxes:
         optional = (self.scores, self.velocity, self.point_counts, self.difficulty)
@@ -264,69 +283,6 @@ class Voxels(Inputs):
     def description(self) -> str:
         """The grid, and the number of voxels, which says how many of them the cap kept."""
         return f"{len(self.counts)} voxels of {self.grid}"
-
-
-@dataclass(frozen=True)
-class TapSpec:
-    """What a tap, or a head, will give, known before the first batch.
-
-    Heads stand beside the taps as "head.0", "head.1", ...
-    """
-
-    kind: str  # "map" (FeatureMap), "set" (FeatureSet) or "head" (HeadOutput)
-    channels: int  # of a head: its object_width
-    stride: int = 1  # cells of the voxel grid per cell of the map
-
-
-@dataclass(frozen=True)
-class Anchors:
-    """The boxes that an anchor head's codes refer to, and when one of them stands for an object."""
-
-    boxes: Tensor  # (H * W * K * R, 7): rows y-major, then x, then class, then rotation
-    rotations: int  # R, anchors of one class in a cell
-    matched: tuple[float, ...]  # one a class: overlap of nearest-axis rectangles from which an anchor is an object
-
-
-# Maps of a head that describe an object, in the order in which they are joined.
-OBJECT_MAPS = {
-    "anchor": ("class", "box", "direction"),
-    "center": ("heatmap", "offset", "height", "size", "rotation", "velocity"),
-}
-
-
-@dataclass(frozen=True)
-class HeadOutput:
-    """Raw maps of one detection head: logits and box codes, before any sigmoid.
-
-    An anchor head has `class` (B, A*K, H, W), `box` (B, A*7, H, W) and `direction` (B, A*2, H, W), anchors of a cell
-    ordered class-major, then rotation, and for each anchor its K class logits (7 codes, 2 bins) next to each other;
-    codes are those of `ops.box_codes.encode_anchors`.
-
-    A centre head has `heatmap` (B, K, H, W) and the codes of `ops.box_codes.encode_centers` at every cell: `offset` (B,
-    2, H, W; x, y), `height` (B, 1, H, W), `size` (B, 3, H, W; logarithms of length, width, height) and `rotation` (B,
-    2, H, W; sine, cosine). It may have `velocity` (B, 2, H, W; metres per second) and `overlap` (B, 1, H, W; the
-    predicted overlap of the box with its object, -1..1).
-    """
-
-    kind: str  # "anchor" or "center"
-    classes: tuple[int, ...]  # indices into the detector's classes that this head predicts
-    maps: Mapping[str, Tensor]  # name -> (B, C, H, W)
-    grid: MapGrid
-    anchors: Anchors | None = None  # of an anchor head
-
-    @property
-    def object_width(self) -> int:
-        """How many numbers the OBJECT_MAPS hold for one anchor, or for one cell of a centre head."""
-        channels = sum(self.maps[name].shape[1] for name in OBJECT_MAPS[self.kind] if name in self.maps)
-        return channels // (self.maps["box"].shape[1] // 7) if self.kind == "anchor" else channels
-
-
-@dataclass(frozen=True)
-class DetectorOutput:
-    """What a detector's forward pass gives: taps for distillation, heads for loss and decoding."""
-
-    taps: Mapping[str, FeatureMap | FeatureSet]
-    heads: tuple[HeadOutput, ...]
 
 
 @dataclass(frozen=True)

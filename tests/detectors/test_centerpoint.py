@@ -18,7 +18,8 @@ from lidistill.detectors.heads.center.head import CenterHeadConfig
 from lidistill.detectors.presets import CLASSES, preset
 from lidistill.distillation import METHODS
 from lidistill.ops.kernels.voxelise import voxelise
-from lidistill.types import Boxes, FeatureMap, FeatureSet, InputError, VoxelGrid
+from lidistill.outputs import FeatureMap, FeatureSet
+from lidistill.types import Boxes, InputError, VoxelGrid
 from tests.detectors.small import GRID, batch_of, scene, small_batch
 
 VOXELS = VoxelGrid(
@@ -83,7 +84,7 @@ def test_taps_are_what_their_specs_promise(config):
     width, height, _ = config.grid.shape
     for name, tap in output.taps.items():
         spec = detector.tap_specs[name]
-        if spec.kind == "set":
+        if not spec.is_map and not spec.is_head:
             assert isinstance(tap, FeatureSet)
             assert tap.features.shape == (len(tap.positions), spec.channels)
         else:

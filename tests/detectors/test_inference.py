@@ -10,7 +10,7 @@ from lidistill.detectors.detector import Detector
 from lidistill.detectors.encoders.sparse_blocks import RowNorm, SparseConvolution
 from lidistill.detectors.folding import folded
 from lidistill.ops.kernels.sparse_convolution import Sites, submanifold_map
-from lidistill.types import DetectorOutput
+from lidistill.outputs import DetectorOutput
 from tests.detectors.small import small_batch, small_config
 from tests.detectors.test_centerpoint import FORMS
 from tests.detectors.test_second import small_config as small_second

@@ -11,7 +11,8 @@ import torch
 from lidistill.detectors import DETECTORS
 from lidistill.detectors.pointpillars import PointPillarsConfig
 from lidistill.detectors.width import WidthRule
-from lidistill.types import Batch, Boxes, FeatureMap, FeatureSet, InputError, VoxelGrid
+from lidistill.outputs import FeatureMap, FeatureSet
+from lidistill.types import Batch, Boxes, InputError, VoxelGrid
 from tests.detectors.small import batch_of, scene, small_batch, small_config
 
 FRAMES = {
@@ -32,11 +33,11 @@ def test_taps_are_what_their_specs_promise():
     assert list(output.taps) == ["encoder", "bev.0", "bev.1", "neck"]
     assert list(detector.tap_specs) == [*output.taps, "head.0"]
     for name, spec in detector.tap_specs.items():
-        if spec.kind == "head":
+        if spec.is_head:
             assert (spec.channels, spec.stride) == (output.heads[0].object_width, detector.tap_specs["neck"].stride)
             continue
         tap = output.taps[name]
-        if spec.kind == "set":
+        if not spec.is_map and not spec.is_head:
             assert isinstance(tap, FeatureSet)
             assert tap.features.shape == (len(voxels.counts), spec.channels)
             assert torch.equal(tap.occupancy, voxels.counts)

@@ -101,10 +101,10 @@ def test_grids_and_maps_of_centerpoint(names, cells, strides, map_cell):
     assert config.grid.shape == cells
     with torch.device("meta"):
         specs = config.build().tap_specs
-    assert tuple(spec.stride for spec in specs.values() if spec.kind != "head") == strides
+    assert tuple(spec.stride for spec in specs.values() if not spec.is_head) == strides
     assert specs["neck"].stride * config.grid.voxel_size[0] == pytest.approx(map_cell)
     num_tasks = 6 if "nuscenes" in names[1] else 1
-    assert [spec.channels for name, spec in specs.items() if spec.kind == "head"] == (
+    assert [spec.channels for name, spec in specs.items() if spec.is_head] == (
         [11, 12, 12, 11, 12, 12] if num_tasks == 6 else [11]
     )
 

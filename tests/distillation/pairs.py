@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from lidistill.distillation.method import DistillationMethod, MethodConfig
-from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses, TapSpec
+from lidistill.outputs import DetectorOutput, FeatureMap, MapSpec
+from lidistill.types import Batch, Losses
 from tests.distillation import fakes
 
 METHOD_BATCH = fakes.make_batch()
@@ -26,5 +27,5 @@ def compare(
 
 
 def build(config: MethodConfig, taught: FeatureMap, learnt: FeatureMap) -> DistillationMethod:
-    specs = [{"neck": TapSpec("map", tap.features.shape[1])} for tap in (taught, learnt)]
+    specs = [{"neck": MapSpec(tap.features.shape[1])} for tap in (taught, learnt)]
     return config.build(*specs)

@@ -85,7 +85,7 @@ def test_pointdistiller_refuses_to_pair_voxels_with_pillars(names, batch):
     teacher, student, _, _ = pair(names, batch)
     with pytest.raises(
         InputError,
-        match="'encoder' stands for cells . voxels wide in the teacher and . in the student; choose a map tap such as",
+        match="'encoder' has rows that stand for cells . voxels wide in the teacher and . in the student; choose",
     ):
         METHODS["pointdistiller"](taps=("encoder",)).build(teacher.tap_specs, student.tap_specs)
 

@@ -52,11 +52,11 @@ def test_a_coarser_student_is_read_at_the_teachers_cells():
     ).total.item() == pytest.approx(0, abs=1e-9)
 
 
-def test_an_unknown_form_and_a_set_are_refused():
+def test_an_unknown_form_and_rows_without_a_counterpart_are_refused():
     with pytest.raises(InputError, match="attention_transfer.form is 'mean'; use one of paper, absolute"):
         AttentionTransferConfig(form="mean")
-    with pytest.raises(InputError, match="attention_transfer works on a map and 'points' is a set"):
-        AttentionTransferConfig(taps=("points",)).build(fakes.specs(4), fakes.specs(2))
+    with pytest.raises(InputError, match="attention_transfer compares place by place, and 'proposals' has rows where"):
+        AttentionTransferConfig(taps=("proposals",)).build(fakes.point_specs(4), fakes.point_specs(2))
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-20, 1e-7, 1e-5, 1e-4])

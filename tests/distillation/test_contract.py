@@ -10,8 +10,9 @@ from lidistill.distillation import METHODS
 from lidistill.distillation.method import DistillationMethod, MethodConfig
 from lidistill.distillation.proposals import ProposalSettings
 from lidistill.jobs.method_catalogue import taps_of
+from lidistill.outputs import DetectorOutput, FeatureSet
 from lidistill.training.objective import Distilled
-from lidistill.types import Boxes, DetectorOutput, FeatureSet, Frame, InputError, Losses, VoxelGrid, collate
+from lidistill.types import Boxes, Frame, InputError, Losses, VoxelGrid, collate
 from tests.distillation import fakes
 
 SMALL = {"num_queries": 12, "num_neighbours": 8}  # of PointDistiller: more rows than graphs, so that the choice matters
@@ -101,7 +102,7 @@ def pair(batch, kind="anchor", coarser=1) -> tuple[DetectorOutput, DetectorOutpu
 
 
 def set_taps_of(config) -> list[str]:
-    return [tap for tap in taps_of(build(config)) if fakes.specs(8)[tap].kind == "set"]
+    return [tap for tap in taps_of(build(config)) if not fakes.specs(8)[tap].is_map]
 
 
 def reached_by(losses: Losses, taught: DetectorOutput, learnt: DetectorOutput, method: DistillationMethod) -> set[str]:

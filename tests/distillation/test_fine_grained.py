@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from lidistill.distillation.fine_grained import FineGrainedConfig, convolved_at, imitated_cells
-from lidistill.types import Boxes, InputError, TapSpec
+from lidistill.outputs import MapSpec
+from lidistill.types import Boxes, InputError
 from tests.distillation import fakes
 from tests.reference import baselines
 
@@ -82,7 +83,7 @@ def test_other_classes_choose_nothing():
 
 
 def test_a_network_without_heads_and_a_senseless_share_are_refused():
-    specs = {"neck": TapSpec("map", 4)}
+    specs = {"neck": MapSpec(4)}
     with pytest.raises(
         InputError, match="fine_grained finds its cells at the teacher's detection heads, and it has none; use fitnets"
     ):

@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lidistill.distillation.fitnets import FitNetsConfig, foreground_cells
-from lidistill.types import Boxes, DetectorOutput, FeatureMap, InputError, TapSpec
+from lidistill.distillation.fitnets import FitNetsConfig
+from lidistill.outputs import DetectorOutput, FeatureMap, MapSpec, SetSpec
+from lidistill.types import Boxes, InputError
 from tests.distillation import fakes
 
 BATCH = fakes.make_batch()
@@ -12,7 +13,7 @@ BATCH = fakes.make_batch()
 
 def run(config, taught, learnt, batch=BATCH):
     """Losses for the map `neck` of both networks, and the method."""
-    specs = [{"neck": TapSpec("map", tap.features.shape[1])} for tap in (taught, learnt)]
+    specs = [{"neck": MapSpec(tap.features.shape[1])} for tap in (taught, learnt)]
     method = config.build(*specs)
     return method, lambda: method(DetectorOutput({"neck": taught}, ()), DetectorOutput({"neck": learnt}, ()), batch)
 
@@ -57,7 +58,7 @@ def test_a_coarser_student_is_read_at_the_teachers_cells_in_metres():
 
 def test_foreground_takes_its_share_of_the_loss():
     taught, learnt = neck(4, 1), neck(4, 2)
-    inside = foreground_cells(taught, BATCH.boxes)
+    inside = taught.inside(BATCH.boxes)
     values = []
     for share in (0.0, 0.25, 1.0):
         method, forward = run(FitNetsConfig(foreground=share), taught, learnt)
@@ -83,25 +84,23 @@ def test_hand_counted_foreground_cells():
     # as wide as three cells; the other lies outside
     across = torch.tensor([[2.5, 0.5, 0.0, 0.4, 3.2, 1.0, 0.0], [99.0, 0, 0, 4, 2, 1, 0]])
     tiny = torch.tensor([[4.9, -1.9, 5.0, 0.1, 0.1, 1.0, 0.3]])  # between cell centres, at any height
-    cells = foreground_cells(like, (Boxes(across, torch.zeros(2).long()), Boxes(tiny, torch.zeros(1).long())))
+    cells = like.inside((Boxes(across, torch.zeros(2).long()), Boxes(tiny, torch.zeros(1).long())))
     assert cells.nonzero().tolist() == [[0, 1, 2], [0, 2, 2], [0, 3, 2], [1, 0, 4]]
 
 
 def test_a_turned_box_covers_turned_cells():
     like = FeatureMap.at(torch.zeros(1, 1, 8, 8), (0.0, 0.0), (1.0, 1.0))
     long = torch.tensor([[4.5, 4.5, 0.0, 5.0, 0.5, 1.0, torch.pi / 2]])
-    assert foreground_cells(like, (Boxes(long, torch.zeros(1).long()),)).nonzero().tolist() == [
-        [0, row, 4] for row in range(2, 7)
-    ]
+    assert like.inside((Boxes(long, torch.zeros(1).long()),)).nonzero().tolist() == [[0, row, 4] for row in range(2, 7)]
 
 
-def test_bad_settings_and_set_taps_are_refused():
+def test_bad_settings_and_taps_of_other_kinds_are_refused():
     with pytest.raises(InputError, match="fitnets.foreground is 1.5; give 1 or less"):
         FitNetsConfig(foreground=1.5)
     with pytest.raises(InputError, match=r"fitnets.taps is \(\); give at least 1 of them"):
         FitNetsConfig(taps=())
-    with pytest.raises(InputError, match="fitnets works on a map and 'points' is a set in the teacher"):
-        FitNetsConfig(taps=("points",)).build(fakes.specs(4), fakes.specs(2))
+    with pytest.raises(InputError, match="fitnets: 'neck' is a map in the teacher and a set in the student"):
+        FitNetsConfig().build(fakes.specs(4), {**fakes.specs(2), "neck": SetSpec(2)})
     with pytest.raises(InputError, match="the output holds no tap 'neck', only 'points'"):
         method = FitNetsConfig().build(fakes.specs(4), fakes.specs(2))
         method(

@@ -7,7 +7,8 @@ from lidistill.distillation.gid import GidConfig, disagreement, read_instances, 
 from lidistill.distillation.pairwise_geometry import scaled_distances
 from lidistill.distillation.proposals import ProposalSettings, find_proposals
 from lidistill.ops.roi import roi_align
-from lidistill.types import DetectorOutput, InputError
+from lidistill.outputs import DetectorOutput
+from lidistill.types import InputError
 from tests.distillation import fakes
 
 BATCH = fakes.make_batch()
@@ -56,7 +57,7 @@ def test_an_instance_lies_where_one_network_alone_sees_something(kind, seen_by):
     codes[0, 3 * 7 + 2 if kind == "anchor" else 0, 8, 6] = 0.4
     seeing = replace(seeing, maps={**seeing.maps, moved: codes})
     pair = (seeing, head) if seen_by == "teacher" else (head, seeing)
-    found = find_proposals(DetectorOutput({}, (disagreement(*pair),)), ProposalSettings(0.01, 10, nms_threshold=0.3))
+    found = find_proposals((disagreement(*pair),), ProposalSettings(0.01, 10, nms_threshold=0.3))
     assert (found.frames.tolist(), found.labels.tolist()) == ([0], [1])
     assert found.scores.item() == pytest.approx(
         torch.sigmoid(torch.tensor(3.0)).item() - torch.sigmoid(torch.tensor(-5.0)).item(), abs=1e-5
@@ -85,9 +86,7 @@ def test_the_terms_follow_their_definitions(kind):
     taught, learnt = outputs(kind)
     losses = forward(taught, learnt)
     pairs = list(zip(taught.heads, learnt.heads, strict=True))
-    instances = find_proposals(
-        DetectorOutput({}, (disagreement(*pairs[0]),)), ProposalSettings(0.01, 10, nms_threshold=0.3)
-    )
+    instances = find_proposals((disagreement(*pairs[0]),), ProposalSettings(0.01, 10, nms_threshold=0.3))
     assert len(instances) == 20
     torch.manual_seed(0)
     adapter = GidConfig().build(fakes.specs(8), fakes.specs(5)).adapter
@@ -116,7 +115,7 @@ def test_hand_counted_response_at_one_cell():
     maps = {name: values.clone() for name, values in head.maps.items()}
     maps[key][place], maps["height"][0, 0, 8, 6] = 2.0, 1.0
     seeing = replace(head, maps=maps)
-    instances = find_proposals(DetectorOutput({}, (disagreement(seeing, head),)), ProposalSettings(0.01, 10))
+    instances = find_proposals((disagreement(seeing, head),), ProposalSettings(0.01, 10))
     p, q = torch.sigmoid(torch.tensor([2.0, -5.0], dtype=torch.float64)).tolist()
     divergence = p * torch.tensor(p / q).log() + (1 - p) * torch.tensor((1 - p) / (1 - q)).log()
     assert response_error([(seeing, head)], instances, 2).item() == pytest.approx(
@@ -131,7 +130,7 @@ def test_a_yaw_counts_by_the_sine_of_its_difference():
     seeing = replace(head, maps={**head.maps, "class": loud})
     turned = replace(seeing, maps={**seeing.maps, "box": seeing.maps["box"].clone()})
     turned.maps["box"][:, 6::7] = torch.pi
-    instances = find_proposals(DetectorOutput({}, (seeing,)), ProposalSettings())
+    instances = find_proposals((seeing,), ProposalSettings())
     assert len(instances) == 1
     assert response_error([(seeing, turned)], instances, 2).item() == pytest.approx(0, abs=1e-9)
     turned.maps["box"][:, 6::7] = torch.pi / 2
@@ -148,7 +147,7 @@ def test_relations_are_taught_within_a_frame():
 
 def test_each_network_is_read_in_metres_on_its_own_map():
     taught, learnt = outputs()
-    instances = find_proposals(taught, ProposalSettings(max_proposals=3))
+    instances = find_proposals(taught.heads, ProposalSettings(max_proposals=3))
     ramps = []
     for output, tap in ((taught, "neck"), (learnt, "bev.1")):
         like = output.taps[tap]

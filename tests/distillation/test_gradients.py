@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lidistill.distillation.proposals import find_proposals
-from lidistill.types import DetectorOutput
+from lidistill.outputs import DetectorOutput
 from tests.distillation import fakes
 from tests.distillation.test_contract import build, each_method_and_kind
 from tests.reference.slopes import slope_along

@@ -4,12 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from lidistill.distillation.head_attention import by_frame, channel_attention, head_parts
+from lidistill.distillation.head_attention import by_frame, channel_attention
 from lidistill.distillation.itkd import ItkdConfig, mean_or_zero
-from lidistill.distillation.object_places import ObjectRows, object_cells, object_vectors, positive_anchors
 from lidistill.distillation.shared_autoencoder import SharedAutoencoder
 from lidistill.ops.kernels.interchanged_difference import ROWS_AT_ONCE, Shares, interchanged_difference
-from lidistill.types import Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, MapGrid, TapSpec
+from lidistill.outputs import (
+    CenterHeadOutput,
+    DetectorOutput,
+    FeatureMap,
+    HeadSpec,
+    MapSpec,
+    ObjectRows,
+    SetSpec,
+    object_cells,
+)
+from lidistill.types import Boxes, InputError, MapGrid
 from tests.distillation import fakes
 from tests.reference import itkd as slow
 
@@ -43,14 +52,14 @@ def centre_head(seed, classes, velocity=False, grid=fakes.GRID):
         name: torch.randn(BATCH.size, width, *grid.shape, generator=draw).requires_grad_()
         for name, width in widths.items()
     }
-    return HeadOutput("center", tuple(classes), maps, grid)
+    return CenterHeadOutput(tuple(classes), maps, grid)
 
 
 def with_heads(heads, other_heads):
     """Outputs with these heads, and the method that compares nothing else."""
     specs = {
-        "neck": TapSpec("map", 3),
-        **{f"head.{i}": TapSpec("head", head.object_width) for i, head in enumerate(heads)},
+        "neck": MapSpec(3),
+        **{f"head.{i}": HeadSpec(head.object_width, type(head)) for i, head in enumerate(heads)},
     }
     method = only("attention").build(specs, specs)
     neck = {"neck": FeatureMap.at(torch.zeros(BATCH.size, 3, *fakes.CELLS), fakes.ORIGIN, fakes.CELL)}
@@ -153,7 +162,7 @@ def test_equal_rows_behind_an_identity_have_equal_codes():
 
 
 def object_cells_of(like):
-    places = object_cells(like, BATCH.boxes, 20)
+    places = object_cells(like.grid, BATCH.boxes, 20)
     width = fakes.CELLS[1]
     return [
         [divmod(int(row), width) for row, frame in zip(places.rows, places.frames, strict=True) if frame == b]
@@ -223,7 +232,7 @@ def test_a_coarser_student_is_read_at_the_teachers_cells():
         (torch.arange(12) * 0.5 + 0.25).clamp(0.5, 5.5).expand(2, 4, 16, 12).contiguous(), fakes.ORIGIN, fakes.CELL
     )
     taught = FeatureMap.at(torch.randn(2, 6, 16, 12), fakes.ORIGIN, fakes.CELL)
-    specs = {"neck": TapSpec("map", 6)}, {"neck": TapSpec("map", 4)}
+    specs = {"neck": MapSpec(6)}, {"neck": MapSpec(4)}
     method = ItkdConfig(attention_weight=0.0, **SMALL).build(*specs)
     values = [
         method(DetectorOutput({"neck": taught}, ()), DetectorOutput({"neck": own}, ()), BATCH).total
@@ -256,7 +265,7 @@ def test_rows_find_their_frame():
 
 
 def frames_of(head, places, squash):
-    vectors = object_vectors(head, places).detach().double()
+    vectors = head.vectors(places).detach().double()
     if squash:
         vectors[:, : len(head.classes)] = vectors[:, : len(head.classes)].sigmoid()
     return [vectors[places.frames == frame].tolist() for frame in range(BATCH.size)]
@@ -268,10 +277,10 @@ def test_attention_equals_the_slow_form(kind, heatmap):
     taught, learnt = pair(kind)
     method = build(only("attention", heatmap=heatmap), kind)
     one, other = taught.heads[0], learnt.heads[0]
-    places = positive_anchors(one, BATCH.boxes) if kind == "anchor" else object_cells(one, BATCH.boxes)
+    places = one.positives(BATCH.boxes)
     assert len(places) >= 6
     parts = [3, 3, 3, 1, 2] if kind == "anchor" else [3, 2, 1, 3, 2]
-    assert head_parts(one) == parts
+    assert list(one.channel_groups) == parts
     squash = heatmap == "sigmoid"
     fusion = method.attention.fusion[str(sum(parts))].weight.detach()
     expected = slow.attention_loss(frames_of(one, places, squash), frames_of(other, places, squash), parts, fusion, 20)
@@ -294,7 +303,7 @@ def test_the_mean_over_tasks_is_taken_and_each_task_sees_its_own_objects():
     assert sorted(method.attention.fusion) == ["10", "9"]
     expected = []
     for one, other in zip(*heads, strict=True):
-        places = object_cells(one, BATCH.boxes)
+        places = one.positives(BATCH.boxes)
         assert set(
             torch.cat(
                 [BATCH.boxes[f].labels[n][None] for f, n in zip(places.frames, places.objects, strict=True)]
@@ -303,7 +312,7 @@ def test_the_mean_over_tasks_is_taken_and_each_task_sees_its_own_objects():
         fusion = method.attention.fusion[str(one.object_width)].weight.detach()
         expected.append(
             slow.attention_loss(
-                frames_of(one, places, True), frames_of(other, places, True), head_parts(one), fusion, 20
+                frames_of(one, places, True), frames_of(other, places, True), one.channel_groups, fusion, 20
             )
         )
     assert forward().total.item() == pytest.approx(sum(expected) / 2, rel=1e-5)
@@ -314,7 +323,7 @@ def test_tasks_of_one_width_share_their_fusion_and_velocity_widens_it():
     heads, others = ([centre_head(row + shift, (row,), velocity=True) for row in range(3)] for shift in (0, 5))
     method, forward = with_heads(heads, others)
     assert [tuple(parameter.shape) for parameter in method.parameters()] == [(11, 22)]
-    assert head_parts(heads[0]) == [1, 2, 1, 3, 2, 2]
+    assert heads[0].channel_groups == (1, 2, 1, 3, 2, 2)
     forward().total.backward()
     seen = torch.cat([boxes.labels for boxes in BATCH.boxes]).unique().tolist()
     assert [row for row, head in enumerate(others) if head.maps["velocity"].grad.abs().sum() > 0] == seen
@@ -325,9 +334,9 @@ def test_centre_heads_on_two_grids_are_compared_object_by_object():
     fine, coarse = centre_head(1, (0, 1, 2)), centre_head(2, (0, 1, 2), grid=MapGrid(fakes.ORIGIN, (1.0, 1.0), (6, 8)))
     method, forward = with_heads([fine], [coarse])
     fusion = method.attention.fusion["11"].weight.detach()
-    places = [object_cells(head, BATCH.boxes) for head in (fine, coarse)]
+    places = [head.positives(BATCH.boxes) for head in (fine, coarse)]
     expected = slow.attention_loss(
-        frames_of(fine, places[0], True), frames_of(coarse, places[1], True), head_parts(fine), fusion, 20
+        frames_of(fine, places[0], True), frames_of(coarse, places[1], True), fine.channel_groups, fusion, 20
     )
     assert forward().total.item() == pytest.approx(expected, rel=1e-5)
 
@@ -371,8 +380,8 @@ def test_parts_without_weight_have_no_layer_and_no_term():
 
 
 def test_the_number_of_layers_is_that_of_the_published_student():
-    specs = {"neck": TapSpec("map", 384), "head.0": TapSpec("head", 11)}
-    method = ItkdConfig().build(specs, {**specs, "neck": TapSpec("map", 96)})
+    specs = {"neck": MapSpec(384), "head.0": HeadSpec(11, CenterHeadOutput)}
+    method = ItkdConfig().build(specs, {**specs, "neck": MapSpec(96)})
     counts = {
         name: sum(p.numel() for p in part.parameters())
         for name, part in method.autoencoder.named_children()
@@ -420,15 +429,15 @@ def test_bad_settings_are_refused(settings, message):
 
 
 def test_networks_without_what_it_needs_are_refused():
-    neck = {"neck": TapSpec("map", 4)}
+    neck = {"neck": MapSpec(4)}
     with pytest.raises(InputError, match="itkd needs the tap 'neck'; the student offers 'points'"):
-        ItkdConfig().build(neck, {"points": TapSpec("set", 4)})
+        ItkdConfig().build(neck, {"points": SetSpec(4)})
     with pytest.raises(
-        InputError, match="itkd: the teacher has no detection head on a map to attend to; set itkd.attention_weight=0"
+        InputError, match="itkd: the teacher has no detection head to attend to; set itkd.attention_weight=0"
     ):
         ItkdConfig().build(neck, neck)
-    with pytest.raises(InputError, match="itkd needs the tap 'head.0'; the student offers none"):
-        ItkdConfig().build({**neck, "head.0": TapSpec("head", 12)}, neck)
+    with pytest.raises(InputError, match="itkd compares predictions, and the student has no detection head"):
+        ItkdConfig().build({**neck, "head.0": HeadSpec(12, CenterHeadOutput)}, neck)
     assert ItkdConfig(attention_weight=0.0).build(neck, neck).attention is None
 
 
@@ -463,7 +472,7 @@ def as_output(features, head):
     grid = MapGrid((0.0, 0.0), (1.0, 1.0), (features.shape[3], features.shape[2]))
     return DetectorOutput(
         {"neck": FeatureMap(features, grid)},
-        (HeadOutput("center", (0, 1, 2), maps, grid),),
+        (CenterHeadOutput((0, 1, 2), maps, grid),),
     )
 
 
@@ -474,9 +483,9 @@ def test_values_and_gradients_equal_the_released_codes(golden):
         geometry[:, 0], geometry[:, 1] = index[mask] % 16 + 0.5, index[mask] // 16 + 0.5
         frames.append(Boxes(geometry, torch.zeros(len(geometry)).long()))
     batch = replace(BATCH, boxes=tuple(frames))
-    specs = {"head.0": TapSpec("head", 11)}
+    specs = {"head.0": HeadSpec(11, CenterHeadOutput)}
     config = ItkdConfig(heatmap="logits", max_objects=golden["mask"].shape[1])
-    method = config.build({**specs, "neck": TapSpec("map", 48)}, {**specs, "neck": TapSpec("map", 12)})
+    method = config.build({**specs, "neck": MapSpec(48)}, {**specs, "neck": MapSpec(12)})
     names = (
         {"widening": "us_student"}
         | {f"encoder.{i}": f"downsample.{2 * i}" for i in range(3)}

@@ -5,17 +5,19 @@ import pytest
 import torch
 
 from lidistill.detectors.heads.anchor.head import AnchorHeadConfig
-from lidistill.detectors.heads.anchor.targets import BACKGROUND, IGNORED, assign_anchors
+from lidistill.detectors.heads.anchor.targets import assign_anchors
 from lidistill.detectors.heads.center.head import CenterHeadConfig
 from lidistill.detectors.heads.ranked_targets import candidate_cells, cheapest_anchors, check_same_places
 from lidistill.distillation.lad import LadConfig
+from lidistill.ops.anchor_matching import BACKGROUND, IGNORED
 from lidistill.ops.box_codes import encode_anchors
+from lidistill.outputs import AnchorHeadOutput, CenterHeadOutput, DetectorOutput, HeadSpec
 from lidistill.training.objective import Distilled
-from lidistill.types import Boxes, DetectorOutput, InputError, TapSpec
+from lidistill.types import Boxes, InputError
 from tests.detectors.small import small_batch, small_config
 from tests.reference import responses as slow
 
-HEADS = {"head.0": TapSpec("head", 12)}
+HEADS = {"head.0": HeadSpec(12, AnchorHeadOutput)}
 SIZE = (16, 12)  # cells along x and y
 RANGE = (0.0, -3.84, -3.0, 10.24, 3.84, 1.0)
 CELL = (10.24 / 16, 7.68 / 12)
@@ -274,15 +276,16 @@ def test_heads_on_other_places_are_refused():
             check_same_places(own, (replace(other, **changes),))
 
     check_same_places(own, (other,))
-    refused("a head of kind 'center' for the classes", kind="center")
-    refused(r"for the classes \(0, 1\) cannot assign the labels", classes=(0, 1))
+    with pytest.raises(InputError, match="a head of kind 'center' cannot be compared with one of kind 'anchor'"):
+        check_same_places(own, (CenterHeadOutput(other.classes, other.maps, other.grid),))
+    refused(r"the teacher's head predicts the classes \(0, 1\) and the student's \(0, 1, 2\)", classes=(0, 1))
     refused(
-        r"the map 'class' is \(18, 6, 8\) in the teacher and \(18, 12, 16\)",
+        "the head map 'class' is 18x6x8 in the teacher and 18x12x16 in the student",
         maps={name: values[..., ::2, ::2] for name, values in other.maps.items()},
     )
     refused("are not in the same places", grid=replace(other.grid, origin=(0.5, 0.0)))
     refused("are not in the same places", anchors=replace(other.anchors, boxes=other.anchors.boxes + 1))
-    refused("are not in the same places", anchors=None)
+    refused("1 anchors a class in a cell and the student 2", anchors=replace(other.anchors, rotations=1))
     with pytest.raises(InputError, match="the teacher has 0 heads and the student 1"):
         check_same_places(own, ())
 

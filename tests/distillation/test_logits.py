@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 
 from lidistill.distillation.gid import GidConfig
-from lidistill.distillation.logits import LogitsConfig, binary_divergence, categorical_divergence, code_error
+from lidistill.distillation.logits import LogitsConfig, binary_divergence, categorical_divergence, smooth_error
 from lidistill.distillation.se_ssd import SeSsdConfig
 from lidistill.distillation.sparsekd import SparseKDConfig
-from lidistill.types import DetectorOutput, InputError
+from lidistill.outputs import DetectorOutput
+from lidistill.types import InputError
 from tests.distillation import fakes
 from tests.reference import logits as slow
 
@@ -57,9 +58,11 @@ def test_hand_counted_divergences():
 
 
 def test_hand_counted_code_error_is_blind_to_half_a_turn():
-    taught = torch.zeros(2, 7)
-    learnt = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0.1, 0, math.pi]])
-    torch.testing.assert_close(code_error(taught, learnt, 0.5), torch.tensor([0.75, 0.01]), atol=1e-6, rtol=1e-5)
+    head = fakes.output(8, BATCH, 1).heads[0]
+    codes = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0.1, 0, math.pi]])
+    learnt = torch.cat([torch.full((2, 3), 7.0), codes, torch.full((2, 2), 7.0)], dim=1)  # scores, codes, directions
+    error = smooth_error(head.code_differences(torch.zeros(2, 12), learnt), 0.5)
+    torch.testing.assert_close(error, torch.tensor([0.75, 0.01]), atol=1e-6, rtol=1e-5)
 
 
 @given(st.floats(-200, 200), st.floats(-200, 200), st.floats(0.5, 8))
@@ -187,7 +190,7 @@ def test_other_grids_classes_or_kinds_are_refused():
 @pytest.mark.parametrize("role", ["teacher", "student"])
 def test_networks_without_a_head_are_refused_before_training(config, role):
     whole = fakes.specs(4)
-    headless = {name: spec for name, spec in whole.items() if spec.kind != "head"}
+    headless = {name: spec for name, spec in whole.items() if not spec.is_head}
     specs = (headless, whole) if role == "teacher" else (whole, headless)
     with pytest.raises(
         InputError,

@@ -6,16 +6,11 @@ import pytest
 import torch
 
 from lidistill.distillation import pointdistiller
-from lidistill.distillation.pointdistiller import (
-    PUBLISHED,
-    PointDistillerConfig,
-    effective_number,
-    graph_weights,
-    nearest_rows,
-    select_queries,
-)
+from lidistill.distillation.important_rows import effective_number, graph_weights, nearest_rows, select_queries
+from lidistill.distillation.pointdistiller import PUBLISHED, PointDistillerConfig
 from lidistill.ops.kernels.graph_distance import EdgeTerms
-from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, FeatureSet, InputError, TapSpec
+from lidistill.outputs import DetectorOutput, FeatureMap, FeatureSet, MapSpec, SetSpec
+from lidistill.types import Batch, Boxes, InputError
 from tests.distillation import fakes
 from tests.reference import pointdistiller as slow
 
@@ -37,7 +32,7 @@ def run(config, taught, learnt, num_frames=1):
 
     def specs(taps):
         return {
-            name: TapSpec("map" if isinstance(tap, FeatureMap) else "set", tap.features.shape[1])
+            name: (MapSpec if isinstance(tap, FeatureMap) else SetSpec)(tap.features.shape[1])
             for name, tap in taps.items()
         }
 
@@ -255,13 +250,13 @@ def test_maps_on_another_grid_are_compared_place_for_place():
 
 def test_published_settings_build_on_the_taps_they_name():
     for name, config in PUBLISHED.items():
-        taps = {tap: TapSpec("set" if tap in ("encoder", "points") else "map", 16) for tap in config.taps}
+        taps = {tap: (SetSpec if tap in ("encoder", "points") else MapSpec)(16) for tap in config.taps}
         assert config.form == "released", name
         config.build(taps, {tap: replace(spec, channels=8) for tap, spec in taps.items()})
 
 
 def test_the_edge_width_is_the_students_unless_it_is_given():
-    taps = {"encoder": TapSpec("set", 64)}, {"encoder": TapSpec("set", 22)}
+    taps = {"encoder": SetSpec(64)}, {"encoder": SetSpec(22)}
     assert PointDistillerConfig().build(*taps).teacher_encoders[0].norm_scale.shape == (22,)
     assert PointDistillerConfig(channels=9).build(*taps).student_encoders[0].norm_scale.shape == (9,)
 
@@ -304,30 +299,29 @@ def test_networks_without_a_common_tap_are_refused():
     with pytest.raises(
         InputError, match=r"pointdistiller needs the tap 'encoder' or 'bev\.\*' or 'neck' or 'points' in both"
     ):
-        PointDistillerConfig().build(fakes.specs(4), {"proposals": TapSpec("set", 4)})
+        PointDistillerConfig().build(fakes.specs(4), {"proposals": SetSpec(4)})
 
 
 def test_other_rows_in_the_student_are_refused():
     taught, counts = torch.randn(9, 4), torch.arange(9)
     fewer = as_set(torch.randn(8, 4).requires_grad_())
     with pytest.raises(
-        InputError, match="'encoder' has 9 rows in the teacher and 8 in the student; give both networks one grid"
+        InputError,
+        match="'encoder' cannot be compared, since it has 9 rows in the teacher and 8 in the student; give both",
     ):
         run(PointDistillerConfig(), {"encoder": as_set(taught, occupancy=counts)}, {"encoder": fewer})[1]()
     moved = replace(as_set(torch.randn(9, 4).requires_grad_()), positions=torch.ones(9, 3))
-    with pytest.raises(InputError, match="the rows of 'encoder' lie at other places"):
+    with pytest.raises(InputError, match="'encoder' cannot be compared, since its rows lie at other places"):
         run(PointDistillerConfig(), {"encoder": as_set(taught, occupancy=counts)}, {"encoder": moved})[1]()
 
 
 def test_sets_whose_rows_stand_for_other_cells_are_left_for_maps():
-    voxels, pillars = (
-        {"encoder": TapSpec("set", 8, stride), "neck": TapSpec("map", 8, 2 * stride)} for stride in (8, 1)
-    )
+    voxels, pillars = ({"encoder": SetSpec(8, stride), "neck": MapSpec(8, 2 * stride)} for stride in (8, 1))
     assert PointDistillerConfig().build(voxels, pillars).taps == ("neck",)
     assert PointDistillerConfig().build(voxels, voxels).taps == ("encoder",)
     with pytest.raises(
         InputError,
-        match="stands for cells 8 voxels wide in the teacher and 1 in the student; choose a map tap such as 'neck'",
+        match="stand for cells 8 voxels wide in the teacher and 1 in the student; choose another tap: 'neck'",
     ):
         PointDistillerConfig(taps=("encoder",)).build(voxels, pillars)
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lidistill.distillation.proposals import ProposalSettings, find_in_head, find_proposals, window_radius
+from lidistill.distillation.proposals import ProposalSettings, find_in_head, find_proposals
 from lidistill.ops.kernels.overlap import overlap_nearest_bev
-from lidistill.types import Anchors, DetectorOutput, HeadOutput, InputError, MapGrid
+from lidistill.outputs import AnchorHeadOutput, Anchors, CenterHeadOutput
+from lidistill.types import InputError, MapGrid
 from tests.distillation import fakes
 
 CELL, SIZE = (0.5, 0.25), (32, 20)  # rows along y, columns along x
@@ -27,7 +28,7 @@ def center_head(peaks, classes=(0, 2), frames=2, length=2.0, width=0.75):
         "height": torch.zeros(frames, 1, *SIZE),
         "size": size,
     }
-    return HeadOutput("center", classes, {**maps, "rotation": rotation}, GRID)
+    return CenterHeadOutput(classes, {**maps, "rotation": rotation}, GRID)
 
 
 def anchor_head(scores, codes=None, classes=(0, 1), frames=1, rotations=1):
@@ -45,13 +46,13 @@ def anchor_head(scores, codes=None, classes=(0, 1), frames=1, rotations=1):
         box[place] = torch.tensor(code)
     as_map = {"class": logits, "box": box, "direction": torch.zeros(frames, *SIZE, len(classes), rotations, 2)}
     maps = {name: values.reshape(frames, *SIZE, -1).permute(0, 3, 1, 2) for name, values in as_map.items()}
-    return HeadOutput("anchor", classes, maps, GRID, Anchors(boxes.reshape(-1, 7), rotations, (0.5,) * len(classes)))
+    return AnchorHeadOutput(classes, maps, GRID, Anchors(boxes.reshape(-1, 7), rotations, (0.5,) * len(classes)))
 
 
 def test_published_example_of_the_radius():
-    assert window_radius(torch.tensor([5.0]), torch.tensor([2.0]), ProposalSettings()).tolist() == [2]
-    assert window_radius(torch.tensor([5.0]), torch.tensor([2.0]), ProposalSettings(min_radius=0)).tolist() == [1]
-    assert window_radius(torch.tensor([50.0]), torch.tensor([20.0]), ProposalSettings()).tolist() == [13]
+    assert ProposalSettings().region_rule.radius(torch.tensor([5.0]), torch.tensor([2.0])).tolist() == [2]
+    assert ProposalSettings(min_radius=0).region_rule.radius(torch.tensor([5.0]), torch.tensor([2.0])).tolist() == [1]
+    assert ProposalSettings().region_rule.radius(torch.tensor([50.0]), torch.tensor([20.0])).tolist() == [13]
 
 
 def test_a_peak_is_proposed_with_its_window_in_metres():
@@ -129,20 +130,20 @@ def test_heads_that_are_not_finite_propose_only_finite_boxes(kind, value):
 @pytest.mark.parametrize("kind", ["anchor", "center"])
 def test_a_higher_threshold_and_a_smaller_number_only_take_proposals_away(kind):
     output = fakes.output(4, fakes.make_batch(), 1, kind=kind)
-    every = find_proposals(output, ProposalSettings(score_threshold=0.1))
-    fewer = find_proposals(output, ProposalSettings(score_threshold=0.6))
+    every = find_proposals(output.heads, ProposalSettings(score_threshold=0.1))
+    fewer = find_proposals(output.heads, ProposalSettings(score_threshold=0.6))
     kept = every[every.scores >= 0.6]
     assert 0 < len(fewer) < len(every)
     assert torch.equal(fewer.rows, kept.rows)
     assert torch.equal(fewer.frames, kept.frames)
-    best = find_proposals(output, ProposalSettings(score_threshold=0.1, max_proposals=3))
+    best = find_proposals(output.heads, ProposalSettings(score_threshold=0.1, max_proposals=3))
     assert best.frames.tolist() == [0, 0, 0, 1, 1, 1]
     assert torch.equal(best.rows, torch.cat([every.rows[every.frames == frame][:3] for frame in (0, 1)]))
 
 
 @pytest.mark.parametrize("kind", ["anchor", "center"])
 def test_proposals_are_sorted_and_suppressed(kind):
-    found = find_proposals(fakes.output(4, fakes.make_batch(), 1, kind=kind), ProposalSettings())
+    found = find_proposals(fakes.output(4, fakes.make_batch(), 1, kind=kind).heads, ProposalSettings())
     assert found.frames.tolist() == sorted(found.frames.tolist())
     for frame in (0, 1):
         own = found[found.frames == frame]
@@ -158,7 +159,7 @@ def test_the_best_of_all_heads_of_a_frame_count_together():
         center_head({(0, 0, 5, 5): 0.5, (1, 0, 5, 5): 0.9}, (0,)),
         center_head({(0, 0, 9, 9): 0.7, (0, 0, 20, 9): 0.4}, (1,)),
     )
-    found = find_proposals(DetectorOutput({}, heads), ProposalSettings(max_proposals=2))
+    found = find_proposals(heads, ProposalSettings(max_proposals=2))
     assert list(zip(found.frames.tolist(), found.heads.tolist(), found.labels.tolist(), strict=True)) == [
         (0, 1, 1),
         (0, 0, 0),
@@ -168,7 +169,7 @@ def test_the_best_of_all_heads_of_a_frame_count_together():
 
 @pytest.mark.parametrize("head", [center_head({}), anchor_head({}, frames=2)], ids=["center", "anchor"])
 def test_a_silent_head_proposes_nothing(head):
-    found = find_proposals(DetectorOutput({}, (head,)), ProposalSettings())
+    found = find_proposals((head,), ProposalSettings())
     assert len(found) == 0
     assert len(found + found) == 0
     assert found.regions.shape == (0, 4)
@@ -197,6 +198,4 @@ def test_bad_settings_and_networks_without_heads_are_refused():
     with pytest.raises(InputError, match="proposals.max_proposals is 0; give 1 or more"):
         ProposalSettings(max_proposals=0)
     with pytest.raises(InputError, match="the network has none; choose a method on taps"):
-        find_proposals(DetectorOutput({}, ()), ProposalSettings())
-    with pytest.raises(InputError, match="fill HeadOutput.anchors"):
-        find_in_head(replace(anchor_head({(0, 10, 7, 0, 0): 0.9}), anchors=None), ProposalSettings())
+        find_proposals((), ProposalSettings())

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from lidistill.distillation import rdd as module
-from lidistill.distillation.head_comparison import HeadComparison, pair_differences, same_anchor
-from lidistill.distillation.object_places import ObjectRows, object_vectors
+from lidistill.distillation.head_comparison import HeadComparison, pair_differences
 from lidistill.distillation.proposals import ProposalSettings, find_proposals
 from lidistill.distillation.rdd import RddConfig, Widening
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
-from lidistill.types import Anchors, DetectorOutput, FeatureMap, HeadOutput, InputError
+from lidistill.outputs import AnchorHeadOutput, Anchors, DetectorOutput, FeatureMap, ObjectRows
+from lidistill.types import InputError
 from tests.distillation import fakes
 from tests.reference import rdd as slow
 
@@ -36,7 +36,7 @@ def build(widths=(8, 5), **settings):
 def silent(output):
     """The same network, sure that there is nothing."""
     head = output.heads[0]
-    name = "class" if head.kind == "anchor" else "heatmap"
+    name = next(iter(head.parts))
     return DetectorOutput(
         output.taps, (replace(head, maps={**head.maps, name: torch.full_like(head.maps[name], -9.0)}),)
     )
@@ -114,7 +114,7 @@ def test_regions_take_their_statistics_from_the_touched_cells():
     changed = learnt.taps["neck"].features.clone()
     method, by_map = build(align_on="regions"), build()
     pairs, _ = method.pairs(taught, learnt)
-    touched = method._reading(learnt.taps["neck"], pairs).cells
+    touched = learnt.taps["neck"].region_reading(pairs.regions, pairs.frames, method.config.crop).cells
     untouched = torch.ones(2 * 16 * 12, dtype=torch.bool).index_fill(0, touched, False)
     assert untouched.any()
     rows = changed.permute(0, 2, 3, 1).reshape(-1, 15)
@@ -135,7 +135,7 @@ def test_regions_take_their_statistics_from_the_touched_cells():
 def test_pairs_are_the_proposals_of_both_networks(kind):
     taught, learnt = outputs(kind)
     pairs, num_taught = build().pairs(taught, learnt)
-    own = [find_proposals(output, FEW) for output in (taught, learnt)]
+    own = [find_proposals(output.heads, FEW) for output in (taught, learnt)]
     assert num_taught == len(own[0])
     assert torch.equal(pairs.rows, torch.cat([found.rows for found in own]))
 
@@ -163,8 +163,8 @@ def test_exchanging_the_networks_leaves_the_pairs_and_their_logit_loss_equal(kin
     assert count + other_count == len(pairs)
     assert torch.equal(torch.cat([swapped.rows[other_count:], swapped.rows[:other_count]]), pairs.rows)
     one, other = (
-        pair_differences(taught, learnt, pairs, count, how).mean(),
-        pair_differences(learnt, taught, swapped, other_count, how).mean(),
+        pair_differences(taught.heads, learnt.heads, pairs, count, how).mean(),
+        pair_differences(learnt.heads, taught.heads, swapped, other_count, how).mean(),
     )
     torch.testing.assert_close(one, other)
 
@@ -214,12 +214,17 @@ def test_no_proposal_gives_exact_zeros_that_belong_to_the_graph():
 def two_heads(boxes="deltas", shift=0.0):
     """Anchor heads of two frames with one cell that both see, and proposals at two of its anchors."""
     taught, learnt = outputs(requires_grad=True)
-    pairs = find_proposals(taught, FEW)
+    pairs = find_proposals(taught.heads, FEW)
     moved = replace(
         learnt.heads[0].anchors, boxes=learnt.heads[0].anchors.boxes + torch.tensor([shift, 0, 0, 0, 0, 0, 0])
     )
     learnt = DetectorOutput(learnt.taps, (replace(learnt.heads[0], anchors=moved),))
-    return taught, learnt, pairs, pair_differences(taught, learnt, pairs, len(pairs), HeadComparison("rdd", boxes))
+    return (
+        taught,
+        learnt,
+        pairs,
+        pair_differences(taught.heads, learnt.heads, pairs, len(pairs), HeadComparison("rdd", boxes)),
+    )
 
 
 def expected_anchor_difference(taught, learnt, frame, row, boxes):
@@ -262,8 +267,12 @@ def test_half_a_turn_is_no_difference():
     turned = taught.heads[0].maps["box"].clone()
     turned[:, 6::7] += math.pi
     learnt = DetectorOutput(taught.taps, (replace(taught.heads[0], maps={**taught.heads[0].maps, "box": turned}),))
-    pairs = find_proposals(taught, FEW)
-    assert pair_differences(taught, learnt, pairs, len(pairs), HeadComparison("rdd")).max() < 1e-5
+    pairs = find_proposals(taught.heads, FEW)
+    assert pair_differences(taught.heads, learnt.heads, pairs, len(pairs), HeadComparison("rdd")).max() < 1e-5
+
+
+def same_row(rows, head, other):
+    return head.counterparts(other, ObjectRows.at(torch.zeros_like(rows), rows)).rows
 
 
 def coarser(head):
@@ -271,27 +280,25 @@ def coarser(head):
     maps = {name: values[..., ::2, ::2] for name, values in head.maps.items()}
     boxes = head.anchors.boxes.view(16, 12, -1, 7)[::2, ::2].clone()
     boxes[..., :2] += 0.25
-    return HeadOutput(
-        head.kind, head.classes, maps, fakes.COARSE, Anchors(boxes.reshape(-1, 7), 2, head.anchors.matched)
-    )
+    return AnchorHeadOutput(head.classes, maps, fakes.COARSE, Anchors(boxes.reshape(-1, 7), 2, head.anchors.matched))
 
 
 def test_the_nearest_cells_anchor_of_the_same_kind_speaks_on_another_grid():
     head = outputs()[0].heads[0]
     fine = torch.tensor([(5 * 12 + 7) * 6 + 4, (15 * 12 + 11) * 6])
-    assert same_anchor(fine, head, coarser(head)).tolist() == [(2 * 6 + 3) * 6 + 4, (7 * 6 + 5) * 6]
-    assert torch.equal(same_anchor(fine, head, head), fine)
-    back = same_anchor(torch.tensor([(2 * 6 + 3) * 6 + 4]), coarser(head), head)
+    assert same_row(fine, head, coarser(head)).tolist() == [(2 * 6 + 3) * 6 + 4, (7 * 6 + 5) * 6]
+    assert torch.equal(same_row(fine, head, head), fine)
+    back = same_row(torch.tensor([(2 * 6 + 3) * 6 + 4]), coarser(head), head)
     assert back.item() == (5 * 12 + 7) * 6 + 4
 
 
 def test_boxes_that_agree_in_metres_differ_by_nothing_on_another_grid():
     taught, _ = outputs()
     other = coarser(taught.heads[0])
-    pairs = find_proposals(taught, FEW)
-    rows = same_anchor(pairs.rows, taught.heads[0], other)
+    pairs = find_proposals(taught.heads, FEW)
+    rows = same_row(pairs.rows, taught.heads[0], other)
     box, logits = other.maps["box"].clone(), other.maps["class"].clone()
-    vectors = object_vectors(taught.heads[0], pairs.at())
+    vectors = taught.heads[0].vectors(pairs.at())
     codes = encode_anchors(
         decode_anchors(vectors[:, 3:10], taught.heads[0].anchors.boxes[pairs.rows]), other.anchors.boxes[rows]
     )
@@ -302,14 +309,16 @@ def test_boxes_that_agree_in_metres_differ_by_nothing_on_another_grid():
     assert len(set(zip(pairs.frames.tolist(), rows.tolist(), strict=True))) == len(pairs)
     learnt = DetectorOutput({}, (replace(other, maps={**other.maps, "box": box, "class": logits}),))
     for boxes in ("deltas", "decoded"):
-        assert pair_differences(taught, learnt, pairs, len(pairs), HeadComparison("rdd", boxes)).max() < 1e-4
-    assert object_vectors(other, ObjectRows(pairs.frames, rows, rows)).shape == vectors.shape
+        assert (
+            pair_differences(taught.heads, learnt.heads, pairs, len(pairs), HeadComparison("rdd", boxes)).max() < 1e-4
+        )
+    assert other.vectors(ObjectRows(pairs.frames, rows, rows)).shape == vectors.shape
 
 
 def test_heat_maps_are_compared_over_the_window():
     taught, _ = outputs("center")
     low, high = (torch.full_like(taught.heads[0].maps["heatmap"], value) for value in (0.0, math.log(3)))
-    pairs = find_proposals(taught, FEW)
+    pairs = find_proposals(taught.heads, FEW)
     one, other = (
         DetectorOutput({}, (replace(taught.heads[0], maps={**taught.heads[0].maps, "heatmap": heat}),))
         for heat in (low, high)
@@ -319,10 +328,10 @@ def test_heat_maps_are_compared_over_the_window():
     ).all(dim=1)
     pairs = pairs[inside]
     assert len(pairs) > 0
-    mean = pair_differences(one, other, pairs, len(pairs), HeadComparison("rdd"))
+    mean = pair_differences(one.heads, other.heads, pairs, len(pairs), HeadComparison("rdd"))
     torch.testing.assert_close(mean, torch.full_like(mean, 3 * 0.25))
     cells = ((pairs.regions[:, 2] - pairs.regions[:, 0]) / 0.5).round() ** 2
-    total = pair_differences(one, other, pairs, len(pairs), HeadComparison("rdd", reduction="sum"))
+    total = pair_differences(one.heads, other.heads, pairs, len(pairs), HeadComparison("rdd", reduction="sum"))
     torch.testing.assert_close(total, (mean * cells).float())
 
 
@@ -332,7 +341,7 @@ def test_heat_maps_of_another_grid_are_read_at_the_same_place():
     ramp = (x[None, :] - 0.5 * y[:, None]) / 4
     fine = taught.heads[0].maps["heatmap"].new_zeros(2, 3, 16, 12) + ramp
     coarse = (fine[..., ::2, ::2] + fine[..., 1::2, 1::2]) / 2  # exact for what is linear
-    pairs = find_proposals(taught, FEW)
+    pairs = find_proposals(taught.heads, FEW)
     inside = (pairs.regions[:, :2] >= torch.tensor([0.5, -3.5])).all(dim=1) & (
         pairs.regions[:, 2:] <= torch.tensor([5.5, 3.5])
     ).all(dim=1)
@@ -343,12 +352,7 @@ def test_heat_maps_of_another_grid_are_read_at_the_same_place():
     pairs = pairs[inside]
     assert len(pairs) > 0
     # Scores are squashed before they are read, so grids differ by the bend of the sigmoid within a cell.
-    assert (
-        pair_differences(
-            *(DetectorOutput({}, (head,)) for head in heads), pairs, len(pairs), HeadComparison("rdd")
-        ).max()
-        < 0.01
-    )
+    assert pair_differences(*((head,) for head in heads), pairs, len(pairs), HeadComparison("rdd")).max() < 0.01
 
 
 def test_heads_that_cannot_be_compared_are_named():
@@ -435,6 +439,6 @@ def test_bad_settings_are_named(settings, message):
         RddConfig(**settings)
 
 
-def test_a_set_is_no_map():
-    with pytest.raises(InputError, match="rdd works on a map and 'encoder' is a set in the teacher"):
-        RddConfig(tap="encoder").build(fakes.specs(8), fakes.specs(5))
+def test_rows_that_each_network_places_itself_are_refused():
+    with pytest.raises(InputError, match="rdd compares place by place, and 'proposals' has rows where each network"):
+        RddConfig(tap="proposals").build(fakes.point_specs(8), fakes.point_specs(5))

@@ -6,7 +6,8 @@ import torch
 
 from lidistill.distillation.proposals import ProposalSettings, find_proposals
 from lidistill.distillation.se_ssd import SeSsdConfig, box_error, matched_pairs, said_at
-from lidistill.types import Anchors, DetectorOutput, HeadOutput, InputError, MapGrid
+from lidistill.outputs import AnchorHeadOutput, Anchors, CenterHeadOutput, DetectorOutput
+from lidistill.types import InputError, MapGrid
 from tests.distillation import fakes
 from tests.reference import responses as slow
 
@@ -35,7 +36,7 @@ def centre(objects, requires_grad=False, classes=(0, 2)):
         maps["heatmap"][frame, kind, row, column] = logit(score)
         maps["offset"][frame, 0, row, column] += shift / CELL[0]
         maps["rotation"][frame, :, row, column] = torch.tensor([math.sin(yaw), math.cos(yaw)])
-    return DetectorOutput({}, (HeadOutput("center", classes, grads(maps, requires_grad), GRID),))
+    return DetectorOutput({}, (CenterHeadOutput(classes, grads(maps, requires_grad), GRID),))
 
 
 def anchors(objects, requires_grad=False):
@@ -52,9 +53,7 @@ def anchors(objects, requires_grad=False):
         codes[frame, row, column, kind, 6] = yaw
     maps = {"class": logits, "box": codes, "direction": torch.zeros(2, *SIZE, 3, 2)}
     maps = {name: values.reshape(2, *SIZE, -1).permute(0, 3, 1, 2).contiguous() for name, values in maps.items()}
-    head = HeadOutput(
-        "anchor", (0, 1, 2), grads(maps, requires_grad), GRID, Anchors(boxes.reshape(-1, 7), 1, (0.5,) * 3)
-    )
+    head = AnchorHeadOutput((0, 1, 2), grads(maps, requires_grad), GRID, Anchors(boxes.reshape(-1, 7), 1, (0.5,) * 3))
     return DetectorOutput({}, (head,))
 
 
@@ -137,7 +136,7 @@ def listed(found, frame):
 def test_random_outputs_give_the_sum_over_pairs():
     taught, learnt = (softened(fakes.output(4, BATCH, seed)) for seed in (1, 2))
     settings = ProposalSettings(0.3, 60, nms_threshold=1.0)
-    found = [find_proposals(output, settings) for output in (taught, learnt)]
+    found = [find_proposals(output.heads, settings) for output in (taught, learnt)]
     boxes = scores = pairs = 0
     for frame in range(2):
         parts = slow.consistency(listed(found[0], frame), listed(found[1], frame), 0.4)
@@ -188,8 +187,8 @@ def test_what_is_said_at_proposals_is_what_was_proposed():
     for kind in ("anchor", "center"):
         output = fakes.output(4, BATCH, 1, kind=kind)
         double = DetectorOutput({}, output.heads * 2)
-        found = find_proposals(double, ProposalSettings(0.3, 50, nms_threshold=1.0))
-        boxes, scores = said_at(double, found)
+        found = find_proposals(double.heads, ProposalSettings(0.3, 50, nms_threshold=1.0))
+        boxes, scores = said_at(double.heads, found)
         assert set(found.heads.tolist()) == {0, 1}
         torch.testing.assert_close(boxes, found.boxes)
         torch.testing.assert_close(scores, found.scores)
@@ -202,7 +201,7 @@ def test_gradients_are_those_of_finite_differences():
 
 
 def test_nothing_matches_nothing():
-    none = find_proposals(centre({}), ProposalSettings())
+    none = find_proposals(centre({}).heads, ProposalSettings())
     rows, partners = matched_pairs(none, none, 2, 0.7)
     assert len(rows) == len(partners) == 0
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lidistill.distillation.object_places import object_cells, positive_anchors
-from lidistill.distillation.sparsekd import PUBLISHED, SparseKDConfig, masked_error, object_gaussians
-from lidistill.types import Boxes, DetectorOutput, InputError
+from lidistill.distillation.sparsekd import PUBLISHED, SparseKDConfig, masked_error
+from lidistill.outputs import DetectorOutput
+from lidistill.types import Boxes, InputError
 from tests.distillation import fakes
 from tests.reference import centers
 from tests.reference import responses as slow
@@ -54,8 +54,10 @@ def test_golden_value_of_two_pixels():
 
 
 def test_the_gaussians_are_those_of_the_targets_of_a_centre_head():
-    found = object_gaussians(centre(1).heads[0], BATCH.boxes, 0.1, 2)
-    torch.testing.assert_close(found, expected_gaussians(), rtol=1e-5, atol=1e-6)
+    places, weights = centre(1).heads[0].object_weights(BATCH.boxes, 0.1, 2)
+    found = torch.zeros_like(expected_gaussians()).flatten(2)
+    found[places.frames, :, places.rows] = weights
+    torch.testing.assert_close(found.view_as(expected_gaussians()), expected_gaussians(), rtol=1e-5, atol=1e-6)
 
 
 def test_scores_of_a_centre_head_are_compared_cell_by_cell():
@@ -72,7 +74,7 @@ def test_scores_of_a_centre_head_are_compared_cell_by_cell():
 def test_boxes_of_a_centre_head_are_compared_at_the_objects():
     taught, learnt = centre(1), centre(2)
     total = count = 0
-    places = object_cells(taught.heads[0], BATCH.boxes)
+    places = taught.heads[0].positives(BATCH.boxes)
     for frame, cell in zip(places.frames.tolist(), places.rows.tolist(), strict=True):
         row, column = divmod(cell, fakes.CELLS[1])
         count += 1
@@ -112,7 +114,7 @@ def test_an_equal_student_has_nothing_to_learn(kind):
 
 def anchor_terms(taught, learnt):
     """Both terms, anchor by anchor."""
-    places = positive_anchors(taught.heads[0], BATCH.boxes)
+    places = taught.heads[0].positives(BATCH.boxes)
     scores = boxes = 0.0
     for frame, anchor in zip(places.frames.tolist(), places.rows.tolist(), strict=True):
         cell, slot = divmod(anchor, fakes.ANCHORS)
@@ -134,7 +136,7 @@ def test_an_anchor_head_teaches_at_the_anchors_that_stand_for_objects():
     losses = run(taught, learnt)
     assert losses.terms["sparsekd/class"].item() == pytest.approx(scores, rel=1e-4)
     assert losses.terms["sparsekd/box"].item() == pytest.approx(boxes, rel=1e-4)
-    assert losses.logs["sparsekd/pivotal"] == len(positive_anchors(taught.heads[0], BATCH.boxes)) / 2
+    assert losses.logs["sparsekd/pivotal"] == len(taught.heads[0].positives(BATCH.boxes)) / 2
     weighted = run(taught, learnt, SparseKDConfig())
     assert weighted.total.item() == pytest.approx(15 * scores + 0.2 * boxes, rel=1e-4)
 

@@ -3,7 +3,7 @@ import torch
 
 from lidistill.distillation.taps import resampled
 from lidistill.ops.precision import as_full
-from lidistill.types import FeatureMap
+from lidistill.outputs import FeatureMap
 
 
 def make_map(size, cell, origin=(2.0, -8.0), features=None):

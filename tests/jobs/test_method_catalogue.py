@@ -22,7 +22,8 @@ from lidistill.distillation.proposals import ProposalSettings
 from lidistill.jobs.method_catalogue import built, examined, idea_of, method_facts, published_settings, tap_specs
 from lidistill.jobs.method_settings import MethodSetting, comments_of, settings_of
 from lidistill.jobs.method_tables import methods_as_markdown, print_methods, section_of
-from lidistill.types import Boxes, DetectorOutput, InputError, Settings, TapSpec
+from lidistill.outputs import AnchorHeadOutput, DetectorOutput, HeadSpec, SetSpec
+from lidistill.types import Boxes, InputError, Settings
 from tests.distillation import fakes
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
@@ -32,7 +33,7 @@ ROWS = {row.name: row for row in examined().methods}
 def test_every_method_runs_on_every_detector_that_offers_its_tap():
     for detector in DETECTORS:
         taught, learnt = tap_specs(detector)
-        shared = [name for name, spec in taught.items() if name in learnt and spec.kind != "head"]
+        shared = [name for name, spec in taught.items() if name in learnt and not spec.is_head]
         for name, row in ROWS.items():
             settings = METHODS[name]()
             wanted = getattr(settings, "taps", ()) or ([settings.tap] if hasattr(settings, "tap") else [])
@@ -99,12 +100,13 @@ def test_its_own_layers_are_those_of_the_module(name):
 
 def test_kinds_of_taps_are_found_by_trying_them():
     assert ROWS["pointdistiller"].kinds == ("maps", "sets")
-    assert ROWS["itkd"].kinds == ROWS["fitnets"].kinds == ("maps",)
+    assert ROWS["fitnets"].kinds == ROWS["relational"].kinds == ("maps", "sets")
+    assert ROWS["itkd"].kinds == ROWS["fine_grained"].kinds == ("maps",)
     assert ROWS["logits"].kinds == ()
 
 
 def test_what_a_detector_does_not_offer_is_told_with_the_reason():
-    points = {"points": TapSpec("set", 8)}
+    points = {"points": SetSpec(8)}
     pairs = {"of points": (points, points)}
     pointdistiller, itkd, logits = (
         method_facts(METHODS[name](), pairs) for name in ("pointdistiller", "itkd", "logits")
@@ -114,7 +116,7 @@ def test_what_a_detector_does_not_offer_is_told_with_the_reason():
     assert "needs the tap 'neck'" in itkd.refusals["of points"]
     assert "no detection head" in logits.refusals["of points"]
     with pytest.raises(InputError, match="the student has no detection head"):
-        built(METHODS["logits"](), {**points, "head.0": TapSpec("head", 12)}, points)
+        built(METHODS["logits"](), {**points, "head.0": HeadSpec(12, AnchorHeadOutput)}, points)
 
 
 def test_no_weight_is_stored_to_find_out():

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lidistill.detectors.detector import Detector, DetectorConfig
 from lidistill.interop import import_checkpoint
-from lidistill.types import Batch, Boxes, DetectorOutput, Losses, Voxels
+from lidistill.outputs import DetectorOutput
+from lidistill.types import Batch, Boxes, Losses, Voxels
 from tests.interop.formula_weights import digest, formula_state, read_table, write_checkpoint
 
 Figures = dict[str, np.ndarray]

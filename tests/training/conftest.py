@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, Frame, Losses
+from lidistill.outputs import DetectorOutput, FeatureMap
+from lidistill.types import Batch, Boxes, Frame, Losses
 
 
 class TinyDetector(nn.Module):

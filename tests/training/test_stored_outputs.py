@@ -10,21 +10,22 @@ import numpy as np
 import pytest
 import torch
 
+from lidistill.outputs import FeatureMap, FeatureSet
 from lidistill.training.stored_outputs import join, read_record, record_of, write_record
-from lidistill.types import Boxes, FeatureMap, FeatureSet
+from lidistill.types import Boxes
 from tests.distillation import fakes
 
 CPU = torch.device("cpu")
 
 
-def through_files(parts, folder, *, half=False, anchors=()):
+def through_files(parts, folder, *, half=False, heads=()):
     """The parts of single frames after a stay on disk, side by side."""
     records = []
     for row, part in enumerate(parts):
         record = record_of(part)
         write_record(folder / f"{row}.npz", record.halved() if half else record)
         records.append(read_record(folder / f"{row}.npz"))
-    return join(records, CPU, anchors)
+    return join(records, CPU, heads)
 
 
 def frame_by_frame(part):
@@ -64,11 +65,31 @@ def test_the_maps_of_heads_come_back_with_their_description(tmp_path):
             tuple(replace(head, maps={name: m[row : row + 1] for name, m in head.maps.items()}) for head in heads)
             for row in range(2)
         ]
-        back = through_files(frames, tmp_path, anchors=[head.anchors for head in heads])
+        back = through_files(frames, tmp_path, heads=[head.with_tensors({}, []) for head in heads])
         for one, other in zip(back, heads, strict=True):
             assert list(one.maps) == list(other.maps)
             assert all(same_bits(one.maps[name], other.maps[name]) for name in one.maps)
             assert replace(one, maps={}) == replace(other, maps={})
+
+
+def test_heads_of_points_and_proposals_come_back_frame_by_frame(tmp_path):
+    whole = fakes.point_output(4, fakes.make_batch((3, 5)), 1)
+    heads = [head for stage in whole.stages for head in stage]
+    frames = [
+        tuple(
+            head.with_tensors(
+                {name: rows[head.batch_index == row] for name, rows in head.tensors().items()},
+                [int((head.batch_index == row).sum())],
+            )
+            for head in heads
+        )
+        for row in range(2)
+    ]
+    back = through_files(frames, tmp_path, heads=frames[1])
+    for one, other in zip(back, heads, strict=True):
+        assert (one.num_frames, one.classes) == (other.num_frames, other.classes)
+        assert torch.equal(one.batch_index, other.batch_index)
+        assert all(same_bits(one.tensors()[name], rows) for name, rows in other.tensors().items())
 
 
 @pytest.mark.parametrize("rows", [(4, 3), (0, 3), (3, 0), (0, 0), (2,)])

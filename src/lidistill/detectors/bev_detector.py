@@ -24,22 +24,9 @@ from lidistill.detectors.folding import fold_norms
 from lidistill.detectors.width import WidthRule
 from lidistill.ops.kernels.voxelise import voxelise
 from lidistill.ops.layer_graph import ChannelBlock, Layer
+from lidistill.outputs import DetectorOutput, FeatureMap, FeatureSet, HeadOutput, HeadSpec, MapSpec, SetSpec, TapSpec
 from lidistill.settings import Channels, Range, Settings
-from lidistill.types import (
-    Batch,
-    Boxes,
-    DetectorOutput,
-    FeatureMap,
-    FeatureSet,
-    HeadOutput,
-    InputError,
-    Inputs,
-    Losses,
-    TapSpec,
-    VoxelGrid,
-    Voxels,
-    as_batch,
-)
+from lidistill.types import Batch, Boxes, InputError, Inputs, Losses, VoxelGrid, Voxels, as_batch
 
 
 class BevEncoder(nn.Module, ABC):
@@ -97,6 +84,10 @@ class BevHead(nn.Module, ABC):
     @abstractmethod
     def forward(self, features: Tensor) -> tuple[HeadOutput, ...]:
         """One output a task."""
+
+    @abstractmethod
+    def specs(self, stride: int) -> tuple[HeadSpec, ...]:
+        """What is known of each output before the first batch; `stride` is that of the map."""
 
     @abstractmethod
     def loss(
@@ -190,16 +181,13 @@ class BevDetector(Detector):
         size = (width // self.neck_stride, height // self.neck_stride)
         self.head = config.head.build(neck_channels, config.classes, config.grid.point_range, size)
         self.tap_specs: Mapping[str, TapSpec] = {
-            "encoder": TapSpec("set", config.encoder.channels, config.encoder.stride),
+            "encoder": SetSpec(config.encoder.channels, config.encoder.stride),
             **{
-                f"bev.{i}": TapSpec("map", c, s)
+                f"bev.{i}": MapSpec(c, s)
                 for i, (c, s) in enumerate(zip(config.bev.channels, self.stage_strides, strict=True))
             },
-            "neck": TapSpec("map", neck_channels, self.neck_stride),
-            **{
-                f"head.{i}": TapSpec("head", width, self.neck_stride)
-                for i, width in enumerate(_object_widths(self.head, neck_channels))
-            },
+            "neck": MapSpec(neck_channels, self.neck_stride),
+            **{f"head.{i}": spec for i, spec in enumerate(self.head.specs(self.neck_stride))},
         }
         for part in (self.trunk, self.neck, self.head):
             part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -284,11 +272,3 @@ def voxels_on(grid: VoxelGrid, inputs: Inputs) -> Voxels:
                 f"voxels made with {name} {given} cannot feed a detector with {own}; prepare once per grid"
             )
     return inputs
-
-
-@torch.no_grad()
-def _object_widths(head: BevHead, in_channels: int) -> list[int]:
-    """`object_width` of each output, read off a run on one cell, so that no head has to state it twice."""
-    outputs = head.eval()(torch.zeros(1, in_channels, 1, 1))
-    head.train()
-    return [output.object_width for output in outputs]

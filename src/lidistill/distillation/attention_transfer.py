@@ -10,15 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.taps import paired_maps, resampled
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.tap_checks import check_places
+from lidistill.distillation.taps import paired_places
 from lidistill.ops.precision import full_precision
 from lidistill.ops.unit_rows import FAINT, unit_rows
+from lidistill.outputs import DetectorOutput
 from lidistill.settings import NonNegative, Taps
-from lidistill.types import Batch, DetectorOutput, Losses
+from lidistill.types import Batch, Losses
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,11 @@ class AttentionTransferConfig(MethodConfig):
     paper: ClassVar[str] = "Paying more attention to attention, ICLR 2017, arXiv 1612.03928"
     # times the mean over cells, as in the released code; the paper divides its beta of 1000 by their number
     weight: NonNegative = 1000.0
-    taps: Taps = ("neck",)  # any maps that both networks have
+    taps: Taps = ("neck",)  # any maps, or rows at the same places, that both networks have
     form: Literal["paper", "absolute"] = "paper"  # or "absolute", which is not scaled
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> AttentionTransfer:
-        check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")
+        check_places(self.name, self.taps, teacher_specs, student_specs)
         return AttentionTransfer(self)
 
 
@@ -46,10 +49,14 @@ class AttentionTransfer(DistillationMethod):
         name, seen = self.config.name, attention if self.config.form == "paper" else level
         terms = {}
         for tap in self.config.taps:
-            taught, learnt = paired_maps(name, tap, teacher, student)
-            with full_precision(learnt.features):
-                difference = seen(resampled(learnt, taught).features) - seen(taught.features)
-                terms[f"{name}/{tap}"] = self.config.weight * difference.square().mean()
+            with full_precision(batch.points):
+                teacher_tap, student_tap = paired_places(name, tap, teacher, student)
+                apart = [
+                    (seen(own) - seen(wanted)).flatten()
+                    for own, wanted in zip(student_tap.frame_images(), teacher_tap.frame_images(), strict=True)
+                ]
+                squares = torch.cat([student_tap.features.flatten()[:0], *apart]).square()
+                terms[f"{name}/{tap}"] = self.config.weight * squares.sum() / max(squares.numel(), 1)
         return Losses(terms)
 
 

@@ -13,12 +13,14 @@ from typing import ClassVar
 
 from torch import nn
 
-from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.tap_checks import check_maps
 from lidistill.distillation.taps import paired_maps, resampled
 from lidistill.ops.kernels.channel_divergence import channel_divergence
 from lidistill.ops.precision import full_precision
+from lidistill.outputs import DetectorOutput
 from lidistill.settings import NonNegative, Softness, Taps
-from lidistill.types import Batch, DetectorOutput, Losses
+from lidistill.types import Batch, Losses
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class ChannelwiseConfig(MethodConfig):
     temperature: Softness = 1.0  # mmrazor's; the paper's own sweep ends at 4
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Channelwise:
-        check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")
+        check_maps(self.name, self.taps, teacher_specs, student_specs, "a channel's values are compared over its cells")
         return Channelwise(self, teacher_specs, student_specs)
 
 

@@ -16,16 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.object_places import cells_near, object_cells
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.tap_checks import check_maps, heads_of
 from lidistill.distillation.taps import paired_maps, resampled
-from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
-from lidistill.ops.kernels.overlap import overlap_nearest_bev
 from lidistill.ops.precision import full_precision
+from lidistill.outputs import DetectorOutput, FeatureMap, HeadOutput
 from lidistill.settings import NonNegative, ShareBelowOne, Taps
-from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, InputError, Losses
-
-GAUSSIAN_OVERLAP, MIN_RADIUS = 0.1, 2  # of the targets of every published CenterPoint
+from lidistill.types import Batch, Boxes, InputError, Losses
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,8 @@ class FineGrainedConfig(MethodConfig):
     share: ShareBelowOne = 0.5  # of the best anchor's overlap, or of the Gaussian's peak, that a cell must exceed
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> FineGrained:
-        check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")
-        if not any(spec.kind == "head" for spec in teacher_specs.values()):
+        check_maps(self.name, self.taps, teacher_specs, student_specs, "its adapter is a 3x3 convolution")
+        if not heads_of(teacher_specs):
             raise InputError(
                 f"{self.name} finds its cells at the teacher's detection heads, and it has none; use fitnets with "
                 "foreground"
@@ -62,14 +59,13 @@ class FineGrained(DistillationMethod):
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         name, terms, counts = self.config.name, {}, {}
         for tap, adapter in zip(self.config.taps, self.adapters, strict=True):
-            taught, learnt = paired_maps(name, tap, teacher, student)
-            cells = imitated_cells(teacher.heads, taught, batch.boxes, self.config.share)
+            teacher_map, student_map = paired_maps(name, tap, teacher, student)
+            cells = imitated_cells(teacher.heads, teacher_map, batch.boxes, self.config.share)
             weight, bias = adapter.parameters()
-            with full_precision(learnt.features):
-                adapted = F.relu(convolved_at(resampled(learnt, taught).features, weight, bias, cells))
-                error = (adapted - taught.features.permute(0, 2, 3, 1)[cells]).square().sum() / (
-                    2 * max(len(adapted), 1)
-                )
+            with full_precision(student_map.features):
+                adapted = F.relu(convolved_at(resampled(student_map, teacher_map).features, weight, bias, cells))
+                wanted = teacher_map.features.permute(0, 2, 3, 1)[cells]
+                error = (adapted - wanted).square().sum() / (2 * max(len(adapted), 1))
             terms[f"{name}/{tap}"] = self.config.weight * error
             counts[f"{name}/{tap}.cells"] = cells.sum() / batch.size
         return Losses(terms, logs=counts)
@@ -93,39 +89,6 @@ def imitated_cells(heads: Sequence[HeadOutput], like: FeatureMap, boxes: Sequenc
     chosen = torch.zeros((len(like.features), *like.grid.shape), dtype=torch.bool, device=like.features.device)
     for head in heads:
         for frame, labelled in enumerate(boxes):
-            places = (
-                _anchor_places(head, labelled, share)
-                if head.kind == "anchor"
-                else _gaussian_places(head, labelled, share)
-            )
-            cells, inside = like.grid.cells_of(places)
+            cells, inside = like.grid.cells_of(head.near_objects(labelled, frame, share))
             chosen[frame].view(-1)[like.grid.numbers_of(cells[inside])] = True
     return chosen
-
-
-def _anchor_places(head: HeadOutput, labelled: Boxes, share: float) -> Tensor:
-    """Centres (P, 2) of the anchors whose overlap with an object of their class is above `share` of the largest;
-    overlap as in `positive_anchors`.
-    """
-    if head.anchors is None:
-        raise InputError("the head says nothing of its anchors; let the detector fill HeadOutput.anchors")
-    anchors = head.anchors.boxes.view(-1, len(head.classes), head.anchors.rotations, 7)
-    found = [anchors.new_zeros((0, 2))]
-    for index, label in enumerate(head.classes):
-        objects = labelled.geometry[labelled.labels == label].to(anchors.dtype)
-        near = anchors[cells_near(anchors[:, index, 0], objects), index].reshape(-1, 7)
-        overlap = overlap_nearest_bev(near, objects)
-        if overlap.numel():
-            found.append(near[(overlap > share * overlap.amax(dim=0)).any(dim=1), :2])
-    return torch.cat(found)
-
-
-def _gaussian_places(head: HeadOutput, labelled: Boxes, share: float) -> Tensor:
-    """Centres (P, 2) of the cells where the Gaussian of an object is above `share`."""
-    places = object_cells(head, [labelled])
-    geometry = labelled.geometry[places.objects]
-    radius = gaussian_radius(geometry[:, 3] / head.grid.cell[0], geometry[:, 4] / head.grid.cell[1], GAUSSIAN_OVERLAP)
-    radii = radius.nan_to_num().clamp(MIN_RADIUS, max(head.grid.size)).long()
-    blank, cells = geometry.new_zeros((1, *head.grid.shape)), head.grid.numbered(places.rows)
-    drawn = draw_gaussians(blank, torch.zeros_like(places.rows), cells, radii)[0]
-    return head.grid.in_metres((drawn > share).nonzero().flip(1) + geometry.new_tensor(0.5))

@@ -15,24 +15,25 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.taps import find_tap, resampled
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.tap_checks import check_places
+from lidistill.distillation.taps import paired_places
 from lidistill.ops.kernels.adapted_error import adapted_squared_error
-from lidistill.ops.kernels.points_in_boxes import points_in_boxes
-from lidistill.ops.precision import as_full, full_precision
+from lidistill.ops.precision import full_precision
+from lidistill.outputs import DetectorOutput, Features
 from lidistill.settings import Share, Taps
-from lidistill.types import Batch, Boxes, DetectorOutput, FeatureMap, InputError, Losses
+from lidistill.types import Batch, Losses
 
 
 @dataclass(frozen=True)
 class FitNetsConfig(MethodConfig):
     name: ClassVar[str] = "fitnets"
     paper: ClassVar[str] = "FitNets, ICLR 2015, arXiv 1412.6550"
-    taps: Taps = ("neck",)  # any maps that both networks have
-    foreground: Share = 0.0  # share of the loss taken over cells inside labelled boxes, the rest over all cells
+    taps: Taps = ("neck",)  # any maps, or rows at the same places, that both networks have
+    foreground: Share = 0.0  # share of the loss taken over cells (or rows) inside labelled boxes, the rest over all
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> FitNets:
-        check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")
+        check_places(self.name, self.taps, teacher_specs, student_specs)
         return FitNets(self, teacher_specs, student_specs)
 
 
@@ -49,37 +50,20 @@ class FitNets(DistillationMethod):
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         terms = {}
         for tap, adapter in zip(self.config.taps, self.adapters, strict=True):
-            taught, learnt = find_tap(teacher, self.config.name, tap), find_tap(student, self.config.name, tap)
-            if not (isinstance(taught, FeatureMap) and isinstance(learnt, FeatureMap)):
-                raise InputError(f"{self.config.name}: the tap {tap!r} is no map; choose a map such as 'neck'")
-            with full_precision(learnt.features):
-                own = learnt.with_features(as_full(learnt.features))
-                learnt_there, wanted = resampled(own, taught).features, as_full(taught.features.detach())
+            with full_precision(batch.points):
+                teacher_tap, student_tap = paired_places(self.config.name, tap, teacher, student)
                 weight, bias = adapter.parameters()
-                error = adapted_squared_error(learnt_there, weight.flatten(1), bias, wanted, self._cells(taught, batch))
+                error = adapted_squared_error(
+                    student_tap.image(), weight.flatten(1), bias, teacher_tap.image(), self._shares(teacher_tap, batch)
+                )
             terms[f"{self.config.name}/{tap}"] = self.config.weight * error
         return Losses(terms)
 
-    def _cells(self, taught: FeatureMap, batch: Batch) -> Tensor | None:
-        """Share of the loss that each cell carries: (B, H, W), summing to one; None where all carry the same."""
+    def _shares(self, teacher_tap: Features, batch: Batch) -> Tensor | None:
+        """Share of the loss that each row carries: (B, H, W), summing to one; None where all carry the same."""
         if self.config.foreground == 0:
             return None
-        uniform = taught.features.new_ones((taught.features.shape[0], *taught.features.shape[2:]), dtype=torch.float32)
-        inside = foreground_cells(taught, batch.boxes).to(uniform.dtype)
-        on_objects = inside / inside.sum() if inside.any() else uniform / uniform.numel()
-        return self.config.foreground * on_objects + (1 - self.config.foreground) * uniform / uniform.numel()
-
-
-def foreground_cells(like: FeatureMap, boxes: tuple[Boxes, ...]) -> Tensor:
-    """Cells (B, H, W) bool whose centre lies in a box of their frame, seen from above; the cell that holds a box's
-    centre always counts.
-    """
-    places = like.as_set().positions[: like.grid.num_cells]
-    inside = torch.zeros((len(like.features), *like.grid.shape), dtype=torch.bool, device=places.device)
-    for frame, labelled in enumerate(boxes):
-        flat = labelled.geometry.clone()
-        flat[:, 2], flat[:, 5] = 0.0, 1.0
-        inside[frame] = points_in_boxes(places, flat).any(dim=0).view(like.grid.shape)
-        cells, on_map = like.grid.cells_of(flat[:, :2])
-        inside[frame].view(-1)[like.grid.numbers_of(cells[on_map])] = True
-    return inside
+        inside = teacher_tap.inside(batch.boxes).float()
+        uniform = torch.full_like(inside, 1 / max(inside.numel(), 1))
+        on_objects = inside / inside.sum() if inside.any() else uniform
+        return self.config.foreground * on_objects + (1 - self.config.foreground) * uniform

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lidistill.distillation.head_comparison import check_same_maps, object_maps, paired_heads
-from lidistill.distillation.object_places import ObjectRows, object_cells, object_vectors, positive_anchors
+from lidistill.distillation.head_comparison import check_same_parts, check_same_rows, paired_heads
 from lidistill.ops.precision import as_full
-from lidistill.types import Boxes, DetectorOutput, HeadOutput
+from lidistill.outputs import HeadOutput, ObjectRows
+from lidistill.types import Boxes
 
-BOX_PARTS = (3, 3, 1)  # position, size and yaw within the codes of an anchor
 FEW = 1e-4  # keeps the mean over no object finite; the released code's
 
 
@@ -34,30 +33,31 @@ class HeadAttention(nn.Module):
             {str(width): nn.Linear(2 * width, width, bias=False) for width in sorted(set(widths))}
         )
 
-    def forward(self, teacher: DetectorOutput, student: DetectorOutput, boxes: Sequence[Boxes]) -> Tensor:
+    def forward(
+        self, teacher_heads: Sequence[HeadOutput], student_heads: Sequence[HeadOutput], boxes: Sequence[Boxes]
+    ) -> Tensor:
         """Mean over the heads of the absolute differences at an object, summed over channels.
 
         No gradient reaches the teacher.
         """
         instead = "set itkd.attention_weight=0"
-        pairs = paired_heads(teacher, student, "itkd", instead)
+        pairs = paired_heads(teacher_heads, student_heads, "itkd", instead)
         for pair in pairs:
-            check_same_maps(*pair, object_maps(*pair), "itkd", instead, any_grid=pair[0].kind == "center")
-        return torch.stack([self._compare(taught, learnt, boxes) for taught, learnt in pairs]).mean()
+            check_same_parts(*pair, "itkd", instead)
+        check_same_rows([pair for pair in pairs if not pair[0].has_peaks], "itkd", instead)
+        return torch.stack([self._compare(*pair, boxes) for pair in pairs]).mean()
 
     def fusion_norm(self) -> Tensor:
         """Norm of the fusion weights. At zero all outputs agree: a perfect match that says nothing."""
         return torch.stack([parameter.detach().norm() for parameter in self.parameters()]).norm()
 
-    def _compare(self, taught: HeadOutput, learnt: HeadOutput, boxes: Sequence[Boxes]) -> Tensor:
-        if taught.kind == "anchor":
-            positives = positive_anchors(taught, boxes, self.most)
-            places = positives, positives
-        else:
-            places = _common_cells(taught, learnt, boxes, self.most)
-        vectors = object_vectors(taught, places[0]).detach(), object_vectors(learnt, places[1])
-        fused = [self._fused(taught, values, rows, len(boxes)) for values, rows in zip(vectors, places, strict=True)]
-        return (fused[1] - fused[0]).abs().sum() / (len(places[0]) + FEW)
+    def _compare(self, teacher_head: HeadOutput, student_head: HeadOutput, boxes: Sequence[Boxes]) -> Tensor:
+        own, others = teacher_head.paired_positives(student_head, boxes, self.most)
+        fused = [
+            self._fused(teacher_head, teacher_head.vectors(own).detach(), own, len(boxes)),
+            self._fused(teacher_head, student_head.vectors(others), others, len(boxes)),
+        ]
+        return (fused[1] - fused[0]).abs().sum() / (len(own) + FEW)
 
     def _fused(self, head: HeadOutput, vectors: Tensor, places: ObjectRows, num_frames: int) -> Tensor:
         """Vectors (P, C) of objects that `head` describes -> (B, M, C)."""
@@ -65,7 +65,7 @@ class HeadAttention(nn.Module):
         if self.squash:
             vectors = torch.cat([vectors[:, :num_classes].sigmoid(), vectors[:, num_classes:]], dim=1)
         objects = by_frame(vectors, places, num_frames)
-        return self.fusion[str(vectors.shape[1])](attended(objects, head_parts(head), self.most))
+        return self.fusion[str(vectors.shape[1])](attended(objects, head.channel_groups, self.most))
 
 
 def attended(objects: Tensor, parts: Sequence[int], most: int) -> Tensor:
@@ -91,22 +91,3 @@ def by_frame(vectors: Tensor, places: ObjectRows, num_frames: int) -> Tensor:
     slots = torch.arange(len(places), device=counts.device) - (counts.cumsum(dim=0) - counts)[places.frames]
     padded = vectors.new_zeros(num_frames, int(counts.max()), vectors.shape[1])
     return padded.index_put((places.frames, slots), vectors)
-
-
-def head_parts(head: HeadOutput) -> list[int]:
-    """Channels of the parts within which a head attends: class scores, then position, size, yaw, direction, or the maps
-    of a centre head.
-    """
-    if head.kind == "anchor":
-        return [len(head.classes), *BOX_PARTS, *([2] if "direction" in head.maps else [])]
-    return [head.maps[name].shape[1] for name in object_maps(head)]
-
-
-def _common_cells(
-    taught: HeadOutput, learnt: HeadOutput, boxes: Sequence[Boxes], most: int
-) -> tuple[ObjectRows, ObjectRows]:
-    """The cells of the objects that lie on both maps, each network's on its own grid."""
-    own, other = object_cells(taught, boxes, most), object_cells(learnt, boxes, most)
-    span = max(len(labelled) for labelled in boxes)
-    named, other_named = (places.frames * span + places.objects for places in (own, other))
-    return own[torch.isin(named, other_named)], other[torch.isin(other_named, named)]

@@ -46,20 +46,20 @@ def initialised(
     widths: dict[str, int] = {}  # the teacher's
     result: dict[str, Tensor] = {}
     for layer in student_layers:
-        own, taught = student[f"{layer.name}.weight"], teacher[f"{layer.name}.weight"]
+        own, teacher_weight = student[f"{layer.name}.weight"], teacher[f"{layer.name}.weight"]
         out_axis, in_axis = layer.axes
         if layer.inputs == (ChannelBlock(INPUT),):  # which is never cut
             kept[INPUT], widths[INPUT] = (
-                torch.arange(taught.shape[in_axis], device=taught.device),
-                taught.shape[in_axis],
+                torch.arange(teacher_weight.shape[in_axis], device=teacher_weight.device),
+                teacher_weight.shape[in_axis],
             )
         columns = _columns(layer.inputs, kept, widths)
         wanted = own.shape[out_axis]
         tied = layer.output is not None and layer.output in kept  # added to channels that were chosen before
         rows = kept[str(layer.output)] if tied else chosen_channels(layer, teacher, wanted, choice)
         if layer.output is not None:
-            kept[layer.output], widths[layer.output] = rows, taught.shape[out_axis]
-        result[f"{layer.name}.weight"] = taught.index_select(out_axis, rows).index_select(in_axis, columns)
+            kept[layer.output], widths[layer.output] = rows, teacher_weight.shape[out_axis]
+        result[f"{layer.name}.weight"] = teacher_weight.index_select(out_axis, rows).index_select(in_axis, columns)
         for key in _vectors(layer, student):
             result[key] = _cut(key, teacher, rows)
     _check_complete(result, student)

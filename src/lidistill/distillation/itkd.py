@@ -1,5 +1,5 @@
-"""itKD, interchange transfer-based distillation (CVPR 2023, arXiv 2205.15531): each map must be what an autoencoder
-makes of the other's code.
+"""itKD, interchange transfer-based distillation (CVPR 2023, arXiv 2205.15531): each map is reconstructed from the other
+network's code by a shared autoencoder.
 
 One channel-wise autoencoder compresses the maps of both networks. Their codes must agree, and each map must be what the
 autoencoder makes of the *other's* code. At labelled objects, the attention between the channels of the heads must agree
@@ -33,14 +33,15 @@ import torch
 from torch import Tensor
 
 from lidistill.distillation.head_attention import HeadAttention
-from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.object_places import ObjectRows, object_cells
-from lidistill.distillation.shared_autoencoder import SharedAutoencoder
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.shared_autoencoder import Path, SharedAutoencoder
+from lidistill.distillation.tap_checks import check_maps, comparable_stage, heads_of
 from lidistill.distillation.taps import paired_maps, resampled
-from lidistill.ops.kernels.interchanged_difference import Path, Shares, interchanged_difference
+from lidistill.ops.kernels.interchanged_difference import Shares, interchanged_difference
 from lidistill.ops.precision import full_precision
+from lidistill.outputs import DetectorOutput, FeatureMap, ObjectRows, object_cells
 from lidistill.settings import BoxCount, NonNegative, Text, Widths
-from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses
+from lidistill.types import Batch, InputError, Losses, MapGrid
 
 PARTS = ("interchange", "compressed", "attention")
 
@@ -73,16 +74,17 @@ class ItkdConfig(MethodConfig):
             )
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Itkd:
-        check_taps(self.name, (self.tap,), teacher_specs, student_specs, kind="map")
-        heads = tuple(name for name, spec in teacher_specs.items() if spec.kind == "head")
+        check_maps(self.name, (self.tap,), teacher_specs, student_specs, "its autoencoder reads the cells of objects")
+        stage, heads = 0, {}
         if self.attention_weight > 0:
-            if not heads:
+            if not heads_of(teacher_specs):
                 raise InputError(
-                    f"{self.name}: the teacher has no detection head on a map to attend to; set "
-                    f"{self.name}.attention_weight=0"
+                    f"{self.name}: the teacher has no detection head to attend to; set {self.name}.attention_weight=0"
                 )
-            check_taps(self.name, heads, teacher_specs, student_specs, kind="head")
-        return Itkd(self, teacher_specs, student_specs, [teacher_specs[head].channels for head in heads])
+            stage = comparable_stage(self.name, teacher_specs, student_specs)
+            heads = heads_of(teacher_specs, stage)
+        widths = [spec.channels for spec in heads.values()]
+        return Itkd(self, teacher_specs, student_specs, widths, stage)
 
 
 class Itkd(DistillationMethod):
@@ -91,9 +93,13 @@ class Itkd(DistillationMethod):
     Logs the number of objects a frame and the norm of the fusion weights.
     """
 
-    def __init__(self, config: ItkdConfig, teacher_specs: Specs, student_specs: Specs, head_widths: list[int]) -> None:
+    def __init__(
+        self, config: ItkdConfig, teacher_specs: Specs, student_specs: Specs, head_widths: list[int], stage: int = 0
+    ) -> None:
+        """`head_widths` are those of the heads of `stage`, which are compared."""
         super().__init__()
         self.config = config
+        self.stage = stage
         self.autoencoder: SharedAutoencoder | None = None
         if config.interchange_weight > 0 or config.compressed_weight > 0:
             ends = teacher_specs[config.tap].channels, student_specs[config.tap].channels
@@ -107,16 +113,15 @@ class Itkd(DistillationMethod):
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         config = self.config
         terms: dict[str, Tensor] = {}
-        taught, learnt = paired_maps(config.name, config.tap, teacher, student)
-        with full_precision(learnt.features):
-            places = object_cells(taught, batch.boxes, config.max_objects)
-            logs = {"objects": len(places) / taught.features.new_tensor(batch.size, dtype=torch.float32)}
+        teacher_map, student_map = paired_maps(config.name, config.tap, teacher, student)
+        with full_precision(student_map.features):
+            places = object_cells(teacher_map.grid, batch.boxes, config.max_objects)
+            logs = {"objects": len(places) / teacher_map.features.new_tensor(batch.size, dtype=torch.float32)}
             if self.autoencoder is not None:
-                terms |= self._compare_maps(taught, learnt, places, self.autoencoder.paths())
+                terms |= self._compare_maps(teacher_map, student_map, places, self.autoencoder.paths())
             if self.attention is not None:
-                terms["attention"] = (
-                    config.weight * config.attention_weight * self.attention(teacher, student, batch.boxes)
-                )
+                heads = teacher.stages[self.stage], student.stages[self.stage]
+                terms["attention"] = config.weight * config.attention_weight * self.attention(*heads, batch.boxes)
                 logs["fusion_norm"] = self.attention.fusion_norm()
         return Losses(
             {f"{config.name}/{part}": value for part, value in terms.items()},
@@ -132,22 +137,22 @@ class Itkd(DistillationMethod):
         return frozenset(name for name, _ in self.named_parameters() if name.startswith("attention."))
 
     def _compare_maps(
-        self, taught: FeatureMap, learnt: FeatureMap, places: ObjectRows, paths: tuple[Path, Path]
+        self, teacher_map: FeatureMap, student_map: FeatureMap, places: ObjectRows, paths: tuple[Path, Path]
     ) -> dict[str, Tensor]:
         """Weighted terms of the autoencoder."""
         config = self.config
-        student_map = resampled(learnt, taught).features
-        wide, narrow = _at(taught.features, places), _at(student_map, places)
+        student_features = resampled(student_map, teacher_map).features
+        wide, narrow = (_at(each, places, teacher_map.grid) for each in (teacher_map.features, student_features))
         released = config.variant == "released"
         shares = Shares(config.interchange_weight, config.compressed_weight if released else 0.0, config.detach_target)
         terms: dict[str, Tensor] = {}
         if shares.interchange > 0 or shares.codes > 0:
-            interchange, compressed = interchanged_difference(taught.features, student_map, paths, shares)
+            interchange, compressed = interchanged_difference(teacher_map.features, student_features, paths, shares)
             terms = ({"interchange": interchange} if shares.interchange > 0 else {}) | (
                 {"compressed": compressed} if shares.codes > 0 else {}
             )
         if released and config.interchange_weight > 0:
-            at_objects = self._interchanged_at_objects(wide, narrow, paths, taught.features.shape[0])
+            at_objects = self._interchanged_at_objects(wide, narrow, paths, teacher_map.features.shape[0])
             terms["interchange"] = terms["interchange"] + config.interchange_weight * at_objects
         if not released and config.compressed_weight > 0:
             terms["compressed"] = config.compressed_weight * mean_or_zero(
@@ -170,11 +175,11 @@ class Itkd(DistillationMethod):
 
 
 def mean_or_zero(values: Tensor) -> Tensor:
-    """Mean of all values; of none, a zero that belongs to the graph."""
+    """Mean of all values; of none, a zero connected to the autograd graph."""
     return values.sum() / max(1, values.numel())
 
 
-def _at(features: Tensor, places: ObjectRows) -> Tensor:
+def _at(features: Tensor, places: ObjectRows, grid: MapGrid) -> Tensor:
     """Rows (P, C) of a map (B, C, H, W)."""
-    width = features.shape[3]
-    return features[places.frames, :, places.rows // width, places.rows % width]
+    row, column = grid.numbered(places.rows).unbind(dim=1)
+    return features[places.frames, :, row, column]

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
-from lidistill.types import Batch, DetectorOutput, InputError, Losses
+from lidistill.distillation.tap_checks import comparable_stage, heads_of
+from lidistill.outputs import DetectorOutput
+from lidistill.types import Batch, InputError, Losses
 
 
 @dataclass(frozen=True)
@@ -31,16 +33,14 @@ class LadConfig(MethodConfig):
             raise InputError("lad adds no loss that could be weighed; leave lad.weight at 1 and lad.warmup_share at 0")
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Lad:
-        heads = [
-            tuple(name for name, spec in specs.items() if spec.kind == "head")
-            for specs in (teacher_specs, student_specs)
-        ]
+        heads = [tuple(heads_of(specs)) for specs in (teacher_specs, student_specs)]
         if not heads[0] or heads[0] != heads[1]:
             raise InputError(
                 f"lad: the teacher has the heads {', '.join(heads[0]) or 'none'} and the student "
-                f"{', '.join(heads[1]) or 'none'}, "
-                "so it cannot assign the student's labels; build both for one dataset with one kind of head"
+                f"{', '.join(heads[1]) or 'none'}, so it cannot assign the student's labels; build both for one "
+                "dataset with one kind of head"
             )
+        comparable_stage(self.name, teacher_specs, student_specs)
         return Lad(self)
 
 

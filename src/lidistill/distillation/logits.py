@@ -19,15 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lidistill.distillation.head_comparison import check_heads, check_same_maps, paired_heads
+from lidistill.distillation.head_comparison import check_same_rows, paired_heads
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.tap_checks import comparable_stage
 from lidistill.ops.precision import as_full, full_precision
+from lidistill.outputs import DetectorOutput, HeadOutput
 from lidistill.settings import InnerShare, NonNegative, Softness
-from lidistill.types import Batch, DetectorOutput, HeadOutput, Losses
-
-CODE_SIZE = 7
-DIRECTION_BINS = 2
-CLASS_MAP = {"anchor": "class", "center": "heatmap"}
+from lidistill.types import Batch, Losses
 
 
 @dataclass(frozen=True)
@@ -47,26 +45,27 @@ class LogitsConfig(MethodConfig):
     box_beta: Softness = 1 / 9  # where smooth L1 turns from square to straight, as in the detection loss
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Logits:
-        check_heads(self.name, teacher_specs, student_specs)
-        return Logits(self)
+        return Logits(self, comparable_stage(self.name, teacher_specs, student_specs))
 
 
 class Logits(DistillationMethod):
-    """No parameter of its own: both heads must speak of the same anchors."""
+    """No parameter of its own: both heads must speak of the same anchors, cells or points."""
 
-    def __init__(self, config: LogitsConfig) -> None:
+    def __init__(self, config: LogitsConfig, stage: int) -> None:
+        """`stage` is that of the heads which are compared."""
         super().__init__()
         self.config = config
+        self.stage = stage
 
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
-        name = self.config.name
+        name, instead = self.config.name, "use fitnets, which resamples"
+        pairs = paired_heads(teacher.stages[self.stage], student.stages[self.stage], name, instead)
+        check_same_rows(pairs, name, instead)
         sums: dict[str, list[Tensor]] = {"class": [], "box": [], "direction": []}
         counts = []
-        instead = "use fitnets, which resamples"
-        for taught, learnt in paired_heads(teacher, student, name, instead):
-            check_same_maps(taught, learnt, taught.maps, name, instead)
-            with full_precision(next(iter(learnt.maps.values()))):
-                head_terms, count = self._compare(taught, learnt)
+        for teacher_head, student_head in pairs:
+            with full_precision(next(iter(student_head.tensors().values()))):
+                head_terms, count = self._compare(teacher_head, student_head)
             for part, value in head_terms.items():
                 sums[part].append(value)
             counts.append(count)
@@ -82,66 +81,48 @@ class Logits(DistillationMethod):
         }
         return Losses(terms, logs={f"{name}/confident": torch.stack(counts).sum() / batch.size})
 
-    def _compare(self, taught: HeadOutput, learnt: HeadOutput) -> tuple[dict[str, Tensor], Tensor]:
-        """Unweighted terms of one head and its number of confident anchors."""
+    def _compare(self, teacher_head: HeadOutput, student_head: HeadOutput) -> tuple[dict[str, Tensor], Tensor]:
+        """Unweighted terms of one head and its number of confident rows."""
         config = self.config
-        key, width = CLASS_MAP[taught.kind], len(taught.classes)
-        teacher_logits, student_logits = _rows(taught.maps[key].detach(), width), _rows(learnt.maps[key], width)
+        teacher_logits, student_logits = teacher_head.class_logits().detach(), student_head.class_logits()
         confidence = teacher_logits.sigmoid().amax(dim=1)
         doubt = student_logits.detach().sigmoid().amax(dim=1)
-        objects = confidence >= config.confident
-        # The sum of confidences, not the number of anchors: a teacher is a little confident of many more anchors than
-        # the labels have positives.
-        divided_by = confidence[objects].sum().clamp_min(taught.maps[key].shape[0])
+        objects = (confidence >= config.confident).nonzero()[:, 0]
+        # The sum of confidences, not the number of rows: a teacher is a little confident of many more anchors than the
+        # labels have positives.
+        divided_by = confidence[objects].sum().clamp_min(teacher_head.num_frames)
 
         divergence = binary_divergence(teacher_logits, student_logits, config.temperature).sum(dim=1)
         terms = {"class": config.temperature**2 * (torch.maximum(confidence, doubt) * divergence).sum() / divided_by}
         shares = confidence[objects] / divided_by
-        if taught.kind == "anchor":
-            codes = [_rows(head.maps["box"], CODE_SIZE)[objects] for head in (taught, learnt)]
-            terms["box"] = (shares * code_error(codes[0].detach(), codes[1], config.box_beta)).sum()
-            if "direction" in taught.maps and "direction" in learnt.maps:
-                bins = [_rows(head.maps["direction"], DIRECTION_BINS)[objects] for head in (taught, learnt)]
-                terms["direction"] = (shares * categorical_divergence(bins[0].detach(), bins[1])).sum()
-        else:
-            errors = [
-                _map_error(taught.maps[other].detach(), learnt.maps[other], config.box_beta)[objects]
-                for other in taught.maps
-                if other != key
-            ]
-            terms["box"] = (shares * torch.stack(errors).sum(dim=0)).sum() if errors else student_logits.sum() * 0
-        return terms, objects.sum()
+        places = teacher_head.places_at(objects)
+        vectors = as_full(teacher_head.vectors(places).detach()), as_full(student_head.vectors(places))
+        error = smooth_error(teacher_head.code_differences(*vectors), config.box_beta)
+        for part in teacher_head.further_parts.keys() & student_head.further_parts.keys():
+            one, other = as_full(teacher_head.values(part, places).detach()), as_full(student_head.values(part, places))
+            error = error + smooth_error(other - one, config.box_beta)
+        terms["box"] = (shares * error).sum()
+        if teacher_head.direction_part in teacher_head.parts:
+            bins = [as_full(head.values(head.direction_part, places)) for head in (teacher_head, student_head)]
+            terms["direction"] = (shares * categorical_divergence(bins[0].detach(), bins[1])).sum()
+        return terms, torch.tensor(len(objects), device=shares.device)
 
 
-def binary_divergence(taught: Tensor, learnt: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(sigmoid(taught / T) || sigmoid(learnt / T)) of logits of one shape, elementwise; zero where they agree."""
-    taught, learnt = taught / temperature, learnt / temperature
-    yes = taught.sigmoid() * (F.logsigmoid(taught) - F.logsigmoid(learnt))
-    no = (-taught).sigmoid() * (F.logsigmoid(-taught) - F.logsigmoid(-learnt))
+def binary_divergence(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(sigmoid(teacher / T) || sigmoid(student / T)) of logits of one shape, elementwise; zero where they agree."""
+    teacher, student = teacher / temperature, student / temperature
+    yes = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
+    no = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
     return yes + no
 
 
-def categorical_divergence(taught: Tensor, learnt: Tensor) -> Tensor:
-    """KL(softmax(taught) || softmax(learnt)) of logits (N, D): (N,)."""
-    taught, learnt = F.log_softmax(taught, dim=1), F.log_softmax(learnt, dim=1)
-    return (taught.exp() * (taught - learnt)).sum(dim=1)
+def categorical_divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """KL(softmax(teacher) || softmax(student)) of logits (N, D): (N,)."""
+    teacher, student = F.log_softmax(teacher, dim=1), F.log_softmax(student, dim=1)
+    return (teacher.exp() * (teacher - student)).sum(dim=1)
 
 
-def code_error(taught: Tensor, learnt: Tensor, beta: float) -> Tensor:
-    """Smooth L1 of box codes (N, 7), summed over the codes: (N,).
-
-    Yaws are compared by the sine of their difference, blind to half a turn.
-    """
-    turned = torch.sin(learnt[:, 6:] - taught[:, 6:])
-    difference = torch.cat([learnt[:, :6] - taught[:, :6], turned], dim=1)
-    return F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none", beta=beta).sum(dim=1)
-
-
-def _map_error(taught: Tensor, learnt: Tensor, beta: float) -> Tensor:
-    """Smooth L1 of regression maps (B, C, H, W), summed over channels: (B*H*W,)."""
-    return F.smooth_l1_loss(as_full(learnt), as_full(taught), reduction="none", beta=beta).sum(dim=1).reshape(-1)
-
-
-def _rows(values: Tensor, width: int) -> Tensor:
-    """A map (B, A * width, H, W) as one row an anchor: (B*H*W*A, width)."""
-    return as_full(values).permute(0, 2, 3, 1).reshape(-1, width)
+def smooth_error(differences: Tensor, beta: float) -> Tensor:
+    """Smooth L1 of differences (N, c), which turns from square to straight at `beta`, summed over c: (N,)."""
+    nothing = torch.zeros_like(differences)
+    return F.smooth_l1_loss(differences, nothing, reduction="none", beta=beta).sum(dim=1)

@@ -2,8 +2,8 @@
 labelled objects only.
 
 Every object is read at a grid of places turned with its box, as SparseKD's version for LiDAR does, on each network's
-own map in metres. The student's readings are widened by a 1x1 convolution; reading and convolving commute, so only the
-readings are convolved.
+own map in metres; of scattered rows, our reading, those inside a box count. The student's readings are widened by a 1x1
+convolution; reading and convolving commute, so only the readings are convolved.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.object_places import object_cells
-from lidistill.distillation.taps import paired_maps
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.tap_checks import check_places
+from lidistill.distillation.taps import comparable_taps
 from lidistill.ops.precision import full_precision
-from lidistill.ops.roi import RoiReading
+from lidistill.outputs import DetectorOutput, Features
 from lidistill.settings import NonNegative, Side, Taps
-from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses
+from lidistill.types import Batch, Losses
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,11 @@ class MimicConfig(MethodConfig):
     paper: ClassVar[str] = "Mimicking very efficient network for object detection, CVPR 2017"
     needs: ClassVar[tuple[str, ...]] = ("boxes",)
     weight: NonNegative = 0.1  # SparseKD's
-    taps: Taps = ("neck",)  # any maps that both networks have
+    taps: Taps = ("neck",)  # any maps, or rows at the same places, that both networks have
     size: Side = 7  # places read along the length and along the width of a box
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Mimic:
-        check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")
+        check_places(self.name, self.taps, teacher_specs, student_specs)
         return Mimic(self, teacher_specs, student_specs)
 
 
@@ -50,55 +49,21 @@ class Mimic(DistillationMethod):
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         terms = {}
         for tap, adapter in zip(self.config.taps, self.adapters, strict=True):
-            taught, learnt = paired_maps(self.config.name, tap, teacher, student)
-            places = object_cells(taught, batch.boxes)
-            geometry = torch.cat(
-                [
-                    labelled.geometry[places.objects[places.frames == frame]]
-                    for frame, labelled in enumerate(batch.boxes)
-                ]
-            )
-            with full_precision(learnt.features):
-                wanted, found = (
-                    read_boxes(like, geometry, places.frames, self.config.size) for like in (taught, learnt)
-                )
-                error = (adapter(found) - wanted).square().sum() / max(wanted.numel(), 1)
+            pair = comparable_taps(self.config.name, tap, teacher, student)
+            frames, geometry = pair[0].objects_on(batch.boxes)
+            with full_precision(pair[1].features):
+                of_teacher, of_student = (read_boxes(each, geometry, frames, self.config.size) for each in pair)
+                error = (adapter(of_student) - of_teacher).square().sum() / max(of_teacher.numel(), 1)
             terms[f"{self.config.name}/{tap}"] = self.config.weight * error
         return Losses(terms)
 
 
-def read_boxes(like: FeatureMap, geometry: Tensor, frames: Tensor, size: int) -> Tensor:
-    """The map read bilinearly at size x size places of boxes (N, 7) of frames (N,), along their length, then their
-    width: (N, size * size, C).
+def read_boxes(tap: Features, geometry: Tensor, frames: Tensor, size: int) -> Tensor:
+    """What is read in boxes (N, 7) of frames (N,): (M, P, C).
 
-    Places are the centres of equal parts of the box. Beyond the map its border is repeated.
+    A map is read bilinearly in each of the M = N boxes at P = size x size places, the centres of equal parts of the
+    box, along its length, then its width; beyond the map its border is repeated. Of scattered rows these are the M that
+    lie in any box, P = 1.
     """
-    reading = turned_reading(geometry, frames, like, size)
-    return reading.pooled(reading.rows_of(like.features))
-
-
-def turned_reading(geometry: Tensor, frames: Tensor, like: FeatureMap, size: int) -> RoiReading:
-    """Which cells of the map the places of boxes (N, 7) of frames (N,) are made of."""
-    height, width = like.grid.shape
-    geometry = geometry.detach().double()
-    steps = (torch.arange(size, dtype=geometry.dtype, device=geometry.device) + 0.5) / size - 0.5
-    along, across = (offset.flatten() for offset in torch.meshgrid(steps, steps, indexing="ij"))
-    along, across = geometry[:, 3:4] * along, geometry[:, 4:5] * across
-    cosine, sine = geometry[:, 6:7].cos(), geometry[:, 6:7].sin()
-    x, y = geometry[:, :1] + along * cosine - across * sine, geometry[:, 1:2] + along * sine + across * cosine
-    columns, rows = like.grid.in_cells(torch.stack([x, y], dim=-1)).unbind(dim=-1)
-    (column, right), (row, below) = _between(columns - 0.5, width), _between(rows - 0.5, height)
-    first = (frames[:, None] * height + row) * width + column
-    down, aside = (row < height - 1) * width, (column < width - 1).long()
-    cells = torch.stack([first, first + aside, first + down, first + down + aside], dim=-1)
-    weights = torch.stack([(1 - below) * (1 - right), (1 - below) * right, below * (1 - right), below * right], dim=-1)
-    touched, slots = torch.unique(cells, return_inverse=True)
-    return RoiReading(touched, slots.view(-1, 4), weights.view(-1, 4), size * size)
-
-
-def _between(places: Tensor, extent: int) -> tuple[Tensor, Tensor]:
-    """The cell before each place, in units of cell centres and clamped to the map, and how far beyond its centre the
-    place is.
-    """
-    places = places.nan_to_num().clamp(0, extent - 1)
-    return places.long(), places - places.floor()
+    reading = tap.box_reading(geometry, frames, size)
+    return reading.pooled(reading.rows_of(tap.image()))

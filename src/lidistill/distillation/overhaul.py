@@ -25,14 +25,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.taps import paired_maps, resampled
-from lidistill.ops.kernels.adapted_error import adapted_squared_error
-from lidistill.ops.kernels.row_blocks import block_elements, cell_rows, row_blocks
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.tap_checks import check_places
+from lidistill.distillation.taps import paired_places
+from lidistill.ops.kernels.adapted_error import adapted_squared_error, cell_rows, row_blocks
+from lidistill.ops.kernels.row_blocks import block_elements
 from lidistill.ops.kernels.row_statistics import moments
 from lidistill.ops.precision import full_precision
+from lidistill.outputs import DetectorOutput
 from lidistill.settings import Taps
-from lidistill.types import Batch, DetectorOutput, FeatureMap, Losses
+from lidistill.types import Batch, Losses
 
 PUBLISHED_DIVISOR = 1000.0  # released code: the sum over all values of a frame over 1000
 NORM_EPSILON = 1e-5  # as in PyTorch's BatchNorm
@@ -50,7 +52,7 @@ class OverhaulConfig(MethodConfig):
     margin: Literal["estimated", "zero"] = "estimated"  # or "zero": a switched-off cell need only be switched off
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Overhaul:
-        check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")
+        check_places(self.name, self.taps, teacher_specs, student_specs)
         return Overhaul(self, teacher_specs, student_specs)
 
 
@@ -70,21 +72,22 @@ class Overhaul(DistillationMethod):
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         terms = {}
         for later, (tap, adapter) in enumerate(zip(reversed(self.config.taps), reversed(self.adapters), strict=True)):
-            taught, learnt = paired_maps(self.config.name, tap, teacher, student)
-            with full_precision(learnt.features):
-                error = self._error(taught, resampled(learnt, taught).features, adapter)
+            with full_precision(batch.points):
+                teacher_tap, student_tap = paired_places(self.config.name, tap, teacher, student)
+                error = self._error(teacher_tap.image(), student_tap.image(), adapter, batch.size)
             terms[f"{self.config.name}/{tap}"] = self.config.weight * 0.5**later * error
         return Losses(terms)
 
-    def _error(self, taught: FeatureMap, learnt: Tensor, adapter: nn.Module) -> Tensor:
-        margins = margin(taught.features)
+    def _error(self, teacher: Tensor, student: Tensor, adapter: nn.Module, num_frames: int) -> Tensor:
+        """The unweighted error of images (B, D, H, W) and (B, C, H, W)."""
+        margins = margin(teacher)
         if self.config.margin == "zero":
             margins = torch.zeros_like(margins)
-        weight, bias = adapter(learnt)
+        weight, bias = adapter(student)
         error = adapted_squared_error(
-            learnt, weight, bias, taught.features, partial=True, prepare=lambda rows: target(rows, margins)
+            student, weight, bias, teacher, partial=True, prepare=lambda rows: target(rows, margins)
         )
-        return error if self.config.scale == "mean" else error * (taught.features[0].numel() / PUBLISHED_DIVISOR)
+        return error if self.config.scale == "mean" else error * (teacher.numel() / num_frames / PUBLISHED_DIVISOR)
 
 
 class NormalisedAdapter(nn.Module):
@@ -109,18 +112,18 @@ class NormalisedAdapter(nn.Module):
         return weight, self.shift - weight @ mean
 
 
-def margin(taught: Tensor) -> Tensor:
+def margin(teacher: Tensor) -> Tensor:
     """Mean of the negative values that each channel of (B, C, H, W) has or, after a ReLU, had: (C,), not positive
     (section 3).
 
     After a ReLU, x ~ N(beta, gamma^2) with p = Phi(z), z = beta / gamma, shows E[max(x, 0)] = gamma (z p + phi(z)); p
     and that mean are known, so beta and gamma are, and E[x | x < 0] = beta - gamma phi(z) / (1 - p).
     """
-    num_cells = max(taught.numel() // taught.shape[1], 1)
-    num_above, above, num_below, below = (taught.new_zeros(taught.shape[1], dtype=torch.float64) for _ in range(4))
+    num_cells = max(teacher.numel() // teacher.shape[1], 1)
+    num_above, above, num_below, below = (teacher.new_zeros(teacher.shape[1], dtype=torch.float64) for _ in range(4))
     blocks = (
         cell_rows(frame)[block]
-        for frame in taught
+        for frame in teacher
         for block in row_blocks(frame[0].numel(), len(frame), block_elements(frame.device))
     )
     for rows in blocks:
@@ -136,12 +139,12 @@ def margin(taught: Tensor) -> Tensor:
     density = torch.exp(-standard.square() / 2) / (2 * torch.pi) ** 0.5
     spread = above / num_cells / (standard * share + density)
     estimated = spread * (standard - density / (1 - share))
-    return torch.where(num_below > 0, below / num_below.clamp_min(1), estimated).to(taught.dtype)
+    return torch.where(num_below > 0, below / num_below.clamp_min(1), estimated).to(teacher.dtype)
 
 
-def target(taught: Tensor, margins: Tensor) -> Tensor:
-    """What the student should reach or stay below: taught (n, C), but no less than the margins (C,), and the margin for
-    the zeros of a ReLU.
+def target(teacher: Tensor, margins: Tensor) -> Tensor:
+    """What the student should reach or stay below: the teacher's rows (n, C), but no less than the margins (C,), and
+    the margin for the zeros of a ReLU.
     """
-    is_zero = 1 - taught.sign().abs_()  # as numbers: choosing by a mask takes ten times as long
-    return torch.maximum(taught, margins).addcmul_(is_zero, margins)
+    is_zero = 1 - teacher.sign().abs_()  # as numbers: choosing by a mask takes ten times as long
+    return torch.maximum(teacher, margins).addcmul_(is_zero, margins)

@@ -19,7 +19,6 @@ The factor 2, N, K and C' are the released code's in both forms; the prose names
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -27,8 +26,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps, shared_taps
-from lidistill.distillation.taps import find_tap, resampled
+from lidistill.distillation.important_rows import effective_number, graph_weights, nearest_rows, select_queries
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.tap_checks import check_places, shared_taps
+from lidistill.distillation.taps import find_tap, paired_places
 from lidistill.ops.kernels.graph_distance import (
     Edge,
     EdgeEncoder,
@@ -37,10 +38,10 @@ from lidistill.ops.kernels.graph_distance import (
     encoded_spread,
     graph_distance,
 )
-from lidistill.ops.kernels.neighbours import k_nearest
 from lidistill.ops.precision import as_full, full_precision
+from lidistill.outputs import DetectorOutput, FeatureSet
 from lidistill.settings import Count, Names, Positive, Seed, Whole
-from lidistill.types import Batch, DetectorOutput, FeatureMap, FeatureSet, InputError, Losses, TapSpec
+from lidistill.types import Batch, InputError, Losses
 
 PREFERRED_TAPS = ("encoder", "bev.*", "neck", "points")
 Sampling = Literal["top", "random", "mixed", "bottom"]
@@ -53,9 +54,6 @@ DISTANCE_FACTOR = 2.0  # released code
 FROBENIUS_FACTOR = 5e-4  # released code, without reweighting
 # points, released code: counts differ by at least 1, so only the largest count keeps a weight
 RELEASED_TEMPERATURE = 0.01
-# of the graphs should count; a quarter to three quarters is sound. On KITTI frames this is at 8 to 13 points
-EFFECTIVE_SHARE = 0.5
-BISECTIONS = 30  # of a factor of 10^6: exact to seven digits
 COLLAPSED_STD = 1e-3  # an encoded channel that varies less says nothing any more
 
 
@@ -85,18 +83,13 @@ class PointDistillerConfig(MethodConfig):
     seed: Seed = 0  # of "random" and "mixed" sampling
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> PointDistiller:
-        taps = self.taps or shared_taps(
-            self.name, PREFERRED_TAPS, _without_other_rows(teacher_specs, student_specs), student_specs
-        )
-        check_taps(self.name, taps, teacher_specs, student_specs)
-        unlike = [tap for tap in taps if tap not in _without_other_rows(teacher_specs, student_specs)]
-        if unlike:
-            raise InputError(
-                f"{self.name}: a row of {unlike[0]!r} stands for cells {teacher_specs[unlike[0]].stride} voxels wide "
-                "in the teacher and "
-                f"{student_specs[unlike[0]].stride} in the student; choose a map tap such as 'neck', as in "
-                f"methods.{self.name}.taps=[neck]"
-            )
+        alike = {
+            name: spec
+            for name, spec in teacher_specs.items()
+            if name not in student_specs or not spec.apart_from(student_specs[name])
+        }
+        taps = self.taps or shared_taps(self.name, PREFERRED_TAPS, alike, student_specs)
+        check_places(self.name, taps, teacher_specs, student_specs)
         return PointDistiller(self, taps, teacher_specs, student_specs)
 
 
@@ -130,6 +123,7 @@ class PointDistiller(DistillationMethod):
             EdgeEncoder(teacher_specs[tap].channels, width, config.edge)
             for tap, width in zip(taps, widths, strict=True)
         )
+        self.are_maps = [teacher_specs[tap].is_map for tap in taps]
         self.student_encoders = nn.ModuleList(
             EdgeEncoder(student_specs[tap].channels, width, config.edge)
             for tap, width in zip(taps, widths, strict=True)
@@ -147,8 +141,9 @@ class PointDistiller(DistillationMethod):
                     "cannot learn there; choose another tap"
                 )
             with full_precision(learnable):
-                taught, learnt = _paired_rows(tap, teacher, student)
-                value, watched = self._compare(index, taught, learnt, isinstance(teacher.taps[tap], FeatureMap), batch)
+                of_teacher, of_student = paired_places(self.config.name, tap, teacher, student)
+                is_map = self.are_maps[index]
+                value, watched = self._compare(index, of_teacher.as_set(), of_student.as_set(), is_map, batch)
             terms[f"{self.config.name}/{tap}"] = self.config.weight * value
             logs |= {f"{self.config.name}/{tap}/{name}": number for name, number in watched.items()}
         return Losses(terms, logs)
@@ -166,9 +161,9 @@ class PointDistiller(DistillationMethod):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Rows (M, C_T) and (M, C_S) to the unweighted loss and what is logged."""
         config = self.config
-        taught, learnt = as_full(teacher.features.detach()), as_full(student.features)
-        if taught.shape[0] == 0:
-            return learnt.sum() * 0 + sum(parameter.sum() * 0 for parameter in self.parameters()), {}
+        teacher_rows, student_rows = teacher.features, student.features
+        if len(teacher_rows) == 0:
+            return student_rows.sum() * 0 + sum(parameter.sum() * 0 for parameter in self.parameters()), {}
         joined = (config.scope or ("batch" if config.form == "released" and not is_map else "sample")) == "batch"
         groups = torch.zeros_like(teacher.batch_index) if joined else teacher.batch_index
         names = ("/".join(batch.frame_ids),) if joined else batch.frame_ids
@@ -179,10 +174,10 @@ class PointDistiller(DistillationMethod):
         queries = select_queries(
             importance, groups, num_queries, config.sampling, [f"{config.seed}/{name}" for name in names]
         )
-        neighbours = nearest_rows(taught, groups, queries, config.num_neighbours)
-        graphs = NeighbourGraphs.of(queries, neighbours, taught.shape[0])
-        teacher_terms = self.teacher_encoders[index](taught, graphs)
-        student_terms = self.student_encoders[index](learnt, graphs)
+        neighbours = nearest_rows(teacher_rows, groups, queries, config.num_neighbours)
+        graphs = NeighbourGraphs.of(queries, neighbours, len(teacher_rows))
+        teacher_terms = self.teacher_encoders[index](teacher_rows, graphs)
+        student_terms = self.student_encoders[index](student_rows, graphs)
 
         weights = self._weights(importance[queries], groups[queries], counted, is_map, batch.size)
         if config.form == "released" and not config.reweight:
@@ -216,86 +211,6 @@ class PointDistiller(DistillationMethod):
         return graph_weights(importance, groups, automatic if config.temperature is None else config.temperature)
 
 
-def _without_other_rows(teacher_specs: Specs, student_specs: Specs) -> Specs:
-    """The teacher's taps but those sets whose rows stand for larger or smaller cells than the student's, such as voxels
-    beside pillars.
-    """
-
-    def unlike(name: str, spec: TapSpec) -> bool:
-        other = student_specs.get(name, spec)
-        return spec.kind == other.kind == "set" and spec.stride != other.stride
-
-    return {name: spec for name, spec in teacher_specs.items() if not unlike(name, spec)}
-
-
-def select_queries(importance: Tensor, groups: Tensor, num_queries: int, sampling: str, seeds: list[str]) -> Tensor:
-    """Rows (N,) that become centres: up to `num_queries` of each group's rows by importance (M,); equal importance goes
-    to the lower row.
-
-    `groups` (M,) holds indices into `seeds`, texts from which "random" and "mixed" draw: a group's draw depends on
-    nothing else. "mixed" takes half by importance and draws the rest.
-    """
-    chosen = []
-    for group in groups.unique().tolist():
-        rows = (groups == group).nonzero().squeeze(1)
-        rows = rows[torch.argsort(importance[rows], descending=sampling != "bottom", stable=True)]
-        kept = {"top": num_queries, "bottom": num_queries, "mixed": num_queries // 2, "random": 0}[sampling]
-        drawn = torch.randperm(
-            max(0, len(rows) - kept), generator=torch.Generator().manual_seed(zlib.crc32(seeds[group].encode()))
-        )
-        chosen += [rows[:kept], rows[kept:][drawn[: num_queries - kept].to(rows.device)]]
-    return torch.cat(chosen)
-
-
-def nearest_rows(features: Tensor, groups: Tensor, queries: Tensor, num_neighbours: int) -> Tensor:
-    """Rows (N, K) of features (M, C) nearest to those of each query (N,) within its group, itself included; -1 where
-    the group has fewer rows.
-    """
-    nearest = torch.full((len(queries), num_neighbours), -1, dtype=torch.int64, device=features.device)
-    most = 0
-    for group in groups.unique().tolist():
-        rows = (groups == group).nonzero().squeeze(1)
-        mine = (groups[queries] == group).nonzero().squeeze(1)
-        found = rows[k_nearest(features[queries[mine]], features[rows], num_neighbours)]
-        nearest[mine, : found.shape[1]] = found
-        most = max(most, found.shape[1])
-    return nearest[:, :most]
-
-
-def graph_weights(importance: Tensor, groups: Tensor, temperature: float | None) -> Tensor:
-    """Weights (N,), of mean one within each group: softmax of importance (N,) over the temperature (equation 2).
-
-    Without a temperature each group takes the one at which half of its graphs count, whatever the scale of the
-    features.
-    """
-    weights = torch.zeros_like(importance)
-    for group in groups.unique().tolist():
-        inside = groups == group
-        values = importance[inside] - importance[inside].max()
-        scale = spreading_temperature(values) if temperature is None else temperature
-        weights[inside] = len(values) * torch.softmax(values / scale, dim=0)
-    return weights
-
-
-def spreading_temperature(importance: Tensor, share: float = EFFECTIVE_SHARE) -> Tensor:
-    """Temperature at which the weights of importance (N,) are worth `share` * N equal ones, by bisection; tiny where
-    ties make it so at any.
-    """
-    spread = importance.std(correction=0).clamp_min(torch.finfo(importance.dtype).tiny)
-    relative = (importance - importance.max()) / spread
-    low, high = spread.new_tensor(1e-3), spread.new_tensor(1e3)
-    for _ in range(BISECTIONS):
-        middle = (low * high).sqrt()
-        too_few = effective_number(torch.softmax(relative / middle, dim=0)) < share * len(importance)
-        low, high = torch.where(too_few, middle, low), torch.where(too_few, high, middle)
-    return high * spread
-
-
-def effective_number(weights: Tensor) -> Tensor:
-    """How many equally weighted graphs weights (N,) are worth: (sum w)^2 / sum w^2."""
-    return weights.sum().square() / weights.square().sum()
-
-
 def _importance(teacher: FeatureSet, tap: str, counted: bool) -> Tensor:
     """Importance (M,) of the teacher's rows: points a row stands for, or its largest channel."""
     if not counted:
@@ -305,28 +220,3 @@ def _importance(teacher: FeatureSet, tap: str, counted: bool) -> Tensor:
             f"pointdistiller.importance is 'occupancy' and the teacher's tap {tap!r} has none; use channel_max"
         )
     return teacher.occupancy.to(torch.promote_types(teacher.features.dtype, torch.float32))
-
-
-def _paired_rows(tap: str, teacher: DetectorOutput, student: DetectorOutput) -> tuple[FeatureSet, FeatureSet]:
-    """The tap of both networks as rows that stand for the same places."""
-    taught, learnt = find_tap(teacher, "pointdistiller", tap), find_tap(student, "pointdistiller", tap)
-    if isinstance(taught, FeatureMap) and isinstance(learnt, FeatureMap):
-        return taught.as_set(), resampled(learnt.with_features(as_full(learnt.features)), taught).as_set()
-    if isinstance(taught, FeatureMap) or isinstance(learnt, FeatureMap):
-        raise InputError(
-            f"pointdistiller: {tap!r} is a map in one network and a set in the other; choose a tap of one kind"
-        )
-    remedy = "give both networks one grid and the same voxels, or choose a map tap such as 'neck'"
-    if len(taught.features) != len(learnt.features):
-        raise InputError(
-            f"pointdistiller: {tap!r} has {len(taught.features)} rows in the teacher and {len(learnt.features)} in "
-            f"the student; {remedy}"
-        )
-    if not (
-        torch.equal(taught.batch_index, learnt.batch_index)
-        and torch.allclose(taught.positions, learnt.positions, atol=1e-3)
-    ):
-        raise InputError(
-            f"pointdistiller: the rows of {tap!r} lie at other places in the student than in the teacher; {remedy}"
-        )
-    return taught, learnt

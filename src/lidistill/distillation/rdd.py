@@ -9,8 +9,8 @@ over all M + N pairs, a mask with lambda 0.1, and 0.2 as the weight of both loss
 
 What it leaves open, and what is done here:
 
-* Selection. As printed, the mask minimises sum m_i I_i + lambda |m|_1 with an information I >= 0, which m = 0 always
-  does. The text wants dissimilar pairs, all of them at lambda = 0. Putting the paper's own substitute for I, minus the
+* Selection. As printed, the mask minimises sum m_i I_i + lambda |m|_1; m = 0 is always optimal, because I >= 0. The
+  text wants dissimilar pairs, all of them at lambda = 0. Putting the paper's own substitute for I, minus the
   distance d, into that problem gives just this: m_i = 1 where d_i > lambda ("hard"). "soft", "topk" and "gd" (descent
   cut short), and the information of Gaussian patches in place of d, are the alternatives.
 * Order. Equation 8 widens features after their softmax, so that numbers about 1 meet probabilities about 1 / C and
@@ -48,14 +48,15 @@ from lidistill.distillation.disparity import (
     top_mask,
 )
 from lidistill.distillation.head_comparison import HeadComparison, pair_differences
-from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
 from lidistill.distillation.proposals import Proposals, ProposalSettings, find_proposals
-from lidistill.distillation.taps import paired_maps
+from lidistill.distillation.tap_checks import check_places, comparable_stage
+from lidistill.distillation.taps import comparable_taps
 from lidistill.ops.kernels.row_statistics import moments
 from lidistill.ops.precision import as_full, full_precision
-from lidistill.ops.roi import RoiReading, roi_reading
+from lidistill.outputs import DetectorOutput, Features
 from lidistill.settings import CountOrNone, NonNegative, Number, Share, Side, Softness, Text, Whole
-from lidistill.types import Batch, DetectorOutput, FeatureMap, InputError, Losses
+from lidistill.types import Batch, InputError, Losses
 
 NORM_EPSILON = 1e-5  # as in PyTorch's BatchNorm
 QUIET_STEPS = 500  # in a row without a pair, or with all or none selected, before a warning
@@ -68,7 +69,7 @@ class RddConfig(MethodConfig):
     name: ClassVar[str] = "rdd"
     paper: ClassVar[str] = "Representation disparity-aware distillation, ICCV 2023, arXiv 2308.10308"
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
-    tap: Text = "neck"  # any map that both networks have
+    tap: Text = "neck"  # any map, or rows at the same places, that both networks have
     feature_weight: NonNegative = 0.2  # alpha 1
     logit_weight: NonNegative = 0.2  # alpha 2; 0 teaches by features alone
     temperature: Softness = 4.0  # tau
@@ -111,8 +112,9 @@ class RddConfig(MethodConfig):
             )
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Rdd:
-        check_taps(self.name, (self.tap,), teacher_specs, student_specs, kind="map")
-        return Rdd(self, student_specs[self.tap].channels, teacher_specs[self.tap].channels)
+        check_places(self.name, (self.tap,), teacher_specs, student_specs)
+        stage = comparable_stage(self.name, teacher_specs, student_specs)
+        return Rdd(self, student_specs[self.tap].channels, teacher_specs[self.tap].channels, stage)
 
 
 class Rdd(DistillationMethod):
@@ -120,9 +122,11 @@ class Rdd(DistillationMethod):
 
     config: RddConfig
 
-    def __init__(self, config: RddConfig, student_channels: int, teacher_channels: int) -> None:
+    def __init__(self, config: RddConfig, student_channels: int, teacher_channels: int, stage: int = 0) -> None:
+        """`stage` is that of the heads which propose and are compared."""
         super().__init__()
         self.config = config
+        self.stage = stage
         self.widening = Widening(student_channels, teacher_channels)
         self.comparison = HeadComparison(config.name, config.boxes, config.logit_reduction, config.crop)
         self._quiet = {"no pair": 0, "none": 0, "all": 0}  # steps in a row
@@ -133,23 +137,22 @@ class Rdd(DistillationMethod):
 
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         config = self.config
-        taught, learnt = paired_maps(config.name, config.tap, teacher, student)
-        pairs, num_taught = self.pairs(teacher, student)
+        taps = comparable_taps(config.name, config.tap, teacher, student)
+        pairs, num_of_teacher = self.pairs(teacher, student)
         parts = ("feature", "logit") if config.logit_weight > 0 else ("feature",)
         if len(pairs) == 0:
             nothing = 0 * torch.stack([parameter.sum() for parameter in self.parameters()]).sum()
             values = dict.fromkeys(parts, nothing)
             share = disparity = nothing.detach()
         else:
-            with full_precision(learnt.features):
-                crops = self.crops(taught, learnt, pairs)
+            with full_precision(taps[1].features):
+                crops = self.crops(*taps, pairs)
                 distance = patch_distance(*crops)
                 disparities, mask = self.select(distance, crops)
                 values = {"feature": (mask * distance).mean()}
                 if config.logit_weight > 0:
-                    values["logit"] = (
-                        mask * pair_differences(teacher, student, pairs, num_taught, self.comparison)
-                    ).mean()
+                    heads = teacher.stages[self.stage], student.stages[self.stage]
+                    values["logit"] = (mask * pair_differences(*heads, pairs, num_of_teacher, self.comparison)).mean()
             share, disparity = mask.mean(), disparities.mean()
         self._watch(len(pairs), float(share), float(disparity))
         weights = {"feature": config.feature_weight, "logit": config.logit_weight}
@@ -161,26 +164,26 @@ class Rdd(DistillationMethod):
         """The teacher's M proposals and the student's N, and M. An object that both see counts twice."""
         wanted, fallback = self.config.proposals, self.config.fallback_threshold
         lowest = replace(wanted, score_threshold=min(wanted.score_threshold, fallback))
-        found = [find_proposals(output, lowest) for output in (teacher, student)]
+        found = [find_proposals(output.stages[self.stage], lowest) for output in (teacher, student)]
         sure = [own[own.scores >= wanted.score_threshold] for own in found]
-        taught, learnt = sure if sum(map(len, sure)) >= self.config.fallback_pairs else found
-        return taught + learnt, len(taught)
+        of_teacher, of_student = sure if sum(map(len, sure)) >= self.config.fallback_pairs else found
+        return of_teacher + of_student, len(of_teacher)
 
-    def crops(self, taught: FeatureMap, learnt: FeatureMap, pairs: Proposals) -> tuple[Tensor, Tensor]:
-        """Both networks' softened crops of the same places: twice (M + N, crop * crop, C_T); the teacher's without
-        gradient.
+    def crops(self, teacher_tap: Features, student_tap: Features, pairs: Proposals) -> tuple[Tensor, Tensor]:
+        """Both networks' softened crops of the same places: twice (M + N, P, C_T), P = crop * crop of maps and 1 of
+        scattered rows; the teacher's without gradient.
         """
         config = self.config
-        reading = self._reading(taught, pairs)
-        of_student = reading if taught.grid.same_as(learnt.grid) else self._reading(learnt, pairs)
-        teacher_rows, student_rows = reading.rows_of(taught.features), of_student.rows_of(learnt.features)
-        population = student_rows if config.align_on == "regions" else learnt.features.permute(0, 2, 3, 1).flatten(0, 2)
+        readings = [tap.region_reading(pairs.regions, pairs.frames, config.crop) for tap in (teacher_tap, student_tap)]
+        image = student_tap.image()
+        teacher_rows, student_rows = readings[0].rows_of(teacher_tap.image()), readings[1].rows_of(image)
+        population = student_rows if config.align_on == "regions" else image.permute(0, 2, 3, 1).flatten(0, 2)
         if config.order == "literal":
             softer = [
                 torch.softmax(rows / config.temperature, dim=1) for rows in (teacher_rows, student_rows, population)
             ]
-            return reading.pooled(softer[0]), of_student.pooled(self.widening(softer[1], softer[2]))
-        crops = reading.pooled(teacher_rows), of_student.pooled(self.widening(student_rows, population))
+            return readings[0].pooled(softer[0]), readings[1].pooled(self.widening(softer[1], softer[2]))
+        crops = readings[0].pooled(teacher_rows), readings[1].pooled(self.widening(student_rows, population))
         return softened(crops[0], config.temperature, config.softmax), softened(
             crops[1], config.temperature, config.softmax
         )
@@ -198,10 +201,6 @@ class Rdd(DistillationMethod):
         if config.mask == "gd":
             return disparity, descended_mask(disparity, above, config.descent_steps, config.descent_rate)
         return disparity, hard_mask(disparity, above)
-
-    def _reading(self, on: FeatureMap, pairs: Proposals) -> RoiReading:
-        shape = (len(on.features), *on.grid.shape)
-        return roi_reading(on.grid.in_cells(pairs.regions), pairs.frames, shape, (self.config.crop, self.config.crop))
 
     def _watch(self, num_pairs: int, share: float, disparity: float) -> None:
         """Warn, once each, when nothing can be learnt for long. Only training steps count; no value depends on it."""

@@ -12,6 +12,7 @@ heat maps as boxes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,14 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lidistill.distillation.head_comparison import check_heads
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
-from lidistill.distillation.object_places import object_vectors
-from lidistill.distillation.proposals import BOX_SIZE, Proposals, ProposalSettings, boxes_said, find_proposals
+from lidistill.distillation.proposals import Proposals, ProposalSettings, find_proposals
+from lidistill.distillation.tap_checks import check_heads
 from lidistill.ops.kernels.overlap import overlap_bev
 from lidistill.ops.precision import as_full, full_precision
+from lidistill.outputs import DetectorOutput, HeadOutput
 from lidistill.settings import BoxCount, NonNegative, Share, Softness
-from lidistill.types import OBJECT_MAPS, Batch, DetectorOutput, Losses
+from lidistill.types import Batch, Losses
+
+BOX_SIZE = 7
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,11 @@ class SeSsd(DistillationMethod):
         settings = ProposalSettings(
             config.score_threshold, config.max_boxes, max(config.max_boxes, 1000), nms_threshold=1.0
         )
-        taught, learnt = find_proposals(teacher, settings), find_proposals(student, settings)
-        rows, partners = matched_pairs(learnt, taught, batch.size, config.min_overlap)
-        own, wanted = learnt[rows], taught[partners]
+        of_teacher, of_student = (find_proposals(output.heads, settings) for output in (teacher, student))
+        rows, partners = matched_pairs(of_student, of_teacher, batch.size, config.min_overlap)
+        own, wanted = of_student[rows], of_teacher[partners]
         with full_precision(own.boxes):
-            boxes, scores = said_at(student, own)
+            boxes, scores = said_at(student.heads, own)
             divided_by = max(1, len(own))
             terms = {
                 "box": config.weight * config.box_weight * box_error(wanted.boxes, boxes, config.beta) / divided_by,
@@ -80,7 +83,7 @@ class SeSsd(DistillationMethod):
                 * F.smooth_l1_loss(scores, wanted.scores, reduction="sum", beta=config.beta)
                 / divided_by,
             }
-        unmatched = 1 - len(own) / max(1, len(learnt))
+        unmatched = 1 - len(own) / max(1, len(of_student))
         logs = {"pairs": scores.new_tensor(len(own) / batch.size), "unmatched_share": scores.new_tensor(unmatched)}
         return Losses(
             {f"{name}/{part}": term for part, term in terms.items()},
@@ -88,52 +91,45 @@ class SeSsd(DistillationMethod):
         )
 
 
-def matched_pairs(learnt: Proposals, taught: Proposals, num_frames: int, min_overlap: float) -> tuple[Tensor, Tensor]:
+def matched_pairs(student: Proposals, teacher: Proposals, num_frames: int, min_overlap: float) -> tuple[Tensor, Tensor]:
     """The student's boxes that a box of the teacher of their frame and class overlaps by more than `min_overlap`, and
     the best such: (P,), (P,).
     """
-    rows, partners = [learnt.rows.new_zeros(0)], [learnt.rows.new_zeros(0)]
+    rows, partners = [student.rows.new_zeros(0)], [student.rows.new_zeros(0)]
     for frame in range(num_frames):
-        own, others = ((found.frames == frame).nonzero()[:, 0] for found in (learnt, taught))
+        own, others = ((found.frames == frame).nonzero()[:, 0] for found in (student, teacher))
         if len(own) == 0 or len(others) == 0:
             continue
-        of_class = learnt.labels[own, None] == taught.labels[others]
-        best, column = (overlap_bev(learnt.boxes[own], taught.boxes[others]) * of_class).max(dim=1)
+        of_class = student.labels[own, None] == teacher.labels[others]
+        best, column = (overlap_bev(student.boxes[own], teacher.boxes[others]) * of_class).max(dim=1)
         near = best > min_overlap
         rows.append(own[near])
         partners.append(others[column[near]])
     return torch.cat(rows), torch.cat(partners)
 
 
-def said_at(output: DetectorOutput, places: Proposals) -> tuple[Tensor, Tensor]:
-    """Boxes (P, 7) and scores (P,) of the network at `places` of its own, with their gradient; they belong to the graph
-    even where there are none.
+def said_at(heads: Sequence[HeadOutput], places: Proposals) -> tuple[Tensor, Tensor]:
+    """Boxes (P, 7) and scores (P,) that heads state at `places` of their own, with their gradient; connected to the
+    autograd graph even where there are none.
     """
-    values = torch.cat(
-        [
-            head.maps[name].reshape(-1)[:1]
-            for head in output.heads
-            for name in OBJECT_MAPS[head.kind]
-            if name in head.maps
-        ]
-    )
-    nothing = as_full(values).sum() * 0  # that belongs to the graph
+    values = torch.cat([values.reshape(-1)[:1] for head in heads for values in head.tensors().values()])
+    nothing = as_full(values).sum() * 0
     boxes = nothing + places.boxes.new_zeros((len(places), BOX_SIZE), dtype=nothing.dtype)
     scores = boxes[:, 0]
-    for index, head in enumerate(output.heads):
+    for index, head in enumerate(heads):
         chosen = (places.heads == index).nonzero()[:, 0]
         own = places[chosen]
-        vectors = as_full(object_vectors(head, own.at()))
-        column = (own.labels[:, None] == own.labels.new_tensor(head.classes)).int().argmax(dim=1)
-        boxes = boxes.index_add(0, chosen, boxes_said(head, vectors, own.rows))
-        scores = scores.index_add(0, chosen, vectors.gather(1, column[:, None])[:, 0].sigmoid())
+        vectors = as_full(head.vectors(own.at()))
+        boxes = boxes.index_add(0, chosen, head.boxes(vectors, own.at()))
+        columns = head.columns_of(own.labels)
+        scores = scores.index_add(0, chosen, vectors.gather(1, columns[:, None])[:, 0].sigmoid())
     return boxes, scores
 
 
-def box_error(taught: Tensor, learnt: Tensor, beta: float) -> Tensor:
+def box_error(teacher: Tensor, student: Tensor, beta: float) -> Tensor:
     """Smooth L1 of boxes (P, 7), mean over the seven numbers, summed over boxes.
 
     Yaws are compared by the sine of their difference.
     """
-    apart = torch.cat([learnt[:, :6] - taught[:, :6], torch.sin(learnt[:, 6:] - taught[:, 6:])], dim=1)
+    apart = torch.cat([student[:, :6] - teacher[:, :6], torch.sin(student[:, 6:] - teacher[:, 6:])], dim=1)
     return F.smooth_l1_loss(apart, torch.zeros_like(apart), reduction="sum", beta=beta) / BOX_SIZE

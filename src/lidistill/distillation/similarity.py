@@ -2,7 +2,8 @@
 to the student.
 
 Only the frames of one batch are compared, B of them: with one frame there is nothing to learn, and with the two to six
-of LiDAR training little. No adapter and no common grid are needed, since each network compares its own maps.
+of LiDAR training little. No adapter and no common grid are needed, since each network compares its own features.
+Scattered rows have no counterpart in another frame: of them, our reading, the mean is compared.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs, check_taps
-from lidistill.distillation.taps import paired_maps
+from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.tap_checks import check_taps
+from lidistill.distillation.taps import paired_taps
 from lidistill.ops.precision import full_precision
 from lidistill.ops.unit_rows import FAINT, unit_rows
+from lidistill.outputs import DetectorOutput
 from lidistill.settings import NonNegative, Taps
-from lidistill.types import Batch, DetectorOutput, Losses
+from lidistill.types import Batch, Losses
 
 FAINT_SHARE = 1e-3  # of all inner products, as one vector, that a frame's must exceed to count
 
@@ -27,10 +30,10 @@ class SimilarityConfig(MethodConfig):
     name: ClassVar[str] = "similarity"
     paper: ClassVar[str] = "Similarity-preserving knowledge distillation, ICCV 2019, arXiv 1907.09682"
     weight: NonNegative = 3000.0  # the paper's gamma on CIFAR-10
-    taps: Taps = ("neck",)  # any maps that both networks have
+    taps: Taps = ("neck",)  # any maps or sets that both networks have
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Similarity:
-        check_taps(self.name, self.taps, teacher_specs, student_specs, kind="map")
+        check_taps(self.name, self.taps, teacher_specs, student_specs)
         return Similarity(self)
 
 
@@ -44,21 +47,22 @@ class Similarity(DistillationMethod):
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         terms = {}
         for tap in self.config.taps:
-            taught, learnt = paired_maps(self.config.name, tap, teacher, student)
-            with full_precision(learnt.features):
-                difference = similarities(learnt.features) - similarities(taught.features)
+            teacher_tap, student_tap = paired_taps(self.config.name, tap, teacher, student)
+            with full_precision(student_tap.features):
+                of_teacher, of_student = (
+                    similarities(each.frame_vectors(batch.size)) for each in (teacher_tap, student_tap)
+                )
+                difference = of_student - of_teacher
                 terms[f"{self.config.name}/{tap}"] = self.config.weight * difference.square().mean()
         return Losses(terms)
 
 
-def similarities(features: Tensor) -> Tensor:
-    """Inner products between the maps (B, C, H, W) of a batch, each row scaled to unit length: (B, B).
+def similarities(frames: Tensor) -> Tensor:
+    """Inner products between the vectors (B, D) of the frames of a batch, each row scaled to unit length: (B, B).
 
-    The row of a frame whose map is dead, or next to nothing beside the others, is zero; in the other frames' rows it
-    still counts.
+    The row of a frame whose features are dead, or next to nothing beside the others', is zero; in the other frames'
+    rows it still counts.
     """
-    # The order of a map's elements is irrelevant; this one is a view of a channels-last map.
-    maps = features.permute(0, 2, 3, 1).flatten(1)
-    products = maps @ maps.T
-    floor = (FAINT_SHARE * products.detach().norm()).clamp_min(FAINT**2 * maps.shape[1])
+    products = frames @ frames.T
+    floor = (FAINT_SHARE * products.detach().norm()).clamp_min(FAINT**2 * frames.shape[1])
     return unit_rows(products, floor)

@@ -19,20 +19,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lidistill.distillation.head_comparison import check_heads, paired_heads, same_anchor
-from lidistill.distillation.logits import CODE_SIZE, code_error
+from lidistill.distillation.head_comparison import paired_heads
+from lidistill.distillation.logits import smooth_error
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
-from lidistill.distillation.object_places import ObjectRows, object_cells, object_vectors, positive_anchors
-from lidistill.distillation.taps import resampled
-from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
+from lidistill.distillation.tap_checks import comparable_stage
 from lidistill.ops.precision import as_full, full_precision
+from lidistill.outputs import DetectorOutput, HeadOutput, ObjectRows
 from lidistill.settings import CellsOrNone, InnerShare, NonNegative, Softness
-from lidistill.types import OBJECT_MAPS, Batch, Boxes, DetectorOutput, FeatureMap, HeadOutput, Losses
+from lidistill.types import Batch, Boxes, Losses
 
 SCORE_FLOOR = 1e-4  # scores are kept this far from 0 and 1, as in the detection loss
 MASK_FLOOR = 1e-6  # added to the sum of the mask
 VELOCITY_WEIGHT = 0.2  # of a velocity's error beside the other codes', as in CenterPoint's own loss
-LARGEST_RADIUS = 1 << 30  # cells: wider than any map
 
 
 @dataclass(frozen=True)
@@ -47,17 +45,16 @@ class SparseKDConfig(MethodConfig):
     )
     needs: ClassVar[tuple[str, ...]] = ("boxes", "predictions")
     heatmap_weight: NonNegative = 10.0  # of centre heads' scores
-    class_weight: NonNegative = 15.0  # of anchor heads' scores
+    class_weight: NonNegative = 15.0  # of other heads' scores
     box_weight: NonNegative = 0.2  # of the boxes at objects
-    # of anchor heads: where smooth L1 turns from square to straight, as in the detection loss
+    # of other heads: where smooth L1 turns from square to straight, as in the detection loss
     box_beta: Softness = 1 / 9
     # of the Gaussians around labelled objects, as when the targets of a centre head are drawn
     gaussian_overlap: InnerShare = 0.1
     min_radius: CellsOrNone = 2  # of them, in cells
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> SparseKD:
-        check_heads(self.name, teacher_specs, student_specs)
-        return SparseKD(self)
+        return SparseKD(self, comparable_stage(self.name, teacher_specs, student_specs))
 
 
 # Students of CenterPoint on Waymo: on voxels by size, on pillars of any size.
@@ -75,16 +72,20 @@ class SparseKD(DistillationMethod):
     Terms `class` and `box`, means over the heads; logs `pivotal`, the sum of the mask, a frame.
     """
 
-    def __init__(self, config: SparseKDConfig) -> None:
+    def __init__(self, config: SparseKDConfig, stage: int) -> None:
+        """`stage` is that of the heads which are compared."""
         super().__init__()
         self.config = config
+        self.stage = stage
 
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         name, terms, pivotal = self.config.name, [], []
-        for taught, learnt in paired_heads(teacher, student, name, "choose a method on taps"):
-            with full_precision(next(iter(learnt.maps.values()))):
-                compare = self._compare_anchors if taught.kind == "anchor" else self._compare_centers
-                scores, boxes, count = compare(taught, learnt, batch.boxes)
+        for teacher_head, student_head in paired_heads(
+            teacher.stages[self.stage], student.stages[self.stage], name, "choose a method on taps"
+        ):
+            with full_precision(next(iter(student_head.tensors().values()))):
+                compare = self._compare_peaks if teacher_head.has_peaks else self._compare_rows
+                scores, boxes, count = compare(teacher_head, student_head, batch.boxes)
             terms.append(torch.stack([scores, boxes]))
             pivotal.append(count)
         scores, boxes = self.config.weight * torch.stack(terms).mean(dim=0)
@@ -93,78 +94,53 @@ class SparseKD(DistillationMethod):
             {f"{name}/pivotal": torch.stack(pivotal).sum() / batch.size},
         )
 
-    def _compare_centers(
-        self, taught: HeadOutput, learnt: HeadOutput, boxes: tuple[Boxes, ...]
+    def _compare_peaks(
+        self, teacher_head: HeadOutput, student_head: HeadOutput, boxes: tuple[Boxes, ...]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Weighted terms of a centre head, and the sum of its mask."""
+        """Weighted terms of heads with a heat map, and the sum of their mask."""
         config = self.config
-        wanted = _clamped(taught.maps["heatmap"].detach())
-        own = FeatureMap(_clamped(learnt.maps["heatmap"]), learnt.grid)
-        like = FeatureMap(wanted, taught.grid)
-        mask = (wanted * object_gaussians(taught, boxes, config.gaussian_overlap, config.min_radius)).amax(dim=1)
-        scores = masked_error(resampled(own, like).features, wanted, mask)
-        error = (
-            center_box_error(taught, learnt, object_cells(taught, boxes))
-            if own.grid.same_as(like.grid)
-            else own.features.sum() * 0
-        )
+        places, weights = teacher_head.object_weights(boxes, config.gaussian_overlap, config.min_radius)
+        wanted = teacher_head.scores_at(teacher_head, places, SCORE_FLOOR).detach()
+        mask = (wanted * weights).amax(dim=1)
+        scores = masked_error(student_head.scores_at(teacher_head, places, SCORE_FLOOR), wanted, mask)
+        if teacher_head.is_at(student_head):
+            error = shared_code_error(teacher_head, student_head, teacher_head.positives(boxes))
+        else:
+            error = scores * 0
         return config.heatmap_weight * scores, config.box_weight * error, mask.sum()
 
-    def _compare_anchors(
-        self, taught: HeadOutput, learnt: HeadOutput, boxes: tuple[Boxes, ...]
+    def _compare_rows(
+        self, teacher_head: HeadOutput, student_head: HeadOutput, boxes: tuple[Boxes, ...]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Weighted terms of an anchor head, and the number of its positives."""
-        config, num_classes = self.config, len(taught.classes)
-        places = positive_anchors(taught, boxes)
-        own_places = ObjectRows(places.frames, same_anchor(places.rows, taught, learnt), places.objects)
-        wanted, own = as_full(object_vectors(taught, places).detach()), as_full(object_vectors(learnt, own_places))
+        """Weighted terms of heads whose rows stand for objects, and the number of those that do."""
+        config = self.config
+        places = teacher_head.positives(boxes)
+        own_places = teacher_head.counterparts(student_head, places)
         divided_by = max(1, len(places))
-        scores = (_clamped(own[:, :num_classes]) - _clamped(wanted[:, :num_classes])).square().sum() / divided_by
-        codes = slice(num_classes, num_classes + CODE_SIZE)
-        error = code_error(wanted[:, codes], own[:, codes], config.box_beta).sum() / divided_by
-        if taught.grid.size != learnt.grid.size:
+        apart = (
+            student_head.scores_at(student_head, own_places, SCORE_FLOOR)
+            - teacher_head.scores_at(teacher_head, places, SCORE_FLOOR).detach()
+        )
+        scores = apart.square().sum() / divided_by
+        vectors = as_full(teacher_head.vectors(places).detach()), as_full(student_head.vectors(own_places))
+        error = smooth_error(teacher_head.code_differences(*vectors), config.box_beta).sum() / divided_by
+        if not teacher_head.is_at(student_head):
             error = error * 0
         return config.class_weight * scores, config.box_weight * error, scores.new_tensor(len(places))
 
 
-def masked_error(learnt: Tensor, taught: Tensor, mask: Tensor) -> Tensor:
-    """Squared error of scores (B, K, H, W), summed over classes; mean over cells, weighted by mask (B, H, W)."""
-    return (mask[:, None] * (learnt - taught).square()).sum() / (mask.sum() + MASK_FLOOR)
+def masked_error(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Squared error of scores (P, K), summed over classes; mean over places, weighted by mask (P,)."""
+    return (mask[:, None] * (student - teacher).square()).sum() / (mask.sum() + MASK_FLOOR)
 
 
-def object_gaussians(head: HeadOutput, boxes: tuple[Boxes, ...], overlap: float, min_radius: int) -> Tensor:
-    """The heat map (B, K, H, W) that the labels want of a centre head: 1 in the cells of centres, Gaussians around; one
-    entry of `boxes` a frame.
+def shared_code_error(teacher_head: HeadOutput, student_head: HeadOutput, places: ObjectRows) -> Tensor:
+    """Absolute difference of the codes that both heads have at the objects' cells, summed over codes, as a mean over
+    objects.
     """
-    num_classes, places = len(head.classes), object_cells(head, boxes)
-    starts = torch.tensor([0, *(len(frame) for frame in boxes)], device=places.rows.device).cumsum(dim=0)
-    rows = starts[places.frames] + places.objects
-    geometry = torch.cat([frame.geometry for frame in boxes])[rows]
-    usable = geometry.isfinite().all(dim=1) & (geometry[:, 3:6] > 0).all(dim=1)
-    places, rows, geometry = places[usable], rows[usable], geometry[usable]
-    labels = torch.cat([frame.labels for frame in boxes])[rows]
-    column = (labels[:, None] == labels.new_tensor(head.classes)).int().argmax(dim=1)
-    radii = gaussian_radius(geometry[:, 3] / head.grid.cell[0], geometry[:, 4] / head.grid.cell[1], overlap)
-    cells = head.grid.numbered(places.rows)
-    blank = torch.zeros((len(boxes) * num_classes, *head.grid.shape), dtype=torch.float32, device=rows.device)
-    drawn = draw_gaussians(
-        blank, places.frames * num_classes + column, cells, radii.clamp(max=LARGEST_RADIUS).long().clamp(min=min_radius)
-    )
-    return drawn.view(len(boxes), num_classes, *head.grid.shape)
-
-
-def center_box_error(taught: HeadOutput, learnt: HeadOutput, places: ObjectRows) -> Tensor:
-    """Absolute difference of the codes that both centre heads have at the objects' cells, summed over codes, as a mean
-    over objects.
-    """
-    shared = [name for name in OBJECT_MAPS["center"][1:] if name in taught.maps and name in learnt.maps]
-    row, column = taught.grid.numbered(places.rows).unbind(dim=1)
-    total = as_full(learnt.maps["heatmap"]).sum() * 0
-    for name in shared:
-        wanted, own = (as_full(head.maps[name][places.frames, :, row, column]) for head in (taught, learnt))
-        total = total + (VELOCITY_WEIGHT if name == "velocity" else 1.0) * (own - wanted.detach()).abs().sum()
+    shared = [part for part in list(teacher_head.parts)[1:] if part in student_head.parts]
+    total = as_full(student_head.class_logits()).sum() * 0
+    for part in shared:
+        wanted, own = (as_full(head.values(part, places)) for head in (teacher_head, student_head))
+        total = total + (VELOCITY_WEIGHT if part == "velocity" else 1.0) * (own - wanted.detach()).abs().sum()
     return total / max(1, len(places))
-
-
-def _clamped(logits: Tensor) -> Tensor:
-    return as_full(logits).sigmoid().clamp(SCORE_FLOOR, 1 - SCORE_FLOOR)

@@ -1,11 +1,10 @@
-"""Taps of two networks: found, checked, paired, and read at each other's places."""
+"""Taps of two networks: found, paired, and read at each other's places."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-
 from lidistill.ops.precision import as_full
-from lidistill.types import DetectorOutput, FeatureMap, FeatureSet, InputError
+from lidistill.outputs import DetectorOutput, FeatureMap, Features, FeatureSet
+from lidistill.types import InputError
 
 
 def find_tap(output: DetectorOutput, method: str, tap: str) -> FeatureMap | FeatureSet:
@@ -18,29 +17,42 @@ def find_tap(output: DetectorOutput, method: str, tap: str) -> FeatureMap | Feat
     return output.taps[tap]
 
 
+def paired_taps(method: str, tap: str, teacher: DetectorOutput, student: DetectorOutput) -> tuple[Features, Features]:
+    """The teacher's tap, detached, and the student's, both at least in float32, each at its own places."""
+    pair = find_tap(teacher, method, tap), find_tap(student, method, tap)
+    return pair[0].with_features(as_full(pair[0].features.detach())), pair[1].with_features(as_full(pair[1].features))
+
+
+def comparable_taps(
+    method: str, tap: str, teacher: DetectorOutput, student: DetectorOutput
+) -> tuple[Features, Features]:
+    """As `paired_taps`; an InputError where the two have scattered rows at different places."""
+    teacher_tap, student_tap = paired_taps(method, tap, teacher, student)
+    reason = teacher_tap.places_apart(student_tap)
+    if reason:
+        raise InputError(
+            f"{method}: {tap!r} cannot be compared, since {reason}; give both networks one grid and the same voxels or "
+            "points, or choose a map tap such as 'neck'"
+        )
+    return teacher_tap, student_tap
+
+
+def paired_places(method: str, tap: str, teacher: DetectorOutput, student: DetectorOutput) -> tuple[Features, Features]:
+    """As `comparable_taps`, but the student's is read at the teacher's places."""
+    teacher_tap, student_tap = comparable_taps(method, tap, teacher, student)
+    return teacher_tap, student_tap.at_places_of(teacher_tap)
+
+
 def paired_maps(
     method: str, tap: str, teacher: DetectorOutput, student: DetectorOutput
 ) -> tuple[FeatureMap, FeatureMap]:
-    """The teacher's map `tap`, detached, and the student's, both at least in float32, each on its own grid."""
-    taught, learnt = find_tap(teacher, method, tap), find_tap(student, method, tap)
-    if not (isinstance(taught, FeatureMap) and isinstance(learnt, FeatureMap)):
+    """As `paired_taps`, of maps."""
+    teacher_map, student_map = paired_taps(method, tap, teacher, student)
+    if not (isinstance(teacher_map, FeatureMap) and isinstance(student_map, FeatureMap)):
         raise InputError(f"{method}: the tap {tap!r} is no map; choose a map such as 'neck'")
-    return taught.with_features(as_full(taught.features.detach())), learnt.with_features(as_full(learnt.features))
+    return teacher_map, student_map
 
 
 def resampled(source: FeatureMap, like: FeatureMap) -> FeatureMap:
-    """`source` read bilinearly at the cell centres of `like`, place for place in metres; cells outside of `source`
-    repeat its border.
-    """
-    if source.grid.same_as(like.grid):
-        return source
-    places = source.grid.in_cells(like.grid.centres(source.features.device))
-    relative = 2 * places / places.new_tensor(source.grid.size) - 1  # -1 and 1 are the outer edges
-    features = F.grid_sample(
-        source.features,
-        relative.to(source.features.dtype).expand(source.features.shape[0], *relative.shape),
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=False,
-    )
-    return like.with_features(features)
+    """`source` at the cells of `like`, place for place in metres (`FeatureMap.on_grid`)."""
+    return source.on_grid(like.grid)

@@ -24,11 +24,12 @@ from lidistill.detectors.width import WidthRule
 from lidistill.distillation import METHODS
 from lidistill.distillation.method import NEEDS, DistillationMethod, MethodConfig, Specs
 from lidistill.files import write_text
+from lidistill.outputs import MapSpec, SetSpec, TapSpec
 from lidistill.simulate import PRESETS as PRESETS_OF_SENSORS
 from lidistill.types import InputError
 
 COMPRESSION = 4.0
-KINDS = {"map": "maps", "set": "sets"}  # bird's-eye view maps; pillars, voxels or points
+KINDS: dict[type[TapSpec], str] = {MapSpec: "maps", SetSpec: "sets"}  # sets are pillars, voxels or points
 
 
 def examined() -> Catalogue:
@@ -79,7 +80,7 @@ def built(settings: MethodConfig, teacher_specs: Specs, student_specs: Specs) ->
         method = settings.build(teacher_specs, student_specs)
     if "predictions" in settings.needs:
         for role, specs in (("teacher", teacher_specs), ("student", student_specs)):
-            if not any(spec.kind == "head" for spec in specs.values()):
+            if not any(spec.is_head for spec in specs.values()):
                 raise InputError(
                     f"{settings.name} compares predictions, and the {role} has no detection head; choose a method on "
                     "features"
@@ -124,10 +125,10 @@ def write_catalogue() -> None:
     write_text(FILE, json.dumps(asdict(examined()), indent=1, ensure_ascii=False) + "\n")
 
 
-def _works_on(settings: MethodConfig, kind: str, teacher_specs: Specs, student_specs: Specs) -> bool:
+def _works_on(settings: MethodConfig, kind: type[TapSpec], teacher_specs: Specs, student_specs: Specs) -> bool:
     """Whether the method can be built on a tap of `kind` that both networks have."""
     keys = {f.name for f in fields(settings)} & {"tap", "taps"}
-    tap = next((name for name, spec in teacher_specs.items() if spec.kind == kind and name in student_specs), None)
+    tap = next((name for name, spec in teacher_specs.items() if isinstance(spec, kind) and name in student_specs), None)
     if not keys or tap is None:
         return False
     choice: dict[str, Any] = {key: tap if key == "tap" else (tap,) for key in keys}

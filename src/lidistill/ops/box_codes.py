@@ -1,4 +1,6 @@
-"""Codes in which detection heads write boxes: relative to an anchor, or to the cell of a map that holds the centre."""
+"""Codes in which detection heads write boxes: relative to an anchor, to the cell of a map that holds the centre, or to
+a point of the object.
+"""
 
 from __future__ import annotations
 
@@ -63,3 +65,19 @@ def decode_centers(codes: Tensor, cells: Tensor, grid: MapGrid) -> Tensor:
     sizes = torch.exp(codes[:, 3:6].clamp(max=math.log(MAX_SIZE_M)))
     yaw = torch.atan2(codes[:, 6:7], codes[:, 7:8])
     return torch.cat([places, codes[:, 2:3], sizes, yaw], dim=1)
+
+
+def encode_points(boxes: Tensor, points: Tensor) -> Tensor:
+    """Boxes (N, 7) relative to points (N, 3) of them -> codes (N, 8).
+
+    A code is the way from the point to the centre in metres, the logarithms of length, width and height in metres, and
+    the sine and cosine of the yaw.
+    """
+    sizes = torch.log(boxes[:, 3:6].clamp(min=1e-5))
+    return torch.cat([boxes[:, :3] - points, sizes, torch.sin(boxes[:, 6:7]), torch.cos(boxes[:, 6:7])], dim=1)
+
+
+def decode_points(codes: Tensor, points: Tensor) -> Tensor:
+    """The inverse of `encode_points`: codes (N, 8) at points (N, 3) -> boxes (N, 7), no side longer than MAX_SIZE_M."""
+    sizes = torch.exp(codes[:, 3:6].clamp(max=math.log(MAX_SIZE_M)))
+    return torch.cat([points + codes[:, :3], sizes, torch.atan2(codes[:, 6:7], codes[:, 7:8])], dim=1)

@@ -1,8 +1,8 @@
-"""Rectangular regions of a map read at a fixed number of places (RoIAlign), as a weighted sum over the few cells that
-are touched.
+"""Regions read as weighted sums over the few rows that they touch: the cells of a map (RoIAlign, turned boxes), or
+scattered rows.
 
-What is read is said once, as cells and weights; it may then be applied to several maps of one grid, or only to the
-touched cells of a map.
+A reading says once which rows and weights; it may then be applied to several maps of one grid, or only to the touched
+cells of a map.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lidistill.types import MapGrid
 
 SAMPLES = 2  # places read along each side of a bin, as in the region heads of Detectron2
 
@@ -34,7 +36,9 @@ def roi_align(
 
 @dataclass(frozen=True)
 class RoiReading:
-    """Which cells of a batch of maps N crops are made of: P bins each, a bin a weighted sum of K cells."""
+    """Of which rows N crops are made: P bins each, a bin a weighted sum of K rows. Rows are cells of a batch of maps,
+    or scattered ones.
+    """
 
     cells: Tensor  # (T,) int64, ascending: the touched ones among the cells of all frames, y-major within a frame
     slots: Tensor  # (N * P, K) int64, rows of `cells`
@@ -48,8 +52,8 @@ class RoiReading:
 
     def pooled(self, rows: Tensor) -> Tensor:
         """Crops (N, P, C) of what stands in the touched cells (T, C)."""
-        if len(self.slots) == 0:
-            return rows.new_zeros((0, self.bins, rows.shape[1])) + 0 * rows.sum()
+        if len(self.slots) == 0 or len(self.cells) == 0:
+            return rows.new_zeros((len(self.slots) // self.bins, self.bins, rows.shape[1])) + 0 * rows.sum()
         # Its gradient is summed in a fixed order on every device, unlike that of indexing.
         return F.embedding_bag(self.slots, rows, mode="sum", per_sample_weights=self.weights.to(rows.dtype)).view(
             -1, self.bins, rows.shape[1]
@@ -74,6 +78,57 @@ def roi_reading(
     return RoiReading(
         touched.nonzero()[:, 0], slots.reshape(-1, num_read), weights.reshape(-1, num_read), size[0] * size[1]
     )
+
+
+def turned_reading(geometry: Tensor, frames: Tensor, grid: MapGrid, size: int) -> RoiReading:
+    """Which cells of maps on `grid` make size x size bilinear readings in boxes (N, 7; metres) of frames (N,), along
+    their length, then their width.
+
+    Places are the centres of equal parts of the box, which turn with it. Beyond the map its border is repeated.
+    """
+    height, width = grid.shape
+    geometry = geometry.detach().double()
+    steps = (torch.arange(size, dtype=geometry.dtype, device=geometry.device) + 0.5) / size - 0.5
+    along, across = (offset.flatten() for offset in torch.meshgrid(steps, steps, indexing="ij"))
+    along, across = geometry[:, 3:4] * along, geometry[:, 4:5] * across
+    cosine, sine = geometry[:, 6:7].cos(), geometry[:, 6:7].sin()
+    x, y = geometry[:, :1] + along * cosine - across * sine, geometry[:, 1:2] + along * sine + across * cosine
+    columns, rows = grid.in_cells(torch.stack([x, y], dim=-1)).unbind(dim=-1)
+    (column, right), (row, below) = _between(columns - 0.5, width), _between(rows - 0.5, height)
+    first = (frames[:, None] * height + row) * width + column
+    down, aside = (row < height - 1) * width, (column < width - 1).long()
+    cells = torch.stack([first, first + aside, first + down, first + down + aside], dim=-1)
+    weights = torch.stack([(1 - below) * (1 - right), (1 - below) * right, below * (1 - right), below * right], dim=-1)
+    touched, slots = torch.unique(cells, return_inverse=True)
+    return RoiReading(touched, slots.view(-1, 4), weights.view(-1, 4), size * size)
+
+
+def scattered_reading(positions: Tensor, batch_index: Tensor, regions: Tensor, frames: Tensor) -> RoiReading:
+    """The mean of the rows at positions (M, 3; metres) of frames (M,) that lie in rectangles (N, 4: x_low, y_low,
+    x_high, y_high; metres) of frames (N,), seen from above: one bin each, 0 where there is none.
+    """
+    places, regions = positions[:, :2].double(), regions.detach().double()
+    inside = batch_index == frames[:, None]
+    for axis in range(2):
+        inside &= (places[:, axis] >= regions[:, axis, None]) & (places[:, axis] <= regions[:, 2 + axis, None])
+    counts = inside.sum(dim=1)
+    touched = inside.any(dim=0)
+    region, row = inside.nonzero().unbind(dim=1)
+    within = torch.arange(len(row), device=row.device) - (counts.cumsum(dim=0) - counts)[region]
+    most = max(int(counts.max()), 1) if len(counts) else 1
+    slots = torch.zeros((len(regions), most), dtype=torch.int64, device=row.device)
+    weights = torch.zeros((len(regions), most), dtype=torch.float64, device=row.device)
+    slots[region, within] = (touched.cumsum(dim=0) - 1)[row]
+    weights[region, within] = 1 / counts[region].double()
+    return RoiReading(touched.nonzero()[:, 0], slots, weights, 1)
+
+
+def _between(places: Tensor, extent: int) -> tuple[Tensor, Tensor]:
+    """The cell before each place, in units of cell centres and clamped to the map, and how far beyond its centre the
+    place is.
+    """
+    places = places.nan_to_num().clamp(0, extent - 1)
+    return places.long(), places - places.floor()
 
 
 def _readings(low: Tensor, high: Tensor, bins: int, samples: int, extent: int) -> tuple[Tensor, Tensor]:

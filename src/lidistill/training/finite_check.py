@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lidistill.types import Batch, FeatureMap, FeatureSet, InputError, Losses
+from lidistill.outputs import Features
+from lidistill.types import Batch, InputError, Losses
 
 
 class NotFinite(InputError):
@@ -92,7 +93,7 @@ def _tensors(value: Any) -> Iterable[Tensor]:
     if isinstance(value, Tensor):
         if value.is_floating_point():
             yield value
-    elif isinstance(value, FeatureMap | FeatureSet):
+    elif isinstance(value, Features):
         yield value.features
     elif isinstance(value, list | tuple):
         for item in value:

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from lidistill.array_files import load_arrays, save_arrays
+from lidistill.outputs import FeatureMap, FeatureSet, HeadOutput
 from lidistill.parsing import parse_json
-from lidistill.types import Anchors, Boxes, FeatureMap, FeatureSet, HeadOutput, InputError, MapGrid
+from lidistill.types import Boxes, InputError
 
 Part = FeatureMap | FeatureSet | tuple[HeadOutput, ...] | list[Boxes]
 
@@ -53,45 +54,38 @@ def record_of(part: Part) -> FrameRecord:
         return _record({"kind": "map", "origin": part.grid.origin, "cell": part.grid.cell}, {"features": part.features})
     if isinstance(part, FeatureSet):
         columns = {"features": part.features, "positions": part.positions, "occupancy": part.occupancy}
-        return _record({"kind": "set"}, columns, are_rows=True)
+        return _record({"kind": "set"}, columns)
     if isinstance(part, tuple):
-        heads = [
-            {"kind": h.kind, "classes": h.classes, "origin": h.grid.origin, "cell": h.grid.cell, "maps": list(h.maps)}
-            for h in part
-        ]
+        heads = [head.tensors() for head in part]
         return _record(
-            {"kind": "heads", "heads": heads},
-            {f"{row}.{name}": values for row, h in enumerate(part) for name, values in h.maps.items()},
+            {"kind": "heads", "heads": [{"maps": list(tensors)} for tensors in heads]},
+            {f"{row}.{name}": values for row, tensors in enumerate(heads) for name, values in tensors.items()},
         )
     (boxes,) = part
-    return _record({"kind": "boxes"}, {name: getattr(boxes, name) for name in _BOX_COLUMNS}, are_rows=True)
+    return _record({"kind": "boxes"}, {name: getattr(boxes, name) for name in _BOX_COLUMNS})
 
 
-def join(records: Sequence[FrameRecord], device: torch.device, anchors: Sequence[Anchors | None] = ()) -> Part:
+def join(records: Sequence[FrameRecord], device: torch.device, heads: Sequence[HeadOutput] = ()) -> Part:
     """The part on the frames of `records` side by side, bit for bit but for what `halved` rounded.
 
-    Heads need their `anchors`.
+    Of heads only what depends on the input is stored; the rest is that of `heads`, any output of the same detector.
     """
-    about, kind = records[0].about, records[0].about["kind"]
-    if kind == "boxes":
+    about, stored_as = records[0].about, records[0].about["kind"]
+    if stored_as == "boxes":
         return [Boxes(**{name: _joined([record], name, device) for name in record.tensors}) for record in records]
     tensors = {name: _joined(records, name, device) for name in records[0].tensors}
-    if kind == "map":
+    if stored_as == "map":
         return FeatureMap.at(tensors["features"], _pair(about["origin"]), _pair(about["cell"]))
-    if kind == "set":
+    if stored_as == "set":
         counts = torch.tensor([len(record.tensors["positions"]) for record in records])
         batch_index = torch.repeat_interleave(torch.arange(len(records)), counts).to(device)
         return FeatureSet(batch_index=batch_index, **tensors)
-    return tuple(
-        HeadOutput(
-            kind=head["kind"],
-            classes=tuple(head["classes"]),
-            maps={name: tensors[f"{index}.{name}"] for name in head["maps"]},
-            grid=_grid_of(head, tensors[f"{index}.{head['maps'][0]}"]),
-            anchors=own,
-        )
-        for index, (head, own) in enumerate(zip(about["heads"], anchors, strict=True))
-    )
+    joined = []
+    for row, (stored, head) in enumerate(zip(about["heads"], heads, strict=True)):
+        names = [f"{row}.{name}" for name in stored["maps"]]
+        own = dict(zip(stored["maps"], map(tensors.__getitem__, names), strict=True))
+        joined.append(head.with_tensors(own, [len(record.tensors[names[0]]) for record in records]))
+    return tuple(joined)
 
 
 def write_record(path: Path, record: FrameRecord) -> None:
@@ -120,14 +114,14 @@ def _name(path: Path) -> str:
     return "/".join(path.parts[-3:])
 
 
-def _record(about: dict[str, Any], tensors: Mapping[str, Tensor | None], are_rows: bool = False) -> FrameRecord:
-    """The record of maps (1, C, H, W), or of rows; a None is left out."""
+def _record(about: dict[str, Any], tensors: Mapping[str, Tensor | None]) -> FrameRecord:
+    """The record of maps (1, C, H, W) and rows (N, ...); a None is left out."""
     stored, layouts = {}, {}
     for name, tensor in tensors.items():
         if tensor is None:
             continue
         kept, layouts[name] = tensor.detach(), "rows"
-        if not are_rows:
+        if kept.dim() == 4:
             last = kept.stride(1) < kept.stride(3)  # a slice of the channels of a channels_last map counts too
             layouts[name] = "map, channels last" if last else "map"
             kept = kept[0].permute(1, 2, 0) if last else kept[0]
@@ -157,10 +151,6 @@ def _as_array(tensor: Tensor) -> np.ndarray:
 def _as_tensor(array: np.ndarray, dtype: str) -> Tensor:
     tensor = torch.from_numpy(array)
     return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
-
-
-def _grid_of(about: Mapping[str, Any], values: Tensor) -> MapGrid:
-    return MapGrid(_pair(about["origin"]), _pair(about["cell"]), (values.shape[3], values.shape[2]))
 
 
 def _pair(values: Sequence[float]) -> tuple[float, float]:

@@ -13,6 +13,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal, get_args
@@ -23,20 +24,11 @@ from rich.console import Console
 from lidistill.data.augment import Augmentation
 from lidistill.detectors.detector import Detector
 from lidistill.files import cache_folder, write_text
+from lidistill.outputs import DetectorOutput, FeatureMap, FeatureSet, HeadOutput
 from lidistill.training.cache_keys import digest, frame_key, teacher_description
 from lidistill.training.process_rank import is_first_process
 from lidistill.training.stored_outputs import FrameRecord, Part, join, read_record, record_of, write_record
-from lidistill.types import (
-    Anchors,
-    Batch,
-    Boxes,
-    DetectorOutput,
-    FeatureMap,
-    FeatureSet,
-    HeadOutput,
-    InputError,
-    Inputs,
-)
+from lidistill.types import Batch, Boxes, InputError, Inputs
 
 CachePrecision = Literal["float32", "float16"]
 PRECISIONS = get_args(CachePrecision)
@@ -110,8 +102,8 @@ class CachedTeacher:
         self.half = precision == "float16"
         described = teacher_description(teacher, precision)
         self.folder = folder / digest(json.dumps(described, sort_keys=True).encode())
-        # they are no part of a frame: known once the teacher has run
-        self.anchors: tuple[Anchors | None, ...] | None = None
+        # heads of each stage, without content; what of them is no part of a frame is known once the teacher has run
+        self.heads_like: list[list[HeadOutput]] | None = None
         self.sizes: dict[str, list[int]] = {}  # part -> bytes of each file of the first batch
         self.has_announced = False
         self.writes = True
@@ -215,15 +207,24 @@ class _Lesson:
 
     def _made(self, name: str, row: int) -> Part:
         if name == BOXES:
-            heads = self._joined([self._record(HEADS, row)])
+            stages = self.stages(self._joined([self._record(HEADS, row)]))
             with self.precision.restored():
-                return self.cache.teacher.decode(DetectorOutput({}, heads))
-        return self._run(row).heads if name == HEADS else self._run(row).taps[name]
+                return self.cache.teacher.decode(DetectorOutput({}, stages[-1], stages[:-1]))
+        return (
+            tuple(head for stage in self._run(row).stages for head in stage)
+            if name == HEADS
+            else self._run(row).taps[name]
+        )
+
+    def stages(self, heads: tuple[HeadOutput, ...]) -> tuple[tuple[HeadOutput, ...], ...]:
+        """All heads, in order, as those of each stage."""
+        ends = list(accumulate(map(len, self.cache.heads_like or [])))
+        return tuple(heads[start:end] for start, end in pairwise([0, *ends]))
 
     def _joined(self, records: list[FrameRecord]) -> Any:
-        if records[0].about["kind"] == "heads" and self.cache.anchors is None:
+        if records[0].about["kind"] == HEADS and self.cache.heads_like is None:
             self._run(0)
-        return join(records, self.device, self.cache.anchors or ())
+        return join(records, self.device, [head for stage in self.cache.heads_like or [] for head in stage])
 
     def _run(self, row: int) -> DetectorOutput:
         """The running teacher's output on one frame, under the precision in which the lesson began, wherever it is
@@ -232,7 +233,7 @@ class _Lesson:
         if row not in self.live:
             with self.precision.restored():
                 self.live[row] = self.cache.teacher(*self.frames[row])
-            self.cache.anchors = tuple(head.anchors for head in self.live[row].heads)
+            self.cache.heads_like = [[_emptied(head) for head in stage] for stage in self.live[row].stages]
         return self.live[row]
 
 
@@ -247,13 +248,17 @@ class _Recalled(DetectorOutput):
 
     @property
     def heads(self) -> tuple[HeadOutput, ...]:
-        return self.lesson.part(HEADS)
+        return self.lesson.stages(self.lesson.part(HEADS))[-1]
+
+    @property
+    def earlier(self) -> tuple[tuple[HeadOutput, ...], ...]:
+        return self.lesson.stages(self.lesson.part(HEADS))[:-1]
 
 
 class _Taps(Mapping[str, FeatureMap | FeatureSet]):
     def __init__(self, lesson: _Lesson) -> None:
         self.lesson = lesson
-        self.names = tuple(name for name, spec in lesson.cache.teacher.tap_specs.items() if spec.kind != "head")
+        self.names = tuple(name for name, spec in lesson.cache.teacher.tap_specs.items() if not spec.is_head)
 
     def __getitem__(self, name: str) -> FeatureMap | FeatureSet:
         if name not in self.names:
@@ -288,6 +293,11 @@ class _Precision:
     def restored(self) -> Iterator[None]:
         with torch.no_grad(), torch.autocast(self.device_type, self.dtype, self.enabled):
             yield
+
+
+def _emptied(head: HeadOutput) -> HeadOutput:
+    """The head without rows or frames, so that it holds no memory."""
+    return head.with_tensors({name: values[:0].clone() for name, values in head.tensors().items()}, [])
 
 
 def _single_frames(batch: Batch, inputs: Inputs | None) -> list[tuple[Batch, Inputs | None]]:

@@ -24,8 +24,9 @@ from lidistill.detectors.width import WidthRule
 from lidistill.ops.grid_cells import Triple, cell_numbers, numbered_cells
 from lidistill.ops.kernels.sparse_convolution import KernelMap, Sites, strided_map, submanifold_map
 from lidistill.ops.layer_graph import INPUT, ChannelBlock, Layer
+from lidistill.outputs import FeatureSet
 from lidistill.settings import Channels, LayersOrNone, Widths
-from lidistill.types import FeatureSet, InputError, VoxelGrid, Voxels
+from lidistill.types import InputError, VoxelGrid, Voxels
 
 KERNEL: Triple = (3, 3, 3)
 DOWN: Triple = (2, 2, 2)

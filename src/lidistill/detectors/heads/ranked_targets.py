@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lidistill.detectors.heads.anchor.targets import BACKGROUND, IGNORED, AnchorTargets
-from lidistill.types import Boxes, HeadOutput, InputError
+from lidistill.detectors.heads.anchor.targets import AnchorTargets
+from lidistill.ops.anchor_matching import BACKGROUND, IGNORED
+from lidistill.outputs import HeadOutput
+from lidistill.types import Boxes, InputError
 
 NUM_POSITIVES = 9  # anchors an object, and at least so many that it chooses from
 
@@ -33,24 +35,9 @@ def check_same_places(outputs: Sequence[HeadOutput], ranked_by: Sequence[HeadOut
             f"student's labels; {remedy}"
         )
     for own, other in zip(outputs, ranked_by, strict=True):
-        if own.kind != other.kind or own.classes != other.classes:
-            raise InputError(
-                f"a head of kind {other.kind!r} for the classes {other.classes} cannot assign the labels of one of "
-                f"kind {own.kind!r} "
-                f"for {own.classes}; {remedy}"
-            )
-        name = "class" if own.kind == "anchor" else "heatmap"
-        shapes = [tuple(head.maps[name].shape[1:]) for head in (other, own)]
-        if shapes[0] != shapes[1]:
-            raise InputError(
-                f"the map {name!r} is {shapes[0]} in the teacher and {shapes[1]} in the student, so it cannot assign "
-                f"labels; {remedy}"
-            )
-        if not own.grid.same_as(other.grid) or not _same_anchors(own, other):
-            raise InputError(
-                "the cells or anchors of teacher and student are not in the same places, so it cannot assign "
-                f"labels; {remedy}"
-            )
+        reason = other.unlike(own) or other.elsewhere(own)
+        if reason:
+            raise InputError(f"the teacher cannot assign the student's labels: {reason}; {remedy}")
 
 
 @torch.no_grad()
@@ -133,12 +120,3 @@ def cheapest_cells(
         prices.append(torch.where(on_map, price.nan_to_num(nan=torch.inf), torch.inf))
     best = torch.sort(torch.stack(prices, dim=1), dim=1, stable=True).indices[:, 0]
     return cells + cells.new_tensor(steps)[best]
-
-
-def _same_anchors(own: HeadOutput, other: HeadOutput) -> bool:
-    if own.anchors is None or other.anchors is None:
-        return own.kind != "anchor"
-    same_shape = (
-        own.anchors.boxes.shape == other.anchors.boxes.shape and own.anchors.rotations == other.anchors.rotations
-    )
-    return same_shape and torch.allclose(own.anchors.boxes, other.anchors.boxes, atol=1e-4)

@@ -13,7 +13,8 @@ from lidistill.detectors.heads.anchor.head import AnchorHead, AnchorHeadConfig
 from lidistill.detectors.heads.anchor.targets import assign_anchors
 from lidistill.detectors.presets import KITTI_ANCHORS
 from lidistill.ops.box_codes import encode_anchors
-from lidistill.types import Batch, Boxes, HeadOutput, InputError
+from lidistill.outputs import AnchorHeadOutput, Anchors, HeadOutput
+from lidistill.types import Batch, Boxes, InputError
 from tests.detectors.small import GRID, scene
 from tests.reference.targets import focal, smooth_l1
 
@@ -53,7 +54,8 @@ def perfect_output(head: AnchorHead, boxes: Boxes) -> tuple[HeadOutput]:
     directions[rows, direction_bin(wanted[:, 6], head.config.direction)] = 20.0
     columns = {"class": logits, "box": codes, "direction": directions}
     maps = {name: value.view(1, SIZE[1], SIZE[0], -1).permute(0, 3, 1, 2) for name, value in columns.items()}
-    return (HeadOutput("anchor", (0, 1, 2), maps, head.grid),)
+    anchors = Anchors(head.anchors, len(head.config.rotations), (0.6, 0.5, 0.5))
+    return (AnchorHeadOutput((0, 1, 2), maps, head.grid, anchors),)
 
 
 def test_maps_are_laid_out_class_major_then_rotation():
@@ -64,7 +66,7 @@ def test_maps_are_laid_out_class_major_then_rotation():
         "box": (2, 42, 12, 16),
         "direction": (2, 12, 12, 16),
     }
-    assert (output.kind, output.classes, output.grid.origin) == ("anchor", (0, 1, 2), (0.0, -3.84))
+    assert (output.name, output.classes, output.grid.origin) == ("anchor", (0, 1, 2), (0.0, -3.84))
     assert output.grid.cell == pytest.approx((0.64, 0.64))
     # the codes of the cyclist's second anchor in the cell of row 5 and column 7 decode against that anchor
     row = ((5 * 16 + 7) * 3 + 2) * 2 + 1

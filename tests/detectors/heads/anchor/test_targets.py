@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lidistill.detectors.heads.anchor.anchors import AnchorClass, anchor_grid
-from lidistill.detectors.heads.anchor.targets import _match, assign_anchors
+from lidistill.detectors.heads.anchor.targets import assign_anchors
+from lidistill.ops.anchor_matching import matched_anchors
 from lidistill.types import Boxes
 from tests.reference.targets import assign, nearest_overlap
 
@@ -118,7 +119,9 @@ def test_a_box_that_barely_reaches_the_map_still_claims_its_best_anchor(box):
 @pytest.mark.parametrize("matching", ["openpcdet", "mmdet3d"])
 def test_an_overlap_on_a_threshold_counts_as_above_it(matching):
     kind = AnchorClass("Car", (4.0, 2.0, 1.5), 0.0, matched=0.75, unmatched=0.5)
-    state, _ = _match(torch.tensor([[0.875], [0.75], [0.625], [0.5], [0.375]]), kind, matching)
+    state, _ = matched_anchors(
+        torch.tensor([[0.875], [0.75], [0.625], [0.5], [0.375]]), kind.matched, kind.unmatched, matching
+    )
     assert state.tolist() == [1, 1, -1, -1, 0]
 
 

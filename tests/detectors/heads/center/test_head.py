@@ -17,7 +17,8 @@ from lidistill.detectors.heads.center.targets import CenterTargetSettings
 from lidistill.detectors.width import WidthRule
 from lidistill.ops.box_codes import decode_centers
 from lidistill.ops.kernels.overlap import overlap_3d
-from lidistill.types import Batch, Boxes, HeadOutput, InputError
+from lidistill.outputs import HeadOutput
+from lidistill.types import Batch, Boxes, InputError
 from tests.reference.centers import focal
 from tests.reference.centers import targets as slow_targets
 
@@ -107,7 +108,7 @@ def test_each_task_has_its_maps_and_classes():
         assert {name: tuple(values.shape) for name, values in output.maps.items()} == {
             name: (2, c, 12, 20) for name, c in channels.items()
         }
-        assert (output.kind, output.grid.origin) == ("center", (0.0, -4.8))
+        assert (output.name, output.grid.origin) == ("center", (0.0, -4.8))
         assert output.grid.cell == pytest.approx((0.8, 0.8))
 
 

@@ -22,16 +22,19 @@ from lidistill.detectors.heads.anchor.anchors import (
 )
 from lidistill.detectors.heads.anchor.decoding import PostProcessing, candidates, detections
 from lidistill.detectors.heads.anchor.losses import box_costs, box_loss, direction_loss, focal_costs, focal_loss
-from lidistill.detectors.heads.anchor.targets import Matching, assign_anchors
+from lidistill.detectors.heads.anchor.targets import assign_anchors
 from lidistill.detectors.heads.ranked_targets import AnchorCosts, cheapest_anchors, check_same_places
 from lidistill.detectors.width import WidthRule
+from lidistill.ops.anchor_matching import Matching
 from lidistill.ops.box_codes import decode_anchors, encode_anchors
 from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.ops.precision import as_full
+from lidistill.outputs import AnchorHeadOutput, Anchors, HeadOutput, HeadSpec
 from lidistill.settings import NonNegative, Number, Share, Softness, Turn
-from lidistill.types import Anchors, Batch, Boxes, HeadOutput, InputError, Losses, MapGrid
+from lidistill.types import Batch, Boxes, InputError, Losses, MapGrid
 
 CODE_SIZE = 7
+DIRECTION_BINS = 2
 # score of every anchor before training, so that the many background anchors start quiet (RetinaNet, section 3.3)
 PRIOR = 0.01
 
@@ -103,7 +106,7 @@ class AnchorHead(BevHead):
         per_cell = num_classes * len(config.rotations)
         self.conv_class = nn.Conv2d(in_channels, per_cell * num_classes, 1)
         self.conv_box = nn.Conv2d(in_channels, per_cell * CODE_SIZE, 1)
-        self.conv_direction = nn.Conv2d(in_channels, per_cell * 2, 1)
+        self.conv_direction = nn.Conv2d(in_channels, per_cell * DIRECTION_BINS, 1)
         for layer in (self.conv_class, self.conv_box, self.conv_direction):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -112,7 +115,7 @@ class AnchorHead(BevHead):
         self.register_buffer("anchors", anchors, persistent=False)
         self.register_buffer("code_weights", torch.tensor(config.code_weights), persistent=False)
 
-    def forward(self, features: Tensor) -> tuple[HeadOutput]:
+    def forward(self, features: Tensor) -> tuple[AnchorHeadOutput]:
         layers = {"class": self.conv_class, "box": self.conv_box, "direction": self.conv_direction}
         # One matrix product for the three layers: a convolution of 1x1 takes a slow path on one CPU thread, a quarter
         # of a training step.
@@ -122,7 +125,10 @@ class AnchorHead(BevHead):
         maps = dict(zip(layers, joined.split([layer.out_channels for layer in layers.values()], dim=1), strict=True))
         matched = tuple(kind.matched for kind in self.config.anchors)
         anchors = Anchors(boxes=self.anchors, rotations=len(self.config.rotations), matched=matched)
-        return (HeadOutput("anchor", tuple(range(len(matched))), maps, self.grid, anchors),)
+        return (AnchorHeadOutput(tuple(range(len(matched))), maps, self.grid, anchors),)
+
+    def specs(self, stride: int) -> tuple[HeadSpec]:
+        return (HeadSpec(len(self.config.anchors) + CODE_SIZE + DIRECTION_BINS, AnchorHeadOutput, stride),)
 
     def loss(
         self, outputs: tuple[HeadOutput, ...], batch: Batch, ranked_by: tuple[HeadOutput, ...] | None = None
@@ -215,10 +221,10 @@ class AnchorHead(BevHead):
         """The maps by cell and anchor of the cell, K, 7 and 2 numbers each: (B, H * W, A / (H * W), ...), views where
         the maps are channels_last.
         """
-        widths = {"class": len(self.config.anchors), "box": CODE_SIZE, "direction": 2}
+        widths = {"class": len(self.config.anchors), "box": CODE_SIZE, "direction": DIRECTION_BINS}
         cells = [
-            output.maps[name].permute(0, 2, 3, 1).flatten(1, 2).unflatten(2, (-1, width))
-            for name, width in widths.items()
+            values.permute(0, 2, 3, 1).flatten(1, 2).unflatten(2, (-1, width))
+            for values, width in zip(map(output.tensors().__getitem__, widths), widths.values(), strict=True)
         ]
         num_anchors = cells[0].shape[1] * cells[0].shape[2]
         if num_anchors != self.anchors.shape[0]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lidistill.detectors.heads.anchor.targets import BACKGROUND, IGNORED
+from lidistill.ops.anchor_matching import BACKGROUND, IGNORED
 
 
 def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from typing import Annotated
 
 import torch
@@ -17,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lidistill.detectors.bev_detector import BevHead, HeadConfig
+from lidistill.detectors.heads.center.branches import Branch, ConvolutionBlock
 from lidistill.detectors.heads.center.decoding import (
     CenterPostProcessing,
     find_candidates,
@@ -27,20 +27,17 @@ from lidistill.detectors.heads.center.decoding import (
 from lidistill.detectors.heads.center.losses import code_loss, heatmap_loss, peak_costs
 from lidistill.detectors.heads.center.targets import CenterTargets, CenterTargetSettings, center_targets
 from lidistill.detectors.heads.ranked_targets import cheapest_cells, check_same_places
-from lidistill.detectors.norms import MapNorm
 from lidistill.detectors.width import WidthRule
 from lidistill.ops.box_codes import decode_centers
 from lidistill.ops.kernels.overlap import overlap_pairs_3d
 from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.ops.precision import as_full
+from lidistill.outputs import CenterHeadOutput, HeadOutput, HeadSpec
 from lidistill.settings import Channels, Layers, Names, NonNegative
-from lidistill.types import Batch, Boxes, HeadOutput, InputError, Losses, MapGrid
+from lidistill.types import Batch, Boxes, InputError, Losses, MapGrid
 
 CODES = {"offset": 2, "height": 1, "size": 3, "rotation": 2}  # maps in the order of ops.box_codes.encode_centers
 CODE_SIZE = sum(CODES.values())
-HEATMAP_BIAS = -2.19  # a score of 0.1 everywhere before training (CenterNet, 2019)
-HEAD_NORM_EPS = 1e-5  # PyTorch's defaults, which the published centre heads keep, unlike their backbones
-HEAD_NORM_MOMENTUM = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class CenterHeadConfig(HeadConfig):
     # they would have 4.34, 3.13 and 1.09 M.
     head_follows_shared: bool = False
     hidden_layers: Layers = 1  # a branch
-    bias_before_norm: bool = False  # OpenPCDet's networks have it; a BatchNorm takes it away again
+    bias_before_norm: bool = False  # OpenPCDet's networks have this bias; the following BatchNorm cancels it
     with_velocity: bool = True
     with_overlap: bool = False  # predict the overlap of each box with its object and let it weigh in the score
     targets: CenterTargetSettings = field(default_factory=CenterTargetSettings)
@@ -69,18 +66,7 @@ class CenterHeadConfig(HeadConfig):
     # x, y, z, length, width, height, sine, cosine, velocity along x and y; the last two only with velocity. The
     # nuScenes files of OpenPCDet have the 0.2 on sine and cosine instead: they took the row over from CenterPoint,
     # where the velocity stands before the rotation.
-    code_weights: Annotated[tuple[NonNegative, ...], Field(min_length=10, max_length=10)] = (
-        1.0,
-        1.0,
-        1.0,
-        1.0,
-        1.0,
-        1.0,
-        1.0,
-        1.0,
-        0.2,
-        0.2,
-    )
+    code_weights: Annotated[tuple[NonNegative, ...], Field(min_length=10, max_length=10)] = (*(1.0,) * 8, 0.2, 0.2)
     post: CenterPostProcessing = field(default_factory=CenterPostProcessing)
 
     def check_classes(self, classes: tuple[str, ...]) -> None:
@@ -110,7 +96,7 @@ class CenterHeadConfig(HeadConfig):
 
 
 class CenterHead(BevHead):
-    """Heat maps and box codes of every cell; see types.HeadOutput for the maps.
+    """Heat maps and box codes of every cell; see CenterHeadOutput for the maps.
 
     The many convolutions are left one by one. Joined into one a task, with their BatchNorms, they took 1.1 to 1.3 times
     as long to train on a CPU (0.7 times on a map of 24 x 24 cells with 16 channels): the map of all hidden layers
@@ -136,7 +122,14 @@ class CenterHead(BevHead):
         self.tasks = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    name: Branch(config, channels, name == "heatmap")
+                    name: Branch(
+                        config.shared_channels,
+                        config.head_channels,
+                        channels,
+                        config.hidden_layers,
+                        config.bias_before_norm,
+                        is_heatmap=name == "heatmap",
+                    )
                     for name, channels in _branches(config, len(task)).items()
                 }
             )
@@ -147,14 +140,18 @@ class CenterHead(BevHead):
         weights = config.code_weights if config.with_velocity else config.code_weights[:CODE_SIZE]
         self.register_buffer("code_weights", torch.tensor(weights), persistent=False)
 
-    def forward(self, features: Tensor) -> tuple[HeadOutput, ...]:
+    def forward(self, features: Tensor) -> tuple[CenterHeadOutput, ...]:
         shared = self.shared(features)
         outputs = []
         for classes, branches in zip(self.task_classes, self.tasks, strict=True):
             assert isinstance(branches, nn.ModuleDict)
             maps = {name: branch(shared) for name, branch in branches.items()}
-            outputs.append(HeadOutput("center", classes, maps, self.grid))
+            outputs.append(CenterHeadOutput(classes, maps, self.grid))
         return tuple(outputs)
+
+    def specs(self, stride: int) -> tuple[HeadSpec, ...]:
+        per_object = CODE_SIZE + (2 if self.config.with_velocity else 0)
+        return tuple(HeadSpec(len(task) + per_object, CenterHeadOutput, stride) for task in self.task_classes)
 
     def loss(
         self, outputs: tuple[HeadOutput, ...], batch: Batch, ranked_by: tuple[HeadOutput, ...] | None = None
@@ -167,19 +164,18 @@ class CenterHead(BevHead):
         terms, positives = [], 0
         if ranked_by is not None:
             check_same_places(outputs, ranked_by)
+        others = None if ranked_by is None else self._checked(ranked_by)
         for task, output in enumerate(self._checked(outputs)):
-            move = (
-                None
-                if ranked_by is None
-                else partial(cheapest_cells, partial(self._costs_of, ranked_by[task]), self.grid.size)
-            )
+            move = None
+            if others is not None:
+                move = partial(cheapest_cells, partial(self._costs_of, others[task]), self.grid.size)
             targets = center_targets(batch.boxes, output.classes, self.grid, self.config.targets, move)
             terms.append(self.task_terms(output, targets))
             positives += len(targets.codes)
         sums = {name: torch.stack([of_task[name] for of_task in terms]).sum() for name in terms[0]}
         return Losses(sums, logs={"positives": self.code_weights.new_tensor(positives / batch.size)})
 
-    def task_terms(self, output: HeadOutput, targets: CenterTargets) -> dict[str, Tensor]:
+    def task_terms(self, output: CenterHeadOutput, targets: CenterTargets) -> dict[str, Tensor]:
         """The weighted terms of one task, each over the batch's number of peaks or objects."""
         config = self.config
         codes = self._codes(output, targets.frames, targets.cells)
@@ -216,7 +212,7 @@ class CenterHead(BevHead):
                 layers.append(Layer(f"{name}.output", None, blocks, None))
         return layers
 
-    def _decode_task(self, task: int, output: HeadOutput) -> list[Boxes]:
+    def _decode_task(self, task: int, output: CenterHeadOutput) -> list[Boxes]:
         """Detections of one task in each frame."""
         post = self.config.post
         found = []
@@ -237,7 +233,9 @@ class CenterHead(BevHead):
         return found
 
     @torch.no_grad()
-    def _costs_of(self, output: HeadOutput, frames: Tensor, channels: Tensor, cells: Tensor, codes: Tensor) -> Tensor:
+    def _costs_of(
+        self, output: CenterHeadOutput, frames: Tensor, channels: Tensor, cells: Tensor, codes: Tensor
+    ) -> Tensor:
         """What a head would lose (N,) by having the peak of objects with codes (N, 8) in cells (N, 2); velocities are
         left out.
         """
@@ -246,12 +244,12 @@ class CenterHead(BevHead):
         errors = (self._codes(output, frames, cells)[:, :CODE_SIZE] - codes).abs() * self.code_weights[:CODE_SIZE]
         return config.heatmap_weight * peak_costs(logits) + config.box_weight * errors.sum(dim=1)
 
-    def _codes(self, output: HeadOutput, frames: Tensor, cells: Tensor) -> Tensor:
+    def _codes(self, output: CenterHeadOutput, frames: Tensor, cells: Tensor) -> Tensor:
         """The codes, and velocities where predicted, at cells (N, 2) of frames (N,): (N, 8) or (N, 10)."""
         names = [*CODES, "velocity"] if self.config.with_velocity else [*CODES]
         return torch.cat([_at(output.maps[name], frames, cells) for name in names], dim=1)
 
-    def _checked(self, outputs: tuple[HeadOutput, ...]) -> tuple[HeadOutput, ...]:
+    def _checked(self, outputs: tuple[HeadOutput, ...]) -> tuple[CenterHeadOutput, ...]:
         """`outputs`, if this head could have made them; InputError if not."""
         if tuple(output.classes for output in outputs) != self.task_classes:
             given = [output.classes for output in outputs]
@@ -259,53 +257,19 @@ class CenterHead(BevHead):
                 f"head output for the tasks {given} does not belong to a centre head with the tasks "
                 f"{list(self.task_classes)}"
             )
-        width, height = self.grid.size
+        checked = []
         for output in outputs:
+            if not isinstance(output, CenterHeadOutput):
+                raise InputError(f"head output of kind {output.name!r} does not belong to a centre head")
             for name, channels in _branches(self.config, len(output.classes)).items():
                 shape = tuple(output.maps[name].shape[1:]) if name in output.maps else None
-                if shape != (channels, height, width):
+                if shape != (channels, *self.grid.shape):
                     raise InputError(
                         f"head output whose {name!r} map is {shape} does not belong to a centre head with "
-                        f"{(channels, height, width)}"
+                        f"{(channels, *self.grid.shape)}"
                     )
-        return outputs
-
-
-class Branch(nn.Module):
-    """Hidden convolutions and the one that makes a map of them."""
-
-    def __init__(self, config: CenterHeadConfig, out_channels: int, is_heatmap: bool) -> None:
-        super().__init__()
-        widths = [config.shared_channels] + [config.head_channels] * config.hidden_layers
-        self.hidden = nn.ModuleList(
-            ConvolutionBlock(before, after, config.bias_before_norm) for before, after in pairwise(widths)
-        )
-        self.output = nn.Conv2d(config.head_channels, out_channels, 3, padding=1)
-        if is_heatmap:
-            nn.init.constant_(self.output.bias, HEATMAP_BIAS)  # type: ignore[arg-type]
-            return
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        for block in self.hidden:
-            features = block(features)
-        return self.output(features)
-
-
-class ConvolutionBlock(nn.Module):
-    """3 x 3 convolution, BatchNorm, ReLU: (B, C, H, W) -> (B, C', H, W)."""
-
-    def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
-        self.norm = MapNorm(out_channels, eps=HEAD_NORM_EPS, momentum=HEAD_NORM_MOMENTUM)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return torch.relu_(self.norm(self.conv(features)))
+            checked.append(output)
+        return tuple(checked)
 
 
 def _branches(config: CenterHeadConfig, num_classes: int) -> dict[str, int]:
@@ -326,12 +290,5 @@ def _scores(boxes: Boxes) -> Tensor:
 
 def _best_first(parts: tuple[Boxes, ...]) -> Boxes:
     """All tasks' detections of one frame."""
-    scores = torch.cat([_scores(part) for part in parts])
-    velocities = [part.velocity for part in parts if part.velocity is not None]
-    joined = Boxes(
-        geometry=torch.cat([part.geometry for part in parts]),
-        labels=torch.cat([part.labels for part in parts]),
-        scores=scores,
-        velocity=torch.cat(velocities) if velocities else None,
-    )
-    return joined[torch.sort(scores, descending=True, stable=True).indices]
+    joined = Boxes.joined(parts)
+    return joined[torch.sort(_scores(joined), descending=True, stable=True).indices]

@@ -56,9 +56,14 @@ def center_targets(
     channels (N,), cells (N, 2) and codes (N, 8), it returns other cells (N, 2) of the map that stand for the objects.
     Matches `CenterHead.assign_targets` of OpenPCDet and `get_targets` of mmdetection3d.
     """
-    geometry = torch.cat([frame.geometry for frame in boxes]).float()
-    labels = torch.cat([frame.labels for frame in boxes])
-    velocity = torch.cat([_velocity(frame) for frame in boxes])
+    objects = Boxes.joined(boxes)
+    geometry, labels = objects.geometry.float(), objects.labels
+    # NaN where the dataset says nothing
+    velocity = (
+        geometry.new_full((len(objects), 2), torch.nan)
+        if objects.velocity is None
+        else objects.velocity.to(geometry.dtype)
+    )
     counts = torch.tensor([len(frame) for frame in boxes], device=geometry.device)
     frames = torch.repeat_interleave(torch.arange(len(boxes), device=geometry.device), counts)
 
@@ -93,15 +98,6 @@ def center_targets(
     )
     return CenterTargets(
         heatmap.view(len(boxes), len(classes), *grid.shape), frames, cells, codes, geometry, velocity[rows]
-    )
-
-
-def _velocity(boxes: Boxes) -> Tensor:
-    """(N, 2), NaN where the dataset says nothing."""
-    return (
-        boxes.geometry.new_full((len(boxes), 2), torch.nan)
-        if boxes.velocity is None
-        else boxes.velocity.to(boxes.geometry.dtype)
     )
 
 

@@ -1,0 +1,32 @@
+"""What a detector's forward pass gives: features at places, and what heads say of them."""
+
+from lidistill.outputs.anchor_heads import AnchorHeadOutput, Anchors
+from lidistill.outputs.center_heads import CenterHeadOutput
+from lidistill.outputs.detector_output import DetectorOutput
+from lidistill.outputs.features import FeatureMap, Features, FeatureSet
+from lidistill.outputs.head_output import HeadOutput, RegionRule
+from lidistill.outputs.map_heads import MapHeadOutput
+from lidistill.outputs.places import ObjectRows, object_cells
+from lidistill.outputs.row_heads import PointHeadOutput, RoiHeadOutput
+from lidistill.outputs.specs import HeadSpec, MapSpec, SetSpec, TapSpec
+
+__all__ = [
+    "AnchorHeadOutput",
+    "Anchors",
+    "CenterHeadOutput",
+    "DetectorOutput",
+    "FeatureMap",
+    "FeatureSet",
+    "Features",
+    "HeadOutput",
+    "HeadSpec",
+    "MapHeadOutput",
+    "MapSpec",
+    "ObjectRows",
+    "PointHeadOutput",
+    "RegionRule",
+    "RoiHeadOutput",
+    "SetSpec",
+    "TapSpec",
+    "object_cells",
+]

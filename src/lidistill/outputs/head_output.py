@@ -1,0 +1,220 @@
+"""What every detection head says, whatever places it speaks of: anchors, cells of a map, points or proposals.
+
+A head speaks of rows. For each it gives a vector of numbers: one logit a class, then the code of a box, and perhaps
+more. Methods that compare two heads use the verbs below and never ask which head it is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from lidistill.ops.heatmaps import gaussian_radius
+from lidistill.outputs.places import ObjectRows
+from lidistill.types import Boxes
+
+Head = TypeVar("Head", bound="HeadOutput")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Rows of one frame that may hold an object."""
+
+    scores: Tensor  # (M,) in [0, 1], or -1 for a row that holds none
+    labels: Tensor  # (M,) int64, the detector's class
+    rows: Tensor  # (M,) int64, within the frame
+
+
+@dataclass(frozen=True)
+class RegionRule:
+    """How much around a box belongs to it."""
+
+    min_cells: int = 3  # a side of the region around an anchor head's box
+    gaussian_overlap: float = 0.1  # of the radius around a centre head's peak, as when its targets are drawn
+    min_radius: int = 2  # of it, in cells
+
+    def radius(self, lengths: Tensor, widths: Tensor) -> Tensor:
+        """Radius (N,) in whole cells, float64, around peaks with boxes of lengths (N,) and widths (N,) in cells."""
+        return gaussian_radius(lengths, widths, self.gaussian_overlap).floor().clamp(min=self.min_radius)
+
+
+class HeadOutput(ABC):
+    """Raw numbers of one detection head: logits and box codes, before any sigmoid."""
+
+    name: ClassVar[str]  # how errors call this kind of head
+    # whether the network itself chooses where its rows lie, as a second stage does: two networks then share no row
+    has_own_places: ClassVar[bool] = False
+    # whether an object is a peak of a heat map whose neighbours are half right, instead of rows that stand for it
+    has_peaks: ClassVar[bool] = False
+    direction_part: ClassVar[str] = ""  # the part, if there is one, whose numbers are logits of alternatives
+
+    classes: tuple[int, ...]  # indices into the detector's classes that this head predicts
+
+    # Its numbers
+
+    @property
+    @abstractmethod
+    def num_frames(self) -> int:
+        """Frames of the batch."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> dict[str, int]:
+        """Names and widths of the parts of a row's vector, in their order: class logits first."""
+
+    @property
+    @abstractmethod
+    def further_parts(self) -> dict[str, int]:
+        """Names and widths of what it says of a row beside the vector."""
+
+    @property
+    def object_width(self) -> int:
+        """How many numbers a vector has."""
+        return sum(self.parts.values())
+
+    @property
+    def channel_groups(self) -> tuple[int, ...]:
+        """Widths of the groups of numbers in a vector that belong together: by default its parts."""
+        return tuple(self.parts.values())
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """All that depends on the input, by name: maps (B, C, H, W), or rows (R, C) of all frames, grouped by frame."""
+
+    @abstractmethod
+    def with_tensors(self: Head, tensors: Mapping[str, Tensor], counts: Sequence[int]) -> Head:
+        """The same head with other `tensors`; those that are rows belong to frames of `counts` rows."""
+
+    @abstractmethod
+    def class_logits(self) -> Tensor:
+        """Class logits (R, K) of all rows, frame by frame, at least in single precision."""
+
+    @abstractmethod
+    def places_at(self, rows: Tensor) -> ObjectRows:
+        """Rows (P,) of `class_logits`, ascending, as places."""
+
+    @abstractmethod
+    def values(self, part: str, places: ObjectRows) -> Tensor:
+        """One part at places: (P, width)."""
+
+    def vectors(self, places: ObjectRows) -> Tensor:
+        """The vectors at places: (P, object_width)."""
+        return torch.cat([self.values(part, places) for part in self.parts], dim=1)
+
+    def columns_of(self, labels: Tensor) -> Tensor:
+        """The column (N,) of the logit of each of the detector's classes (N,), which this head must predict."""
+        return (labels[:, None] == labels.new_tensor(self.classes)).int().argmax(dim=1)
+
+    def labels_of(self, columns: Tensor) -> Tensor:
+        """The detector's class (N,) of columns (N,) of the logits."""
+        return torch.tensor(self.classes, device=columns.device)[columns]
+
+    # Its boxes
+
+    @abstractmethod
+    def boxes(self, vectors: Tensor, places: ObjectRows) -> Tensor:
+        """Boxes (P, 7) in metres that vectors (P, object_width) at places state; with gradient."""
+
+    @abstractmethod
+    def candidates(self, frame: int) -> Candidates:
+        """The rows of a frame with their best score, or with each score of a class where a row may have several."""
+
+    @abstractmethod
+    def regions(self, boxes: Tensor, rows: Tensor, rule: RegionRule) -> Tensor:
+        """Rectangles (N, 4: x_low, y_low, x_high, y_high; metres, float64) around boxes (N, 7) of rows (N,)."""
+
+    @abstractmethod
+    def bounds(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Least and largest x, y of the centres of boxes that count, metres."""
+
+    # Where the labels are
+
+    @abstractmethod
+    def positives(self, boxes: Sequence[Boxes], most: int | None = None) -> ObjectRows:
+        """The rows that stand for labelled objects of its classes; `boxes` has one entry a frame, and a frame the best
+        `most`.
+        """
+
+    @abstractmethod
+    def object_weights(self, boxes: Sequence[Boxes], overlap: float, min_radius: int) -> tuple[ObjectRows, Tensor]:
+        """Rows where labelled objects are, and how much each of them stands for one of each class: (P, K) in [0, 1].
+
+        Around a peak that is a Gaussian: `overlap` and `min_radius` as in `ops.heatmaps`.
+        """
+
+    @abstractmethod
+    def near_objects(self, labelled: Boxes, frame: int, share: float) -> Tensor:
+        """Places (P, 2: x, y; metres) of the rows that stand for an object of the frame, more than `share` as well as
+        its best row does.
+        """
+
+    # Beside another head
+
+    def unlike(self, other: HeadOutput) -> str:
+        """Why the vectors of this (the teacher's) head and another (the student's) are incomparable, or ""."""
+        if type(self) is not type(other):
+            return f"a head of kind {self.name!r} cannot be compared with one of kind {other.name!r}"
+        if self.classes != other.classes:
+            return f"the teacher's head predicts the classes {self.classes} and the student's {other.classes}"
+        return ""
+
+    @abstractmethod
+    def elsewhere(self, other: HeadOutput) -> str:
+        """Why the rows of this (the teacher's) head are not at the places of another's (the student's); "" if they are.
+
+        Both heads can be compared (`unlike`).
+        """
+
+    def is_at(self, other: HeadOutput) -> bool:
+        """Whether the rows of both are at the same places, whatever they say there."""
+        return not self.elsewhere(other)
+
+    @abstractmethod
+    def counterparts(self, other: HeadOutput, places: ObjectRows) -> ObjectRows:
+        """For each of this head's `places` the row of `other` that is nearest in metres and of the same class and
+        rotation.
+        """
+
+    @abstractmethod
+    def paired_positives(
+        self, other: HeadOutput, boxes: Sequence[Boxes], most: int | None
+    ) -> tuple[ObjectRows, ObjectRows]:
+        """Rows of this head and of `other` that stand for the same labelled objects, in the same order."""
+
+    @abstractmethod
+    def scores_at(self, other: HeadOutput, places: ObjectRows, floor: float) -> Tensor:
+        """Class scores (P, K) of this head, kept `floor` away from 0 and 1, at `places` of another head."""
+
+    @abstractmethod
+    def scores_around(self, places: ObjectRows, regions: Tensor, crop: int) -> Tensor:
+        """Class scores (P, N, K) that belong to objects at `places`: those of the row, N = 1, or of a heat map read at
+        N = crop * crop places of their regions (P, 4; metres).
+        """
+
+    @abstractmethod
+    def areas(self, regions: Tensor) -> Tensor:
+        """Over how many scores a sum over regions (P, 4; metres) would go: (P,)."""
+
+    @abstractmethod
+    def code_differences(self, one: Tensor, other: Tensor) -> Tensor:
+        """Differences (P, c) of the box codes of two vectors (P, object_width) each, `other` - `one`.
+
+        Angles that are written as such are compared by the sine of their difference, blind to half a turn.
+        """
+
+    @abstractmethod
+    def box_distances(self, other: HeadOutput, own: ObjectRows, others: ObjectRows, decoded: bool) -> Tensor:
+        """L1 distances (P,) of the boxes at the `own` places, without gradient, and at the `others` of another head: of
+        their codes, or `decoded` to metres and radians; 0 for heads with peaks, which are compared by their scores.
+        """
+
+    @abstractmethod
+    def mixed(self: Head, other: Head, takes_own: Tensor, logits: Tensor) -> Head:
+        """The head with these logits (R, K) that says what this one says where `takes_own` (R,) is true, and what
+        `other` says elsewhere; without gradient. Both are at the same places.
+        """
