@@ -33,7 +33,6 @@ class DatasetSpec:
     classes: tuple[str, ...]
     point_range: tuple[float, float, float, float, float, float]  # x_min y_min z_min x_max y_max z_max, metres
     point_features: tuple[str, ...]  # columns after x, y, z
-    typical_sizes: Mapping[str, tuple[float, float, float]]  # class -> length, width, height
     protocol: str  # key of datasets.PROTOCOLS
     simulated: bool = False
 
@@ -46,7 +45,6 @@ class Boxes:
     labels: Tensor  # (N,) int64, 0-based index into the classes
     scores: Tensor | None = None  # (N,) in [0, 1], for detections
     velocity: Tensor | None = None  # (N, 2) metres per second
-    point_counts: Tensor | None = None  # (N,) int64
     difficulty: Tensor | None = None  # (N,) int64, as the dataset defines it
 
     @staticmethod
@@ -97,7 +95,7 @@ class Boxes:
         )
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Boxes:
-        optional = (self.scores, self.velocity, self.point_counts, self.difficulty)
+        optional = (self.scores, self.velocity, self.difficulty)
         return Boxes(
             change(self.geometry),
             change(self.labels),

@@ -9,12 +9,12 @@ import torch
 from lidistill.data.source import FrameSource
 from lidistill.types import Boxes, DatasetSpec, Frame
 
+SIZES = {"Car": (3.9, 1.6, 1.56), "Pedestrian": (0.8, 0.6, 1.73)}  # length, width, height
 SPEC = DatasetSpec(
     name="tiny",
     classes=("Car", "Pedestrian"),
     point_range=(0.0, -20.0, -3.0, 40.0, 20.0, 1.0),
     point_features=("intensity",),
-    typical_sizes={"Car": (3.9, 1.6, 1.56), "Pedestrian": (0.8, 0.6, 1.73)},
     protocol="kitti",
 )
 
@@ -63,7 +63,7 @@ def made_up_frame(frame_id: str, seed: int, cars: int = 3, walkers: int = 2) -> 
     rows = []
     for place, label in zip(chosen, labels, strict=True):
         x, y = places[place]
-        size = SPEC.typical_sizes[SPEC.classes[label]]
+        size = SIZES[SPEC.classes[label]]
         rows.append([x + rng.uniform(-1, 1), y + rng.uniform(-1, 1), -1.0, *size, rng.uniform(-np.pi, np.pi)])
     boxes = np.array(rows, dtype=np.float32).reshape(-1, 7)
     return Frame(

@@ -153,13 +153,11 @@ def test_objects_of_no_difficulty_or_too_few_points_are_not_pasted(database):
 
 
 def test_pasting_keeps_the_optional_columns_of_the_boxes(frame, database):
-    boxes = replace(frame.boxes, velocity=torch.ones(2, 2), point_counts=torch.tensor([7, 8]))
+    boxes = replace(frame.boxes, velocity=torch.ones(2, 2))
     after = paste_objects(replace(frame, boxes=boxes), Augmentation(paste={"Car": 6}), database, rng(1)).boxes
     assert len(after) > 2
     assert (after.velocity[:2] == 1).all()
     assert after.velocity[2:].abs().max() == 0  # of a dataset without velocities
-    assert after.point_counts[:2].tolist() == [7, 8]
-    assert (after.point_counts[2:] > 0).all()
     assert len(after.difficulty) == len(after)
 
 

@@ -70,7 +70,7 @@ def test_frames_keep_the_promises_of_the_spec(data):
         assert boxes.labels.dtype == torch.int64 and boxes.labels.shape == (len(boxes),)
         assert boxes.geometry.isfinite().all() and (boxes.geometry[:, 3:6] > 0).all()
         assert ((boxes.labels >= 0) & (boxes.labels < len(data.spec.classes))).all()
-        for column, width in ((boxes.velocity, (2,)), (boxes.difficulty, ()), (boxes.point_counts, ())):
+        for column, width in ((boxes.velocity, (2,)), (boxes.difficulty, ())):
             assert column is None or column.shape == (len(boxes), *width)
         found += len(boxes)
     assert found > 0

@@ -170,7 +170,6 @@ class YardData(DataSettings):
             classes=CLASSES,
             point_range=POINT_RANGE,
             point_features=("intensity",),
-            typical_sizes={name: size_of(label) for label, name in enumerate(CLASSES)},
             protocol="misses",
         )
 

@@ -124,7 +124,7 @@ def test_boxes_come_back_with_the_columns_they_had(tmp_path):
     ]
     back = through_files([[boxes] for boxes in part], tmp_path)
     for one, other in zip(back, part, strict=True):
-        for name in ("geometry", "labels", "scores", "velocity", "point_counts", "difficulty"):
+        for name in ("geometry", "labels", "scores", "velocity", "difficulty"):
             left, right = getattr(one, name), getattr(other, name)
             assert left is None if right is None else same_bits(left, right), name
 

@@ -145,7 +145,6 @@ def _joined(boxes: Boxes, database: ObjectDatabase, rows: np.ndarray) -> Boxes:
         geometry=torch.cat([boxes.geometry, torch.from_numpy(database.boxes[rows])]),
         labels=torch.cat([boxes.labels, torch.from_numpy(database.labels[rows])]),
         velocity=with_new(boxes.velocity, database.velocity[rows]),
-        point_counts=with_new(boxes.point_counts, database.counts[rows]),
         difficulty=with_new(boxes.difficulty, database.difficulty[rows]),
     )
 

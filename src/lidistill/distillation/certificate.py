@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -262,11 +262,10 @@ def _matched(detections: Sequence[Boxes], truths: Sequence[Boxes]) -> tuple[Boxe
         rows = near.any(dim=1).nonzero().squeeze(1)
         found.append(detected[near[rows].double().argmax(dim=1)] if len(rows) else Boxes.empty())
         meant.append(truth[rows])
-    return _joined(found), _joined(meant)
-
-
-def _joined(parts: Sequence[Boxes]) -> Boxes:
-    return Boxes(torch.cat([part.geometry.double() for part in parts]), torch.cat([part.labels for part in parts]))
+    joined = Boxes.joined(found), Boxes.joined(meant)
+    return replace(joined[0], geometry=joined[0].geometry.double()), replace(
+        joined[1], geometry=joined[1].geometry.double()
+    )
 
 
 def _read(geometry: Tensor, turn: int, lift: int) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lidistill.detectors.detector import Detector
 from lidistill.distillation.method import DistillationMethod
@@ -134,22 +134,5 @@ def with_teacher_labels(batch: Batch, detections: Sequence[Boxes], minimum_score
     joined = []
     for own, found in zip(batch.boxes, detections, strict=True):
         sure = found[found.scores >= minimum_score] if found.scores is not None else found
-        joined.append(
-            Boxes(
-                geometry=torch.cat([sure.geometry.to(own.geometry), own.geometry]),
-                labels=torch.cat([sure.labels, own.labels]),
-                velocity=_joined_velocity(sure, own),
-            )
-        )
+        joined.append(Boxes.joined([replace(sure, geometry=sure.geometry.to(own.geometry)), own]))
     return replace(batch, boxes=tuple(joined), labelled=None)
-
-
-def _joined_velocity(one: Boxes, other: Boxes) -> Tensor | None:
-    """Join the velocities; NaN for boxes without one, None if neither side has any."""
-    if one.velocity is None and other.velocity is None:
-        return None
-    parts = [
-        boxes.geometry.new_full((len(boxes), 2), torch.nan) if boxes.velocity is None else boxes.velocity
-        for boxes in (one, other)
-    ]
-    return torch.cat([part.to(other.geometry) for part in parts])

@@ -23,7 +23,7 @@ from lidistill.types import Boxes, InputError
 
 Part = FeatureMap | FeatureSet | tuple[HeadOutput, ...] | list[Boxes]
 
-_BOX_COLUMNS = ("geometry", "labels", "scores", "velocity", "point_counts", "difficulty")
+_BOX_COLUMNS = ("geometry", "labels", "scores", "velocity", "difficulty")
 _LARGEST_HALF = torch.finfo(torch.float16).max
 
 

@@ -36,7 +36,7 @@ ASSUMED_IMAGE_SIZE = (1242, 375)  # width and height of most recordings; taken w
 
 POINT_RANGE = (0.0, -39.68, -3.0, 69.12, 39.68, 1.0)  # metres; of the public toolboxes' three-class PointPillars
 # metres; anchors of the same
-TYPICAL_SIZES = {"Car": (3.9, 1.6, 1.56), "Pedestrian": (0.8, 0.6, 1.73), "Cyclist": (1.76, 0.6, 1.73)}
+CLASSES = ("Car", "Pedestrian", "Cyclist")
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,9 @@ class KittiData(DataSettings):
                 f"data.sweeps is {self.sweeps}, but KITTI's object frames are single scans without time and pose; "
                 "set data.sweeps=1"
             )
-        unknown = [name for name in self.classes if name not in TYPICAL_SIZES]
+        unknown = [name for name in self.classes if name not in CLASSES]
         if unknown or not self.classes or len(set(self.classes)) < len(self.classes):
-            raise InputError(
-                f"kitti: classes {list(self.classes)} must be some of {', '.join(TYPICAL_SIZES)}, each once"
-            )
+            raise InputError(f"kitti: classes {list(self.classes)} must be some of {', '.join(CLASSES)}, each once")
 
     @classmethod
     def at(cls, place: str) -> KittiData:
@@ -89,7 +87,6 @@ class KittiData(DataSettings):
             classes=self.classes,
             point_range=POINT_RANGE,
             point_features=("intensity",),
-            typical_sizes={name: TYPICAL_SIZES[name] for name in self.classes},
             protocol="kitti",
         )
 

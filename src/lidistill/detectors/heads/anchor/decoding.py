@@ -71,8 +71,7 @@ def detections(geometry: Tensor, scores: Tensor, settings: PostProcessing) -> Bo
         keep = rows[
             nms_rotated(geometry[rows], score[rows], settings.nms_threshold, settings.max_before, settings.max_after)
         ]
-        parts.append((geometry[keep], torch.full_like(keep, index), score[keep]))
-    joined = Boxes(*(torch.cat(column) for column in zip(*parts, strict=True)))
-    return joined[
-        torch.sort(torch.cat([part[2] for part in parts]), descending=True, stable=True).indices[: settings.max_after]
-    ]
+        parts.append(Boxes(geometry[keep], torch.full_like(keep, index), score[keep]))
+    joined = Boxes.joined(parts)
+    assert joined.scores is not None
+    return joined[torch.sort(joined.scores, descending=True, stable=True).indices[: settings.max_after]]
