@@ -79,6 +79,10 @@ def test_heads_of_the_last_stage_with_common_places_are_compared():
     assert comparable_stage("m", two_stages, point_specs(2)) == 0
     shared = {**two_stages, "head.0": HeadSpec(11, PointHeadOutput, stage=1)}
     assert comparable_stage("m", shared, shared) == 1
+    one_stage = {"points": SetSpec(2), "head.0": HeadSpec(11, PointHeadOutput)}
+    assert comparable_stage("m", two_stages, one_stage) == 0
+    with pytest.raises(InputError, match="the teacher has 1 heads and the student 2; build both for one dataset"):
+        comparable_stage("m", specs(4, "center"), specs(4, "centers"))
     second_alone = {"head.0": HeadSpec(10, RoiHeadOutput)}
     with pytest.raises(InputError, match="'head.0' speaks of what each network's own first stage proposes"):
         comparable_stage("m", second_alone, second_alone)

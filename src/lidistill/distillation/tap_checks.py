@@ -73,16 +73,22 @@ def comparable_stage(method: str, teacher_specs: Specs, student_specs: Specs) ->
     stage.
     """
     check_heads(method, teacher_specs, student_specs)
-    reason = ""
+    reasons = []
     for stage in sorted({spec.stage for spec in heads_of(teacher_specs).values()}, reverse=True):
         own, others = (heads_of(specs, stage) for specs in (teacher_specs, student_specs))
-        if own.keys() != others.keys():
-            return stage  # what lacks is said of the outputs, by number
-        found = [f"{name!r} {own[name].apart_from(others[name])}" for name in own if own[name].apart_from(others[name])]
+        if len(own) != len(others):
+            reasons.append(
+                f"the teacher has {len(own)} heads and the student {len(others)}; build both for one dataset"
+            )
+            continue
+        apart = [
+            (name, spec.apart_from(other)) for (name, spec), other in zip(own.items(), others.values(), strict=True)
+        ]
+        found = [f"{name!r} {reason}" for name, reason in apart if reason]
         if not found:
             return stage
-        reason = reason or found[0]
-    raise InputError(f"{method} compares heads place by place, and {reason}; choose a method on taps, or se_ssd")
+        reasons.append(f"{found[0]}; choose a method on taps, or se_ssd")
+    raise InputError(f"{method} compares heads place by place, and {reasons[0]}")
 
 
 def heads_of(specs: Specs, stage: int | None = None) -> dict[str, HeadSpec]:
