@@ -2,6 +2,9 @@ import pytest
 
 from lidistill.evaluation.estimate import Estimate
 from lidistill.evaluation.intervals import median_ratio
+from lidistill.evaluation.scale import Scale
+
+METRES = Scale("m", decimals=2, higher_is_better=False)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +20,9 @@ from lidistill.evaluation.intervals import median_ratio
         (Estimate.ratio(1.1, 1.004, 1.2), "unproven"),
         (Estimate.ratio(1.1, 1.006, 1.2), "gain"),
         (Estimate.ratio(0.5, 0.4, 0.6), "loss"),
+        (Estimate(-1.0, -2.0, -0.06, scale=METRES), "gain"),
+        (Estimate(-1.0, -2.0, -0.004, scale=METRES), "unproven"),
+        (Estimate(1.0, 0.006, 2.0, scale=METRES), "loss"),
     ],
 )
 def test_an_interval_is_judged_as_it_is_printed(estimate, verdict):
@@ -43,3 +49,9 @@ def test_too_few_pairs_have_no_interval():
     assert not median_ratio([1.0] * 5, [2.0] * 5).has_interval
     assert median_ratio([1.0] * 6, [2.0] * 6).has_interval
     assert median_ratio([], []).value is None
+
+
+def test_an_improvement_is_positive_where_the_figure_is_for_the_better():
+    assert Estimate(-0.5, scale=METRES).improvement == 0.5
+    assert Estimate(0.5).improvement == 0.5
+    assert Estimate(None, scale=METRES).improvement is None

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from lidistill.datasets.kitti.metric import evaluate_objects, match_frames
-from lidistill.datasets.kitti.score_names import MAIN
+from lidistill.datasets.kitti.score_names import AP, MAIN
 from lidistill.evaluation.intervals import bootstrap, mean_gain, paired_bootstrap
+from lidistill.evaluation.protocol import Resamplable
+from lidistill.evaluation.scale import Scale
 from lidistill.types import InputError
 from tests.evaluation.kitti_scenes import objects, street
 
@@ -133,3 +135,52 @@ def test_the_mean_gain_of_pairs_is_the_mean_of_their_gains_on_common_draws(teach
 def test_no_pair_is_refused():
     with pytest.raises(InputError, match="no pair of runs"):
         mean_gain([], MAIN)
+
+
+class MeanOfFirst(Resamplable):
+    """The mean of a figure over the frames that have one."""
+
+    def __init__(self, values, worst):
+        self.frame_ids = tuple(f"f{row}" for row in range(len(values)))
+        self.values, self.worst = np.array(values, dtype=float), worst
+
+    def estimator(self, key):
+        known = ~np.isnan(self.values)
+
+        def value(weights):
+            count = weights[known].sum()
+            return float((weights * np.nan_to_num(self.values)).sum() / count) if count else None
+
+        return value
+
+    def scale(self, key):
+        return Scale("m", decimals=2, higher_is_better=False, worst=self.worst)
+
+    def save(self, path):
+        raise NotImplementedError
+
+
+def test_a_draw_without_a_score_counts_the_worst_there_is():
+    rare = [3.0] + [np.nan] * 5
+    spread = bootstrap(MeanOfFirst(rare, worst=9.0), "x", resamples=200)
+    assert (spread.value, spread.low, spread.high) == (3.0, 3.0, 9.0)
+
+
+def test_where_there_is_no_worst_a_draw_without_a_score_is_left_out():
+    rare = [3.0] + [np.nan] * 5
+    spread = bootstrap(MeanOfFirst(rare, worst=None), "x", resamples=200)
+    assert (spread.value, spread.low, spread.high) == (3.0, 3.0, 3.0)
+    gain = paired_bootstrap(MeanOfFirst(rare, None), MeanOfFirst([1.0, *rare[1:]], None), "x", resamples=200)
+    assert (gain.value, gain.low, gain.high) == (-2.0, -2.0, -2.0)
+    assert gain.verdict == "gain"
+
+
+def test_without_any_draw_that_has_a_score_there_is_no_interval():
+    rare = [3.0] + [np.nan] * 500
+    spread = bootstrap(MeanOfFirst(rare, worst=None), "x", resamples=1, seed=1)
+    assert spread.value == 3.0
+    assert not spread.has_interval
+
+
+def test_an_interval_has_the_scale_of_its_score(teacher, student):
+    assert paired_bootstrap(student, teacher, MAIN, resamples=2).scale == AP

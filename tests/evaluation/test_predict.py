@@ -100,11 +100,14 @@ def boxes(count, label=0, velocity=False):
 @pytest.mark.parametrize("velocity", [False, True])
 def test_saved_predictions_read_back(tmp_path, velocity):
     found = Predictions(
-        ("a", "b", "c"), (boxes(2, 1, velocity), boxes(0, 0, velocity), boxes(3, 0, velocity)), ("Car", "Cyclist")
+        ("a", "b", "c"),
+        (boxes(2, 1, velocity), boxes(0, 0, velocity), boxes(3, 0, velocity)),
+        ("Car", "Cyclist"),
+        dataset="yard",
     )
     found.save(tmp_path / "predictions.npz")
     again = Predictions.load(tmp_path / "predictions.npz")
-    assert (again.frame_ids, again.classes) == (found.frame_ids, found.classes)
+    assert (again.frame_ids, again.classes, again.dataset) == (found.frame_ids, found.classes, "yard")
     for was, now in zip(found.boxes, again.boxes, strict=True):
         for name in ("geometry", "labels", "scores", *(["velocity"] if velocity else [])):
             assert torch.equal(getattr(now, name), getattr(was, name))

@@ -195,6 +195,19 @@ def test_validation_figures_are_logged_and_the_best_weights_handed_on(tmp_path):
     assert [(row["step"], row["score"]) for row in rows] == [(5, 1.0), (10, 9.0), (15, 3.0)]
 
 
+def test_where_lower_is_better_the_lowest_is_handed_on_and_no_figure_judges_nothing(tmp_path):
+    figures = iter([{}, {"error": 2.0}, {"error": 3.0}])
+    seen = []
+
+    def validate(detector):
+        seen.append({key: value.clone() for key, value in detector.state_dict().items()})
+        return next(figures)
+
+    settings = TrainingSettings(steps=20, batch_size=4, validate_every=5, keep_best=True)
+    final = run(tmp_path, settings, validate=validate, higher_is_better=False)
+    assert same(final, seen[1])
+
+
 def test_bf16_autocast_trains(tmp_path):
     state = run(tmp_path, TrainingSettings(steps=5, batch_size=4, precision="bf16"))
     assert all(torch.isfinite(value).all() for value in state.values())
