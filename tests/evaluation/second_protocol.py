@@ -1,6 +1,6 @@
 """A second benchmark, as unlike the first as it can be: metres, lower is better, ten classes, no difficulty, no curve.
 
-Its metric is the distance from a labelled object to the nearest detection of its class, at most 4 m, meant over the
+Its metric is the distance from a labelled object to the nearest detection of its class, at most 4 m, averaged over the
 objects of a class and then over the classes. Its frames are a few points on boxes.
 """
 

@@ -1,5 +1,4 @@
-"""The teacher's certificate: what was checked before anything is learnt from it. A sick teacher is refused, with the
-reason.
+"""The teacher's certificate: checks before a student learns from it. A faulty teacher is refused, with the reason.
 
 A student can only repeat its teacher's mistakes, and the common ones are silent: a checkpoint that half loaded, a box
 convention from another toolbox, classes in another order, BatchNorm statistics that never saw data. Each is read here
@@ -221,7 +220,7 @@ def _check_classes(teacher: Sequence[str], dataset: Sequence[str], found: Boxes,
 
 
 def _check_boxes(found: Boxes, meant: Boxes) -> Check:
-    """Would the detections fit the labels much better if their numbers meant something else?"""
+    """Check whether the detections would fit the labels clearly better under another box convention."""
     if len(found) < FEWEST_MATCHES:
         return Check("box_convention", True, "too few detections lie on objects to judge")
     overlaps = {
@@ -247,8 +246,8 @@ def _check_boxes(found: Boxes, meant: Boxes) -> Check:
 
 
 def _matched(detections: Sequence[Boxes], truths: Sequence[Boxes]) -> tuple[Boxes, Boxes]:
-    """For each labelled object the best detection within a metre, both as (P) boxes in float64; objects without one are
-    left out.
+    """The best detection within a metre of each labelled object that has one, and that object: two (P) boxes in
+    float64.
     """
     found, meant = [Boxes.empty()], [Boxes.empty()]
     for detected, truth in zip(detections, truths, strict=True):

@@ -11,7 +11,7 @@ from lidistill.evaluation.scale import BARE, RATIO, Scale
 class Estimate:
     """A figure and its confidence interval: a score or a difference of scores in their unit, or a ratio of times.
 
-    `low` and `high` are None where no interval is known, `value` where the figure itself is not.
+    `low` and `high` are None if no interval is known, and `value` is None if the figure itself is not.
     """
 
     value: float | None
@@ -57,5 +57,5 @@ class Estimate:
 
     @property
     def improvement(self) -> float | None:
-        """The figure, positive where it is for the better; of a difference."""
+        """A difference, with a positive sign if it is for the better."""
         return None if self.value is None else self.scale.improvement(self.value)

@@ -26,8 +26,8 @@ def paired_bootstrap(
     """Gain of `b` over `a` in the score `key` with its percentile interval. InputError where their frames differ or a
     run has no such score.
 
-    In a draw where a score is not evaluated (such as a class whose few detections were not drawn) it counts its scale's
-    worst value; where the scale has none, the draw is left out.
+    If a score is not evaluated on a draw, such as a class whose few detections were not drawn, it counts as its scale's
+    worst value. If the scale has none, the draw is left out.
     """
     return mean_gain([(a, b)], key, resamples, seed, level)
 
@@ -42,8 +42,7 @@ def mean_gain(
     """The mean over `pairs` (first run, second run) of the second's gain, all on the same draws of frames; see
     `paired_bootstrap`.
 
-    Pairs of several seeds give the interval over frames of the mean student; how much one seed differs from another is
-    not in it.
+    Pairs of several seeds give the interval over frames of their mean; it does not contain the variation between seeds.
     """
     if not pairs:
         raise InputError("no pair of runs to compare; give at least one")

@@ -1,4 +1,4 @@
-"""Arrays in a file that says what wrote it: the number of its format, and its protocol or dataset."""
+"""Arrays in a file with a label: the number of its format, and the protocol or dataset that it belongs to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a protocol's scores stand on a page: which key stands where, and what is written around it.
+"""The layout of a protocol's scores on a page: where each key stands, with its titles and captions.
 
 A protocol writes its layout into the scores. The report, the console and the comparison draw any layout and read no
 key.
@@ -44,7 +44,7 @@ class KeyTable:
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """The table of one run on the terminal, with ready text in and beside it."""
+    """The table of one run on the terminal, with finished text in some cells and in further columns."""
 
     table: KeyTable
     instead: Mapping[str, str] = field(default_factory=dict)  # key -> what is printed in place of the figure
@@ -59,7 +59,7 @@ class PrintedTable:
 
 @dataclass(frozen=True)
 class Axis:
-    """What a curve is drawn over, or how high it is."""
+    """One axis of a chart of curves."""
 
     quantity: str  # "recall"
     unit: str  # "%"
@@ -88,7 +88,7 @@ class Charts:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a reader finds which score."""
+    """Where each score is shown."""
 
     headline: str  # the main score in words
     summary: Mapping[str, str]  # column -> key: the few that stand beside a run's cost, the main one among them
@@ -106,7 +106,7 @@ class Layout:
 
     @property
     def all_keys(self) -> frozenset[str]:
-        """Every key of a score that stands somewhere."""
+        """Every key of a score that the layout shows."""
         printed = () if self.printed is None else self.printed.table.all_keys
         laid_out = (key for table in (self.gains, *self.tables, *self.folded) for key in table.all_keys)
         return frozenset((*self.summary.values(), *laid_out, *printed))

@@ -77,9 +77,7 @@ class Predictions:
 
     @staticmethod
     def load(path: str | Path) -> Predictions:
-        """Read what `save` wrote; InputError where the file is missing, damaged, of another format or does not fit
-        together.
-        """
+        """Read what `save` wrote. InputError if the file is missing, damaged, inconsistent or of another format."""
         remedy = "predict again with `lidistill evaluate`"
         arrays, dataset = load_labelled(path, _KINDS, remedy, version=FORMAT, origin="dataset", optional=("velocity",))
         counts = arrays["counts"].astype(np.int64)

@@ -20,7 +20,7 @@ Estimator = Callable[[np.ndarray], "float | None"]
 
 
 class Resamplable(ABC):
-    """Enough of each frame to score any multiset of the frames exactly; what intervals are made of."""
+    """Enough of each frame to score any multiset of the frames exactly. Intervals are made from it."""
 
     frame_ids: tuple[str, ...]
 
@@ -30,7 +30,7 @@ class Resamplable(ABC):
 
     @abstractmethod
     def scale(self, key: str) -> Scale:
-        """In what the score `key` is measured."""
+        """The scale of the score `key`."""
 
     @abstractmethod
     def save(self, path: str | Path) -> None:
@@ -49,7 +49,8 @@ class Protocol(ABC):
 
     @abstractmethod
     def evaluate(self, predictions: Predictions, frames: Iterable[Frame]) -> tuple[Scores, Resamplable]:
-        """Scores of `predictions` against the labels of `frames`, which are read once, and what resamples them.
+        """Scores of `predictions` against the labels of `frames`, which are read once, and what is kept to resample
+        them.
 
         InputError where a frame lacks what the metric needs, or where the frames are not those predicted.
         """

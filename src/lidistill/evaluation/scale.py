@@ -1,4 +1,4 @@
-"""In what a score is measured, how it is printed, and which way is better."""
+"""The scale of a score: its unit, how it is printed, and whether higher or lower is better."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Decimals = Annotated[int, Field(strict=True, ge=0, le=6)]
 
 @dataclass(frozen=True)
 class Scale:
-    """The scale of a figure, as a reader needs it: what stands behind it, in a caption, beside an axis."""
+    """Unit, wording and direction of a figure."""
 
     unit: str = ""  # behind a figure: "AP", "NDS", "m"
     read_as: str = ""  # ends a caption: "percent", "metres"; empty: the unit
@@ -38,7 +38,7 @@ class Scale:
         return self.axis or self.unit
 
     def improvement(self, difference: float) -> float:
-        """A difference of two scores, positive where the second is better."""
+        """A difference of two scores, positive if the second is better."""
         return difference if self.higher_is_better else -difference
 
 

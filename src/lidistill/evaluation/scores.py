@@ -1,4 +1,4 @@
-"""What a protocol says about a run."""
+"""The scores of a run by a protocol."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Scores:
-    """Named figures, and how they are to be read; None where the protocol does not evaluate."""
+    """Named figures with their scale and layout. A value is None if the protocol does not evaluate it."""
 
     protocol: str  # key of datasets.PROTOCOLS
     main: str  # key of the headline among the values
@@ -91,7 +91,7 @@ def _adapter() -> TypeAdapter[Scores]:
 
 
 def _fault(error: ValidationError) -> str:
-    """What is wrong first, and where."""
+    """The first error, and its place."""
     problem = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "missing":

@@ -1,4 +1,4 @@
-"""Types of what is read back from a file that anybody may have written: no text for a number, no 1 for true, no NaN."""
+"""Types of values from a file that anybody may have written: no text for a number, no 1 for true, no NaN."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""How figures are written: no more digits than a few hundred frames support, `n/a` for what is not there, a sign on
-every change.
-"""
+"""How figures are written: with the decimals of their scale, `n/a` if missing, and a sign on every change."""
 
 from __future__ import annotations
 

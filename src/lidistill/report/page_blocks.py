@@ -1,6 +1,6 @@
-"""What a page is made of, before it is HTML or Markdown.
+"""The blocks of a page, before they become HTML or Markdown.
 
-A richer page adds a block here and one branch in each renderer.
+To add a kind of block, add a class here and a branch in each renderer.
 """
 
 from __future__ import annotations

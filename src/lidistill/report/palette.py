@@ -1,4 +1,4 @@
-"""Colours of the report: one per role, the same in every picture and curve, told apart by colour-blind readers too."""
+"""Colours of the report: one for each role, the same in every picture, and distinct to colour-blind readers, too."""
 
 from __future__ import annotations
 

@@ -57,10 +57,10 @@ class FrameCounts:
 def score_thresholds(hit_scores: np.ndarray, repeats: np.ndarray, num_truths: int) -> np.ndarray:
     """The at most 41 scores, falling, whose recalls are nearest to 0, 1/40, ..., 1.
 
-    `hit_scores` (H,) are the true positives of pass one, best first, each occurring `repeats` (H,) times. KITTI walks
-    through them one by one, and skips one where the recall after the next is nearer to the wanted step; the last one is
-    always kept. Here the place for each step is computed, with the same roundings, since the walk is the slow part of a
-    bootstrap.
+    `hit_scores` (H,) are the true positives of pass one, best first, each occurring `repeats` (H,) times. KITTI visits
+    them one by one and skips a score if the recall after the next one is nearer to the wanted step; it always keeps the
+    last. Here the position of each step is computed instead, with the same rounding, because the visit would dominate
+    the time of a bootstrap.
     """
     ends = np.cumsum(repeats)
     last = int(ends[-1]) - 1 if len(ends) else -1
@@ -84,11 +84,11 @@ def average(curve: np.ndarray, points: str) -> float:
 
 
 def ceiling(num_truths: int, points: str) -> float:
-    """The most that the average over the "R11" or "R40" points can be with so many objects, in percent: what their own
-    labels reach as detections.
+    """The highest possible average over the "R11" or "R40" points for a number of objects, in percent: what their
+    labels score as detections.
 
-    There is at most one threshold an object, so fewer than about 40 objects do not fill the curve, and the rest of it
-    counts 0.
+    Each object gives at most one threshold, so fewer than about 40 objects do not fill the curve, and the rest of it
+    counts as 0.
     """
     curve = np.zeros(RECALL_STEPS)
     curve[: len(score_thresholds(np.ones(num_truths), np.ones(num_truths, dtype=np.int64), num_truths))] = 1

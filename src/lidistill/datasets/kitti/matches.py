@@ -1,6 +1,4 @@
-"""What the KITTI metric needs to know of each frame, small enough to keep: scores of any multiset of frames follow from
-it exactly.
-"""
+"""The matches of each frame: enough to score any multiset of frames by the KITTI metric exactly, and small."""
 
 from __future__ import annotations
 
@@ -102,8 +100,8 @@ class FrameMatches(Resamplable):
 
     @staticmethod
     def load(path: str | Path) -> FrameMatches:
-        """Read what `save` wrote; InputError where the file is missing, damaged, of another protocol or format, or does
-        not fit together.
+        """Read what `save` wrote. InputError if the file is missing, damaged, inconsistent, or of another protocol or
+        format.
         """
         remedy = "run `lidistill evaluate` on its folder again"
         arrays, protocol = load_labelled(path, _KINDS, remedy, version=FORMAT, origin="protocol")
@@ -156,7 +154,7 @@ class FrameMatches(Resamplable):
         """Mean over the classes that have truths, in percent; `curves` has an entry for each class.
 
         A class that is never detected counts 0 here, or finding nothing would score better than finding a little. None
-        where no class has truths, and where the detections lack what the metric needs: 3D boxes, or angles.
+        if no class has truths, or if the detections lack the 3D boxes or angles that the metric needs.
         """
         present = weights @ self.truths[:, :, DIFFICULTIES.index(key.difficulty)] > 0
         seen = np.asarray(self.seen[weights > 0].any(axis=(0, 1)))

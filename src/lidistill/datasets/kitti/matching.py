@@ -1,12 +1,12 @@
-"""KITTI's two greedy passes, summed up so that any score threshold can be looked up later.
+"""KITTI's two greedy passes, summarised so that the counts at any score threshold can be looked up.
 
 The official program matches every frame anew for each of 41 score thresholds, which are themselves found by a first
-pass over all frames. What a frame counts at a threshold depends only on which of its detections reach that threshold,
-so the counts are a step function that changes at its own scores. Here that function is found once; any multiset of
-frames is then scored by adding up steps (`curves.py`).
+pass over all frames. A frame's counts at a threshold depend only on its detections that reach the threshold, so they
+are a step function of it that changes at the frame's own scores. Here that function is computed once. Any multiset of
+frames is then scored by adding steps (`curves.py`).
 
-Truths and detections that share no candidate pair, directly or through others, cannot take anything from each other.
-The passes therefore run on connected groups, all groups of all frames side by side.
+Truths and detections that are connected by no chain of candidate pairs do not influence each other. The passes
+therefore run on connected groups, for all groups of all frames in parallel.
 """
 
 from __future__ import annotations
@@ -129,10 +129,10 @@ def _first_pass(pairs: Pairs, group: np.ndarray, turn: np.ndarray, scores: np.nd
 
 @dataclass(frozen=True)
 class _Levels:
-    """The detections of each group, best first, groups one after the other: at its level a detection comes in beside
-    those before it.
+    """The detections of each group, best first, one group after the other. At its level a detection joins those before
+    it.
 
-    Equal scores make levels of their own; no threshold falls between them, so only their sum is ever seen.
+    Equal scores have levels of their own, but no threshold falls between them, so only their sum counts.
     """
 
     group: np.ndarray  # (L,)
@@ -193,12 +193,12 @@ def _second_pass(pairs: Pairs, turn: np.ndarray, levels: _Levels, chosen: np.nda
 def _second_pass_one_by_one(
     pairs: Pairs, turn: np.ndarray, levels: _Levels, chosen: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pass two for groups of many detections, in which looking at all of them at every level would take quadratic time
-    and memory.
+    """Pass two for groups of many detections, where matching all of them at every level would take quadratic time and
+    memory.
 
-    Gives what changes: (M,) levels, (M,) pairs, and 1 where the pair is taken from that level on, -1 where it is so no
-    longer. A detection that comes in is offered to the truths in their turn. One that prefers it lets go of what it
-    had, which is then offered to the truths behind; no other truth sees a difference.
+    Gives the changes: (M,) levels, (M,) pairs, and 1 if the pair is taken from that level on, -1 if it is released
+    there. A detection that joins is offered to the truths in their turn. A truth that prefers it releases the one it
+    had, which is then offered to the truths after it; for all others nothing changes.
     """
     preference = _preference(pairs).tolist()
     truth_of, detection_of, turn_of = pairs.truth.tolist(), pairs.detection.tolist(), turn.tolist()

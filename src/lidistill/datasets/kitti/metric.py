@@ -59,8 +59,8 @@ def match_frames(
     frame_ids: Sequence[str] | None = None,
     limits: Mapping[str, OverlapLimits] = LIMITS,
 ) -> FrameMatches:
-    """What each frame adds to the counts at any score. Class names compare without case; frames are named 000000,
-    000001, ... by default.
+    """The matches of each frame. Class names are compared without case; frames are named 000000, 000001, ... by
+    default.
 
     InputError where a class has no limits, the two sides differ in length, a detection has no score, or a number is not
     finite.
@@ -92,8 +92,8 @@ def match_frames(
 
 
 def _blocks(pairs: Sequence[int]) -> list[slice]:
-    """Frames to match at a time, given the pairs of each: at least one slice, and at least one frame in each where
-    there are any.
+    """Frames to match at a time, given the number of pairs of each: at least one slice, which is empty only without
+    frames.
     """
     stops, so_far, count = [], 0, 0
     for frame, own in enumerate(pairs):
@@ -180,7 +180,7 @@ def _match_block(
 
 
 def _truths_at_once(truth_frame: np.ndarray, found_frame: np.ndarray) -> list[slice]:
-    """Truths whose pairs with the detections of their frames are looked at together; at least one slice."""
+    """Slices of truths whose pairs with the detections of their frames fit into memory together; at least one slice."""
     own = np.searchsorted(found_frame, truth_frame, side="right") - np.searchsorted(found_frame, truth_frame)
     part = np.cumsum(own) // _PAIRS_AT_ONCE
     stops = np.flatnonzero(np.diff(part)) + 1

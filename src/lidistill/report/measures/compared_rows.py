@@ -46,7 +46,7 @@ class Measured:
 
     @property
     def is_proven(self) -> bool:
-        """Whether both intervals, as they are printed, exclude zero on the same side."""
+        """Whether both printed intervals exclude zero on the same side."""
         estimates = (self.over_frames, self.over_seeds)
         return (
             all(estimate is not None and estimate.is_proven for estimate in estimates)
@@ -60,7 +60,9 @@ class Measured:
 
 
 def measured(name: str, own: Sequence[Run], plain: Sequence[Run], main: str) -> Measured:
-    """A row from its runs and the plain student's, one run a seed; InputError where their seeds differ."""
+    """A row of the table, from its own runs and the plain student's, one run for each seed. InputError if their seeds
+    differ.
+    """
     seeds = tuple(run.seed for run in own)
     if seeds != tuple(run.seed for run in plain):
         raise InputError(
@@ -86,7 +88,9 @@ def shown_keys(runs: Sequence[Run]) -> list[str]:
 
 
 def _over_frames(own: Sequence[Run], plain: Sequence[Run], main: str) -> tuple[Estimate, tuple[str, ...]]:
-    """The mean gain with its interval over frames; without it where a run's frames were not kept, and why."""
+    """The mean gain with its interval over frames, and sentences on why there is none, if a run's frames cannot be
+    read.
+    """
     kept = [(kept_frames(a), kept_frames(b)) for a, b in zip(plain, own, strict=True)]
     pairs = [(a.frames, b.frames) for a, b in kept if a.frames is not None and b.frames is not None]
     missing = tuple(each.missing.text for pair in kept for each in pair if each.missing is not None)
@@ -106,9 +110,7 @@ def _over_seeds(own: Sequence[Run], plain: Sequence[Run], main: str) -> Estimate
 
 
 def _gains(own: Sequence[Run], plain: Sequence[Run], main: str) -> list[float]:
-    """One gain a seed; a score that is missing counts the worst of its scale, and where there is no worst none is
-    given.
-    """
+    """The gain of each seed. A missing score counts as its scale's worst value; if there is none, no gain is given."""
     gains = [(_counted(b, main), _counted(a, main)) for a, b in zip(plain, own, strict=True)]
     known = [after - before for after, before in gains if after is not None and before is not None]
     return known if len(known) == len(gains) else []

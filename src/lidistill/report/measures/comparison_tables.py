@@ -1,4 +1,6 @@
-"""The table of a comparison: a row a method, seeds averaged, gains over the plain student with two intervals."""
+"""The table of a comparison: one row for each method, averaged over seeds, with two intervals of the gain over the
+plain student.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +121,9 @@ def _means(row: Measured, keys: Iterable[str], scores: Scores) -> tuple[str, ...
 
 
 def _cost_table(rows: Sequence[Measured]) -> Table | None:
-    """What a training step costs; times only as ratios, since those alone were measured beside each other."""
+    """What a training step costs. Times are ratios to the plain student's, since only ratios were measured side by
+    side.
+    """
     timed = [(row, row.step) for row in rows if row.step is not None]
     if not timed:
         return None
@@ -170,7 +174,7 @@ def _without_intervals(runs: Sequence[Run], rows: Sequence[Measured]) -> list[st
 
 
 def _labels_in_words(runs: Sequence[Run]) -> list[str]:
-    """Rows that do not see the labels as the plain student does."""
+    """Sentences on rows whose labels or first weights differ from the plain student's."""
     said = {}
     for run in runs:
         lessons = run.setting("distillation") or {}

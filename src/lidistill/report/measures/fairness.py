@@ -1,4 +1,4 @@
-"""In what two compared students differ beside distillation."""
+"""Differences between two compared students, apart from distillation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _ORIGIN = ("commit", "device")  # what provenance says of how a run came about, 
 
 
 def differences(pair: Pair) -> list[str]:
-    """In what the two students differ, distillation apart: `training.steps: 300 and 600` (plain first); settings,
-    commit and device.
+    """Settings, commit and device in which the two students differ, apart from distillation, such as `training.steps:
+    300 and 600` (the plain student's first).
     """
     plain, distilled = (
         _flat(run.experiment) | {key: run.setting("provenance", key) for key in _ORIGIN}

@@ -40,7 +40,7 @@ class Pair:
 
     @property
     def recovered(self) -> float | None:
-        """Share of the teacher's lead over the plain student that distillation covers; None where no lead is shown."""
+        """Share of the teacher's lead over the plain student that distillation covers. None if no lead is shown."""
         ahead, gain = self.lead, self.headline.value
         shown = ahead.verdict == "gain" if ahead.has_interval else (ahead.improvement or 0.0) > 0
         return gain / ahead.value if shown and ahead.value and gain is not None else None
@@ -51,8 +51,8 @@ class Pair:
 
 
 def pair_runs(runs: Sequence[Run]) -> list[Pair]:
-    """One pair for each distilled run, with the plain run nearest to it: the same network first, then the same seed,
-    then the order given.
+    """One pair for each distilled run. Its plain run has the same network if there is one, then the same seed, and
+    comes first among equals.
     """
     kept = {run.label: kept_frames(run) for run in runs if run.role in ("teacher", "plain", "distilled")}
     plains = [run for run in runs if run.role == "plain"]
@@ -68,10 +68,9 @@ def pair_runs(runs: Sequence[Run]) -> list[Pair]:
 
 
 def gain_sentence(gain: Estimate, seeds: int = 1, others: str = "") -> str:
-    """What a gain in the headline score says, plainly. For one seed its interval is over frames, for more it is over
-    seeds.
+    """A sentence on a gain in the headline score. The interval is over frames for one seed, and over seeds for several.
 
-    `others` says in what else the two students differ; the gain is then not called that of distillation.
+    `others` lists what else the two students do not share; the gain is then not attributed to distillation.
     """
     if gain.value is None:
         return "No gain can be stated: one of the two students has no score."
@@ -96,7 +95,7 @@ def gain_sentence(gain: Estimate, seeds: int = 1, others: str = "") -> str:
 
 
 def recovered_sentence(pair: Pair) -> str:
-    """How much of the way to the teacher the student went."""
+    """A sentence on the share of the teacher's lead that the student recovered."""
     if pair.teacher is None:
         return "No teacher is among the runs, so the share of its lead that was recovered is not known."
     scale = pair.lead.scale
@@ -141,7 +140,9 @@ def _measured(plain: Run, distilled: Run, teacher: Run | None, kept: Mapping[str
 def _gains(
     first: Run, second: Run, keys: Sequence[str], kept: Mapping[str, KeptFrames]
 ) -> tuple[dict[str, Estimate], list[Missing]]:
-    """What `second` scores above `first`, with intervals where the frames of both were kept, and what was not."""
+    """The gain of `second` over `first` in each score, with intervals if the frames of both can be read, and what is
+    missing for them.
+    """
     scores = first.scores or second.scores
     scales = {} if scores is None else {key: scores.scale_of(key) for key in keys}
     differences = {key: _difference(second.value(key), first.value(key)) for key in keys}

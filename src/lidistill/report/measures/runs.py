@@ -135,13 +135,13 @@ def first_scores(runs: Sequence[Run]) -> Scores | None:
 def is_simulated(runs: Sequence[Run]) -> bool:
     """Whether the runs learnt from or were scored on simulated data.
 
-    What does not say so, but is named so, counts as simulated too.
+    A dataset named "simulated" counts, too, even if its folder does not say so.
     """
     return any(_simulated(run) for run in runs)
 
 
 def simulated_note(runs: Sequence[Run]) -> str:
-    """What ends the caption of a table of results on simulated data; nothing elsewhere."""
+    """End of a table's caption if its results are on simulated data; else empty."""
     return "; simulated data" if is_simulated(runs) else ""
 
 
@@ -157,9 +157,9 @@ def _rank(role: str) -> int:
 
 
 def _labels(folders: Sequence[RunFolder], experiments: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The role; with the folder's name, and if need be its path, where several share a role.
+    """The role of each run. If several runs share it, the folder's name follows; if names repeat, too, its path.
 
-    What is not UTF-8 in them is escaped.
+    Bytes that are not UTF-8 are escaped.
     """
     titles = [
         TITLES.get(str(experiment.get("role")), str(experiment.get("role", "other")).capitalize())
@@ -175,7 +175,7 @@ def _labels(folders: Sequence[RunFolder], experiments: Sequence[Mapping[str, Any
 
 
 def writable(text: str) -> str:
-    """Text that a file in UTF-8 can hold: bytes of a folder's name that are none are shown escaped."""
+    """Text that a UTF-8 file can hold: bytes of a folder's name that are not UTF-8 are escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

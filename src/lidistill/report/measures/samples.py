@@ -36,8 +36,8 @@ class Samples:
 def save_samples(
     path: str | Path, frames: Sequence[Frame], classes: Sequence[str], point_range: Sequence[float]
 ) -> None:
-    """Write frames to an npz: points (P, 3+F) and truth geometry (N, 7) one after the other, with offsets (S + 1,) that
-    cut them.
+    """Write S frames to an npz file: their points (P, 3+F) and boxes (N, 7) are concatenated, and offsets (S + 1,)
+    separate them again.
     """
     truths = [Boxes.empty() if frame.boxes is None else frame.boxes for frame in frames]
     columns = max((frame.points.shape[1] for frame in frames), default=3)
@@ -57,9 +57,7 @@ def save_samples(
 
 
 def load_samples(path: str | Path) -> Samples:
-    """The frames of a `samples.npz`; an InputError names the file when it is missing, damaged or does not hold
-    together.
-    """
+    """The frames of a `samples.npz`. InputError names the file if it is missing, damaged or inconsistent."""
     remedy = "write it again with `lidistill evaluate` on its folder"
     content = load_arrays(path, _KINDS, remedy)
     ids, classes, point_range = content["ids"], content["classes"], content["point_range"]

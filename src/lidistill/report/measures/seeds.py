@@ -24,7 +24,7 @@ class SeedSpread:
 
 
 def seed_spreads(pairs: Sequence[Pair]) -> list[SeedSpread]:
-    """One spread for every setting that was trained from two or more seeds, each seed with its own plain student."""
+    """One spread for every setting that was trained from at least two seeds, with a plain student for each seed."""
     groups: dict[str, list[Pair]] = {}
     for pair in pairs:
         if pair.headline.value is not None and pair.plain.seed == pair.distilled.seed:
@@ -42,7 +42,7 @@ def spread_of(pair: Pair, spreads: Sequence[SeedSpread]) -> SeedSpread | None:
 
 
 def _setting(pair: Pair) -> str:
-    """Everything that makes the student what it is, but the seed and whose copy of the teacher taught it."""
+    """All settings of the student, except the seed and the folder of its teacher."""
     experiment = pair.distilled.experiment
     found = experiment.get("distillation")
     lessons = {key: value for key, value in found.items() if key != "teacher"} if isinstance(found, Mapping) else {}

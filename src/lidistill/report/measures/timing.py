@@ -1,5 +1,5 @@
-"""How long the runs of a report take a frame, measured beside each other when the report is made; nothing else is said
-about speed.
+"""Time for each frame, measured side by side for all runs when the report is made. The report makes no other statement
+on speed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Timing:
         return asdict(self)
 
     def of(self, run: Run, stage: str = "total") -> Sequence[float]:
-        """What a run took in each turn; empty where it was not timed."""
+        """Milliseconds of a run or stage in each turn; empty if the run was not timed."""
         return self.turns.get(run.label, {}).get(stage, ())
 
     def median(self, run: Run, stage: str = "total") -> float | None:
@@ -57,7 +57,7 @@ class Timing:
 
 
 def speed_sentence(pair: Pair, timing: Timing) -> str:
-    """How fast the distilled student is beside its teacher, plainly; nothing where one of them was not timed."""
+    """A sentence that compares the distilled student's speed with its teacher's; empty if one of them was not timed."""
     if pair.teacher is None:
         return ""
     faster = timing.times_as_fast(pair.distilled, pair.teacher)

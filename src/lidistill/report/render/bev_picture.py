@@ -76,8 +76,8 @@ def draw_bev(
 
 @contextmanager
 def _freed_at_once() -> Iterator[None]:
-    """Free what the block leaves while it is young. A figure refers to itself in circles, which would otherwise pile up
-    until a full collection: rare beside libraries of a million objects, and 1 MB a picture.
+    """Collect the block's garbage at once. A figure holds reference cycles of about 1 MB, which would otherwise stay
+    until a full collection, and those are rare once libraries have made a million objects.
     """
     if not gc.isenabled():
         yield
@@ -207,7 +207,7 @@ def _draw_points(axes: Any, points: Tensor | ArrayLike, height: tuple[float, flo
 def _draw_boxes(
     axes: Any, boxes: Boxes, colour: str, classes: Sequence[str], scale: float, *, filled: bool, labelled: bool
 ) -> int:
-    """Draw one source's boxes; how many could be drawn."""
+    """Draw one source's boxes; returns how many could be drawn."""
     geometry = _as_array(boxes.geometry).reshape(-1, 7)
     finite = np.isfinite(geometry).all(axis=1)
     geometry = geometry[finite]

@@ -19,7 +19,7 @@ FEW_FRAMES = 1000
 def notes(
     runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpread], timing: Timing | None = None
 ) -> list[str]:
-    """Sentences for the reader, the gravest first."""
+    """Sentences for the reader, the most serious first."""
     found = []
     if is_simulated(runs):
         found.append(
@@ -84,7 +84,7 @@ def notes(
 
 
 def _same_network(pairs: Sequence[Pair], timing: Timing) -> list[str]:
-    """Students that should be equally fast, and were not."""
+    """Sentences on pairs of the same network whose measured speeds differ."""
     apart = [(pair, timing.times_as_fast(pair.distilled, pair.plain)) for pair in pairs if pair.same_network]
     return [
         f"{pair.distilled.label} and {pair.plain.label} are the same network, yet the first was {with_span(ratio)} "
@@ -97,7 +97,9 @@ def _same_network(pairs: Sequence[Pair], timing: Timing) -> list[str]:
 
 
 def commands(runs: Sequence[Run]) -> Code:
-    """What makes these runs and this page again. A distilled run looks for its teacher where its settings name it."""
+    """Commands that make these runs and this page again. A distilled run looks for its teacher where its settings name
+    it.
+    """
     lines = [
         f"lidistill train {shlex.quote(str(run.folder.experiment))} --out {shlex.quote(f'{run.folder.path}-again')}"
         for run in runs

@@ -61,7 +61,7 @@ def write_page(page: Page, out: str | Path) -> Path:
 def build_page(runs: Sequence[Run], timing: Timing | None = None) -> Page:
     """Everything the page says, before it is HTML or Markdown.
 
-    Of speed it says what `timing` holds, and nothing without it.
+    Statements on speed come from `timing`; without it there are none.
     """
     pairs = pair_runs(runs)
     spreads = seed_spreads(pairs)
@@ -81,7 +81,7 @@ def build_page(runs: Sequence[Run], timing: Timing | None = None) -> Page:
 
 
 def page_as_html(page: Page) -> str:
-    """One HTML file without a script, and without anything that lies outside it."""
+    """One HTML file without scripts or links to anything outside it."""
     return _environment().get_template("page.html.j2").render(page=page)
 
 

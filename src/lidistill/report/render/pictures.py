@@ -26,7 +26,7 @@ LEAST_SIDE_M = 30.0
 
 
 def gallery(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Block]:
-    """A row of pictures for each sample frame, one picture a run; what is missing is said instead."""
+    """A row of pictures for each sample frame, with one picture for each run. What is missing is named instead."""
     with_samples = next((run for run in runs if run.folder.samples.is_file()), None)
     if with_samples is None:
         return [

@@ -103,8 +103,8 @@ def score_curves(runs: Sequence[Run]) -> list[Figure]:
 
 
 def score_against_cost(runs: Sequence[Run], pairs: Sequence[Pair], timing: Timing | None = None) -> list[Figure]:
-    """The headline score against parameters, and where the runs were timed against latency; an arrow is what
-    distillation changes.
+    """The headline score against parameters, and against latency if the runs were timed. Arrows point from the plain to
+    the distilled student.
     """
     scores = first_scores(runs)
     if scores is None:
@@ -226,7 +226,7 @@ def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _apart(costs: np.ndarray) -> list[float]:
-    """The costs without those so near to a smaller one that their labels would overlap on a logarithmic axis."""
+    """Costs to label on a logarithmic axis: one is left out if its label would overlap that of a smaller cost."""
     kept: list[float] = []
     for cost in sorted(costs.tolist()):
         if not kept or np.log(cost / kept[-1]) > 0.2 * np.log(costs.max() / costs.min()) + 0.1:

@@ -1,4 +1,6 @@
-"""The parts of the page, each from the runs alone. What cannot be shown is said, with the command that makes it."""
+"""The sections of the page, made from run folders alone. A part that cannot be shown is named, with the command that
+makes it.
+"""
 
 from __future__ import annotations
 

@@ -77,8 +77,8 @@ def drawn(name: str, title: str, alt: str, draw: Callable[[Any], None], runs: Se
 
 
 def _themed(svg: str, name: str, hues: Mapping[str, str]) -> str:
-    """The bare <svg> element: text and lines take the page's colours, identifiers carry the figure's name, no address
-    is left.
+    """The bare <svg> element. Text and lines take the page's colours, identifiers begin with the figure's name, and no
+    URL is left.
     """
     body = svg[svg.index("<svg ") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
