@@ -134,10 +134,10 @@ def test_the_plain_student_is_the_teacher_with_fewer_channels(teacher):
     assert 3.5 < count(full) / count(thin) < 4.2
 
 
-def test_plain_and_distilled_student_differ_in_nothing_but_the_lessons(teacher):
+def test_plain_and_distilled_student_differ_only_in_the_distillation(teacher):
     plain = plain_student(teacher, compression=4).to_dict()
-    lessons = distilled(teacher, compression=4, methods=["fitnets"]).to_dict()
-    assert {key for key in lessons if lessons.get(key) != plain.get(key)} == {"role", "distillation"}
+    settings = distilled(teacher, compression=4, methods=["fitnets"]).to_dict()
+    assert {key for key in settings if settings.get(key) != plain.get(key)} == {"role", "distillation"}
 
 
 @pytest.mark.parametrize(

@@ -30,14 +30,14 @@ def plan(path) -> Comparison:
 
 
 @pytest.fixture(scope="module")
-def cells(plan, tmp_path_factory):
+def runs(plan, tmp_path_factory):
     """The planned students of a teacher that is described and not trained."""
     base = tmp_path_factory.mktemp("recipe")
     teacher = supervised(plan.start, data=plan.data, seed=plan.seeds[0], overrides=plan.overrides)
     RunFolder(base / "teacher").write_experiment(teacher.to_dict())
-    cells = plan_student_runs(plan, teacher, base / "teacher", base / "out")
-    check_alike(cells, teacher)
-    return cells
+    runs = plan_student_runs(plan, teacher, base / "teacher", base / "out")
+    check_alike(runs, teacher)
+    return runs
 
 
 def test_there_are_recipes():
@@ -46,30 +46,30 @@ def test_there_are_recipes():
     }
 
 
-def test_a_recipe_plans_every_row_and_seed_beside_the_plain_student(plan, cells):
+def test_a_recipe_plans_every_row_and_seed_beside_the_plain_student(plan, runs):
     names = [PLAIN, *(row.name for row in plan.rows if row.name != PLAIN)]
-    assert [(cell.row, cell.seed) for cell in cells] == [(name, seed) for name in names for seed in plan.seeds]
-    assert all((cell.experiment.distillation is None) is (cell.row == PLAIN) for cell in cells)
+    assert [(run.row, run.seed) for run in runs] == [(name, seed) for name in names for seed in plan.seeds]
+    assert all((run.experiment.distillation is None) is (run.row == PLAIN) for run in runs)
 
 
-def test_its_methods_can_be_built_and_no_two_rows_are_the_same(plan, cells):
+def test_its_methods_can_be_built_and_no_two_rows_are_the_same(plan, runs):
     specs = tap_specs(plan.start)
-    lessons = [cell.experiment.distillation for cell in cells if cell.seed == plan.seeds[0]]
-    for lesson in lessons:
-        for settings in () if lesson is None else lesson.methods:
+    distillations = [run.experiment.distillation for run in runs if run.seed == plan.seeds[0]]
+    for distillation in distillations:
+        for settings in () if distillation is None else distillation.methods:
             assert built(settings, *specs).config == settings
-    assert len({repr(lesson) for lesson in lessons}) == len(lessons)
+    assert len({repr(distillation) for distillation in distillations}) == len(distillations)
 
 
-def test_its_lessons_are_finite_on_outputs_of_nobody(plan, cells):
+def test_its_losses_are_finite_on_random_outputs(plan, runs):
     batch = fakes.make_batch()
     taught = fakes.output(8, batch, 1)
-    for cell in cells:
-        if cell.seed == plan.seeds[0] and cell.experiment.distillation is not None:
-            for settings in cell.experiment.distillation.methods:
+    for run in runs:
+        if run.seed == plan.seeds[0] and run.experiment.distillation is not None:
+            for settings in run.experiment.distillation.methods:
                 method = settings.build(fakes.specs(8), fakes.specs(4))
                 total = method(taught, fakes.output(4, batch, 2, requires_grad=True), batch).total
-                assert total.isfinite() and total.requires_grad, cell.row
+                assert total.isfinite() and total.requires_grad, run.row
 
 
 def test_it_says_how_to_run_it_and_the_page_lists_it(path):

@@ -39,6 +39,6 @@ def journey(tmp_path_factory) -> Journey:
     teacher = jobs.supervised("pointpillars", data=f"simulated:{made.data}", overrides=TINY)
     jobs.train(teacher, made.teacher, device="cpu")
     jobs.train(jobs.plain_student(str(made.teacher), compression=4), made.plain, device="cpu")
-    lessons = jobs.distilled(str(made.teacher), compression=4, methods=["pointdistiller", "logits", "fitnets"])
-    jobs.train(lessons, made.student, device="cpu", certificate=False)
+    student = jobs.distilled(str(made.teacher), compression=4, methods=["pointdistiller", "logits", "fitnets"])
+    jobs.train(student, made.student, device="cpu", certificate=False)
     return made
