@@ -16,13 +16,13 @@ import torch
 from measure import compare, environment, print_ratios, record
 from torch import Tensor
 
+from lidistill.inputs import VoxelGrid
 from lidistill.ops.boxes import corners_bev
 from lidistill.ops.kernels.neighbours import k_nearest
 from lidistill.ops.kernels.overlap import overlap_bev
 from lidistill.ops.kernels.points_in_boxes import box_of_points
 from lidistill.ops.kernels.suppression import nms_rotated
 from lidistill.ops.kernels.voxelise import voxelise
-from lidistill.types import VoxelGrid
 
 SEED = 0
 SCENE_M = 70.0

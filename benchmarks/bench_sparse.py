@@ -24,6 +24,7 @@ import torch
 from measure import compare, environment, print_ratios, record
 from torch import Tensor, nn
 
+from lidistill.inputs import VoxelGrid
 from lidistill.ops.kernels.sparse_convolution import (
     KernelMap,
     Sites,
@@ -35,7 +36,6 @@ from lidistill.ops.kernels.sparse_convolution import (
 from lidistill.ops.kernels.voxelise import voxelise
 from lidistill.ops.sparse_maps import cell_numbers
 from lidistill.simulate import SimulatorSettings, simulate_frame
-from lidistill.types import VoxelGrid
 
 try:
     import spconv.pytorch as spconv

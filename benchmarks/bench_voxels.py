@@ -24,8 +24,8 @@ from bench_ops import random_cloud
 from measure import compare, earlier_package, environment, print_ratios, record
 from torch import Tensor
 
+from lidistill.inputs import VoxelGrid
 from lidistill.ops.kernels.voxelise import voxelise
-from lidistill.types import VoxelGrid
 
 try:
     from cumm import tensorview

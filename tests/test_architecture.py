@@ -18,6 +18,7 @@ FOUNDATION = {
     "errors": set(),
     "settings": {"errors"},
     "maps": {"errors"},
+    "inputs": {"errors", "settings"},
     "types": {"errors", "settings", "maps"},
     "stopping": set(),
     "reading": {"errors"},

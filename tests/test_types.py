@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lidistill.detectors import preset
-from lidistill.types import Boxes, Frame, InputError, Losses, VoxelGrid, collate, unknown_name
+from lidistill.inputs import VoxelGrid
+from lidistill.types import Boxes, Frame, InputError, Losses, collate, unknown_name
 
 
 def test_boxes_select_every_column():

@@ -11,7 +11,8 @@ from lidistill.detectors.encoders.pillars import PillarEncoderConfig
 from lidistill.detectors.heads.anchor.head import AnchorHeadConfig
 from lidistill.detectors.pointpillars import PointPillarsConfig
 from lidistill.detectors.presets import CLASSES, KITTI_ANCHORS
-from lidistill.types import Batch, Boxes, VoxelGrid, Voxels
+from lidistill.inputs import VoxelGrid, Voxels
+from lidistill.types import Batch, Boxes
 
 GRID = VoxelGrid(
     (0.0, -3.84, -3.0, 10.24, 3.84, 1.0),

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk
-from lidistill.types import InputError, VoxelGrid
+from lidistill.inputs import VoxelGrid
+from lidistill.types import InputError
 from tests.detectors.test_canvas import canvas_of
 
 SMALL = BevConfig(channels=(4, 6, 8), layers=(1, 0, 2), neck_channels=(3, 5, 7))

@@ -17,9 +17,10 @@ from lidistill.detectors.encoders.voxels import SparseEncoderConfig
 from lidistill.detectors.heads.center.head import CenterHeadConfig
 from lidistill.detectors.presets import CLASSES, preset
 from lidistill.distillation import METHODS
+from lidistill.inputs import VoxelGrid
 from lidistill.ops.kernels.voxelise import voxelise
 from lidistill.outputs import FeatureMap, FeatureSet
-from lidistill.types import Boxes, InputError, VoxelGrid
+from lidistill.types import Boxes, InputError
 from tests.detectors.small import GRID, batch_of, scene, small_batch
 
 VOXELS = VoxelGrid(

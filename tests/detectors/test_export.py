@@ -9,7 +9,8 @@ import torch
 
 from lidistill.detectors import preset
 from lidistill.detectors.encoders.pillars import PillarEncoderConfig
-from lidistill.types import InputError, VoxelGrid
+from lidistill.inputs import VoxelGrid
+from lidistill.types import InputError
 from tests.detectors.small import small_batch, small_config
 
 TRACED = ["pointpillars", "second", "centerpoint-pillar", "centerpoint-voxel"]

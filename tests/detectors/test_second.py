@@ -15,8 +15,9 @@ from lidistill.detectors.encoders.voxels import SparseEncoderConfig
 from lidistill.detectors.heads.anchor.head import AnchorHeadConfig
 from lidistill.detectors.presets import CLASSES, KITTI_ANCHORS
 from lidistill.detectors.second import SecondConfig
+from lidistill.inputs import VoxelGrid
 from lidistill.outputs import FeatureMap, FeatureSet
-from lidistill.types import Boxes, InputError, VoxelGrid
+from lidistill.types import Boxes, InputError
 from tests.detectors.small import batch_of, scene, small_batch
 
 GRID = VoxelGrid(

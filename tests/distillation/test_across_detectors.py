@@ -8,7 +8,8 @@ import torch
 from lidistill.detectors import WidthRule, preset
 from lidistill.distillation import METHODS
 from lidistill.distillation.pointdistiller import PUBLISHED
-from lidistill.types import Boxes, Frame, InputError, VoxelGrid, collate
+from lidistill.inputs import VoxelGrid
+from lidistill.types import Boxes, Frame, InputError, collate
 
 PAIRS = [("second", "pointpillars"), ("pointpillars", "second")]
 BOX = torch.tensor([[6.0, 1.0, -1.0, 3.9, 1.6, 1.5, 0.3]])

@@ -9,10 +9,11 @@ from lidistill.detectors import DETECTORS, WidthRule, preset
 from lidistill.distillation import METHODS
 from lidistill.distillation.method import DistillationMethod, MethodConfig
 from lidistill.distillation.proposals import ProposalSettings
+from lidistill.inputs import VoxelGrid
 from lidistill.jobs.method_catalogue import taps_of
 from lidistill.outputs import DetectorOutput, FeatureSet
 from lidistill.training.objective import Distilled
-from lidistill.types import Boxes, Frame, InputError, Losses, VoxelGrid, collate
+from lidistill.types import Boxes, Frame, InputError, Losses, collate
 from tests.distillation import fakes
 
 SMALL = {"num_queries": 12, "num_neighbours": 8}  # of PointDistiller: more rows than graphs, so that the choice matters

@@ -30,8 +30,9 @@ from lidistill.evaluation.predict import Predictions
 from lidistill.evaluation.protocol import Estimator, Protocol, Resamplable, paired
 from lidistill.evaluation.scale import Scale
 from lidistill.evaluation.scores import Scores
+from lidistill.inputs import VoxelGrid
 from lidistill.settings import Count
-from lidistill.types import Boxes, DatasetSpec, Frame, InputError, VoxelGrid, unknown_name
+from lidistill.types import Boxes, DatasetSpec, Frame, InputError, unknown_name
 
 CLASSES = ("sedan", "bus", "tram", "moped", "cart", "dog", "bin", "pole", "kiosk", "bench")
 FARTHEST_M = 4.0

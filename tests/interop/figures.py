@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from lidistill.inputs import VoxelGrid
 from lidistill.interop import import_checkpoint
-from lidistill.types import Batch, Boxes, VoxelGrid
+from lidistill.types import Batch, Boxes
 from tests.interop.formula_weights import Table, digest, formula_state, small_table, write_checkpoint
 from tests.interop.small_networks import centerpoint_voxel_table, second_table
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lidistill.inputs import VoxelGrid
 from lidistill.interop import import_checkpoint, read_checkpoint
-from lidistill.types import Batch, Boxes, InputError, VoxelGrid
+from lidistill.types import Batch, Boxes, InputError
 from tests.interop.formula_weights import formula_state, write_checkpoint
 from tests.interop.small_networks import centerpoint_pillar_table, centerpoint_voxel_table
 

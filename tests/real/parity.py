@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from lidistill.detectors.detector import Detector, DetectorConfig
+from lidistill.inputs import Voxels
 from lidistill.interop import import_checkpoint
 from lidistill.outputs import DetectorOutput
-from lidistill.types import Batch, Boxes, Losses, Voxels
+from lidistill.types import Batch, Boxes, Losses
 from tests.interop.formula_weights import digest, formula_state, read_table, write_checkpoint
 
 Figures = dict[str, np.ndarray]

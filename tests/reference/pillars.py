@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lidistill.types import Voxels
+from lidistill.inputs import Voxels
 
 
 def padded_pillars(voxels: Voxels) -> Tensor:

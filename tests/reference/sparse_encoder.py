@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lidistill.detectors.encoders.sparse_blocks import ResidualBlock, SparseBlock
 from lidistill.detectors.encoders.voxels import SparseEncoder
-from lidistill.types import Voxels
+from lidistill.inputs import Voxels
 
 
 def dense_encoder(encoder: SparseEncoder, voxels: Voxels) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ Jobs import torch and Lightning, which takes seconds. Each command imports only 
 once.
 """
 
-from lidistill.cli import start_commands, training_commands, result_commands  # noqa: F401, I001 (this order is that of the help)
+from lidistill.cli import start_commands, training_commands, result_commands  # noqa: F401, I001 (the help's order)
 from lidistill.cli.app import app
 from lidistill.cli.ending import main
 

@@ -16,10 +16,11 @@ from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM
 from lidistill.detectors.norms import MapNorm
 from lidistill.detectors.width import WidthRule
+from lidistill.inputs import VoxelGrid
 from lidistill.ops.kernels.joined_maps import joined_maps
 from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.settings import LayersOrNone, Number, Settings, Whole, Widths
-from lidistill.types import InputError, VoxelGrid
+from lidistill.types import InputError
 
 Stride = Annotated[Whole, Field(ge=1, le=64)]
 NeckStride = Annotated[Number, Field(gt=0, le=64)]

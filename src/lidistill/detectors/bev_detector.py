@@ -22,11 +22,12 @@ from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.detector import Detector, DetectorConfig
 from lidistill.detectors.folding import fold_norms
 from lidistill.detectors.width import WidthRule
+from lidistill.inputs import Inputs, VoxelGrid, Voxels
 from lidistill.ops.kernels.voxelise import voxelise
 from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.outputs import DetectorOutput, FeatureMap, FeatureSet, HeadOutput, HeadSpec, MapSpec, SetSpec, TapSpec
 from lidistill.settings import Channels, Range, Settings
-from lidistill.types import Batch, Boxes, InputError, Inputs, Losses, VoxelGrid, Voxels, as_batch
+from lidistill.types import Batch, Boxes, InputError, Losses, as_batch
 
 
 class BevEncoder(nn.Module, ABC):

@@ -11,10 +11,11 @@ from typing import ClassVar
 from torch import nn
 
 from lidistill.detectors.width import WidthRule
+from lidistill.inputs import Inputs
 from lidistill.ops.layer_graph import Layer
 from lidistill.outputs import DetectorOutput, TapSpec
 from lidistill.settings import Names, Range, Settings
-from lidistill.types import Batch, Boxes, Inputs, Losses
+from lidistill.types import Batch, Boxes, Losses
 
 NORM_EPS = 1e-3  # of the BatchNorms in the published encoders, trunks and necks
 NORM_MOMENTUM = 0.01

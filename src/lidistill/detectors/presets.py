@@ -16,7 +16,8 @@ from lidistill.detectors.heads.center.decoding import CenterPostProcessing
 from lidistill.detectors.heads.center.head import CenterHeadConfig
 from lidistill.detectors.pointpillars import PointPillarsConfig
 from lidistill.detectors.second import SecondConfig
-from lidistill.types import VoxelGrid, unknown_name
+from lidistill.inputs import VoxelGrid
+from lidistill.types import unknown_name
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
 WAYMO_CLASSES = ("Vehicle", "Pedestrian", "Cyclist")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lidistill.detectors import preset
 from lidistill.detectors.centerpoint import CenterPointPillarConfig, CenterPointVoxelConfig
+from lidistill.inputs import VoxelGrid
 from lidistill.interop.bev_layers import convert_bev
 from lidistill.interop.center_heads import CENTER_CONVENTIONS, convert_center_head
 from lidistill.interop.checkpoint_files import ForeignCheckpoint
@@ -14,7 +15,6 @@ from lidistill.interop.conversion import Converted, renamed
 from lidistill.interop.key_names import BEV, CENTER_HEADS, PILLARS, Rules
 from lidistill.interop.pillar_encoders import convert_pillar_encoder
 from lidistill.interop.sparse_encoders import convert_sparse_encoder, encoder_rules
-from lidistill.types import VoxelGrid
 
 PILLAR_MODEL, VOXEL_MODEL = "CenterPoint on pillars", "CenterPoint on voxels"
 

@@ -10,7 +10,8 @@ import torch
 
 import lidistill
 from lidistill.detectors.detector import Detector
-from lidistill.types import Batch, Inputs
+from lidistill.inputs import Inputs
+from lidistill.types import Batch
 
 FORMAT = 1
 

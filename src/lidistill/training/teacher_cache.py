@@ -8,27 +8,23 @@ is another input; nothing stale can be replayed. What makes a cache worth its sp
 
 from __future__ import annotations
 
-import json
-import shutil
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from pathlib import Path
-from statistics import mean
 from typing import Any, Literal, get_args
 
 import torch
-from rich.console import Console
 
 from lidistill.data.augment import Augmentation
 from lidistill.detectors.detector import Detector
-from lidistill.files import cache_folder, write_text
+from lidistill.files import cache_folder
+from lidistill.inputs import Inputs
 from lidistill.outputs import DetectorOutput, FeatureMap, FeatureSet, HeadOutput
-from lidistill.training.cache_keys import digest, frame_key, teacher_description
-from lidistill.training.process_rank import is_first_process
-from lidistill.training.stored_outputs import FrameRecord, Part, join, read_record, record_of, write_record
-from lidistill.types import Batch, Boxes, InputError, Inputs
+from lidistill.training.cache_keys import frame_key, teacher_description
+from lidistill.training.output_store import OutputStore
+from lidistill.training.stored_outputs import FrameRecord, Part, join, record_of
+from lidistill.types import Batch, Boxes, InputError
 
 CachePrecision = Literal["float32", "float16"]
 PRECISIONS = get_args(CachePrecision)
@@ -98,87 +94,31 @@ class CachedTeacher:
         if precision not in PRECISIONS:
             raise InputError(f"distillation.cache_precision is {precision!r}; use one of {', '.join(PRECISIONS)}")
         self.teacher = teacher
-        self.num_frames, self.num_views = num_frames, num_views
         self.half = precision == "float16"
-        described = teacher_description(teacher, precision)
-        self.folder = folder / digest(json.dumps(described, sort_keys=True).encode())
+        self.store = OutputStore(folder, teacher_description(teacher, precision), num_frames, num_views)
         # heads of each stage, without content; what of them is no part of a frame is known once the teacher has run
         self.heads_like: list[list[HeadOutput]] | None = None
-        self.sizes: dict[str, list[int]] = {}  # part -> bytes of each file of the first batch
-        self.has_announced = False
-        self.writes = True
-        try:
-            write_text(self.folder / "teacher.json", json.dumps(described, indent=2, sort_keys=True) + "\n")
-        except InputError as error:
-            self._stop(error)
+
+    @property
+    def folder(self) -> Path:
+        """Where this teacher's outputs are kept."""
+        return self.store.folder
 
     def __call__(self, batch: Batch, inputs: Inputs | None = None) -> DetectorOutput:
         """The teacher's output, its parts still to be read.
 
         An InputError once it is clear that the disk cannot hold what will be stored.
         """
-        if self.sizes and not self.has_announced:
-            self._announce()
-        return _Recalled(_Lesson(self, batch, inputs))
+        self.store.announce()
+        return _Recalled(_BatchOutput(self, batch, inputs))
 
     def decode(self, output: DetectorOutput) -> list[Boxes]:
         """The teacher's detections, one entry a frame."""
         assert isinstance(output, _Recalled)
-        return output.lesson.part(BOXES)
-
-    def load(self, key: str, part: str) -> FrameRecord | None:
-        """What is stored, or None."""
-        record = read_record(self._path(key, part))
-        if record is not None:
-            self._note_size(key, part)
-        return record
-
-    def store(self, key: str, part: str, record: FrameRecord) -> None:
-        """A folder that cannot be written costs a warning and the saving, not the training."""
-        if not self.writes:
-            return
-        try:
-            write_record(self._path(key, part), record)
-        except InputError as error:
-            self._stop(error)
-        else:
-            self._note_size(key, part)
-
-    def _path(self, key: str, part: str) -> Path:
-        return self.folder / key[:2] / f"{key}.{part}.npz"
-
-    def _stop(self, error: InputError) -> None:
-        self.writes = False
-        warnings.warn(f"the teacher's outputs are not stored, so it runs where they are missing: {error}", stacklevel=3)
-
-    def _note_size(self, key: str, part: str) -> None:
-        if self.has_announced:
-            return
-        with suppress(OSError):  # removed by somebody in the meantime
-            self.sizes.setdefault(part, []).append(self._path(key, part).stat().st_size)
-
-    def _announce(self) -> None:
-        """After the first batch, which shows what the methods read: the space that all of it will take."""
-        self.has_announced = True
-        if not self.writes:
-            return
-        whole = sum(mean(sizes) for sizes in self.sizes.values()) * self.num_frames * self.num_views
-        present = sum(path.stat().st_size for part in self.sizes for path in self.folder.glob(f"??/*.{part}.npz"))
-        free = shutil.disk_usage(self.folder).free
-        views = f"{self.num_frames} frames x {self.num_views} view{'s' if self.num_views > 1 else ''}"
-        space = f"{_readable(whole)} for {views}, {_readable(present)} of it there; free {_readable(free)}"
-        if is_first_process():
-            Console(stderr=True).print(
-                f"teacher's outputs in {self.folder}: {space}", highlight=False, markup=False, soft_wrap=True
-            )
-        if whole - present > free:
-            raise InputError(
-                f"{self.folder}: the teacher's outputs do not fit ({space}); set LIDISTILL_CACHE to a larger disk, "
-                "distillation.cache_precision=float16 to halve them, or distillation.cache_teacher=false"
-            )
+        return output.source.part(BOXES)
 
 
-class _Lesson:
+class _BatchOutput:
     """The teacher's output on one batch, as far as it was asked for."""
 
     def __init__(self, cache: CachedTeacher, batch: Batch, inputs: Inputs | None) -> None:
@@ -197,12 +137,12 @@ class _Lesson:
         return self.parts[name]
 
     def _record(self, name: str, row: int) -> FrameRecord:
-        record = self.cache.load(self.keys[row], name)
+        record = self.cache.store.load(self.keys[row], name)
         if record is None:
             record = record_of(self._made(name, row))
             if self.cache.half:
                 record = record.halved()
-            self.cache.store(self.keys[row], name, record)
+            self.cache.store.store(self.keys[row], name, record)
         return record
 
     def _made(self, name: str, row: int) -> Part:
@@ -227,9 +167,7 @@ class _Lesson:
         return join(records, self.device, [head for stage in self.cache.heads_like or [] for head in stage])
 
     def _run(self, row: int) -> DetectorOutput:
-        """The running teacher's output on one frame, under the precision in which the lesson began, wherever it is
-        asked for.
-        """
+        """The running teacher's output on one frame, in the precision of the step, wherever a method asks for it."""
         if row not in self.live:
             with self.precision.restored():
                 self.live[row] = self.cache.teacher(*self.frames[row])
@@ -240,30 +178,30 @@ class _Lesson:
 class _Recalled(DetectorOutput):
     """A DetectorOutput whose parts come into being when they are read."""
 
-    def __init__(self, lesson: _Lesson) -> None:
-        object.__setattr__(self, "lesson", lesson)
-        object.__setattr__(self, "taps", _Taps(lesson))
+    def __init__(self, source: _BatchOutput) -> None:
+        object.__setattr__(self, "source", source)
+        object.__setattr__(self, "taps", _Taps(source))
 
-    lesson: _Lesson
+    source: _BatchOutput
 
     @property
     def heads(self) -> tuple[HeadOutput, ...]:
-        return self.lesson.stages(self.lesson.part(HEADS))[-1]
+        return self.source.stages(self.source.part(HEADS))[-1]
 
     @property
     def earlier(self) -> tuple[tuple[HeadOutput, ...], ...]:
-        return self.lesson.stages(self.lesson.part(HEADS))[:-1]
+        return self.source.stages(self.source.part(HEADS))[:-1]
 
 
 class _Taps(Mapping[str, FeatureMap | FeatureSet]):
-    def __init__(self, lesson: _Lesson) -> None:
-        self.lesson = lesson
-        self.names = tuple(name for name, spec in lesson.cache.teacher.tap_specs.items() if not spec.is_head)
+    def __init__(self, source: _BatchOutput) -> None:
+        self.source = source
+        self.names = tuple(name for name, spec in source.cache.teacher.tap_specs.items() if not spec.is_head)
 
     def __getitem__(self, name: str) -> FeatureMap | FeatureSet:
         if name not in self.names:
             raise KeyError(name)
-        return self.lesson.part(name)
+        return self.source.part(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self.names  # without reading the tap
@@ -276,7 +214,7 @@ class _Taps(Mapping[str, FeatureMap | FeatureSet]):
 
 
 class _Precision:
-    """Autocast as it was when the lesson began. A method may ask for a part where it has switched autocast off."""
+    """Autocast of the training step. A method may read a part where it has switched autocast off."""
 
     def __init__(self, device_type: str, enabled: bool, dtype: torch.dtype) -> None:
         self.device_type, self.enabled, self.dtype = device_type, enabled, dtype
@@ -308,7 +246,3 @@ def _single_frames(batch: Batch, inputs: Inputs | None) -> list[tuple[Batch, Inp
         for frame_id, rows, boxes in zip(batch.frame_ids, points, batch.boxes, strict=True)
     ]
     return [(frame, None if inputs is None else inputs.of_frame(row)) for row, frame in enumerate(alone)]
-
-
-def _readable(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -15,9 +15,10 @@ from lidistill.detectors.encoders.pillars import (
     voxel_centres,
 )
 from lidistill.detectors.width import WidthRule
+from lidistill.inputs import Voxels
 from lidistill.ops.kernels.segment_max import segment_max
 from lidistill.ops.kernels.voxelise import voxelise
-from lidistill.types import InputError, Voxels
+from lidistill.types import InputError
 from tests.detectors.small import GRID, random_voxels
 from tests.ops.kernels.host_waits import HostWaits
 from tests.reference.pillars import PaddedPillarEncoder, padded_pillars

@@ -15,9 +15,10 @@ import torch
 from lidistill.detectors.encoders.voxels import SparseEncoder, SparseEncoderConfig, flattened, points_under, voxel_means
 from lidistill.detectors.norms import RowNorm
 from lidistill.detectors.width import WidthRule
+from lidistill.inputs import VoxelGrid, Voxels
 from lidistill.ops.kernels.sparse_convolution import densified
 from lidistill.ops.kernels.voxelise import voxelise
-from lidistill.types import InputError, VoxelGrid, Voxels
+from lidistill.types import InputError
 from tests.reference.sparse_encoder import dense_encoder
 
 GRID = VoxelGrid((0.0, -0.6, -3.0, 1.6, 0.6, 1.0), (0.05, 0.05, 0.1), max_points_per_voxel=5)  # 32 x 24 x 40

@@ -9,9 +9,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lidistill.inputs import VoxelGrid
 from lidistill.ops.kernels import voxelise as kernel
 from lidistill.ops.kernels.voxelise import padded, voxelise
-from lidistill.types import VoxelGrid
 from tests.reference import voxels as slow
 
 GRID = VoxelGrid((-4, -3, -1, 4, 3, 1), (0.5, 0.5, 1), max_points_per_voxel=3, max_voxels_train=20, max_voxels_eval=100)

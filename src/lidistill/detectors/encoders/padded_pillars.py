@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lidistill.types import InputError, VoxelGrid
+from lidistill.inputs import VoxelGrid
+from lidistill.types import InputError
 
 
 @dataclass(frozen=True)

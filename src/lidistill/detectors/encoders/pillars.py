@@ -26,12 +26,13 @@ from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM
 from lidistill.detectors.encoders.padded_pillars import AffineLayer, PaddedPillars
 from lidistill.detectors.norms import move_running_statistics
 from lidistill.detectors.width import WidthRule
+from lidistill.inputs import VoxelGrid, Voxels
 from lidistill.ops.kernels.segment_max import segment_max
 from lidistill.ops.kernels.sparse_convolution import Sites
 from lidistill.ops.layer_graph import INPUT, ChannelBlock, Layer
 from lidistill.outputs import FeatureSet
 from lidistill.settings import Channels
-from lidistill.types import InputError, VoxelGrid, Voxels
+from lidistill.types import InputError
 
 CHANNELS_FROM_GEOMETRY = 6  # offsets to the mean of the pillar's points, and to the pillar's centre
 Hidden = Annotated[tuple[Channels, ...], Field(max_length=32)]

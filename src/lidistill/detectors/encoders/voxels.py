@@ -21,12 +21,13 @@ from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
 from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.encoders.sparse_blocks import ResidualBlock, SparseBlock
 from lidistill.detectors.width import WidthRule
+from lidistill.inputs import VoxelGrid, Voxels
 from lidistill.ops.grid_cells import Triple, cell_numbers, numbered_cells
 from lidistill.ops.kernels.sparse_convolution import KernelMap, Sites, strided_map, submanifold_map
 from lidistill.ops.layer_graph import INPUT, ChannelBlock, Layer
 from lidistill.outputs import FeatureSet
 from lidistill.settings import Channels, LayersOrNone, Widths
-from lidistill.types import InputError, VoxelGrid, Voxels
+from lidistill.types import InputError
 
 KERNEL: Triple = (3, 3, 3)
 DOWN: Triple = (2, 2, 2)

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lidistill.inputs import VoxelGrid, Voxels
 from lidistill.ops.grid_cells import numbered_cells
 from lidistill.ops.masks import rows_of, true_rows
-from lidistill.types import VoxelGrid, Voxels
 
 POINTS_AT_ONCE = 1 << 15  # of the packed form: what they need stays in the cache
 OUTSIDE = -1  # in place of a cell's number

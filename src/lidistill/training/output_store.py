@@ -1,0 +1,99 @@
+"""The folder in which a teacher's outputs are kept, frame by frame and part by part."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rich.console import Console
+
+from lidistill.files import write_text
+from lidistill.training.cache_keys import digest
+from lidistill.training.process_rank import is_first_process
+from lidistill.training.stored_outputs import FrameRecord, read_record, write_record
+from lidistill.types import InputError
+
+
+class OutputStore:
+    """Records by key and part. A folder that cannot be written costs a warning, not the training."""
+
+    def __init__(self, folder: Path, description: Mapping[str, Any], num_frames: int, num_views: int) -> None:
+        """`folder` holds the stores of all teachers; this one is named after `description`, which says whose it is.
+
+        Frames and views say how many outputs there will be.
+        """
+        self.folder = folder / digest(json.dumps(description, sort_keys=True).encode())
+        self.num_frames, self.num_views = num_frames, num_views
+        self.sizes: dict[str, list[int]] = {}  # part -> bytes of each file of the first batch
+        self.has_announced = False
+        self.writes = True
+        try:
+            write_text(self.folder / "teacher.json", json.dumps(description, indent=2, sort_keys=True) + "\n")
+        except InputError as error:
+            self._stop(error)
+
+    def load(self, key: str, part: str) -> FrameRecord | None:
+        """What is stored, or None."""
+        record = read_record(self._path(key, part))
+        if record is not None:
+            self._note_size(key, part)
+        return record
+
+    def store(self, key: str, part: str, record: FrameRecord) -> None:
+        """A folder that cannot be written costs a warning and the saving, not the training."""
+        if not self.writes:
+            return
+        try:
+            write_record(self._path(key, part), record)
+        except InputError as error:
+            self._stop(error)
+        else:
+            self._note_size(key, part)
+
+    def _path(self, key: str, part: str) -> Path:
+        return self.folder / key[:2] / f"{key}.{part}.npz"
+
+    def _stop(self, error: InputError) -> None:
+        self.writes = False
+        warnings.warn(f"the teacher's outputs are not stored, so it runs where they are missing: {error}", stacklevel=3)
+
+    def _note_size(self, key: str, part: str) -> None:
+        if self.has_announced:
+            return
+        with suppress(OSError):  # removed by somebody in the meantime
+            self.sizes.setdefault(part, []).append(self._path(key, part).stat().st_size)
+
+    def announce(self) -> None:
+        """After the first batch, which shows what the methods read: say how much space all of it will take.
+
+        InputError if the disk cannot hold it.
+        """
+        if not self.sizes or self.has_announced:
+            return
+        self.has_announced = True
+        if not self.writes:
+            return
+        whole = sum(mean(sizes) for sizes in self.sizes.values()) * self.num_frames * self.num_views
+        present = sum(path.stat().st_size for part in self.sizes for path in self.folder.glob(f"??/*.{part}.npz"))
+        free = shutil.disk_usage(self.folder).free
+        views = f"{self.num_frames} frames x {self.num_views} view{'s' if self.num_views > 1 else ''}"
+        space = f"{_readable(whole)} for {views}, {_readable(present)} of it there; free {_readable(free)}"
+        if is_first_process():
+            Console(stderr=True).print(
+                f"teacher's outputs in {self.folder}: {space}", highlight=False, markup=False, soft_wrap=True
+            )
+        if whole - present > free:
+            raise InputError(
+                f"{self.folder}: the teacher's outputs do not fit ({space}); set LIDISTILL_CACHE to a larger disk, "
+                "distillation.cache_precision=float16 to halve them, or distillation.cache_teacher=false"
+            )
+
+
+def _readable(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
