@@ -51,12 +51,12 @@ class AttentionTransfer(DistillationMethod):
         for tap in self.config.taps:
             with full_precision(batch.points):
                 teacher_tap, student_tap = paired_places(name, tap, teacher, student)
-                apart = [
-                    (seen(own) - seen(wanted)).flatten()
-                    for own, wanted in zip(student_tap.frame_images(), teacher_tap.frame_images(), strict=True)
-                ]
-                squares = torch.cat([student_tap.features.flatten()[:0], *apart]).square()
-                terms[f"{name}/{tap}"] = self.config.weight * squares.sum() / max(squares.numel(), 1)
+                images = zip(student_tap.frame_images(), teacher_tap.frame_images(), strict=True)
+                apart = [seen(own) - seen(wanted) for own, wanted in images]
+                # without a row, a zero connected to the autograd graph
+                squares = [each.square().sum() for each in apart] or [student_tap.features.sum() * 0]
+                total = torch.stack(squares).sum()
+                terms[f"{name}/{tap}"] = self.config.weight * total / max(sum(each.numel() for each in apart), 1)
         return Losses(terms)
 
 

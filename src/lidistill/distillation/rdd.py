@@ -174,16 +174,18 @@ class Rdd(DistillationMethod):
         scattered rows; the teacher's without gradient.
         """
         config = self.config
-        readings = [tap.region_reading(pairs.regions, pairs.frames, config.crop) for tap in (teacher_tap, student_tap)]
+        reading = of_student = teacher_tap.region_reading(pairs.regions, pairs.frames, config.crop)
+        if not teacher_tap.is_at(student_tap):
+            of_student = student_tap.region_reading(pairs.regions, pairs.frames, config.crop)
         image = student_tap.image()
-        teacher_rows, student_rows = readings[0].rows_of(teacher_tap.image()), readings[1].rows_of(image)
+        teacher_rows, student_rows = reading.rows_of(teacher_tap.image()), of_student.rows_of(image)
         population = student_rows if config.align_on == "regions" else image.permute(0, 2, 3, 1).flatten(0, 2)
         if config.order == "literal":
             softer = [
                 torch.softmax(rows / config.temperature, dim=1) for rows in (teacher_rows, student_rows, population)
             ]
-            return readings[0].pooled(softer[0]), readings[1].pooled(self.widening(softer[1], softer[2]))
-        crops = readings[0].pooled(teacher_rows), readings[1].pooled(self.widening(student_rows, population))
+            return reading.pooled(softer[0]), of_student.pooled(self.widening(softer[1], softer[2]))
+        crops = reading.pooled(teacher_rows), of_student.pooled(self.widening(student_rows, population))
         return softened(crops[0], config.temperature, config.softmax), softened(
             crops[1], config.temperature, config.softmax
         )

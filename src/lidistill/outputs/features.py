@@ -63,6 +63,10 @@ class Features(ABC):
         """
 
     @abstractmethod
+    def is_at(self, other: Features) -> bool:
+        """Whether the rows of both are at the same places, so that one reading serves both."""
+
+    @abstractmethod
     def at_places_of(self: Own, other: Own) -> Own:
         """These features at the places of `other`, with which they can be compared (`places_apart`)."""
 
@@ -126,6 +130,9 @@ class FeatureSet(Features):
             self.positions, other.positions, atol=POSITION_TOLERANCE_M
         )
         return "" if same else "its rows lie at other places in the student than in the teacher"
+
+    def is_at(self, other: Features) -> bool:
+        return not self.places_apart(other)
 
     def at_places_of(self, other: FeatureSet) -> FeatureSet:
         return self
@@ -210,6 +217,9 @@ class FeatureMap(Features):
 
     def places_apart(self, other: Features) -> str:
         return "" if isinstance(other, FeatureMap) else "it is a map in the teacher and scattered rows in the student"
+
+    def is_at(self, other: Features) -> bool:
+        return isinstance(other, FeatureMap) and self.grid.same_as(other.grid)
 
     def at_places_of(self, other: FeatureMap) -> FeatureMap:
         return self.on_grid(other.grid)
