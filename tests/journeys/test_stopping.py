@@ -151,7 +151,7 @@ def test_a_signal_before_the_first_step_and_another_while_the_run_is_scored(jour
     second.until(run.checkpoint.is_file)
     said = second.stop(signal.SIGTERM)
     assert second.process.returncode == 143, said
-    assert "run: stopped after the last step, before the run was scored; go on with" in said
+    assert "run: stopped after the last step, before the run was scored; resume with" in said
     finish(words)
     assert run.scores.is_file()
 
