@@ -9,9 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lidistill.errors import InputError
 from lidistill.maps import MapGrid
-from lidistill.outputs.features import FeatureMap
 
 GRID = MapGrid((10.0, -1.0), (2.0, 1.0), (3, 2))  # x 10..16, y -1..1
 FINITE = st.floats(-1e4, 1e4)
@@ -113,17 +111,3 @@ def test_rounding_leaves_a_grid_the_same(grid):
 def test_another_size_cell_or_origin_is_another_grid(other):
     assert not GRID.same_as(other)
     assert not other.same_as(GRID)
-
-
-def test_the_rows_of_a_map_know_where_they_are():
-    rows = FeatureMap(torch.arange(24.0).view(2, 2, 2, 3), GRID).as_set()
-    assert torch.equal(rows.positions[:6, :2], GRID.centres().reshape(-1, 2))
-    assert torch.equal(rows.positions[6:], rows.positions[:6])
-    assert not rows.positions[:, 2].any()
-    assert rows.features[4].tolist() == [4.0, 10.0]
-    assert rows.batch_index.tolist() == [0] * 6 + [1] * 6
-
-
-def test_a_map_that_does_not_fit_its_grid_is_refused():
-    with pytest.raises(InputError, match=r"a map of 3 x 2 cells does not fit a grid of 2 x 3 \(rows x columns\)"):
-        FeatureMap(torch.zeros(1, 1, 3, 2), GRID)

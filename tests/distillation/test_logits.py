@@ -61,7 +61,8 @@ def test_hand_counted_code_error_is_blind_to_half_a_turn():
     head = fakes.output(8, BATCH, 1).heads[0]
     codes = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0.1, 0, math.pi]])
     learnt = torch.cat([torch.full((2, 3), 7.0), codes, torch.full((2, 2), 7.0)], dim=1)  # scores, codes, directions
-    error = smooth_error(head.code_differences(torch.zeros(2, 12), learnt), 0.5)
+    assert torch.equal(head.codes(learnt), codes)
+    error = smooth_error(head.code_differences(torch.zeros(2, 7), head.codes(learnt)), 0.5)
     torch.testing.assert_close(error, torch.tensor([0.75, 0.01]), atol=1e-6, rtol=1e-5)
 
 

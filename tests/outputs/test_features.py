@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lidistill.outputs import FeatureMap, FeatureSet
-from lidistill.types import Boxes, MapGrid
+from lidistill.types import Boxes, InputError, MapGrid
 
 GRID = MapGrid((0.0, -2.0), (1.0, 1.0), (6, 4))
 PLACES = torch.tensor([[0.5, -1.5, 9.0], [1.5, -1.5, 0.0], [4.5, 1.5, 0.0], [0.5, -1.5, 0.0], [5.5, 1.5, 0.0]])
@@ -96,3 +96,20 @@ def test_maps_are_compared_with_maps_whatever_their_grid():
     a_map = FeatureMap(torch.zeros(1, 2, 4, 6), GRID)
     assert a_map.places_apart(FeatureMap(torch.zeros(1, 2, 2, 3), MapGrid((0.0, -2.0), (2.0, 2.0), (3, 2)))) == ""
     assert "a map in the teacher and scattered rows" in a_map.places_apart(rows())
+
+
+SMALL = MapGrid((10.0, -1.0), (2.0, 1.0), (3, 2))  # x 10..16, y -1..1
+
+
+def test_the_rows_of_a_map_know_where_they_are():
+    rows = FeatureMap(torch.arange(24.0).view(2, 2, 2, 3), SMALL).as_set()
+    assert torch.equal(rows.positions[:6, :2], SMALL.centres().reshape(-1, 2))
+    assert torch.equal(rows.positions[6:], rows.positions[:6])
+    assert not rows.positions[:, 2].any()
+    assert rows.features[4].tolist() == [4.0, 10.0]
+    assert rows.batch_index.tolist() == [0] * 6 + [1] * 6
+
+
+def test_a_map_that_does_not_fit_its_grid_is_refused():
+    with pytest.raises(InputError, match=r"a map of 3 x 2 cells does not fit a grid of 2 x 3 \(rows x columns\)"):
+        FeatureMap(torch.zeros(1, 1, 3, 2), SMALL)

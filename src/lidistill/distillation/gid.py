@@ -161,7 +161,12 @@ def _answers(teacher_head: HeadOutput, student_head: HeadOutput, places: ObjectR
     one, other = as_full(teacher_head.vectors(places).detach()), as_full(student_head.vectors(places))
     width = len(teacher_head.classes)
     divergence = binary_divergence(one[:, :width], other[:, :width]).sum()
-    return divergence + smooth_error(teacher_head.code_differences(one, other), BOX_BETA).sum()
+    return (
+        divergence
+        + smooth_error(
+            teacher_head.code_differences(teacher_head.codes(one), student_head.codes(other)), BOX_BETA
+        ).sum()
+    )
 
 
 def _nothing(head: HeadOutput) -> Tensor:

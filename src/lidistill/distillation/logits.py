@@ -22,7 +22,7 @@ from torch import Tensor
 from lidistill.distillation.head_comparison import check_same_rows, paired_heads
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
 from lidistill.distillation.tap_checks import comparable_stage
-from lidistill.ops.precision import as_full, full_precision
+from lidistill.ops.precision import full_precision
 from lidistill.outputs import DetectorOutput, HeadOutput
 from lidistill.settings import InnerShare, NonNegative, Softness
 from lidistill.types import Batch, Losses
@@ -87,7 +87,7 @@ class Logits(DistillationMethod):
         teacher_logits, student_logits = teacher_head.class_logits().detach(), student_head.class_logits()
         confidence = teacher_logits.sigmoid().amax(dim=1)
         doubt = student_logits.detach().sigmoid().amax(dim=1)
-        objects = (confidence >= config.confident).nonzero()[:, 0]
+        objects = confidence >= config.confident
         # The sum of confidences, not the number of rows: a teacher is a little confident of many more anchors than the
         # labels have positives.
         divided_by = confidence[objects].sum().clamp_min(teacher_head.num_frames)
@@ -95,17 +95,19 @@ class Logits(DistillationMethod):
         divergence = binary_divergence(teacher_logits, student_logits, config.temperature).sum(dim=1)
         terms = {"class": config.temperature**2 * (torch.maximum(confidence, doubt) * divergence).sum() / divided_by}
         shares = confidence[objects] / divided_by
-        places = teacher_head.places_at(objects)
-        vectors = as_full(teacher_head.vectors(places).detach()), as_full(student_head.vectors(places))
-        error = smooth_error(teacher_head.code_differences(*vectors), config.box_beta)
+
+        def at_objects(part: str) -> tuple[Tensor, Tensor]:
+            return teacher_head.all_values(part)[objects].detach(), student_head.all_values(part)[objects]
+
+        codes = (torch.cat(parts, dim=1) for parts in zip(*map(at_objects, teacher_head.code_parts), strict=True))
+        error = smooth_error(teacher_head.code_differences(*codes), config.box_beta)
         for part in teacher_head.further_parts.keys() & student_head.further_parts.keys():
-            one, other = as_full(teacher_head.values(part, places).detach()), as_full(student_head.values(part, places))
+            one, other = at_objects(part)
             error = error + smooth_error(other - one, config.box_beta)
         terms["box"] = (shares * error).sum()
         if teacher_head.direction_part in teacher_head.parts:
-            bins = [as_full(head.values(head.direction_part, places)) for head in (teacher_head, student_head)]
-            terms["direction"] = (shares * categorical_divergence(bins[0].detach(), bins[1])).sum()
-        return terms, torch.tensor(len(objects), device=shares.device)
+            terms["direction"] = (shares * categorical_divergence(*at_objects(teacher_head.direction_part))).sum()
+        return terms, objects.sum()
 
 
 def binary_divergence(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor:

@@ -122,8 +122,11 @@ class SparseKD(DistillationMethod):
             - teacher_head.scores_at(teacher_head, places, SCORE_FLOOR).detach()
         )
         scores = apart.square().sum() / divided_by
-        vectors = as_full(teacher_head.vectors(places).detach()), as_full(student_head.vectors(own_places))
-        error = smooth_error(teacher_head.code_differences(*vectors), config.box_beta).sum() / divided_by
+        codes = (
+            teacher_head.codes(as_full(teacher_head.vectors(places).detach())),
+            student_head.codes(as_full(student_head.vectors(own_places))),
+        )
+        error = smooth_error(teacher_head.code_differences(*codes), config.box_beta).sum() / divided_by
         if not teacher_head.is_at(student_head):
             error = error * 0
         return config.class_weight * scores, config.box_weight * error, scores.new_tensor(len(places))

@@ -18,7 +18,6 @@ from lidistill.outputs.map_heads import MapHeadOutput
 from lidistill.outputs.places import ObjectRows, worthiest
 from lidistill.types import Boxes
 
-CODE_SIZE = 7
 ANCHOR_TOLERANCE_M = 1e-4  # between the anchors of two networks
 
 
@@ -61,7 +60,7 @@ class AnchorHeadOutput(MapHeadOutput):
         return (len(self.classes), 3, 3, 1, *([2] if "direction" in self.maps else []))
 
     def boxes(self, vectors: Tensor, places: ObjectRows) -> Tensor:
-        return decode_anchors(self._codes(vectors), self.anchors.boxes[places.rows].to(vectors.dtype))
+        return decode_anchors(self.codes(vectors), self.anchors.boxes[places.rows].to(vectors.dtype))
 
     def candidates(self, frame: int) -> Candidates:
         logits = self.maps["class"][frame].permute(1, 2, 0)
@@ -146,7 +145,7 @@ class AnchorHeadOutput(MapHeadOutput):
         return torch.ones_like(regions[:, 0])
 
     def code_differences(self, one: Tensor, other: Tensor) -> Tensor:
-        apart = self._codes(other) - self._codes(one)
+        apart = other - one
         return torch.cat([apart[:, :6], apart[:, 6:].sin()], dim=1)
 
     def box_distances(self, other: HeadOutput, own: ObjectRows, others: ObjectRows, decoded: bool) -> Tensor:
@@ -160,10 +159,6 @@ class AnchorHeadOutput(MapHeadOutput):
             other_codes = encode_anchors(decode_anchors(other_codes, other_anchors), anchors)
         apart = other_codes - codes
         return apart[:, :6].abs().sum(dim=1) + apart[:, 6].sin().abs()
-
-    def _codes(self, vectors: Tensor) -> Tensor:
-        """The box codes (P, 7) of vectors."""
-        return vectors[:, len(self.classes) : len(self.classes) + CODE_SIZE]
 
     def _overlaps(self, labelled: Boxes) -> list[tuple[Tensor, Tensor, Tensor, float]]:
         """For each class with objects near its anchors: rows of the objects (N,), of those anchors (A,), their overlaps

@@ -137,7 +137,7 @@ class CenterHeadOutput(MapHeadOutput):
         return (high - low).prod(dim=1)
 
     def code_differences(self, one: Tensor, other: Tensor) -> Tensor:
-        return other[:, len(self.classes) :] - one[:, len(self.classes) :]
+        return other - one
 
     def box_distances(self, other: HeadOutput, own: ObjectRows, others: ObjectRows, decoded: bool) -> Tensor:
         return self.maps["heatmap"].new_zeros(len(own))

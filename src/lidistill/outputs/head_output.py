@@ -91,8 +91,12 @@ class HeadOutput(ABC):
         """The same head with other `tensors`; those that are rows belong to frames of `counts` rows."""
 
     @abstractmethod
+    def all_values(self, part: str) -> Tensor:
+        """One part of all rows, frame by frame, at least in single precision: (R, width)."""
+
     def class_logits(self) -> Tensor:
-        """Class logits (R, K) of all rows, frame by frame, at least in single precision."""
+        """Class logits of all rows: (R, K)."""
+        return self.all_values(next(iter(self.parts)))
 
     @abstractmethod
     def places_at(self, rows: Tensor) -> ObjectRows:
@@ -200,9 +204,19 @@ class HeadOutput(ABC):
     def areas(self, regions: Tensor) -> Tensor:
         """Over how many scores a sum over regions (P, 4; metres) would go: (P,)."""
 
+    @property
+    def code_parts(self) -> tuple[str, ...]:
+        """The parts that make the code of a box: all but the class logits and the direction."""
+        return tuple(part for part in list(self.parts)[1:] if part != self.direction_part)
+
+    def codes(self, vectors: Tensor) -> Tensor:
+        """The box codes (P, c) in vectors (P, object_width)."""
+        first = len(self.classes)
+        return vectors[:, first : first + sum(self.parts[part] for part in self.code_parts)]
+
     @abstractmethod
     def code_differences(self, one: Tensor, other: Tensor) -> Tensor:
-        """Differences (P, c) of the box codes of two vectors (P, object_width) each, `other` - `one`.
+        """Differences (P, c) of box codes (P, c), `other` - `one`.
 
         Angles that are written as such are compared by the sine of their difference, blind to half a turn.
         """

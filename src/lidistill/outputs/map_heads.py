@@ -51,9 +51,8 @@ class MapHeadOutput(HeadOutput, ABC):
     def with_tensors(self: MapHead, tensors: Mapping[str, Tensor], counts: Sequence[int]) -> MapHead:
         return replace(self, maps=dict(tensors))
 
-    def class_logits(self) -> Tensor:
-        values = self.maps[self.object_maps[0]]
-        return as_full(values).permute(0, 2, 3, 1).reshape(-1, len(self.classes))
+    def all_values(self, part: str) -> Tensor:
+        return as_full(self.maps[part]).permute(0, 2, 3, 1).reshape(-1, self._width(part))
 
     def places_at(self, rows: Tensor) -> ObjectRows:
         values = self.maps[self.object_maps[0]]

@@ -38,7 +38,7 @@ class RowHeadOutput(HeadOutput, ABC):
 
     @property
     @abstractmethod
-    def codes(self) -> Tensor:
+    def box_part(self) -> Tensor:
         """What a vector says beside the logits: (N, c)."""
 
     @property
@@ -56,21 +56,21 @@ class RowHeadOutput(HeadOutput, ABC):
 
     @property
     def parts(self) -> dict[str, int]:
-        return {"class": self.logits.shape[1], "box": self.codes.shape[1]}
+        return {"class": self.logits.shape[1], "box": self.box_part.shape[1]}
 
     @property
     def further_parts(self) -> dict[str, int]:
         return {}
 
-    def class_logits(self) -> Tensor:
-        return as_full(self.logits)
+    def all_values(self, part: str) -> Tensor:
+        return as_full({"class": self.logits, "box": self.box_part}[part])
 
     def places_at(self, rows: Tensor) -> ObjectRows:
         frames = self.batch_index[rows]
         return ObjectRows.at(frames, rows - self._starts()[frames])
 
     def values(self, part: str, places: ObjectRows) -> Tensor:
-        return {"class": self.logits, "box": self.codes}[part][self._at(places)]
+        return {"class": self.logits, "box": self.box_part}[part][self._at(places)]
 
     def candidates(self, frame: int) -> Candidates:
         best, column = self.logits[self.batch_index == frame].max(dim=1)
@@ -138,7 +138,7 @@ class RowHeadOutput(HeadOutput, ABC):
         if decoded:
             apart = other.boxes(other_vectors, others) - self.boxes(vectors, own)
             return apart[:, :6].abs().sum(dim=1) + apart[:, 6].sin().abs()
-        return self.code_differences(vectors, other_vectors).abs().sum(dim=1)
+        return self.code_differences(self.codes(vectors), other.codes(other_vectors)).abs().sum(dim=1)
 
     def _starts(self) -> Tensor:
         """The first row of each frame, and the end: (B + 1,)."""
@@ -151,7 +151,7 @@ class RowHeadOutput(HeadOutput, ABC):
 
     def _blended(self, other: RowHeadOutput, takes_own: Tensor) -> Tensor:
         """Codes (N, c) of this head where `takes_own` (N,), of the other elsewhere; without gradient."""
-        return torch.where(takes_own[:, None], as_full(self.codes.detach()), as_full(other.codes.detach()))
+        return torch.where(takes_own[:, None], as_full(self.box_part.detach()), as_full(other.box_part.detach()))
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class PointHeadOutput(RowHeadOutput):
     positions: Tensor  # (N, 3) metres
 
     @property
-    def codes(self) -> Tensor:
+    def box_part(self) -> Tensor:
         return self.box_codes
 
     @property
@@ -205,7 +205,7 @@ class PointHeadOutput(RowHeadOutput):
         return rows, kept[box[rows]], -distance[rows]
 
     def code_differences(self, one: Tensor, other: Tensor) -> Tensor:
-        return other[:, len(self.classes) :] - one[:, len(self.classes) :]
+        return other - one
 
     def mixed(self, other: PointHeadOutput, takes_own: Tensor, logits: Tensor) -> PointHeadOutput:
         return replace(self, logits=logits, box_codes=self._blended(other, takes_own))
@@ -224,7 +224,7 @@ class RoiHeadOutput(RowHeadOutput):
     proposals: Tensor  # (N, 7) the boxes that were refined, without gradient
 
     @property
-    def codes(self) -> Tensor:
+    def box_part(self) -> Tensor:
         return self.refined
 
     @property
@@ -264,7 +264,7 @@ class RoiHeadOutput(RowHeadOutput):
         return rows, kept[box[rows]], overlap.amax(dim=1)[rows]
 
     def code_differences(self, one: Tensor, other: Tensor) -> Tensor:
-        apart = other[:, len(self.classes) :] - one[:, len(self.classes) :]
+        apart = other - one
         return torch.cat([apart[:, :6], apart[:, 6:].sin()], dim=1)
 
     def mixed(self, other: RoiHeadOutput, takes_own: Tensor, logits: Tensor) -> RoiHeadOutput:
