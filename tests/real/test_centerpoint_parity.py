@@ -125,7 +125,7 @@ def test_targets_are_those_of_the_tool(case, task):
         assert not targets.heatmap.any() and not figures[f"{key}.heatmaps.{task}:stats"].any()
     count = len(targets.codes)
     assert figures[f"{key}.masks.{task}"].sum() == count
-    assert (targets.cells[:, 0] * head.size[0] + targets.cells[:, 1]).tolist() == figures[f"{key}.inds.{task}"][
+    assert (targets.cells[:, 0] * head.grid.size[0] + targets.cells[:, 1]).tolist() == figures[f"{key}.inds.{task}"][
         0, :count
     ].tolist()
     codes = torch.zeros(1, 500, 10)
