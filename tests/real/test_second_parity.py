@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from lidistill.detectors.detector import Detector
-from lidistill.detectors.heads.anchor import targets
+from lidistill.detectors.heads.anchor.targets import assign_anchors
 from lidistill.interop.anchor_heads import ANCHOR_CONVENTIONS
 from lidistill.interop.key_names import ANCHOR_HEADS, BEV, PLAIN_ENCODERS, our_key
+from lidistill.ops import anchor_matching
 from lidistill.ops.kernels.overlap import on_nearest_axis, overlap_bev
 from lidistill.types import Boxes
 from tests.real.parity import (
@@ -71,7 +72,7 @@ def case(reference, tmp_path_factory) -> Case:
     So targets are drawn here with that rounding. With exact overlaps 16 instead of 13 such anchors stand for cars.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(targets, "overlap_nearest_bev", rounded_overlap)
+        patch.setattr(anchor_matching, "overlap_nearest_bev", rounded_overlap)
         return run_case(
             reference,
             tmp_path_factory.mktemp("second"),
@@ -149,10 +150,10 @@ def test_loss_parts_are_those_of_the_tool(case, part, key):
 def test_exact_overlaps_differ_from_rounded_ones_in_ties_alone(case):
     head, boxes = case.detector.head, case.batch.boxes[0]
     anchors = head.anchors.view(-1, 3, 2, 7)
-    exact = targets.assign_anchors(boxes, anchors, head.config.anchors, head.config.matching)
+    exact = assign_anchors(boxes, anchors, head.config.anchors, head.config.matching)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(targets, "overlap_nearest_bev", rounded_overlap)
-        rounded = targets.assign_anchors(boxes, anchors, head.config.anchors, head.config.matching)
+        patch.setattr(anchor_matching, "overlap_nearest_bev", rounded_overlap)
+        rounded = assign_anchors(boxes, anchors, head.config.anchors, head.config.matching)
     assert len(rounded.positive) == 38
     assert set(rounded.positive.tolist()) <= set(exact.positive.tolist())
     more = exact.positive[~torch.isin(exact.positive, rounded.positive)]
