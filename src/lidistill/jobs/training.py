@@ -102,10 +102,10 @@ def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str,
     )
     if not first:
         return None
-    if last := batches_to_settle(detector):
-        settle(detector.to(where), last_batches(augmented, training, experiment.seed, last, folder.name, where))
-    save_weights(folder.checkpoint, detector)
     try:
+        if last := batches_to_settle(detector):
+            settle(detector.to(where), last_batches(augmented, training, experiment.seed, last, folder.name, where))
+        save_weights(folder.checkpoint, detector)
         return evaluate(folder.path, device=device)
     except Stopped as stop:
         raise Stopped(stop.signum, f"{folder.name}: stopped after the last step, before the run was scored") from None
