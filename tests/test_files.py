@@ -107,6 +107,8 @@ def test_a_child_that_outlives_a_killed_process_does_not_keep_its_folder(tmp_pat
     script = """
 import os, sys, time
 
+from lidistill.files import claimed
+
 with claimed(sys.argv[1]):
     child = os.fork()
     if child == 0:

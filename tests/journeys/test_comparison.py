@@ -185,6 +185,8 @@ def test_a_kill_in_the_middle_changes_no_weight(compared, journey, tmp_path):
 SCRIPT = """
 import sys
 
+from lidistill import jobs
+from lidistill.jobs.comparison_plan import Comparison
 from tests.journeys.test_comparison import ROWS, SEEDS
 
 if __name__ == "__main__":

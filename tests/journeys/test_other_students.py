@@ -97,7 +97,7 @@ def test_a_method_that_cannot_pair_the_two_says_so_before_anything_is_written(
     words = ("--student", journey.plain, "--method", method, "--device", "cpu", "--out", tmp_path / "x")
     assert lidistill(monkeypatch, "distill", voxel_teacher, *words) == 2
     said = capsys.readouterr().err
-    assert "of kind 'center'" in said and "one of kind 'anchor'" in said
+    assert "of kind 'center' in the teacher and 'anchor' in the student" in said
     assert not RunFolder(tmp_path / "x").experiment.exists()
     assert not RunFolder(tmp_path / "x").certificate.exists()  # nor was the teacher examined for it
 
@@ -196,6 +196,8 @@ def test_a_method_from_outside_teaches_and_is_not_needed_afterwards(journey, out
         elsewhere,
         f"""
 import sys
+
+from lidistill import jobs
 
 print(jobs.load_run({str(run.path)!r}).experiment.distillation.methods[1].name)
 jobs.evaluate({str(run.path)!r}, device="cpu")

@@ -51,7 +51,7 @@ class KittiResultWriter(ResultWriter):
                 "(those in the .json files are in LiDAR axes); give --calibration for your own"
             )
         if is_folder(self.calibrations):
-            return f"calibration: a file a scan from {self.calibrations}"
+            return f"calibration: one file per scan from {self.calibrations}"
         return f"calibration: {self.calibrations} for all scans"
 
     def check(self, scan: Path) -> None:
