@@ -135,7 +135,7 @@ class Batch:
     points: Tensor  # (P, 3 + F) float32
     batch_index: Tensor  # (P,) int64
     boxes: tuple[Boxes, ...]  # one entry a frame
-    # whether a frame's boxes are known, or it merely has none here; None: all are
+    # Whether each frame is labelled; an unlabelled one has no boxes here. None: all are.
     labelled: tuple[bool, ...] | None = None
 
     @property

@@ -218,7 +218,7 @@ def test_the_outputs_of_another_teacher_lie_elsewhere(kind, tmp_path):
 
 def test_a_cache_cannot_stand_in_for_another_teacher(tmp_path):
     student, teacher = networks()
-    with pytest.raises(ValueError, match="stands in for another teacher"):
+    with pytest.raises(ValueError, match="belongs to another teacher"):
         Distilled(student, teacher, [], teacher_labels=0.3, cache=CachedTeacher(networks()[1], tmp_path, 1))
 
 

@@ -1,8 +1,8 @@
 """Many students of one teacher under one budget: every method, every seed, one table.
 
-Everything but the lesson is the same in all rows (data, order of frames, schedule, augmentation, network,
-post-processing), and that is checked, not hoped for. Each cell is an ordinary run folder; what is finished is kept,
-what was interrupted goes on.
+Rows differ in seed and distillation only: data, order of frames, schedule, augmentation, network and post-processing
+are the same, and this is checked. Each student has an ordinary run folder. Finished students are kept, interrupted ones
+resume.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from lidistill.configuration import plain, read_yaml
 from lidistill.datasets import PROTOCOLS
 from lidistill.experiment import Experiment
 from lidistill.files import claimed, write_text
-from lidistill.jobs.comparison_plan import Comparison, Row, check_alike, check_lessons, first_seeds, plan_student_runs
+from lidistill.jobs.comparison_plan import (
+    Comparison,
+    Row,
+    check_alike,
+    check_distillations,
+    first_seeds,
+    plan_student_runs,
+)
 from lidistill.jobs.devices import pick_device, with_precision
 from lidistill.jobs.reporting import report
 from lidistill.jobs.setup import supervised
@@ -66,7 +73,7 @@ def compare(
     check_alike(cells, taught)
     training = with_precision(cells[0].experiment, pick_device(device)).training
     cells = [replace(cell, experiment=replace(cell.experiment, training=training)) for cell in cells]
-    check_lessons(cells, taught)
+    check_distillations(cells, taught)
     if finished and not RunFolder(teacher).scores.is_file():
         raise InputError(
             f"{teacher}: the teacher has no scores to compare with; run `lidistill evaluate {teacher}` first"
@@ -123,10 +130,10 @@ def _examine(cells: Sequence[StudentRun], teacher: Path, out: Path, device: str)
     """Refuse a sick teacher once, before the first student."""
     folder = RunFolder(out)
     experiment = next(cell.experiment for cell in cells if cell.experiment.distillation is not None)
-    lessons = experiment.distillation
-    assert lessons is not None
+    distillation = experiment.distillation
+    assert distillation is not None
     if not (folder.certificate.is_file() and read_json(folder.certificate).get("passed") is True):
-        examine_teacher(load_run(teacher), experiment, lessons, folder, experiment.data.open("val"), device)
+        examine_teacher(load_run(teacher), experiment, distillation, folder, experiment.data.open("val"), device)
 
 
 def _check_finished(cells: Sequence[StudentRun]) -> None:

@@ -36,7 +36,7 @@ class Row(Settings):
 
     name: Text
     methods: Names = ()  # none: the plain student, or the teacher's labels alone
-    overrides: Overrides = ()  # of the lessons only, for example methods.pointdistiller.reweight=false
+    overrides: Overrides = ()  # of the distillation only, for example methods.pointdistiller.reweight=false
 
     def __post_init__(self) -> None:
         if not self.name or set(self.name) & set("/\\ "):
@@ -117,8 +117,10 @@ def plan_student_runs(plan: Comparison, taught: Experiment, teacher: Path, out: 
     for row in (Row(PLAIN), *(row for row in plan.rows if row.name != PLAIN)):
         experiment = student
         if row.name != PLAIN:
-            lessons = Distillation(teacher=str(teacher), methods=tuple(resolved_method(name) for name in row.methods))
-            experiment = replace(student, role="distilled", distillation=lessons).overridden(row.overrides)
+            distillation = Distillation(
+                teacher=str(teacher), methods=tuple(resolved_method(name) for name in row.methods)
+            )
+            experiment = replace(student, role="distilled", distillation=distillation).overridden(row.overrides)
         cells += [
             StudentRun(row.name, seed, replace(experiment, seed=seed), out / f"{row.name}-seed{seed}")
             for seed in plan.seeds
@@ -127,9 +129,7 @@ def plan_student_runs(plan: Comparison, taught: Experiment, teacher: Path, out: 
 
 
 def check_alike(cells: Sequence[StudentRun], teacher: Experiment) -> None:
-    """An InputError unless the students differ in seed and lesson alone, and the teacher's boxes are taken from its
-    maps as theirs are.
-    """
+    """InputError unless the students differ in seed and distillation only, and the teacher is post-processed alike."""
     first = cells[0].experiment
     check_labels(teacher.detector, first.data.spec, "teacher")
     for cell in cells[1:]:
@@ -147,22 +147,26 @@ def check_alike(cells: Sequence[StudentRun], teacher: Experiment) -> None:
         )
 
 
-def check_lessons(cells: Sequence[StudentRun], teacher: Experiment) -> None:
-    """An InputError where a row's methods cannot work between these two networks: said before anything is trained."""
-    taught, learnt = teacher.detector.build(), cells[0].experiment.detector.build()
+def check_distillations(cells: Sequence[StudentRun], teacher: Experiment) -> None:
+    """InputError if a row's methods cannot work between these two networks, before anything is trained."""
+    teacher_network, student = teacher.detector.build(), cells[0].experiment.detector.build()
     for row, cell in {cell.row: cell for cell in cells}.items():
-        lessons = cell.experiment.distillation
-        if lessons is None:
+        distillation = cell.experiment.distillation
+        if distillation is None:
             continue
-        if not lessons.methods and lessons.teacher_labels is None and not lessons.is_start_alone:
+        if not distillation.methods and distillation.teacher_labels is None and not distillation.is_start_alone:
             raise InputError(f"row {row} teaches nothing: name a method, or set distillation.teacher_labels=0.3")
         try:
-            for method in lessons.methods:
+            for method in distillation.methods:
                 built(
-                    method.load() if isinstance(method, ExternalMethod) else method, taught.tap_specs, learnt.tap_specs
+                    method.load() if isinstance(method, ExternalMethod) else method,
+                    teacher_network.tap_specs,
+                    student.tap_specs,
                 )
-            if lessons.methods:
-                methods = [method.build(taught.tap_specs, learnt.tap_specs) for method in lessons.methods]
-                check_pairing(Distilled(learnt, taught, methods, lessons.teacher_bn))
+            if distillation.methods:
+                methods = [
+                    method.build(teacher_network.tap_specs, student.tap_specs) for method in distillation.methods
+                ]
+                check_pairing(Distilled(student, teacher_network, methods, distillation.teacher_bn))
         except InputError as error:
             raise InputError(f"row {row}: {error}") from error

@@ -22,8 +22,9 @@ def examine_teacher(
     validation: FrameSource,
     device: str,
 ) -> None:
-    """Score the teacher on the student's own validation frames and refuse a sick one; the findings are kept in
-    `certificate.json`.
+    """Score the teacher on the student's own validation frames, and keep the findings in `certificate.json`.
+
+    InputError if a check fails.
     """
     frames = [
         frame

@@ -35,8 +35,7 @@ from lidistill.types import InputError
 def train(
     experiment: Experiment, out: str | Path, *, resume: bool = False, device: str = "auto", certificate: bool = True
 ) -> Scores | None:
-    """Train, save the weights, predict on the validation split, score and profile; everything lands in the run folder
-    `out`.
+    """Train, save the weights, predict on the validation split, score and profile, all in the run folder `out`.
 
     With `resume` an interrupted run goes on and ends with the weights of an uninterrupted one; settings of
     `resumption.CHANGEABLE` may be others than before, which is recorded. Without it an existing run is never

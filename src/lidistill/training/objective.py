@@ -70,7 +70,7 @@ class Distilled(nn.Module):
         if cache is not None:
             check_batch_free(teacher_bn)
             if cache.teacher is not teacher:
-                raise ValueError("the cache stands in for another teacher")
+                raise ValueError("the cache belongs to another teacher")
         self.student = student
         self.methods: Sequence[DistillationMethod] = nn.ModuleList(methods)  # type: ignore[assignment]
         self.teacher_bn = teacher_bn

@@ -96,7 +96,7 @@ def write_record(path: Path, record: FrameRecord) -> None:
 
 
 def read_record(path: Path) -> FrameRecord | None:
-    """None where there is no file, or one that is damaged, not ours, or was written under another name."""
+    """None if the file is missing, damaged, of another format, or was written under another name."""
     try:
         described = parse_json(str(load_arrays(path, {"description": ("U", 0)}, "")["description"]), str(path))
         if described["name"] != _name(path):

@@ -119,7 +119,7 @@ class CachedTeacher:
 
 
 class _BatchOutput:
-    """The teacher's output on one batch, as far as it was asked for."""
+    """The parts of the teacher's output on one batch that have been read."""
 
     def __init__(self, cache: CachedTeacher, batch: Batch, inputs: Inputs | None) -> None:
         self.cache = cache

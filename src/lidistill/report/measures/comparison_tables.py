@@ -177,11 +177,11 @@ def _labels_in_words(runs: Sequence[Run]) -> list[str]:
     """Sentences on rows whose labels or first weights differ from the plain student's."""
     said = {}
     for run in runs:
-        lessons = run.setting("distillation") or {}
+        distillation = run.setting("distillation") or {}
         share, score_of, start = (
-            lessons.get("labelled_share", 1.0),
-            lessons.get("teacher_labels"),
-            lessons.get("initialise", "random"),
+            distillation.get("labelled_share", 1.0),
+            distillation.get("teacher_labels"),
+            distillation.get("initialise", "random"),
         )
         parts = [f"labels of {share:.0%} of the frames"] if share != 1 else []
         parts += [f"the teacher's boxes from a score of {score_of:g} as labels"] if score_of is not None else []

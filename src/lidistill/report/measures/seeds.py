@@ -45,8 +45,10 @@ def _setting(pair: Pair) -> str:
     """All settings of the student, except the seed and the folder of its teacher."""
     experiment = pair.distilled.experiment
     found = experiment.get("distillation")
-    lessons = {key: value for key, value in found.items() if key != "teacher"} if isinstance(found, Mapping) else {}
-    return repr([experiment.get(key) for key in ("data", "detector", "training", "augmentation")] + [lessons])
+    distillation = (
+        {key: value for key, value in found.items() if key != "teacher"} if isinstance(found, Mapping) else {}
+    )
+    return repr([experiment.get(key) for key in ("data", "detector", "training", "augmentation")] + [distillation])
 
 
 def _spread(pairs: Sequence[Pair]) -> SeedSpread:
