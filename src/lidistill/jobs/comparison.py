@@ -63,17 +63,17 @@ def compare(
     processes = checked(AtLeastOneProcess, processes, "--processes")
     finished = is_folder(plan.start)
     teacher = Path(plan.start) if finished else out / "teacher"
-    taught = supervised(
+    teacher_experiment = supervised(
         plan.start,
         data=plan.data,
         seed=None if finished else plan.seeds[0],
         overrides=() if finished else plan.overrides,
     )
-    cells = plan_student_runs(plan, taught, teacher, out)
-    check_alike(cells, taught)
+    cells = plan_student_runs(plan, teacher_experiment, teacher, out)
+    check_alike(cells, teacher_experiment)
     training = with_precision(cells[0].experiment, pick_device(device)).training
     cells = [replace(cell, experiment=replace(cell.experiment, training=training)) for cell in cells]
-    check_distillations(cells, taught)
+    check_distillations(cells, teacher_experiment)
     if finished and not RunFolder(teacher).scores.is_file():
         raise InputError(
             f"{teacher}: the teacher has no scores to compare with; run `lidistill evaluate {teacher}` first"
@@ -83,7 +83,7 @@ def compare(
         console = Console(stderr=True)
         if not RunFolder(teacher).scores.is_file():
             console.print("[bold]the teacher[/bold]")
-            train(taught, teacher, resume=True, device=device)
+            train(teacher_experiment, teacher, resume=True, device=device)
         _keep_teacher(out, teacher)
         if certificate:
             _examine(cells, teacher, out, device)

@@ -103,14 +103,13 @@ def first_seeds(count: int) -> tuple[int, ...]:
     return tuple(range(checked(Annotated[Whole, Field(ge=1, le=1000)], count, "--seeds")))
 
 
-def plan_student_runs(plan: Comparison, taught: Experiment, teacher: Path, out: Path) -> list[StudentRun]:
-    """Every student to train, the plain ones first; `taught` is the teacher's experiment and `teacher` the folder of
-    its run.
+def plan_student_runs(plan: Comparison, teacher_experiment: Experiment, teacher: Path, out: Path) -> list[StudentRun]:
+    """Every student to train, the plain ones first. `teacher` is the run folder of `teacher_experiment`.
 
-    Overrides of the detector are made to the teacher's settings before they are thinned, so that every student is as
-    thin as was asked.
+    Overrides of the detector apply to the teacher's settings before they are thinned, so every student has the
+    compression that was asked for.
     """
-    base = taught.overridden(plan.overrides)
+    base = teacher_experiment.overridden(plan.overrides)
     rule = WidthRule.for_compression(plan.compression, plan.multiple_of)
     student = replace(base, role="plain", distillation=None, initial_weights=None, detector=base.detector.thinner(rule))
     cells = []
