@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lidistill.detectors.heads.anchor.assignment import assign_anchors
 from lidistill.detectors.heads.anchor.head import AnchorHeadConfig
-from lidistill.detectors.heads.anchor.targets import assign_anchors
 from lidistill.detectors.heads.center.head import CenterHeadConfig
 from lidistill.detectors.heads.ranked_targets import candidate_cells, cheapest_anchors, check_same_places
 from lidistill.distillation.lad import LadConfig

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from lidistill.detectors.heads.anchor.anchors import with_direction
-from lidistill.detectors.heads.anchor.targets import assign_anchors
+from lidistill.detectors.heads.anchor.assignment import assign_anchors
 from lidistill.interop.anchor_heads import ANCHOR_CONVENTIONS
 from lidistill.interop.key_names import our_key
 from lidistill.interop.pointpillars import RULES

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lidistill.detectors.detector import Detector
-from lidistill.detectors.heads.anchor.targets import assign_anchors
+from lidistill.detectors.heads.anchor.assignment import assign_anchors
 from lidistill.interop.anchor_heads import ANCHOR_CONVENTIONS
 from lidistill.interop.key_names import ANCHOR_HEADS, BEV, PLAIN_ENCODERS, our_key
 from lidistill.ops import anchor_matching

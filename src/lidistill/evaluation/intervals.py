@@ -1,9 +1,9 @@
-"""How sure a score is: bootstrap over frames.
+"""How sure a score is: bootstrap intervals over frames, and Student's t-interval over seeds.
 
 Frames are drawn with replacement. The whole metric is recomputed on every draw, thresholds included, since an average
 precision is not an average over frames. Two runs are compared on the same draws, so what makes a frame easy or hard
-for both cancels out. The interval covers the choice of frames alone; that another seed trains another student is a
-separate question.
+for both cancels out. That interval covers the choice of frames alone. How much another seed would change is a separate
+question, which the t-interval over the gains of several seeds answers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which anchors stand for which boxes, by the overlap of their ground rectangles turned to the nearest axis."""
+"""The overlap rule of anchor assignment, for one class: ground rectangles are turned to the nearest axis."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-TEACHER_BN = ("eval", "train-frozen")
+from lidistill.distillation.certificate import TEACHER_BN as TEACHER_BN
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lidistill.detectors.heads.anchor.targets import AnchorTargets
+from lidistill.detectors.heads.anchor.assignment import AnchorTargets
 from lidistill.ops.anchor_matching import BACKGROUND, IGNORED
 from lidistill.outputs import HeadOutput
 from lidistill.types import Boxes, InputError

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lidistill.detectors.heads.anchor.anchors import DirectionBins, direction_bin
+from lidistill.detectors.heads.anchor.assignment import assign_anchors
 from lidistill.detectors.heads.anchor.head import AnchorHead, AnchorHeadConfig
-from lidistill.detectors.heads.anchor.targets import assign_anchors
 from lidistill.detectors.presets import KITTI_ANCHORS
 from lidistill.ops.box_codes import encode_anchors
 from lidistill.outputs import AnchorHeadOutput, Anchors, HeadOutput

@@ -20,9 +20,9 @@ from lidistill.detectors.heads.anchor.anchors import (
     direction_bin,
     with_direction,
 )
+from lidistill.detectors.heads.anchor.assignment import assign_anchors
 from lidistill.detectors.heads.anchor.decoding import PostProcessing, candidates, detections
 from lidistill.detectors.heads.anchor.losses import box_costs, box_loss, direction_loss, focal_costs, focal_loss
-from lidistill.detectors.heads.anchor.targets import assign_anchors
 from lidistill.detectors.heads.ranked_targets import AnchorCosts, cheapest_anchors, check_same_places
 from lidistill.detectors.width import WidthRule
 from lidistill.ops.anchor_matching import Matching

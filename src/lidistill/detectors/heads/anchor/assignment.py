@@ -1,4 +1,4 @@
-"""Which anchors stand for which boxes."""
+"""The anchor assignment: which anchors of a frame stand for which labelled boxes, which are background or ignored."""
 
 from __future__ import annotations
 

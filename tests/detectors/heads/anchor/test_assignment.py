@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lidistill.detectors.heads.anchor.anchors import AnchorClass, anchor_grid
-from lidistill.detectors.heads.anchor.targets import assign_anchors
+from lidistill.detectors.heads.anchor.assignment import assign_anchors
 from lidistill.ops.anchor_matching import matched_anchors
 from lidistill.types import Boxes
 from tests.reference.targets import assign, nearest_overlap
