@@ -11,7 +11,6 @@ padded. The voxels are compared before they are timed. Times are processor secon
 from __future__ import annotations
 
 import argparse
-import importlib
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench_ops import random_cloud
-from measure import compare, earlier_package, environment, print_ratios, record
+from measure import compare, earlier_package, environment, first_module, print_ratios, record
 from torch import Tensor
 
 from lidistill.inputs import VoxelGrid
@@ -93,7 +92,7 @@ def compared(points: Tensor, grid: VoxelGrid, before: str | None, repeats: int) 
         ):
             raise SystemExit("the voxels differ from spconv's")
     if before is not None:
-        earlier = importlib.import_module(f"{before}.ops.kernels.voxelise").voxelise
+        earlier = first_module(before, "ops.kernels.voxelise", "ops.voxels").voxelise
         parties["before"] = lambda: earlier(points, batch_index, 1, grid, False)
         old = parties["before"]()
         if not all(

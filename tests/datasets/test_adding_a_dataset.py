@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,18 +11,10 @@ import pytest
 from lidistill import datasets
 from lidistill.run_folder import RunFolder
 from tests.datasets import test_contract
+from tests.walkthrough import Walkthrough
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-dataset.md"
+PAGE = Walkthrough("adding-a-dataset")
 ROOM = "lidistill.datasets.deck"
-
-
-def blocks(language: str = "python") -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-
-
-def executed(block: int, space: dict) -> dict:
-    exec(compile(blocks()[block], f"{PAGE}:{block}", "exec"), space)
-    return space
 
 
 RECORDING, DATASET, TABLE, TRAINING, TEST = range(5)
@@ -35,8 +26,8 @@ def example(monkeypatch) -> ModuleType:
     monkeypatch.setitem(sys.modules, ROOM, ModuleType(ROOM))
     module = ModuleType(f"{ROOM}.frames")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    executed(DATASET, module.__dict__)
-    table = executed(TABLE, {"DATASETS": dict(datasets.DATASETS), "DeckData": module.DeckData})["DATASETS"]
+    PAGE.run(DATASET, module.__dict__)
+    table = PAGE.run(TABLE, {"DATASETS": dict(datasets.DATASETS), "DeckData": module.DeckData})["DATASETS"]
     assert set(table) == {*datasets.DATASETS, "deck"}
     monkeypatch.setitem(datasets.DATASETS, "deck", table["deck"])
     return module
@@ -44,11 +35,11 @@ def example(monkeypatch) -> ModuleType:
 
 @pytest.fixture
 def write_recording():
-    return executed(RECORDING, {"__name__": "page"})["write_recording"]
+    return PAGE.run(RECORDING, {"__name__": "page"})["write_recording"]
 
 
 def test_the_page_holds_the_five_blocks():
-    assert len(blocks()) == 5 and len(blocks("yaml")) == 1
+    assert len(PAGE.blocks()) == 5 and len(PAGE.blocks("yaml")) == 1
 
 
 def test_it_is_a_dataset_that_the_project_does_not_have():
@@ -74,15 +65,15 @@ def test_the_page_trains_a_step_and_scores_it(example, write_recording, tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIDISTILL_CACHE", str(tmp_path / "cache"))
     write_recording(tmp_path / "recording")
-    Path("deck.yaml").write_text(blocks("yaml")[0])
-    executed(TRAINING, {})
+    Path("deck.yaml").write_text(PAGE.blocks("yaml")[0])
+    PAGE.run(TRAINING, {})
     folder = RunFolder(tmp_path / "runs" / "deck")
     assert folder.read_experiment()["data"]["name"] == "deck"
     assert folder.scores.is_file() and "Car" in capsys.readouterr().out
 
 
 def test_the_tests_of_the_page_pass(example, write_recording, tmp_path):
-    space = executed(TEST, {"__name__": "page", "write_recording": write_recording})
+    space = PAGE.run(TEST, {"__name__": "page", "write_recording": write_recording})
     space["test_a_frame_holds_the_written_points_and_boxes"](tmp_path / "frame")
     wrong = space["test_a_line_that_is_no_object_is_named"]
     (lines,) = (mark.args[1] for mark in wrong.pytestmark)

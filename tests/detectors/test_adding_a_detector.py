@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -17,13 +15,10 @@ from lidistill.detectors.width import WidthRule
 from lidistill.distillation import METHODS
 from lidistill.jobs.method_catalogue import method_facts
 from tests.detectors.small import small_batch
+from tests.walkthrough import Walkthrough
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-detector.md"
+PAGE = Walkthrough("adding-a-detector")
 NAME = "lidistill.detectors.height_maps"
-
-
-def blocks():
-    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 @pytest.fixture
@@ -31,7 +26,7 @@ def module(monkeypatch):
     """The page's detector as a module."""
     module = ModuleType(NAME)
     monkeypatch.setitem(sys.modules, NAME, module)  # where dataclasses look their types up
-    exec(compile(blocks()[0], f"{PAGE}:detector", "exec"), module.__dict__)
+    PAGE.run(0, module.__dict__)
     return module
 
 
@@ -43,8 +38,7 @@ def tables(module):
         "PRESETS": dict(presets.PRESETS),
         "HeightMapsConfig": module.HeightMapsConfig,
     }
-    exec(compile(blocks()[1], f"{PAGE}:tables", "exec"), space)
-    return space
+    return PAGE.run(1, space)
 
 
 @pytest.fixture
@@ -97,9 +91,4 @@ def test_a_student_can_start_from_its_channels(config):
 
 
 def test_the_test_of_the_page_passes(module):
-    space = {"__name__": "page"}
-    exec(compile(blocks()[2], f"{PAGE}:test", "exec"), space)
-    tests = [value for name, value in space.items() if name.startswith("test_")]
-    assert len(tests) == 1
-    for test in tests:
-        test()
+    assert PAGE.run_tests(2) == 1

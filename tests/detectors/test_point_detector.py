@@ -159,8 +159,6 @@ def test_its_outputs_are_cached_and_recalled(batch, tmp_path):
 
 @pytest.mark.parametrize("name", ["logits", "fitnets", "similarity"])
 def test_a_cached_teacher_teaches_as_the_running_one(name, batch, tmp_path):
-    if not works(name):
-        pytest.skip(f"{name} does not work on points")
     totals = []
     for folder in (None, tmp_path, tmp_path):
         teacher, student = pair()

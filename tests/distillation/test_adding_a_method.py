@@ -1,8 +1,6 @@
 """The worked example of docs/adding-a-method.md, run as it stands."""
 
-import re
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -12,13 +10,10 @@ from lidistill import distillation
 from lidistill.detectors import DETECTORS
 from lidistill.jobs.method_catalogue import method_facts, tap_specs
 from tests.distillation import fakes, test_contract
+from tests.walkthrough import Walkthrough
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-method.md"
+PAGE = Walkthrough("adding-a-method")
 NAME = "lidistill.distillation.channel_statistics"
-
-
-def blocks():
-    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 @pytest.fixture
@@ -26,14 +21,13 @@ def example(monkeypatch):
     """The page's method as a module, listed by the page's line."""
     module = ModuleType(NAME)
     monkeypatch.setitem(sys.modules, NAME, module)  # where dataclasses look their types up
-    exec(compile(blocks()[0], f"{PAGE}:method", "exec"), module.__dict__)
+    PAGE.run(0, module.__dict__)
     table = {"METHODS": dict(distillation.METHODS), "ChannelStatisticsConfig": module.ChannelStatisticsConfig}
-    exec(compile(blocks()[1], f"{PAGE}:table", "exec"), table)
-    return table["METHODS"]
+    return PAGE.run(1, table)["METHODS"]
 
 
 def test_the_page_holds_the_three_blocks():
-    assert len(blocks()) == 3
+    assert len(PAGE.blocks()) == 3
 
 
 def test_the_line_lists_the_method_beside_the_others(example):
@@ -78,9 +72,4 @@ def test_an_equal_student_has_nothing_to_learn(example):
 
 
 def test_the_test_of_the_page_passes(example):
-    space = {"__name__": "page"}
-    exec(compile(blocks()[2], f"{PAGE}:test", "exec"), space)
-    tests = [value for name, value in space.items() if name.startswith("test_")]
-    assert len(tests) == 2
-    for test in tests:
-        test()
+    assert PAGE.run_tests(2) == 2

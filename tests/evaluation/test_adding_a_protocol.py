@@ -1,9 +1,7 @@
 """The worked example of docs/adding-a-protocol.md, run as it stands."""
 
 import json
-import re
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -15,13 +13,10 @@ from lidistill.report.render.console import print_scores
 from tests.evaluation import test_protocol_contract as contract
 from tests.evaluation.protocol_examples import example_of
 from tests.evaluation.second_protocol import CLASSES, YardData
+from tests.walkthrough import Walkthrough
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-protocol.md"
+PAGE = Walkthrough("adding-a-protocol")
 ROOM, NAME = "lidistill.datasets.found", "lidistill.datasets.found.protocol"
-
-
-def blocks():
-    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 @pytest.fixture
@@ -30,7 +25,7 @@ def module(monkeypatch):
     made = ModuleType(NAME)
     monkeypatch.setitem(sys.modules, ROOM, ModuleType(ROOM))
     monkeypatch.setitem(sys.modules, NAME, made)  # where dataclasses look their types up
-    exec(compile(blocks()[0], f"{PAGE}:protocol", "exec"), made.__dict__)
+    PAGE.run(0, made.__dict__)
     return made
 
 
@@ -38,8 +33,7 @@ def module(monkeypatch):
 def table(module):
     """The table with the page's line."""
     space = {"PROTOCOLS": dict(datasets.PROTOCOLS), "FoundProtocol": module.FoundProtocol}
-    exec(compile(blocks()[1], f"{PAGE}:table", "exec"), space)
-    return space["PROTOCOLS"]
+    return PAGE.run(1, space)["PROTOCOLS"]
 
 
 @pytest.fixture
@@ -48,7 +42,7 @@ def example(table):
 
 
 def test_the_page_holds_the_three_blocks():
-    assert len(blocks()) == 3
+    assert len(PAGE.blocks()) == 3
 
 
 def test_the_line_lists_the_protocol_beside_the_others(table):
@@ -98,9 +92,4 @@ def test_its_table_is_printed(example, capsys):
 
 
 def test_the_test_of_the_page_passes(module):
-    space = {"__name__": "page"}
-    exec(compile(blocks()[2], f"{PAGE}:test", "exec"), space)
-    tests = [value for name, value in space.items() if name.startswith("test_")]
-    assert len(tests) == 2
-    for test in tests:
-        test()
+    assert PAGE.run_tests(2) == 2

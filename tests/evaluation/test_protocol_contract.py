@@ -160,3 +160,9 @@ def test_predictions_of_other_tools_are_read_or_refused_with_what_can_be_given(e
     strange.write_text("?")
     with pytest.raises(InputError, match=r"strange\.txt: .*give .*predictions\.npz"):
         example.protocol.evaluate_foreign(strange, example.predictions.classes, example.frames)
+
+
+def test_a_calibration_that_no_file_of_the_protocol_needs_is_refused(tmp_path):
+    assert MissProtocol().result_writer(tmp_path, None) is None
+    with pytest.raises(InputError, match="leave out --calibration"):
+        MissProtocol().result_writer(tmp_path, tmp_path / "calib")

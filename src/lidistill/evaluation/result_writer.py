@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lidistill.types import Boxes
+
+# Boxes with scores, and what their labels stand for, into a folder, under the scan's name.
+WriteBoxes = Callable[[Path, Boxes, Sequence[str]], None]
 
 
 class ResultWriter(ABC):
@@ -18,9 +21,5 @@ class ResultWriter(ABC):
         """Where what the form needs beside the boxes comes from."""
 
     @abstractmethod
-    def check(self, scan: Path) -> None:
-        """InputError where something that the form needs of a scan is missing or damaged."""
-
-    @abstractmethod
-    def write(self, out: Path, scan: Path, boxes: Boxes, classes: Sequence[str]) -> None:
-        """Write the boxes, with scores, of one scan into the folder `out`, under the scan's name."""
+    def for_scan(self, scan: Path) -> WriteBoxes:
+        """What writes the boxes of one scan; InputError where something that the form needs is missing or damaged."""

@@ -87,16 +87,15 @@ def _predict(
                 if columns is None:
                     check_columns(path, points)
                 frame = Frame(path.stem, torch.from_numpy(np.ascontiguousarray(points[:, : len(taken)])))
-                if writer is not None:
-                    writer.check(path)
+                write_boxes = None if writer is None else writer.for_scan(path)
                 boxes = predict_frames(detector, [frame], device=where, batch_size=1, precision=ran).boxes[0]
             except InputError as error:
                 if not skip_bad:
                     raise InputError(f"{error}; or leave such scans out with --skip-bad") from error
                 skipped.append(str(error))
             else:
-                if writer is not None:
-                    writer.write(out, path, boxes, spec.classes)
+                if write_boxes is not None:
+                    write_boxes(out, boxes, spec.classes)
                 view = loaded.experiment.detector.point_range
                 written.append(_write(out, frame, boxes, spec.classes, view, minimum_score))
             advance(count)

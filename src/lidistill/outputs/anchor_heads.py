@@ -94,10 +94,6 @@ class AnchorHeadOutput(MapHeadOutput):
             found.append(worthiest(rows, objects, overlaps, most))
         return ObjectRows.joined(found)
 
-    def object_weights(self, boxes: Sequence[Boxes], overlap: float, min_radius: int) -> tuple[ObjectRows, Tensor]:
-        places = self.positives(boxes)
-        return places, self.anchors.boxes.new_ones((len(places), len(self.classes)))
-
     def near_objects(self, labelled: Boxes, frame: int, share: float) -> Tensor:
         """Centres of the anchors whose overlap with an object of their class is above `share` of the largest."""
         found = [self.anchors.boxes[:0, :2]]
@@ -127,22 +123,6 @@ class AnchorHeadOutput(MapHeadOutput):
         nearest, _ = other.grid.cells_of(self.grid.in_metres(cells.flip(1).double() + 0.5))
         rows = other.grid.numbers_of(nearest) * self.rows_per_cell + places.rows % self.rows_per_cell
         return ObjectRows(places.frames, rows, places.objects)
-
-    def paired_positives(
-        self, other: HeadOutput, boxes: Sequence[Boxes], most: int | None
-    ) -> tuple[ObjectRows, ObjectRows]:
-        places = self.positives(boxes, most)
-        return places, self.counterparts(other, places)
-
-    def scores_at(self, other: HeadOutput, places: ObjectRows, floor: float) -> Tensor:
-        logits = as_full(self.values("class", other.counterparts(self, places)))
-        return logits.sigmoid().clamp(floor, 1 - floor)
-
-    def scores_around(self, places: ObjectRows, regions: Tensor, crop: int) -> Tensor:
-        return as_full(self.values("class", places)).sigmoid()[:, None]
-
-    def areas(self, regions: Tensor) -> Tensor:
-        return torch.ones_like(regions[:, 0])
 
     def code_differences(self, one: Tensor, other: Tensor) -> Tensor:
         apart = other - one

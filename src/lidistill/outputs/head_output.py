@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lidistill.ops.heatmaps import gaussian_radius
+from lidistill.ops.precision import as_full
 from lidistill.outputs.places import ObjectRows
 from lidistill.types import Boxes
 
@@ -144,12 +145,14 @@ class HeadOutput(ABC):
         `most`.
         """
 
-    @abstractmethod
     def object_weights(self, boxes: Sequence[Boxes], overlap: float, min_radius: int) -> tuple[ObjectRows, Tensor]:
         """Rows where labelled objects are, and how much each of them stands for one of each class: (P, K) in [0, 1].
 
-        Around a peak that is a Gaussian: `overlap` and `min_radius` as in `ops.heatmaps`.
+        Around a peak that is a Gaussian: `overlap` and `min_radius` as in `ops.heatmaps`. A row that stands for an
+        object counts in full.
         """
+        places = self.positives(boxes)
+        return places, torch.ones((len(places), len(self.classes)), device=places.rows.device)
 
     @abstractmethod
     def near_objects(self, labelled: Boxes, frame: int, share: float) -> Tensor:
@@ -184,25 +187,27 @@ class HeadOutput(ABC):
         rotation.
         """
 
-    @abstractmethod
     def paired_positives(
         self, other: HeadOutput, boxes: Sequence[Boxes], most: int | None
     ) -> tuple[ObjectRows, ObjectRows]:
         """Rows of this head and of `other` that stand for the same labelled objects, in the same order."""
+        places = self.positives(boxes, most)
+        return places, self.counterparts(other, places)
 
-    @abstractmethod
     def scores_at(self, other: HeadOutput, places: ObjectRows, floor: float) -> Tensor:
         """Class scores (P, K) of this head, kept `floor` away from 0 and 1, at `places` of another head."""
+        logits = as_full(self.values(next(iter(self.parts)), other.counterparts(self, places)))
+        return logits.sigmoid().clamp(floor, 1 - floor)
 
-    @abstractmethod
     def scores_around(self, places: ObjectRows, regions: Tensor, crop: int) -> Tensor:
         """Class scores (P, N, K) that belong to objects at `places`: those of the row, N = 1, or of a heat map read at
         N = crop * crop places of their regions (P, 4; metres).
         """
+        return as_full(self.values(next(iter(self.parts)), places)).sigmoid()[:, None]
 
-    @abstractmethod
     def areas(self, regions: Tensor) -> Tensor:
         """Over how many scores a sum over regions (P, 4; metres) would go: (P,)."""
+        return torch.ones_like(regions[:, 0])
 
     @property
     def code_parts(self) -> tuple[str, ...]:

@@ -89,10 +89,6 @@ class RowHeadOutput(HeadOutput, ABC):
             [worthiest(*self.worth(labelled, frame), most) for frame, labelled in enumerate(boxes)]
         )
 
-    def object_weights(self, boxes: Sequence[Boxes], overlap: float, min_radius: int) -> tuple[ObjectRows, Tensor]:
-        places = self.positives(boxes)
-        return places, torch.ones((len(places), len(self.classes)), device=places.rows.device)
-
     def near_objects(self, labelled: Boxes, frame: int, share: float) -> Tensor:
         """Where the rows are that stand for an object."""
         return self.centres[self.batch_index == frame][self.worth(labelled, frame)[0], :2]
@@ -117,21 +113,6 @@ class RowHeadOutput(HeadOutput, ABC):
                 raise InputError(f"the other network's head {self.name!r} has no row in a frame; give both one input")
             rows[mine] = k_nearest(own[mine], others, 1)[:, 0]
         return ObjectRows(places.frames, rows, places.objects)
-
-    def paired_positives(
-        self, other: HeadOutput, boxes: Sequence[Boxes], most: int | None
-    ) -> tuple[ObjectRows, ObjectRows]:
-        places = self.positives(boxes, most)
-        return places, self.counterparts(other, places)
-
-    def scores_at(self, other: HeadOutput, places: ObjectRows, floor: float) -> Tensor:
-        return as_full(self.values("class", other.counterparts(self, places))).sigmoid().clamp(floor, 1 - floor)
-
-    def scores_around(self, places: ObjectRows, regions: Tensor, crop: int) -> Tensor:
-        return as_full(self.values("class", places)).sigmoid()[:, None]
-
-    def areas(self, regions: Tensor) -> Tensor:
-        return torch.ones_like(regions[:, 0])
 
     def box_distances(self, other: HeadOutput, own: ObjectRows, others: ObjectRows, decoded: bool) -> Tensor:
         vectors, other_vectors = as_full(self.vectors(own).detach()), as_full(other.vectors(others))

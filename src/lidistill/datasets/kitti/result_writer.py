@@ -12,7 +12,7 @@ from lidistill.datasets.kitti.frames import ASSUMED_IMAGE_SIZE, image_size, read
 from lidistill.datasets.kitti.projection import camera_objects
 from lidistill.datasets.kitti.records import CameraCalibration
 from lidistill.datasets.kitti.text import write_objects
-from lidistill.evaluation.result_writer import ResultWriter
+from lidistill.evaluation.result_writer import ResultWriter, WriteBoxes
 from lidistill.reading import is_folder
 from lidistill.types import Boxes
 
@@ -54,14 +54,16 @@ class KittiResultWriter(ResultWriter):
             return f"calibration: one file per scan from {self.calibrations}"
         return f"calibration: {self.calibrations} for all scans"
 
-    def check(self, scan: Path) -> None:
-        self._camera(scan)
+    def for_scan(self, scan: Path) -> WriteBoxes:
+        camera = self._camera(scan)
 
-    def write(self, out: Path, scan: Path, boxes: Boxes, classes: Sequence[str]) -> None:
-        assert boxes.scores is not None
-        names = np.array([classes[label] for label in boxes.labels.tolist()], dtype=str)
-        rows = camera_objects(self._camera(scan), boxes.geometry.numpy(), names, boxes.scores.numpy())
-        write_objects(out / f"{scan.stem}.txt", rows)
+        def write(out: Path, boxes: Boxes, classes: Sequence[str]) -> None:
+            assert boxes.scores is not None
+            names = np.array([classes[label] for label in boxes.labels.tolist()], dtype=str)
+            rows = camera_objects(camera, boxes.geometry.numpy(), names, boxes.scores.numpy())
+            write_objects(out / f"{scan.stem}.txt", rows)
+
+        return write
 
     def _camera(self, scan: Path) -> CameraCalibration:
         if self.calibrations is None:

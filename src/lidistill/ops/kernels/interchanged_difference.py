@@ -109,9 +109,6 @@ def swept_interchanged_difference(
     return interchange, codes
 
 
-Options = tuple[Shares, int, int, bool, bool]  # shares, layers of an encoder, rows at once, on host, with gradient
-
-
 class _Sweep(torch.autograd.Function):
     @staticmethod
     def forward(
