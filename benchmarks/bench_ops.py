@@ -16,7 +16,7 @@ import torch
 from measure import compare, environment, print_ratios, record
 from torch import Tensor
 
-from lidistill.inputs import VoxelGrid
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.ops.boxes import corners_bev
 from lidistill.ops.kernels.neighbours import k_nearest
 from lidistill.ops.kernels.overlap import overlap_bev

@@ -24,7 +24,7 @@ import torch
 from measure import compare, environment, print_ratios, record
 from torch import Tensor, nn
 
-from lidistill.inputs import VoxelGrid
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.ops.kernels.sparse_convolution import (
     KernelMap,
     Sites,

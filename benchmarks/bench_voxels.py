@@ -23,7 +23,7 @@ from bench_ops import random_cloud
 from measure import compare, earlier_package, environment, first_module, print_ratios, record
 from torch import Tensor
 
-from lidistill.inputs import VoxelGrid
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.ops.kernels.voxelise import voxelise
 
 try:

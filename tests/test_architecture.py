@@ -17,9 +17,9 @@ SOURCE = ROOT / "src" / "lidistill"
 FOUNDATION = {
     "errors": set(),
     "settings": {"errors"},
-    "maps": {"errors"},
-    "inputs": {"errors", "settings"},
-    "types": {"errors", "settings", "maps"},
+    "map_grid": {"errors"},
+    "detector_inputs": {"errors", "settings"},
+    "types": {"errors", "settings", "map_grid"},
     "stopping": set(),
     "reading": {"errors"},
     "parsing": {"errors", "reading"},

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.detectors import preset
-from lidistill.inputs import VoxelGrid
 from lidistill.types import Boxes, Frame, InputError, Losses, collate, unknown_name
 
 

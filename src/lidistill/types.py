@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lidistill.errors import InputError as InputError
 from lidistill.errors import unknown_name as unknown_name
-from lidistill.maps import MapGrid as MapGrid
+from lidistill.map_grid import MapGrid as MapGrid
 from lidistill.settings import Settings as Settings
 
 

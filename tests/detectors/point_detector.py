@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lidistill.detector_inputs import Inputs
 from lidistill.detectors.detector import Detector, DetectorConfig
 from lidistill.detectors.width import WidthRule
-from lidistill.inputs import Inputs
 from lidistill.ops.box_codes import decode_points, encode_points
 from lidistill.ops.kernels.neighbours import k_nearest
 from lidistill.ops.kernels.points_in_boxes import points_in_boxes

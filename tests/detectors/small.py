@@ -6,12 +6,12 @@ import math
 
 import torch
 
+from lidistill.detector_inputs import VoxelGrid, Voxels
 from lidistill.detectors.backbones import BevConfig
 from lidistill.detectors.encoders.pillars import PillarEncoderConfig
 from lidistill.detectors.heads.anchor.head import AnchorHeadConfig
 from lidistill.detectors.pointpillars import PointPillarsConfig
 from lidistill.detectors.presets import CLASSES, KITTI_ANCHORS
-from lidistill.inputs import VoxelGrid, Voxels
 from lidistill.types import Batch, Boxes
 
 GRID = VoxelGrid(

@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk
-from lidistill.inputs import VoxelGrid
 from lidistill.types import InputError
 from tests.detectors.test_canvas import canvas_of
 

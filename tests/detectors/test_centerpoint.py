@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.detectors import DETECTORS, WidthRule
 from lidistill.detectors.backbones import BevConfig
 from lidistill.detectors.centerpoint import CenterPointPillarConfig, CenterPointVoxelConfig
@@ -17,7 +18,6 @@ from lidistill.detectors.encoders.voxels import SparseEncoderConfig
 from lidistill.detectors.heads.center.head import CenterHeadConfig
 from lidistill.detectors.presets import CLASSES, preset
 from lidistill.distillation import METHODS
-from lidistill.inputs import VoxelGrid
 from lidistill.ops.kernels.voxelise import voxelise
 from lidistill.outputs import FeatureMap, FeatureSet
 from lidistill.types import Boxes, InputError

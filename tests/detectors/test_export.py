@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.detectors import preset
 from lidistill.detectors.encoders.pillars import PillarEncoderConfig
-from lidistill.inputs import VoxelGrid
 from lidistill.types import InputError
 from tests.detectors.small import small_batch, small_config
 

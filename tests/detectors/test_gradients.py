@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lidistill.detector_inputs import Voxels
 from lidistill.detectors.bev_detector import BevDetectorConfig
 from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.detector import Detector
@@ -18,7 +19,6 @@ from lidistill.detectors.encoders.pillars import SlotRows, decorated_points, mom
 from lidistill.detectors.encoders.voxels import flattened, voxel_means
 from lidistill.detectors.heads.anchor.losses import box_loss, direction_loss, focal_loss
 from lidistill.detectors.heads.center.losses import code_loss, heatmap_loss, peak_costs
-from lidistill.inputs import Voxels
 from lidistill.ops.kernels.sparse_convolution import Sites
 from lidistill.types import Batch
 from tests.detectors.small import batch_of, random_voxels, scene, small_config

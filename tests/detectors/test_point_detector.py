@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
+from lidistill.deploy.latency_comparison import take_turns
 from lidistill.deploy.profile import profile
-from lidistill.deploy.turns import take_turns
 from lidistill.detectors.detector import count_parameters
 from lidistill.detectors.width import WidthRule
 from lidistill.distillation import METHODS

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.detectors import DETECTORS
 from lidistill.detectors.pointpillars import PointPillarsConfig
 from lidistill.detectors.width import WidthRule
-from lidistill.inputs import VoxelGrid
 from lidistill.outputs import FeatureMap, FeatureSet
 from lidistill.types import Batch, Boxes, InputError
 from tests.detectors.small import batch_of, scene, small_batch, small_config

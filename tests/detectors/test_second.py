@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.detectors import DETECTORS, WidthRule, count_parameters, preset
 from lidistill.detectors.backbones import BevConfig
 from lidistill.detectors.encoders.voxels import SparseEncoderConfig
 from lidistill.detectors.heads.anchor.head import AnchorHeadConfig
 from lidistill.detectors.presets import CLASSES, KITTI_ANCHORS
 from lidistill.detectors.second import SecondConfig
-from lidistill.inputs import VoxelGrid
 from lidistill.outputs import FeatureMap, FeatureSet
 from lidistill.types import Boxes, InputError
 from tests.detectors.small import batch_of, scene, small_batch

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.detectors import WidthRule, preset
 from lidistill.distillation import METHODS
 from lidistill.distillation.pointdistiller import PUBLISHED
-from lidistill.inputs import VoxelGrid
 from lidistill.types import Boxes, Frame, InputError, collate
 
 PAIRS = [("second", "pointpillars"), ("pointpillars", "second")]

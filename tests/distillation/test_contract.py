@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.detectors import DETECTORS, WidthRule, preset
 from lidistill.distillation import METHODS
 from lidistill.distillation.method import DistillationMethod, MethodConfig
 from lidistill.distillation.proposals import ProposalSettings
-from lidistill.inputs import VoxelGrid
 from lidistill.jobs.method_catalogue import taps_of
 from lidistill.outputs import DetectorOutput, FeatureSet
 from lidistill.training.objective import Distilled

@@ -18,6 +18,7 @@ import torch
 
 from lidistill.data.source import DataSettings, FrameSource
 from lidistill.datasets import DATASETS, PROTOCOLS
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.detectors.backbones import BevConfig
 from lidistill.detectors.encoders.pillars import PillarEncoderConfig
 from lidistill.detectors.heads.anchor.anchors import AnchorClass
@@ -30,7 +31,6 @@ from lidistill.evaluation.predict import Predictions
 from lidistill.evaluation.protocol import Estimator, Protocol, Resamplable, paired
 from lidistill.evaluation.scale import Scale
 from lidistill.evaluation.scores import Scores
-from lidistill.inputs import VoxelGrid
 from lidistill.settings import Count
 from lidistill.types import Boxes, DatasetSpec, Frame, InputError, unknown_name
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lidistill.inputs import VoxelGrid
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.interop import import_checkpoint
 from lidistill.types import Batch, Boxes
 from tests.interop.formula_weights import Table, digest, formula_state, small_table, write_checkpoint

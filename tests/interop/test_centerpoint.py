@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lidistill.inputs import VoxelGrid
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.interop import import_checkpoint, read_checkpoint
 from lidistill.types import Batch, Boxes, InputError
 from tests.interop.formula_weights import formula_state, write_checkpoint

@@ -20,8 +20,8 @@ from lidistill.distillation.method import NEEDS
 from lidistill.distillation.pointdistiller import PREFERRED_TAPS, PUBLISHED
 from lidistill.distillation.proposals import ProposalSettings
 from lidistill.jobs.method_catalogue import built, examined, idea_of, method_facts, published_settings, tap_specs
-from lidistill.jobs.method_settings import MethodSetting, comments_of, settings_of
 from lidistill.jobs.method_tables import methods_as_markdown, print_methods, section_of
+from lidistill.jobs.settings_table import MethodSetting, comments_of, settings_of
 from lidistill.outputs import AnchorHeadOutput, DetectorOutput, HeadSpec, SetSpec
 from lidistill.types import Boxes, InputError, Settings
 from tests.distillation import fakes

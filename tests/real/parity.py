@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lidistill.detector_inputs import Voxels
 from lidistill.detectors.detector import Detector, DetectorConfig
-from lidistill.inputs import Voxels
 from lidistill.interop import import_checkpoint
 from lidistill.outputs import DetectorOutput
 from lidistill.types import Batch, Boxes, Losses

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lidistill.inputs import Voxels
+from lidistill.detector_inputs import Voxels
 
 
 def padded_pillars(voxels: Voxels) -> Tensor:

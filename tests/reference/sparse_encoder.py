@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lidistill.detector_inputs import Voxels
 from lidistill.detectors.encoders.sparse_blocks import ResidualBlock, SparseBlock
 from lidistill.detectors.encoders.voxels import SparseEncoder
-from lidistill.inputs import Voxels
 
 
 def dense_encoder(encoder: SparseEncoder, voxels: Voxels) -> tuple[Tensor, Tensor]:

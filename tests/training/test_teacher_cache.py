@@ -11,13 +11,13 @@ import torch
 
 from lidistill import jobs
 from lidistill.data.augment import Augmentation, ObjectNoise
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.detectors import DETECTORS, WidthRule, preset
 from lidistill.distillation import METHODS
 from lidistill.distillation.method import DistillationMethod, MethodConfig
 from lidistill.experiment import Distillation
-from lidistill.inputs import VoxelGrid
 from lidistill.run_folder import RunFolder
-from lidistill.training import output_store
+from lidistill.training import cache_folder
 from lidistill.training.checkpoint import read_weights, save_weights
 from lidistill.training.objective import Distilled
 from lidistill.training.teacher_cache import CachedTeacher, count_views
@@ -259,7 +259,7 @@ def test_a_disk_that_fills_up_costs_a_warning_and_nothing_else(tmp_path, monkeyp
     def full(path, record):
         raise InputError(f"{path}: could not be written (No space left on device)")
 
-    monkeypatch.setattr(output_store, "write_record", full)
+    monkeypatch.setattr(cache_folder, "write_record", full)
     with pytest.warns(UserWarning, match="No space left"):
         assert same(outcome(distilled, small_batch()), expected)
     assert same(outcome(distilled, small_batch()), expected)

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM
 from lidistill.detectors.norms import MapNorm
 from lidistill.detectors.width import WidthRule
-from lidistill.inputs import VoxelGrid
 from lidistill.ops.kernels.joined_maps import joined_maps
 from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.settings import LayersOrNone, Number, Settings, Whole, Widths

@@ -17,12 +17,12 @@ import torch
 from pydantic import InstanceOf
 from torch import Tensor, nn
 
+from lidistill.detector_inputs import Inputs, VoxelGrid, Voxels
 from lidistill.detectors.backbones import BevConfig, BevNeck, BevTrunk
 from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.detector import Detector, DetectorConfig
 from lidistill.detectors.folding import fold_norms
 from lidistill.detectors.width import WidthRule
-from lidistill.inputs import Inputs, VoxelGrid, Voxels
 from lidistill.ops.kernels.voxelise import voxelise
 from lidistill.ops.layer_graph import ChannelBlock, Layer
 from lidistill.outputs import DetectorOutput, FeatureMap, FeatureSet, HeadOutput, HeadSpec, MapSpec, SetSpec, TapSpec

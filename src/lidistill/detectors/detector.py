@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from torch import nn
 
+from lidistill.detector_inputs import Inputs
 from lidistill.detectors.width import WidthRule
-from lidistill.inputs import Inputs
 from lidistill.ops.layer_graph import Layer
 from lidistill.outputs import DetectorOutput, TapSpec
 from lidistill.settings import Names, Range, Settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.detectors.backbones import BevConfig
 from lidistill.detectors.centerpoint import CenterPointPillarConfig, CenterPointVoxelConfig
 from lidistill.detectors.detector import DetectorConfig
@@ -16,7 +17,6 @@ from lidistill.detectors.heads.center.decoding import CenterPostProcessing
 from lidistill.detectors.heads.center.head import CenterHeadConfig
 from lidistill.detectors.pointpillars import PointPillarsConfig
 from lidistill.detectors.second import SecondConfig
-from lidistill.inputs import VoxelGrid
 from lidistill.types import unknown_name
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.detectors import preset
 from lidistill.detectors.centerpoint import CenterPointPillarConfig, CenterPointVoxelConfig
-from lidistill.inputs import VoxelGrid
 from lidistill.interop.bev_layers import convert_bev
 from lidistill.interop.center_heads import CENTER_CONVENTIONS, convert_center_head
 from lidistill.interop.checkpoint_files import ForeignCheckpoint

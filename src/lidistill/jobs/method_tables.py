@@ -50,7 +50,7 @@ def print_method(name: str) -> None:
     """Print the facts and all settings of one method."""
     from lidistill.experiment import method_settings
     from lidistill.jobs.method_catalogue import method_facts, published_settings
-    from lidistill.jobs.method_settings import MethodSetting, settings_table
+    from lidistill.jobs.settings_table import MethodSetting, settings_table
 
     console = _console()
     settings = method_settings(name)

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from lidistill.datasets import PROTOCOLS
+from lidistill.deploy.latency_comparison import MOST_TURNS, Turns, take_turns
 from lidistill.deploy.profile import device_name
-from lidistill.deploy.turns import MOST_TURNS, Turns, take_turns
 from lidistill.detectors.detector import Detector
 from lidistill.files import prepared
 from lidistill.jobs.devices import pick_device

@@ -23,12 +23,12 @@ from lidistill.jobs.training_data import last_batches, training_frames
 from lidistill.jobs.validation import Validation
 from lidistill.run_folder import RunFolder
 from lidistill.stopping import Stopped
+from lidistill.training.batchnorm_statistics import batches_to_settle, settle
 from lidistill.training.checkpoint import save_weights
 from lidistill.training.fit import fit
 from lidistill.training.objective import Distilled
 from lidistill.training.process_rank import is_first_process
 from lidistill.training.resume_file import saved_step
-from lidistill.training.settling import batches_to_settle, settle
 from lidistill.types import InputError
 
 

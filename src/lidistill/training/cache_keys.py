@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 import lidistill
+from lidistill.detector_inputs import Inputs
 from lidistill.detectors.detector import Detector
-from lidistill.inputs import Inputs
 from lidistill.types import Batch
 
 FORMAT = 1

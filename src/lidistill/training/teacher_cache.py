@@ -17,13 +17,13 @@ from typing import Any, Literal, get_args
 import torch
 
 from lidistill.data.augment import Augmentation
+from lidistill.detector_inputs import Inputs
 from lidistill.detectors.detector import Detector
 from lidistill.files import cache_folder
-from lidistill.inputs import Inputs
 from lidistill.outputs import DetectorOutput, FeatureMap, FeatureSet, HeadOutput
+from lidistill.training.cache_files import FrameRecord, Part, join, record_of
+from lidistill.training.cache_folder import OutputStore
 from lidistill.training.cache_keys import frame_key, teacher_description
-from lidistill.training.output_store import OutputStore
-from lidistill.training.stored_outputs import FrameRecord, Part, join, record_of
 from lidistill.types import Batch, Boxes, InputError
 
 CachePrecision = Literal["float32", "float16"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lidistill.detector_inputs import Voxels
 from lidistill.detectors.encoders.pillars import (
     NO_CAP,
     PillarEncoder,
@@ -15,7 +16,6 @@ from lidistill.detectors.encoders.pillars import (
     voxel_centres,
 )
 from lidistill.detectors.width import WidthRule
-from lidistill.inputs import Voxels
 from lidistill.ops.kernels.segment_max import segment_max
 from lidistill.ops.kernels.voxelise import voxelise
 from lidistill.types import InputError

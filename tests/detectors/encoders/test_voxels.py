@@ -12,10 +12,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lidistill.detector_inputs import VoxelGrid, Voxels
 from lidistill.detectors.encoders.voxels import SparseEncoder, SparseEncoderConfig, flattened, points_under, voxel_means
 from lidistill.detectors.norms import RowNorm
 from lidistill.detectors.width import WidthRule
-from lidistill.inputs import VoxelGrid, Voxels
 from lidistill.ops.kernels.sparse_convolution import densified
 from lidistill.ops.kernels.voxelise import voxelise
 from lidistill.types import InputError

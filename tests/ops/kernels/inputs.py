@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lidistill.inputs import VoxelGrid
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.ops.kernels.graph_distance import EdgeTerms, NeighbourGraphs
 from lidistill.ops.kernels.interchanged_difference import Path, Shares
 from lidistill.ops.kernels.sparse_convolution import Sites, strided_map, submanifold_map

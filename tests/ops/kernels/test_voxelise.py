@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lidistill.inputs import VoxelGrid
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.ops.kernels import voxelise as kernel
 from lidistill.ops.kernels.voxelise import padded, voxelise
 from tests.reference import voxels as slow

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from lidistill.datasets.kitti.layout import kitti_layout
+from lidistill.datasets.kitti.score_layout import kitti_layout
 from lidistill.datasets.kitti.score_names import AP, MAIN, score_keys
 from lidistill.evaluation.layout import PrintedTable
 from lidistill.evaluation.scale import Scale

@@ -11,7 +11,7 @@ import numpy as np
 
 from lidistill.array_files import Kind
 from lidistill.datasets.kitti.curves import FrameCounts, average
-from lidistill.datasets.kitti.matching import Steps
+from lidistill.datasets.kitti.greedy_matching import Steps
 from lidistill.datasets.kitti.score_names import AP, DIFFICULTIES, MEAN, PROTOCOL, ScoreKey
 from lidistill.errors import shown
 from lidistill.evaluation.labelled_arrays import load_labelled, save_labelled

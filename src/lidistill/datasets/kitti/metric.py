@@ -11,7 +11,7 @@ limit):
 - Overlap must exceed the limit. A false positive whose image box lies mostly in a DontCare box is forgiven; in space
   those have no box.
 - Pass one finds the 41 scores at which recall steps are reached, pass two counts hits and false positives at each
-  (`matching.py`).
+  (`greedy_matching.py`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import numpy as np
 
 from lidistill.datasets.kitti import overlaps as camera_overlaps
 from lidistill.datasets.kitti.difficulty import counts_at, is_low
+from lidistill.datasets.kitti.greedy_matching import Pairs, Steps, count_steps
 from lidistill.datasets.kitti.matches import MATCHED, FrameMatches, MatchedBlock
-from lidistill.datasets.kitti.matching import Pairs, Steps, count_steps
 from lidistill.datasets.kitti.overlap_limits import LIMITS, OverlapLimits, official_overlap
 from lidistill.datasets.kitti.records import CameraObjects
 from lidistill.datasets.kitti.score_names import DIFFICULTIES, LEVELS

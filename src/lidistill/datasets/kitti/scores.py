@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lidistill.datasets.kitti.curves import AVERAGED_POINTS
-from lidistill.datasets.kitti.layout import curve_key, kitti_layout
 from lidistill.datasets.kitti.matches import FrameMatches, percent
+from lidistill.datasets.kitti.score_layout import curve_key, kitti_layout
 from lidistill.datasets.kitti.score_names import AP, DIFFICULTIES, LEVELS, MAIN, MEAN, METRICS, PROTOCOL, ScoreKey
 from lidistill.evaluation.scores import Curve, Scores
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lidistill.inputs import VoxelGrid
+from lidistill.detector_inputs import VoxelGrid
 from lidistill.types import InputError
 
 

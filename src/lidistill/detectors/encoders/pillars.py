@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from lidistill.detector_inputs import VoxelGrid, Voxels
 from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
 from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM
 from lidistill.detectors.encoders.padded_pillars import AffineLayer, PaddedPillars
 from lidistill.detectors.norms import move_running_statistics
 from lidistill.detectors.width import WidthRule
-from lidistill.inputs import VoxelGrid, Voxels
 from lidistill.ops.kernels.segment_max import segment_max
 from lidistill.ops.kernels.sparse_convolution import Sites
 from lidistill.ops.layer_graph import INPUT, ChannelBlock, Layer

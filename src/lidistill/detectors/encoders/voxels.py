@@ -17,11 +17,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lidistill.detector_inputs import VoxelGrid, Voxels
 from lidistill.detectors.bev_detector import BevEncoder, EncoderConfig
 from lidistill.detectors.canvas import Canvas
 from lidistill.detectors.encoders.sparse_blocks import ResidualBlock, SparseBlock
 from lidistill.detectors.width import WidthRule
-from lidistill.inputs import VoxelGrid, Voxels
 from lidistill.ops.grid_cells import Triple, cell_numbers, numbered_cells
 from lidistill.ops.kernels.sparse_convolution import KernelMap, Sites, strided_map, submanifold_map
 from lidistill.ops.layer_graph import INPUT, ChannelBlock, Layer

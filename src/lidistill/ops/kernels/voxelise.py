@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lidistill.inputs import VoxelGrid, Voxels
+from lidistill.detector_inputs import VoxelGrid, Voxels
 from lidistill.ops.grid_cells import numbered_cells
 from lidistill.ops.masks import rows_of, true_rows
 

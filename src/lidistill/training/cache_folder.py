@@ -14,9 +14,9 @@ from typing import Any
 from rich.console import Console
 
 from lidistill.files import write_text
+from lidistill.training.cache_files import FrameRecord, read_record, write_record
 from lidistill.training.cache_keys import digest
 from lidistill.training.process_rank import is_first_process
-from lidistill.training.stored_outputs import FrameRecord, read_record, write_record
 from lidistill.types import InputError
 
 

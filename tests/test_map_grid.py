@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lidistill.maps import MapGrid
+from lidistill.map_grid import MapGrid
 
 GRID = MapGrid((10.0, -1.0), (2.0, 1.0), (3, 2))  # x 10..16, y -1..1
 FINITE = st.floats(-1e4, 1e4)

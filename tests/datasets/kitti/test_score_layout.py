@@ -2,7 +2,7 @@
 
 import pytest
 
-from lidistill.datasets.kitti.layout import kitti_layout
+from lidistill.datasets.kitti.score_layout import kitti_layout
 from lidistill.datasets.kitti.score_names import MAIN, score_keys
 
 CLASSES = ("Car", "Pedestrian")

@@ -3,8 +3,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from lidistill.datasets.kitti import matching
-from lidistill.datasets.kitti.matching import Pairs, count_steps
+from lidistill.datasets.kitti import greedy_matching
+from lidistill.datasets.kitti.greedy_matching import Pairs, count_steps
 from tests.reference.kitti_metric import match
 
 LIMIT = 0.5
@@ -49,10 +49,10 @@ def twin(frame, threshold):
     return match(frame["overlap"], LIMIT, threshold, **roles)
 
 
-@pytest.mark.parametrize("large_group", [matching.LARGE_GROUP, 2, 0])
+@pytest.mark.parametrize("large_group", [greedy_matching.LARGE_GROUP, 2, 0])
 @pytest.mark.parametrize("seed", range(60))
 def test_steps_add_up_to_the_counts_of_a_fresh_match_at_every_threshold(seed, large_group, monkeypatch):
-    monkeypatch.setattr(matching, "LARGE_GROUP", large_group)
+    monkeypatch.setattr(greedy_matching, "LARGE_GROUP", large_group)
     rng = np.random.default_rng(seed)
     frames = [
         random_frame(rng, rng.integers(0, 6), rng.integers(0, 9), levels=int(rng.choice([2, 5, 1000])))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from lidistill.deploy import turns
-from lidistill.deploy.turns import LEAST_TURNS, MOST_TURNS, WARM_UP, take_turns
+from lidistill.deploy import latency_comparison
+from lidistill.deploy.latency_comparison import LEAST_TURNS, MOST_TURNS, WARM_UP, take_turns
 from lidistill.types import Frame, InputError
 
 
@@ -68,7 +68,7 @@ def test_a_slow_moment_falls_on_a_turn_and_not_on_a_detector(monkeypatch):
         return now[0]
 
     monkeypatch.setattr(import_module("lidistill.deploy.profile"), "perf_counter", clock)
-    monkeypatch.setattr(turns, "perf_counter", lambda: 0.0)
+    monkeypatch.setattr(latency_comparison, "perf_counter", lambda: 0.0)
     _, _, found = taken(0.0)
     ratios = sorted(one / other for one, other in zip(found["teacher"]["total"], found["plain"]["total"], strict=True))
     assert ratios[len(ratios) // 2] == 1.0

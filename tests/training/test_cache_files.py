@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lidistill.outputs import FeatureMap, FeatureSet
-from lidistill.training.stored_outputs import join, read_record, record_of, write_record
+from lidistill.training.cache_files import join, read_record, record_of, write_record
 from lidistill.types import Boxes
 from tests.distillation import fakes
 

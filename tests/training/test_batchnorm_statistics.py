@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lidistill.detectors.encoders.pillars import PillarEncoderConfig
-from lidistill.training.settling import MOST_BATCHES, batches_to_settle, settle
+from lidistill.training.batchnorm_statistics import MOST_BATCHES, batches_to_settle, settle
 from tests.detectors.small import small_batch, small_config
 from tests.detectors.test_second import small_config as small_second
 
