@@ -11,6 +11,7 @@ import torch
 
 from lidistill import jobs
 from lidistill.datasets import PROTOCOLS
+from lidistill.datasets.kitti.frames import KittiData
 from lidistill.datasets.kitti.projection import camera_objects
 from lidistill.datasets.kitti.text import write_objects
 from lidistill.detectors import WidthRule, count_parameters
@@ -106,6 +107,41 @@ def test_scores_of_another_split_leave_those_of_the_run_alone(journey, tmp_path)
     assert (scores["split"], scores["frames"], scores["name"]) == ("train", 8, "copy")
     with pytest.raises(InputError, match="give a plain name such as train"):
         jobs.evaluate(copy.path, split="../elsewhere", device="cpu")
+
+
+def test_a_run_is_scored_on_frames_of_another_dataset(journey, tmp_path, capsys):
+    copy = RunFolder(tmp_path / "copy")
+    shutil.copytree(journey.student, copy.path)
+    own = read_json(copy.scores)
+    before = {path.name: path.read_bytes() for path in copy.path.iterdir() if path.is_file()}
+    # the simulated frames, which lie in a folder of KITTI's layout, and the same without the simulator's record
+    for name, simulated in (("streets", True), ("recorded", False)):
+        folder = tmp_path / name
+        shutil.copytree(journey.data, folder)
+        if not simulated:
+            (folder / "simulated.json").unlink()
+        jobs.evaluate(copy.path, data=KittiData(root=str(folder)), out=tmp_path / f"{name}-scores", device="cpu")
+        scores = read_json(tmp_path / f"{name}-scores" / "scores.json")
+        assert scores["values"] == own["values"]
+        assert (scores["dataset"], scores["simulated"], scores["split"]) == ("kitti", simulated, "val")
+        assert (scores["trained_on"], scores["trained_on_simulated"]) == ("simulated", True)
+        assert 0 < scores["objects_in_range"] < scores["objects"]
+    assert "was trained on simulated" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in copy.path.iterdir() if path.is_file()} == before
+    jobs.evaluate(copy.path, data=KittiData(root=str(tmp_path / "recorded")), split="train", device="cpu")
+    assert read_json(copy.path / "kitti-train" / "scores.json")["frames"] == 8
+
+
+def test_a_run_is_not_scored_on_frames_that_do_not_fit_its_detector(journey, tmp_path):
+    folder = tmp_path / "behind"
+    shutil.copytree(journey.data, folder)
+    for path in (folder / "training" / "velodyne").iterdir():
+        points = np.fromfile(path, dtype=np.float32).reshape(-1, 4)
+        (points * [-1, 1, 1, 1]).astype(np.float32).tofile(path)
+    behind = KittiData(root=str(folder), camera_view_only=False)
+    with pytest.raises(InputError, match=r"student: the detector's range \[0.0, .* holds no point of kitti's frames"):
+        jobs.evaluate(journey.student, data=behind, out=tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def test_scores_and_cost_say_in_which_precision_they_were_taken(journey, tmp_path):

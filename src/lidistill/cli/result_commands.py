@@ -47,12 +47,18 @@ def evaluate(
         typer.Option(help="Predictions of another tool: a predictions.npz, or files in the benchmark's own form."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help=f"With --predictions: the source of the labels, for example {SOURCE}.")
+        str | None,
+        typer.Option(
+            help=f"Frames to score on, for example {SOURCE}; needed with --predictions. Default of a run: its own data."
+        ),
     ] = None,
     split: Annotated[
         str, typer.Option(help="Split of the dataset; scores of a split other than val go into a folder of its name.")
     ] = "val",
-    out: Annotated[Path | None, typer.Option(help="With --predictions: folder for the scores.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --data: folder for the scores. Default of a run: the folder DATASET-SPLIT in it."),
+    ] = None,
     device: Device = "auto",
     precision: Precision = "32",
 ) -> None:
@@ -69,12 +75,19 @@ def evaluate(
             raise InputError(f"--predictions needs --data, the source of the labels, for example --data {SOURCE}")
         show_scores(evaluate_predictions(predictions, parse_source(data), split=split, out=out))
     elif run is not None:
-        if out is not None or data is not None:
-            raise InputError(
-                "a run is scored on its own data and in its own folder; use --data and --out only with --predictions"
+        if data is None and out is not None:
+            raise InputError("the scores of a run on its own data lie in its folder; give --out only with --data")
+        show_scores(
+            job(
+                run,
+                data=None if data is None else parse_source(data),
+                split=split,
+                out=out,
+                device=device,
+                precision=precision,
             )
-        show_scores(job(run, split=split, device=device, precision=precision))
-        if split != VALIDATION:
+        )
+        if data is None and split != VALIDATION:
             print(f"written to {run / split}; reports read the scores of the split {VALIDATION}, in {run}")
     else:
         raise InputError("give a run folder, or --predictions with --data")

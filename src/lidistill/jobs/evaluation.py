@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lidistill.data.augment import within_range
 from lidistill.data.source import DataSettings, FrameSource
 from lidistill.datasets import protocol_of
 from lidistill.deploy.profile import device_name, profile
@@ -15,6 +16,7 @@ from lidistill.errors import shown
 from lidistill.evaluation.predict import Predictions, predict
 from lidistill.evaluation.protocol import Resamplable
 from lidistill.evaluation.scores import Scores
+from lidistill.experiment import Experiment, check_labels
 from lidistill.jobs.devices import pick_device, pick_precision
 from lidistill.jobs.provenance import commit
 from lidistill.jobs.trained_runs import load_run
@@ -22,25 +24,48 @@ from lidistill.progress import progress
 from lidistill.reading import is_file, is_folder
 from lidistill.report.measures.samples import save_samples
 from lidistill.run_folder import VALIDATION, RunFolder, write_json
+from lidistill.settings import Range
 from lidistill.types import DatasetSpec, Frame, InputError
 
 PICTURED_FRAMES = 6
 PROFILED_FRAMES = 12
+RANGE_FRAMES = 4  # read before all others, to see whether the detector's range fits
 
 
-def evaluate(run: str | Path, *, split: str = VALIDATION, device: str = "auto", precision: str = "32") -> Scores:
-    """Predict on a split of the run's own dataset and score, the network in `precision` (one of PRECISIONS).
+def evaluate(
+    run: str | Path,
+    *,
+    data: DataSettings | None = None,
+    split: str = VALIDATION,
+    out: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "32",
+) -> Scores:
+    """Predict on a split and score, with the network in `precision` (one of PRECISIONS).
 
-    Of the validation split, predictions, matches, scores, profile and sample frames are written into the folder; of
-    another split, predictions, matches and scores into a folder of its name there. So what reports compare is always of
-    the validation split.
+    Without `data` the split is of the run's own dataset. For the validation split, predictions, matches, scores,
+    profile and sample frames are written into the run's folder; for another split, predictions, matches and scores go
+    into a folder of its name there. So reports always compare validation splits.
+
+    With `data` the split is of that dataset, which must have the classes and point features that the detector was
+    trained on. Predictions, matches and scores go into `out`, by default the folder NAME-SPLIT in the run's folder. The
+    scores also record what the run was trained on, and how many labelled objects lie within the detector's range.
+    InputError if no point does.
     """
     loaded = load_run(run)
     experiment = loaded.experiment
-    folder = loaded.folder.of_split(split)
     where = pick_device(device)
     ran = pick_precision(precision, where, "--precision")
-    source = experiment.data.open(split)
+    own = data is None
+    if data is None:
+        data, folder = experiment.data, loaded.folder.of_split(split)
+        source = data.open(split)
+    else:
+        data = data.with_classes(experiment.detector.classes)
+        check_labels(experiment.detector, data.spec, "run")
+        folder = RunFolder(loaded.folder.path / f"{data.name}-{split}" if out is None else Path(out))
+        source = data.open(split)
+        _check_range(loaded.folder.path, experiment.detector.point_range, source)
     detector = loaded.detector.to(where).for_inference()
     with progress(f"predict {loaded.folder.name}", len(source)) as advance:
         predictions = predict(
@@ -49,17 +74,19 @@ def evaluate(run: str | Path, *, split: str = VALIDATION, device: str = "auto", 
     replace(predictions, dataset=source.spec.name).save(folder.predictions)
     scores, matches = score_frames(source.spec, predictions, source)
     matches.save(folder.matches)
-    if split == VALIDATION:
+    if own and split == VALIDATION:
         pictured = [source[row] for row in spread(len(source), PICTURED_FRAMES)]
         save_samples(folder.samples, pictured, source.spec.classes, experiment.detector.point_range)
         cost = profile(
             detector, [source[row] for row in range(min(PROFILED_FRAMES, len(source)))], device=where, precision=ran
         )
         write_json(folder.profile, replace(cost, parameters=count_parameters(loaded.detector)).to_dict())
+    origin = {} if own else _training_data(experiment, source)
     write_json(
         folder.scores,
         {
-            **labels(experiment.data, source, split),
+            **labels(data, source, split),
+            **origin,
             "role": experiment.role,
             "name": loaded.folder.name,
             "seed": experiment.seed,
@@ -69,7 +96,36 @@ def evaluate(run: str | Path, *, split: str = VALIDATION, device: str = "auto", 
             **scores.to_dict(),
         },
     )
+    if origin:
+        print(
+            f"{loaded.folder.name} was trained on {origin['trained_on']}; {origin['objects_in_range']} of "
+            f"{origin['objects']} labelled objects lie within its range; written to {folder.path}"
+        )
     return scores
+
+
+def _check_range(run: Path, point_range: Range, source: FrameSource) -> None:
+    """Raise InputError if the detector's range holds no point of any of a few frames."""
+    if not any(len(within_range(source[row], point_range).points) for row in spread(len(source), RANGE_FRAMES)):
+        raise InputError(
+            f"{run}: the detector's range {[*point_range]} holds no point of {source.spec.name}'s frames; points "
+            "must be metres from the LiDAR, with x forward, y left and z up"
+        )
+
+
+def _training_data(experiment: Experiment, source: FrameSource) -> dict[str, Any]:
+    """What a run was trained on, and how many labelled objects of `source` lie within its detector's range."""
+    labelled = in_range = 0
+    for frame in source:
+        if frame.boxes is not None:
+            labelled += len(frame.boxes)
+            in_range += len(within_range(frame, experiment.detector.point_range).boxes or ())
+    return {
+        "trained_on": experiment.data.spec.name,
+        "trained_on_simulated": experiment.data.spec.simulated,
+        "objects": labelled,
+        "objects_in_range": in_range,
+    }
 
 
 def evaluate_predictions(

@@ -27,10 +27,11 @@ from lidistill.datasets.kitti.difficulty import difficulty
 from lidistill.datasets.kitti.frame_ids import checked_ids, every_id
 from lidistill.datasets.kitti.records import CameraCalibration, CameraObjects, KittiTruth
 from lidistill.datasets.kitti.text import KITTI_NAMES, read_objects
-from lidistill.reading import MissingFile, is_folder, opened, read_text
+from lidistill.reading import MissingFile, is_file, is_folder, opened, read_text
 from lidistill.settings import Names, Text
 from lidistill.types import Boxes, DatasetSpec, Frame, InputError
 
+SIMULATOR_RECORD = "simulated.json"  # in the root of a folder that the simulator wrote
 ALL_FRAMES = "all"  # in place of a list: every file of the velodyne folder
 ASSUMED_IMAGE_SIZE = (1242, 375)  # width and height of most recordings; taken where there is no image
 
@@ -88,6 +89,7 @@ class KittiData(DataSettings):
             point_range=POINT_RANGE,
             point_features=("intensity",),
             protocol="kitti",
+            simulated=is_file(Path(self.root) / SIMULATOR_RECORD),
         )
 
     def open(self, split: str) -> KittiFrames:
