@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from measure import record
 from lidistill.data.source import FrameSource
 from lidistill.datasets.kitti.frames import KittiData
 from lidistill.datasets.kitti.metric import evaluate_objects
+from lidistill.datasets.kitti.records import CameraObjects, truth_of
 from lidistill.detectors import WidthRule
 from lidistill.files import write_text
 from lidistill.jobs import evaluate, predict, supervised, train
@@ -48,15 +50,19 @@ def reachable(frames: FrameSource) -> dict[str, float | None]:
 
     It is below 100 if there are fewer objects than recall points.
     """
-    truths = [frame.truth.objects for frame in frames if frame.truth.objects is not None]
+    truths = [objects for frame in frames if (objects := truth_of(frame).objects) is not None]
+    scores = evaluate_objects(truths, labels_as_detections(truths), ("Car",))
+    return {level: scores.values[f"strict/3d/Car/R40/{level}"] for level in ("easy", "moderate", "hard")}
+
+
+def labels_as_detections(truths: Sequence[CameraObjects]) -> list[CameraObjects]:
+    """Return the labelled objects of each frame as detections, no two of them with the same score."""
     named = [truth[truth.names != "DontCare"] for truth in truths]
     rows = np.cumsum([0, *map(len, named)])
-    found = [
+    return [
         replace(part, scores=1 - 1e-4 * np.arange(start, start + len(part)))
         for part, start in zip(named, rows[:-1], strict=True)
     ]
-    scores = evaluate_objects(truths, found, ("Car",))
-    return {level: scores.values[f"strict/3d/Car/R40/{level}"] for level in ("easy", "moderate", "hard")}
 
 
 def main() -> None:
