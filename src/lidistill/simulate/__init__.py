@@ -1,4 +1,4 @@
-"""A ray-casting LiDAR and the streets it drives through. Knows geometry and sensors, nothing of learning."""
+"""A ray-casting LiDAR and the streets it drives through. Contains geometry and sensors only, no learning."""
 
 from lidistill.simulate.frame import SimulatedObjects, SimulatedScan, scan_scene, simulate_frame
 from lidistill.simulate.motion import Motion

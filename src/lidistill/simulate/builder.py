@@ -1,4 +1,4 @@
-"""Setting things down on a street so that they do not collide.
+"""Places things on a street so that they do not collide.
 
 Positions are given in road coordinates (along, across; left is positive) and headings relative to the street.
 """
@@ -20,8 +20,8 @@ from lidistill.simulate.shapes import Shape
 from lidistill.simulate.simulator_settings import SimulatorSettings
 from lidistill.simulate.street import Street
 
-NEAREST_M = 4.0  # labelled things keep clear of the sensor's own car
-TRIES = 12  # places tried for a thing before it is left out
+NEAREST_M = 4.0  # things stay at least this far from the LiDAR
+TRIES = 12  # attempts to place a thing before it is left out
 
 
 class Scene(NamedTuple):
@@ -30,13 +30,13 @@ class Scene(NamedTuple):
     primitives: Primitives
     ground: Ground
     names: tuple[str, ...]  # (T,) class of every labelled thing
-    geometry: np.ndarray  # (T, 7) its tight box
+    geometry: np.ndarray  # (T, 7) tight boxes: x y z length width height yaw
     velocity: np.ndarray  # (T, 2) over ground, metres per second
-    lidar: Pose = START  # where the LiDAR is, in its own axes at the start of the sequence
+    lidar: Pose = START  # the LiDAR's pose in the axes of the sequence's first frame
 
 
 class SceneBuilder:
-    """Collects things that do not collide."""
+    """Collects the things of one street and rejects places where they would collide."""
 
     def __init__(self, settings: SimulatorSettings, rng: np.random.Generator, street: Street) -> None:
         self.settings, self.rng, self.street = settings, rng, street
@@ -47,18 +47,20 @@ class SceneBuilder:
             self.duration_s = settings.motion.duration_s
             speed = self.speed(lambda motion: motion.ego_speed_m_s)
             self.path = ego_path(settings.motion, speed, street.ground.heading)
-        self.way_m = self.path.speed_m_s * self.duration_s  # of the LiDAR, from the first frame to the last
+        self.way_m = self.path.speed_m_s * self.duration_s  # that the LiDAR drives from the first frame to the last
         poses = self.ego_poses()
-        self.views = (poses[0], poses[-1])  # a thing is worth its place where one of these sees it
+        self.views = (poses[0], poses[-1])  # things are placed only where the first or the last of the poses sees them
         for pose in poses:
             cos, sin = math.cos(pose.yaw), math.sin(pose.yaw)
             self.taken.take(pose.x + 0.5 * cos, pose.y + 0.5 * sin, 7.0, 2.4, pose.yaw)  # the sensor's own car
         low, high = settings.window_deg
         self.middle, self.half_view = math.radians(low + high) / 2, math.radians(high - low) / 2
-        self.behind = self.half_view > math.radians(90)  # whether the view goes on behind the sensor
+        self.behind = self.half_view > math.radians(
+            90
+        )  # whether the view covers more than the half in front of the sensor
 
     def ego_poses(self) -> list[Pose]:
-        """Where the LiDAR is at each frame of the sequence."""
+        """The LiDAR's pose at each frame of the sequence, in the axes of the first frame."""
         motion, ground = self.settings.motion, self.street.ground
         if motion is None:
             return [START]
@@ -68,17 +70,20 @@ class SceneBuilder:
         return [Pose(*map(float, pose)) for pose in zip(x, y, z, yaw, strict=True)]
 
     def speed(self, limits: Callable[[Motion], tuple[float, float]]) -> float:
-        """A speed drawn between the limits, metres per second; 0 where nothing moves."""
+        """A speed in metres per second, drawn uniformly between the limits; 0 if the settings have no motion."""
         motion = self.settings.motion
         return 0.0 if motion is None else between(self.rng, *limits(motion))
 
     def number(self, density: float) -> int:
-        """How many things of a mean density per quarter turn; more where the LiDAR drives along the street."""
+        """A Poisson draw of how many things to place.
+
+        `density` is the mean count per quarter turn of view. The mean grows with the distance that the LiDAR drives.
+        """
         longer = 1.0 + self.way_m / max(self.settings.object_distance_m, NEAREST_M)
         return int(self.rng.poisson(density * self.half_view / math.radians(45) * longer))
 
     def along(self) -> float:
-        """A place along the street within the distance of labelled things, nearer ones a little likelier."""
+        """A random position along the street, metres, up to `object_distance_m`; near ones are a little likelier."""
         furthest = self.settings.object_distance_m + self.way_m
         reach = NEAREST_M + (furthest - NEAREST_M) * self.rng.random() ** 1.25
         return reach * side(self.rng) if self.behind else reach
@@ -94,10 +99,11 @@ class SceneBuilder:
         apart: bool = True,
         speed_m_s: float = 0.0,
     ) -> bool:
-        """Stand a thing at a place with a heading relative to the street; False where the place is out of view or
-        taken.
+        """Place a thing in road coordinates, with the heading `turn` relative to the street; False if it does not fit.
 
-        A thing with a speed moves where it heads, and takes all the ground that it passes over in the sequence.
+        It does not fit if the place is out of view (unless `in_view` is False) or taken within `margin` metres (unless
+        `apart` is False). A moving thing drives straight ahead and takes all the ground that it passes over in the
+        sequence.
         """
         x, y = self.street.ground.place(along, across)
         yaw = self.street.ground.heading + turn
@@ -115,7 +121,7 @@ class SceneBuilder:
         return True
 
     def _in_view(self, lidar: Pose, x: float, y: float) -> bool:
-        """Whether a LiDAR there would see a thing at x, y, within the distance of labelled things."""
+        """Whether x, y is in the field of view of a LiDAR at the pose `lidar`, no further than `object_distance_m`."""
         ahead, left = seen_from(lidar, x, y)
         bearing = (math.atan2(left, ahead) - self.middle + math.pi) % (2 * math.pi) - math.pi
         distance = math.hypot(ahead, left)
@@ -128,11 +134,11 @@ class SceneBuilder:
         margin: float = 0.1,
         speed_m_s: float = 0.0,
     ) -> bool:
-        """Draw along, across and turn until the thing finds a place; False after too many tries."""
+        """Draw places (along, across, turn) until the thing fits; False if none of TRIES fits."""
         return any(self.put(shape, *place(), margin=margin, speed_m_s=speed_m_s) for _ in range(TRIES))
 
     def scene(self, step: int = 0) -> Scene:
-        """Everything on the ground at a frame of the sequence, counted from 0."""
+        """The scene at frame `step` of the sequence, counted from 0."""
         motion, lidar = self.settings.motion, self.ego_poses()[step]
         ground = self.street.ground if lidar == START else self.street.ground.seen_from(lidar)
         x, y, yaw, speed = np.array([thing[:4] for thing in self.things], dtype=np.float64).reshape(-1, 4).T
@@ -164,7 +170,7 @@ class SceneBuilder:
 
 
 def _tight_box(shape: Shape, pose: Pose) -> tuple[float, ...]:
-    """The box around a thing that stands at `pose`: x y z length width height yaw."""
+    """The tight box around a thing at `pose`: x y z length width height yaw."""
     box = shape.extent
     mid_x, mid_y, mid_z = (box.x_min + box.x_max) / 2, (box.y_min + box.y_max) / 2, (box.z_min + box.z_max) / 2
     cos, sin = math.cos(pose.yaw), math.sin(pose.yaw)

@@ -1,4 +1,4 @@
-"""Single draws from a generator. Scalars, because a street is drawn one thing at a time."""
+"""Single random draws. They are scalars, because a street is drawn one thing at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One simulated frame: street, rays, returns, and what is known about every labelled thing."""
+"""One simulated frame: the street, its scan, and the ground truth of every labelled thing."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from lidistill.simulate.returns import returns
 from lidistill.simulate.scene import build_scene
 from lidistill.simulate.simulator_settings import SimulatorSettings
 
-VISIBLE_SHARE, PARTLY_SHARE = 0.8, 0.4  # of the rays; the bounds of KITTI's occlusion levels
+VISIBLE_SHARE, PARTLY_SHARE = 0.8, 0.4  # shares of an object's rays that bound the occlusion levels
 
 
 @dataclass(frozen=True)
 class SimulatedObjects:
-    """The labelled things of a street, seen or not."""
+    """The labelled things of a street, visible or not."""
 
     names: np.ndarray  # (N,) str, classes as KITTI names them
     geometry: np.ndarray  # (N, 7) float64 tight boxes in LiDAR axes
     velocity: np.ndarray  # (N, 2) float64 over ground, in LiDAR axes, metres per second
     points: np.ndarray  # (N,) int64 returns in the scan
-    rays_alone: np.ndarray  # (N,) int64 rays that would meet it if it stood alone
-    rays_visible: np.ndarray  # (N,) int64 rays that meet it first
-    occlusion: np.ndarray  # (N,) int64 0 visible, 1 partly, 2 largely hidden, 3 unknown: no ray meets it even alone
+    rays_alone: np.ndarray  # (N,) int64 rays that would hit it if it stood alone
+    rays_visible: np.ndarray  # (N,) int64 rays that hit it first
+    occlusion: np.ndarray  # (N,) int64 0 visible, 1 partly, 2 largely hidden, 3 unknown: no ray would hit it even alone
 
     def __len__(self) -> int:
         return len(self.names)
@@ -57,7 +57,7 @@ class SimulatedScan:
 def simulate_frame(settings: SimulatorSettings, seed: int, index: int) -> SimulatedScan:
     """Frame `index` of the world `seed`. The same three arguments always give the same frame.
 
-    With `settings.motion` the frames 0 to num_frames - 1 are the first sequence, the next as many the second.
+    With `settings.motion`, frames 0 to num_frames - 1 form the first sequence, the next num_frames the second.
     """
     sequence, step = divmod(index, settings.frames_per_sequence)
     street, _ = np.random.SeedSequence([seed, sequence]).spawn(2)
@@ -70,7 +70,7 @@ def simulate_frame(settings: SimulatorSettings, seed: int, index: int) -> Simula
 def scan_scene(
     settings: SimulatorSettings, scene: Scene, rng: np.random.Generator, time_s: float = 0.0
 ) -> SimulatedScan:
-    """One revolution of the sensor over a given street, `time_s` after the start of the sequence."""
+    """Scan a scene with one revolution of the sensor. `time_s`: seconds since the start of the sequence."""
     grid = settings.grid()
     hits = cast(scene.primitives, scene.ground, grid, len(scene.names), free_path=rng.standard_exponential(grid.shape))
     points, thing = returns(hits, scene.primitives, scene.ground, grid, settings, rng)
@@ -87,6 +87,6 @@ def scan_scene(
 
 
 def _occlusion(visible: np.ndarray, alone: np.ndarray) -> np.ndarray:
-    """KITTI's occlusion levels from the share of rays that get through."""
+    """KITTI's occlusion level of each object (N,), from the share of its rays that no other thing blocks."""
     share = visible / np.maximum(alone, 1)
     return np.select([alone == 0, share > VISIBLE_SHARE, share > PARTLY_SHARE], [3, 0, 1], default=2)

@@ -1,6 +1,4 @@
-"""What stands along streets and is not labelled: things that resemble people, poles, signs, trees, hedges, walls and
-houses.
-"""
+"""Unlabelled things along streets: things that resemble people, poles, signs, trees, hedges, walls and houses."""
 
 from __future__ import annotations
 
@@ -81,7 +79,7 @@ def narrow_shrub(rng: np.random.Generator) -> Shape:
 
 
 def sapling(rng: np.random.Generator) -> Shape:
-    """A thin trunk between a stake; the crown starts above a person's head."""
+    """A thin trunk beside a stake; the crown starts at a person's height."""
     radius = between(rng, 0.05, 0.14)
     crown = between(rng, 0.6, 1.1)
     return _unlabelled(
@@ -92,7 +90,7 @@ def sapling(rng: np.random.Generator) -> Shape:
 
 
 def statue(rng: np.random.Generator) -> Shape:
-    """A figure-sized stack: plinth, shaft, round top. At a distance only its straight sides give it away."""
+    """A stack as tall as a person: plinth, shaft, round top. From afar only its straight sides differ."""
     height = between(rng, 1.5, 1.95)
     return _unlabelled(
         Part(BOX, 0.0, 0.0, 0.15 * height, 0.26, 0.26, 0.15 * height, STONE),
@@ -116,7 +114,7 @@ LOOK_ALIKES = (
 
 
 def bench(rng: np.random.Generator) -> Shape:
-    """A seat with a back; persons sit on it facing +x."""
+    """A seat with a back; people on it face +x."""
     wood = between(rng, 0.15, 0.5)
     half = between(rng, 0.3, 0.8)
     return _unlabelled(
@@ -136,7 +134,7 @@ def lamp_post(rng: np.random.Generator) -> Shape:
 
 
 def traffic_sign(rng: np.random.Generator) -> Shape:
-    """A plate that throws light straight back, on a post."""
+    """A retroreflective plate on a post."""
     height, half = between(rng, 2.0, 2.9), between(rng, 0.25, 0.4)
     return _unlabelled(
         Part(CYLINDER, 0.0, 0.0, height / 2, 0.035, 0.035, height / 2, METAL),
@@ -170,7 +168,7 @@ def bush(rng: np.random.Generator) -> Shape:
 
 
 def fence(rng: np.random.Generator, length: float) -> Shape:
-    """Rails or wire along +x: most rays pass."""
+    """Rails or wire along x, which let part of the rays through."""
     height = between(rng, 0.9, 1.8)
     return _unlabelled(
         Part(BOX, 0.0, 0.0, height / 2, length / 2, 0.03, height / 2, METAL, density=between(rng, 4.0, 14.0))
@@ -190,7 +188,7 @@ def hedge(rng: np.random.Generator, length: float) -> Shape:
 
 
 def house(rng: np.random.Generator, length: float, depth: float) -> Shape:
-    """A front along +x with, at times, a porch or a bay; +y is away from the street."""
+    """A house whose front lies along x, half of them with a porch or a bay; +y points away from the street."""
     height, plaster = between(rng, 4.0, 13.0), between(rng, 0.2, 0.6)
     parts = [Part(BOX, 0.0, depth / 2, height / 2 - 0.25, length / 2, depth / 2, height / 2 + 0.25, plaster)]
     if rng.random() < 0.5:

@@ -13,23 +13,23 @@ PROFILE_NEAR_M, PROFILE_FAR_M, PROFILE_SAMPLES = 2.0, 125.0, 144
 
 
 class Ground(NamedTuple):
-    """Height over the plane.
+    """The ground's height at every x, y, and the street's place on it. Lengths are in metres, angles in radians.
 
-    Road coordinates: `along` the street and `across` it, positive to the left, zero on the centre line.
+    Road coordinates: `along` the street, and `across` it, which is positive to the left and zero on the centre line.
     """
 
-    level: float  # height of the road right under the sensor, metres
+    level: float  # height of the road right under the sensor
     tilt: tuple[float, float]  # slope along x and y
-    waves: np.ndarray  # (W, 4) amplitude, wave number along x, along y (radians per metre), phase
-    heading: float  # of the street
-    offset: float  # where the centre line passes the sensor, metres to the left
+    waves: np.ndarray  # (W, 4) amplitude, wave number in x and in y (radians per metre), phase
+    heading: float  # of the street, from the x axis
+    offset: float  # distance from the sensor to the centre line, positive if the line is to the left
     half_width: float  # of the carriageway
-    kerb_height: float
-    crossing: tuple[float, float] | None  # along-coordinate and half width of a crossing street
-    start: float = 0.0  # along-coordinate of the sensor
+    kerb_height: float  # of everything beside the carriageways
+    crossing: tuple[float, float] | None  # `along` of a crossing street's centre line, and its half width
+    start: float = 0.0  # `along` of the sensor
 
     def road_coordinates(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Along and across the street."""
+        """`along` and `across` of the points x, y, both of the points' shape."""
         cos, sin = np.cos(self.heading), np.sin(self.heading)
         return x * cos + y * sin + self.start, y * cos - x * sin - self.offset
 
@@ -40,7 +40,7 @@ class Ground(NamedTuple):
         return ahead * cos - left * sin, ahead * sin + left * cos
 
     def on_road(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Which points lie on a carriageway."""
+        """Which of the points x, y lie on a carriageway, the crossing street's included: bool."""
         along, across = self.road_coordinates(x, y)
         road = np.abs(across) < self.half_width
         if self.crossing is not None:
@@ -52,10 +52,10 @@ class Ground(NamedTuple):
         return self.road_height(x, y) + self.kerb_height * ~self.on_road(x, y)
 
     def road_height(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Height without kerbs: where the road is, or would be if it were wider."""
+        """Height of the road surface at x, y without kerbs, in metres, as if the road extended everywhere."""
         height = self.level + self.tilt[0] * x + self.tilt[1] * y
         for amplitude, wave_x, wave_y, phase in self.waves:
-            # The phase of a long wave needs no double precision, and single precision sines are several times faster.
+            # Sines in single precision are several times faster and precise enough for long waves.
             height = height + amplitude * (
                 np.sin((wave_x * x + wave_y * y + phase).astype(np.float32)) - np.sin(np.float32(phase))
             )
@@ -80,21 +80,21 @@ class Ground(NamedTuple):
 
 
 def profile_ranges() -> np.ndarray:
-    """(K,) distances at which the ground is sampled along every column: dense near the sensor."""
+    """Distances at which the ground is sampled along every column: (K,) metres, denser near the sensor."""
     return np.geomspace(PROFILE_NEAR_M, PROFILE_FAR_M, PROFILE_SAMPLES)
 
 
 def cast_ground(ground: Ground, grid: RayGrid) -> np.ndarray:
-    """Where rays first meet the ground: (B, A) distances in the plane, inf where they never do.
+    """Horizontal distances at which the rays first hit the ground: (B, A) metres, inf for a ray that never does.
 
-    Along each column the ground is the straight line between its samples. The steepest line of sight so far rises
-    monotonically with distance, so the first crossing of every beam is a sorted search.
+    Along each column the ground is linearly interpolated between samples. The steepest line of sight up to a distance
+    never falls as the distance grows, so a binary search finds the first hit of every beam.
     """
     ranges = profile_ranges()
     x, y = np.cos(grid.azimuth)[:, None] * ranges, np.sin(grid.azimuth)[:, None] * ranges  # (A, K)
     heights = ground.height(x, y)
     horizon = np.maximum.accumulate(heights / ranges, axis=1)
-    # All columns in one sorted array: sight lines have tangents far below 50 in magnitude.
+    # All columns in one sorted array, 100 apart: the tangents of lines of sight are far below 50 in magnitude.
     shift = 100.0 * np.arange(len(grid.azimuth))
     found = np.searchsorted((horizon + shift[:, None]).ravel(), (grid.tangent[:, None] + shift).ravel()).reshape(
         grid.shape
@@ -107,6 +107,6 @@ def cast_ground(ground: Ground, grid: RayGrid) -> np.ndarray:
     tangent = grid.tangent[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = (before_height - slope * ranges[after - 1]) / (tangent - slope)
-        # under the first sample the ground is level
+        # the ground is level between the sensor and the first sample
         distance = np.where(sample == 0, heights[:, 0] / tangent, distance)
     return np.where(sample >= len(ranges), np.inf, distance)

@@ -1,4 +1,4 @@
-"""What moves while a sequence is recorded: the LiDAR on its car, and the traffic."""
+"""The motion of the LiDAR and of the traffic during a sequence."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lidistill.settings import Number, Settings, Whole
 from lidistill.simulate.primitives import Pose
 from lidistill.types import InputError
 
-LONGEST_WAY_M = 500.0  # that the LiDAR drives in a sequence: every frame of it draws the whole street
-SHARPEST_TURN_RAD_S = 0.3  # of the LiDAR's car
+LONGEST_WAY_M = 500.0  # limit on the LiDAR's drive in a sequence, since every frame draws the whole street again
+SHARPEST_TURN_RAD_S = 0.3  # limit on the yaw rate of the LiDAR's car
 
 START = Pose(0.0, 0.0, 0.0, 0.0)
 
@@ -27,16 +27,16 @@ Interval = Annotated[Number, Field(ge=0.001, le=10)]  # seconds
 
 @dataclass(frozen=True)
 class Motion(Settings):
-    """How long a street is looked at, and how fast everything moves. Speeds are uniform between the two values."""
+    """Length of a sequence, and speeds. A speed is drawn uniformly between the two values."""
 
     place: ClassVar[str] = "simulator.motion"
 
-    num_frames: NumFrames = 10  # of a sequence: all of them see the same street
+    num_frames: NumFrames = 10  # of a sequence; all show the same street
     interval_s: Interval = 0.1  # between two frames; KITTI's sensor turns ten times a second
     ego_speed_m_s: tuple[Speed, Speed] = (0.0, 14.0)
-    vehicle_speed_m_s: tuple[Speed, Speed] = (2.0, 14.0)  # cars, vans and trucks in the lanes; parked ones stand
+    vehicle_speed_m_s: tuple[Speed, Speed] = (2.0, 14.0)  # cars, vans and trucks that are not parked
     cyclist_speed_m_s: tuple[Speed, Speed] = (2.0, 7.0)
-    pedestrian_speed_m_s: tuple[Speed, Speed] = (0.0, 2.0)  # sitting persons stay
+    pedestrian_speed_m_s: tuple[Speed, Speed] = (0.0, 2.0)  # people who sit do not move
 
     def __post_init__(self) -> None:
         for low, high, name in ((*getattr(self, f.name), f.name) for f in fields(self) if f.name.endswith("_m_s")):
@@ -53,18 +53,18 @@ class Motion(Settings):
 
     @property
     def duration_s(self) -> float:
-        """From the first frame of a sequence to its last."""
+        """Seconds from the first frame of a sequence to its last."""
         return (self.num_frames - 1) * self.interval_s
 
 
 class EgoPath(NamedTuple):
-    """The arc that the LiDAR drives at a constant speed, in its own axes at the start."""
+    """The arc that the LiDAR drives at a constant speed, in the LiDAR axes of the first frame."""
 
     speed_m_s: float = 0.0
     turn_rad_s: float = 0.0
 
     def place(self, time_s: float) -> tuple[float, float, float]:
-        """x, y and yaw after so many seconds."""
+        """x and y in metres and yaw in radians, `time_s` seconds after the start."""
         way, yaw = self.speed_m_s * time_s, self.turn_rad_s * time_s
         if abs(yaw) < 1e-9:
             return way, 0.0, yaw
@@ -72,20 +72,21 @@ class EgoPath(NamedTuple):
 
 
 def ego_path(motion: Motion, speed_m_s: float, street_heading: float) -> EgoPath:
-    """A path that turns evenly until, at the end of the sequence, the car heads along the street; less where that would
-    be too sharp.
+    """A path with a constant yaw rate, such that the car heads along the street at the end of the sequence.
+
+    The yaw rate is limited to SHARPEST_TURN_RAD_S. `street_heading`: radians, in the LiDAR axes of the first frame.
     """
     turn = street_heading / motion.duration_s
     return EgoPath(speed_m_s, min(max(turn, -SHARPEST_TURN_RAD_S), SHARPEST_TURN_RAD_S))
 
 
 def pose_matrix(pose: Pose) -> np.ndarray:
-    """The rigid motion from the axes of what stands at `pose` to those in which the pose is given: (4, 4)."""
+    """The rigid transform from the axes of a thing at `pose` to the axes in which `pose` is given: (4, 4) float64."""
     cos, sin = math.cos(pose.yaw), math.sin(pose.yaw)
     return np.array([[cos, -sin, 0, pose.x], [sin, cos, 0, pose.y], [0, 0, 1, pose.z], [0, 0, 0, 1]], dtype=np.float64)
 
 
 def seen_from(pose: Pose, x: Place, y: Place) -> tuple[Place, Place]:
-    """The place x, y, or many (N,), in the axes of what stands at `pose`."""
+    """Position x, y, or many (N,), in the axes of a thing at `pose`."""
     cos, sin = math.cos(pose.yaw), math.sin(pose.yaw)
     return cos * (x - pose.x) + sin * (y - pose.y), cos * (y - pose.y) - sin * (x - pose.x)

@@ -1,4 +1,4 @@
-"""Finding free places: things on the ground do not overlap."""
+"""Keeps track of occupied ground, so that things do not overlap."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class TakenGround:
         self._taken: list[tuple[float, float, float, float, float, float, float]] = []
 
     def free(self, x: float, y: float, length: float, width: float, yaw: float, margin: float = 0.0) -> bool:
-        """Whether a rectangle around x, y keeps `margin` metres from all that is taken."""
+        """Whether a rectangle centred on x, y, enlarged by `margin` metres on every side, overlaps nothing taken."""
         mine = _rectangle(x, y, length / 2 + margin, width / 2 + margin, yaw)
         return not any(
             (other[0] - x) ** 2 + (other[1] - y) ** 2 < (other[6] + mine[6]) ** 2
@@ -23,6 +23,7 @@ class TakenGround:
         )
 
     def take(self, x: float, y: float, length: float, width: float, yaw: float) -> None:
+        """Mark a rectangle centred on x, y as taken; metres and radians."""
         self._taken.append(_rectangle(x, y, length / 2, width / 2, yaw))
 
 

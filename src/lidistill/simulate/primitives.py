@@ -1,5 +1,5 @@
-"""The solids that scenes are made of: upright boxes, tapered boxes, elliptic cylinders and ellipsoids, turned about the
-vertical axis.
+"""The solids that scenes are made of: boxes, tapered boxes, elliptic cylinders and ellipsoids. All stand upright, turned
+about the vertical axis only.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Part(NamedTuple):
     half_y: float
     half_z: float  # half extents, semi-axes of cylinders and ellipsoids
     reflectance: float = 0.3
-    loss: float = 0.0  # share of rays that never come back whatever the distance (glass)
+    loss: float = 0.0  # share of rays that never return, at any distance (glass)
     density: float = 0.0  # hits per metre of path; 0 is solid, more than 0 lets rays through (leaves, fences, spokes)
     yaw: float = 0.0
-    front: float = 0.0  # how far the top edge of a tapered box stands back from the bottom edge, metres, not negative
+    front: float = 0.0  # how far the top edge of a tapered box is set back from the bottom edge, metres, not negative
     rear: float = 0.0
     side: float = 0.0  # on each side
 
@@ -60,7 +60,7 @@ class Primitives:
 
 
 def assemble(things: Sequence[tuple[Pose, Sequence[Part], int]]) -> Primitives:
-    """The parts of all things at their poses; the number is the row of the labelled thing or -1."""
+    """The solids of all things, each given as (pose, parts, row of the labelled thing or -1 if unlabelled)."""
     rows = [(*pose, thing, *part) for pose, parts, thing in things for part in parts]
     table = np.array(rows, dtype=np.float64).reshape(-1, len(Pose._fields) + 1 + len(Part._fields))
     pose_x, pose_y, pose_z, pose_yaw, thing, kind, x, y, z = table[:, :9].T
@@ -79,7 +79,7 @@ def assemble(things: Sequence[tuple[Pose, Sequence[Part], int]]) -> Primitives:
 
 
 class Extent(NamedTuple):
-    """The box around some parts in their own axes."""
+    """The bounding box of parts, in the axes of the thing that they belong to."""
 
     x_min: float
     x_max: float
@@ -90,7 +90,7 @@ class Extent(NamedTuple):
 
 
 def extent(parts: Sequence[Part], below: float = np.inf) -> Extent:
-    """The tight box around the parts whose lower end lies under `below` metres."""
+    """The tight bounding box of the parts whose bottom is at most `below` metres high."""
     x_min = y_min = z_min = np.inf
     x_max = y_max = z_max = -np.inf
     for part in parts:

@@ -1,8 +1,11 @@
 """Rays against solids and ground, with a z-buffer over the grid of rays.
 
-For every solid only the columns inside its angular envelope are looked at. In each of them the footprint (a rectangle
-or an ellipse) is entered and left at two distances; these and the heights of the solid bound the beams that can meet
-it. All solids of a kind are worked on together as flat lists of (solid, column) and then (solid, column, beam).
+For every solid, only the columns (azimuths) inside its angular extent are tested. In each column the rays enter and
+leave the footprint (a rectangle or an ellipse) at two distances. These distances and the solid's heights bound the
+beams that can hit it. All solids of a kind are processed together, as flat lists of (solid, column) and then
+(solid, column, beam).
+
+Shapes: B beams, A columns, N solids, T labelled things. Distances are horizontal (`s` in sensor.py), in metres.
 """
 
 from __future__ import annotations
@@ -19,27 +22,32 @@ GROUND, NOTHING = -1, -2
 
 
 class Hits(NamedTuple):
-    """What the rays meet first, and how much of every labelled thing they see."""
+    """What each ray hits first, and how many rays see each labelled thing."""
 
-    distance: np.ndarray  # (B, A) in the plane, inf where nothing is met
+    distance: np.ndarray  # (B, A) horizontal, inf where the ray hits nothing
     primitive: np.ndarray  # (B, A) int64: row of the solid, GROUND or NOTHING
-    rays_alone: np.ndarray  # (T,) rays that would meet the thing if it stood alone
-    rays_visible: np.ndarray  # (T,) rays that meet it first
+    rays_alone: np.ndarray  # (T,) rays that would hit the thing if it stood alone
+    rays_visible: np.ndarray  # (T,) rays that hit it first
 
 
 class _Columns(NamedTuple):
-    """Flat list of (solid, column) with the distances where the column's vertical plane enters and leaves the
+    """Flat list of (solid, column) pairs, with the distances at which rays of the column enter and leave the solid's
     footprint.
     """
 
-    primitive: np.ndarray
-    column: np.ndarray
-    enter: np.ndarray  # less than zero where the sensor stands over the footprint
-    leave: np.ndarray
+    primitive: np.ndarray  # (E,) int64, row of the solid
+    column: np.ndarray  # (E,) int64
+    enter: np.ndarray  # (E,) negative if the sensor is inside the footprint
+    leave: np.ndarray  # (E,)
 
 
 def cast(primitives: Primitives, ground: Ground | None, grid: RayGrid, num_things: int, free_path: np.ndarray) -> Hits:
-    """First hits of all rays. `free_path` (B, A): how deep a ray goes into a medium of one hit per metre, metres."""
+    """The first hit of every ray.
+
+    `num_things` is T, the number of labelled things. `free_path` (B, A): how many metres each ray travels through a
+    medium with a density of one hit per metre; it is divided by the density of porous solids. Without a `ground` (None),
+    rays that hit no solid hit nothing.
+    """
     beams, columns = grid.shape
     distance = np.full(beams * columns, np.inf) if ground is None else cast_ground(ground, grid).ravel()
     first = np.where(np.isfinite(distance), GROUND, NOTHING)
@@ -47,7 +55,7 @@ def cast(primitives: Primitives, ground: Ground | None, grid: RayGrid, num_thing
 
     np.minimum.at(distance, ray, reached)
     winning = reached == distance[ray]
-    first[ray[winning]] = solid[winning]  # of two at the same distance the later row wins
+    first[ray[winning]] = solid[winning]  # at equal distances the later entry of `solid` wins
 
     thing = primitives.thing[solid]
     labelled = thing >= 0
@@ -61,8 +69,9 @@ def cast(primitives: Primitives, ground: Ground | None, grid: RayGrid, num_thing
 def _meetings(
     primitives: Primitives, grid: RayGrid, free_path: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every (ray, solid, distance) at which a ray meets a solid, others notwithstanding; rows ordered by kind, then by
-    solid.
+    """Every hit of a ray on a solid, occluded hits included: ray, solid and distance, each (H,), ordered by kind.
+
+    `ray` is beam * A + column.
     """
     entries = _footprint_columns(primitives, grid)
     first, last = _beam_window(primitives, entries, grid.tangent)
@@ -91,30 +100,31 @@ def _meetings(
 
 
 def _shuffled(column: np.ndarray, solid: np.ndarray, grid: RayGrid) -> np.ndarray:
-    """Column from which a solid takes its free paths: another one for every solid, so that two crowns in a row do not
-    let the same rays pass.
+    """Column from which a solid takes its free paths.
+
+    It is shifted by the solid's row, so that two tree crowns behind each other do not let the same rays pass.
     """
     return (column + 37 * solid) % len(grid.azimuth)
 
 
 def _footprint_columns(primitives: Primitives, grid: RayGrid) -> _Columns:
-    """The (solid, column) whose vertical plane cuts the solid's footprint ahead of the sensor."""
+    """The pairs (solid, column) for which the column's vertical half-plane cuts the solid's footprint."""
     cos, sin = np.cos(primitives.yaw), np.sin(primitives.yaw)
     half_x, half_y = primitives.half[:, 0], primitives.half[:, 1]
     x, y = primitives.centre[:, 0], primitives.centre[:, 1]
-    # The corners of the footprint as the sensor sees them, relative to the direction of the centre.
+    # Angles of the footprint's corners seen from the sensor, relative to the direction of its centre.
     sign_x, sign_y = np.array([1.0, 1, -1, -1])[:, None], np.array([1.0, -1, 1, -1])[:, None]
     corner_x = x + sign_x * half_x * cos - sign_y * half_y * sin
     corner_y = y + sign_x * half_x * sin + sign_y * half_y * cos
     relative = np.arctan2(corner_y * x - corner_x * y, corner_x * x + corner_y * y)  # (4, N)
     low, high = relative.min(axis=0), relative.max(axis=0)
-    sensor_x, sensor_y = -x * cos - y * sin, x * sin - y * cos  # the sensor in the solid's axes
+    sensor_x, sensor_y = -x * cos - y * sin, x * sin - y * cos  # the sensor's position in the solid's axes
     around = (np.abs(sensor_x) <= half_x) & (np.abs(sensor_y) <= half_y)
     bearing = np.arctan2(y, x) - grid.azimuth[0]
     first = np.where(around, 0, np.ceil((bearing + low) / grid.step)).astype(np.int64)
     last = np.where(around, grid.columns_per_turn - 1, np.floor((bearing + high) / grid.step)).astype(np.int64)
     turns = first // grid.columns_per_turn * grid.columns_per_turn
-    first, last = first - turns, last - turns  # first lies within one turn; last may reach into the next
+    first, last = first - turns, last - turns  # `first` lies in the first turn; `last` may reach into the next one
     columns = len(grid.azimuth)
     rows = np.arange(len(primitives))
     ahead = _expand(rows, first, np.minimum(last + 1, columns))
@@ -135,7 +145,7 @@ def _footprint_columns(primitives: Primitives, grid: RayGrid) -> _Columns:
 
 
 def _expand(rows: np.ndarray, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each row repeated for every number in first..last-1: the rows and the numbers."""
+    """Each row repeated once for every number in first..last-1: the repeated rows and the numbers, both (K,)."""
     counts = np.maximum(last - first, 0)
     starts = np.cumsum(counts) - counts
     return np.repeat(rows, counts), np.arange(counts.sum()) - np.repeat(starts - first, counts)
@@ -144,7 +154,7 @@ def _expand(rows: np.ndarray, first: np.ndarray, last: np.ndarray) -> tuple[np.n
 def _cut_rectangle(
     ray_x: np.ndarray, ray_y: np.ndarray, x: np.ndarray, y: np.ndarray, half_x: np.ndarray, half_y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where rays from x, y enter and leave a centred rectangle."""
+    """Distances at which rays from x, y enter and leave a rectangle around the origin; leave < enter for a miss."""
     inverse_x, inverse_y = 1 / _never_zero(ray_x), 1 / _never_zero(ray_y)
     middle_x, reach_x = -x * inverse_x, half_x * np.abs(inverse_x)
     middle_y, reach_y = -y * inverse_y, half_y * np.abs(inverse_y)
@@ -154,13 +164,13 @@ def _cut_rectangle(
 def _cut_ellipse(
     ray_x: np.ndarray, ray_y: np.ndarray, x: np.ndarray, y: np.ndarray, half_x: np.ndarray, half_y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where rays from x, y enter and leave a centred ellipse; leave < enter where they miss it."""
+    """Distances at which rays from x, y enter and leave an ellipse around the origin; leave < enter for a miss."""
     ray_x, x, ray_y, y = ray_x / half_x, x / half_x, ray_y / half_y, y / half_y
     return _roots(ray_x**2 + ray_y**2, ray_x * x + ray_y * y, x**2 + y**2 - 1)
 
 
 def _roots(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Roots of a s^2 + 2 b s + c in rising order; (inf, -inf) where there is none."""
+    """Real roots of a s^2 + 2 b s + c, the smaller first; (inf, -inf) if there are no two."""
     discriminant = b * b - a * c
     width = np.sqrt(np.maximum(discriminant, 0)) / a
     missed = discriminant <= 0
@@ -172,7 +182,7 @@ def _never_zero(values: np.ndarray) -> np.ndarray:
 
 
 def _beam_window(primitives: Primitives, entries: _Columns, tangent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and one past the last beam that can pass between the heights of the solid while inside its footprint."""
+    """First and one past the last beam that can lie between the solid's bottom and top inside its footprint."""
     centre, half = primitives.centre[entries.primitive, 2], primitives.half[entries.primitive, 2]
     top, bottom = centre + half, centre - half
     near, far = np.maximum(entries.enter, 1e-6), entries.leave
@@ -184,7 +194,7 @@ def _beam_window(primitives: Primitives, entries: _Columns, tangent: np.ndarray)
 def _between_heights(
     primitives: Primitives, entries: _Columns, entry: np.ndarray, beam: np.ndarray, grid: RayGrid
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where rays enter and leave an upright prism."""
+    """Distances at which rays enter and leave a solid with vertical sides and a flat top and bottom."""
     solid = entries.primitive
     inverse = (1 / grid.tangent)[beam]
     middle = primitives.centre[solid, 2][entry] * inverse
@@ -195,7 +205,7 @@ def _between_heights(
 def _inside_taper(
     primitives: Primitives, entries: _Columns, entry: np.ndarray, beam: np.ndarray, grid: RayGrid
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where rays enter and leave a box whose four sides lean inwards."""
+    """Distances at which rays enter and leave a box whose four sides lean inwards."""
     enter, leave = _between_heights(primitives, entries, entry, beam, grid)
     solid, tangent = entries.primitive[entry], grid.tangent[beam]
     angle = grid.azimuth[entries.column[entry]] - primitives.yaw[solid]
@@ -204,7 +214,7 @@ def _inside_taper(
     centre, half, taper = primitives.centre[solid], primitives.half[solid], primitives.taper[solid]
     sensor = (-centre[:, 0] * cos - centre[:, 1] * sin, centre[:, 0] * sin - centre[:, 1] * cos)
     for axis, sign, inset in ((0, 1, 0), (0, -1, 1), (1, 1, 2), (1, -1, 2)):
-        # The side: sign * p[axis] + lean * p[z] <= half - inset / 2.
+        # Points inside satisfy sign * p[axis] + lean * p[z] <= half - inset / 2 for this side.
         lean = taper[:, inset] / (2 * half[:, 2])
         room = half[:, axis] - taper[:, inset] / 2 - sign * sensor[axis] + lean * centre[:, 2]
         speed = _never_zero(sign * ray[axis] + lean * tangent)
@@ -217,9 +227,8 @@ def _inside_taper(
 def _inside_ellipsoid(
     primitives: Primitives, entries: _Columns, entry: np.ndarray, beam: np.ndarray, grid: RayGrid
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where rays enter and leave an ellipsoid."""
-    # Midway through the chord of the footprint the ray is closest to the vertical axis; a s^2 + 2 b s + c of the plane
-    # follows from its two roots.
+    """Distances at which rays enter and leave an ellipsoid; leave < enter for a miss."""
+    # The horizontal part of the quadratic a s^2 + 2 b s + c has the roots `near` and `far`, which gives b and c.
     near, far = entries.enter[entry], entries.leave[entry]
     solid, tangent = entries.primitive[entry], grid.tangent[beam]
     angle = grid.azimuth[entries.column[entry]] - primitives.yaw[solid]

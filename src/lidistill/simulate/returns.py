@@ -1,4 +1,4 @@
-"""From hits to returns: noise on the range, intensity, and which returns are lost."""
+"""From hits to returns: range noise, intensity, and lost returns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lidistill.simulate.sensor import RayGrid
 from lidistill.simulate.simulator_settings import SimulatorSettings
 
 ASPHALT, PAVEMENT, MARKING = 0.2, 0.32, 0.8
-# A surface of reflectance 0.1 seen square on is returned from this far with a chance of 1 - 1/e.
+# At this range, a surface of reflectance 0.1 that faces the sensor returns with a probability of 1 - 1/e.
 DARK_RANGE_M = 75.0
 
 
@@ -23,8 +23,8 @@ def returns(
     settings: SimulatorSettings,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points (P, 4) float32 x y z intensity and the labelled thing (P,) of each, -1 for none; beam by beam, top beam
-    first.
+    """The points of a scan, (P, 4) float32 x y z intensity, and the row of each point's labelled thing, (P,) int64, -1
+    for none. Points are ordered by beam, top beam first, then by column.
     """
     beam, column = np.nonzero(np.isfinite(hits.distance))
     distance, primitive = hits.distance[beam, column], hits.primitive[beam, column]
@@ -45,8 +45,8 @@ def returns(
     reflectance[rest], loss[rest] = primitives.reflectance[solid], primitives.loss[solid]
     incidence[rest] = _incidence(primitives, solid, spot[rest], direction[rest] / slant[rest, None])
 
-    # Lidar equation: the power that comes back goes with reflectance * cosine / range^2; weak returns stay under the
-    # threshold by chance.
+    # LiDAR equation: the returned power is proportional to reflectance * cosine / range^2. The weaker a return, the
+    # likelier it is lost.
     signal = reflectance * (0.1 + 0.9 * incidence) / 0.1 * (DARK_RANGE_M / np.maximum(reach, 1.0)) ** 2
     draws = rng.random((3, len(beam)))
     heard = (
@@ -57,7 +57,7 @@ def returns(
     kept = heard & (draws[1] >= settings.random_loss) & (draws[2] >= loss)
     noisy = reach + settings.range_noise_m * rng.standard_normal(len(beam))
     kept &= (noisy >= settings.lidar.min_range_m) & (noisy <= settings.lidar.max_range_m)
-    # Scanners even out the range, so that intensity tells the material; what is left of the angle is softened.
+    # Scanners compensate intensity for range, and partly for the angle of incidence, so it mostly shows reflectance.
     intensity = reflectance * (0.35 + 0.65 * incidence) + 0.03 * rng.standard_normal(len(beam))
     points = np.concatenate([direction * (noisy / slant)[:, None], np.clip(intensity, 0.0, 1.0)[:, None]], axis=-1)
     thing = np.full(len(beam), -1, dtype=np.int64)
@@ -66,14 +66,14 @@ def returns(
 
 
 def _ground_reflectance(ground: Ground, spot: np.ndarray) -> np.ndarray:
-    """Asphalt, pavement and the dashed line in the middle."""
+    """Reflectance at points on the ground (K, 3): asphalt, pavement, or the dashed centre line; (K,)."""
     along, across = ground.road_coordinates(spot[:, 0], spot[:, 1])
     reflectance = np.where(ground.on_road(spot[:, 0], spot[:, 1]), ASPHALT, PAVEMENT)
     return np.where((np.abs(across) < 0.1) & (along % 9.0 < 4.0), MARKING, reflectance)
 
 
 def _incidence(primitives: Primitives, solid: np.ndarray, spot: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """Cosine of the angle between rays and the solids' surfaces; leaves and wire look back squarely."""
+    """Cosine of the angle between each ray and the surface normal: (K,). Porous solids (leaves, wire) have 0.8."""
     centre, half, yaw = primitives.centre[solid], primitives.half[solid], primitives.yaw[solid]
     cos, sin = np.cos(yaw), np.sin(yaw)
     offset = spot - centre

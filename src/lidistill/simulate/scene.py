@@ -1,4 +1,4 @@
-"""A whole street with traffic, drawn from one generator."""
+"""A whole street with traffic, drawn from one random generator."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from lidistill.simulate.traffic import add_cyclists, add_pedestrians, add_sittin
 
 
 def build_scene(settings: SimulatorSettings, rng: np.random.Generator, step: int = 0) -> Scene:
-    """A street drawn from `rng`, at a frame of its sequence: what cannot move first, then traffic, then what stands in
-    between.
+    """The scene at frame `step` of the sequence on a street drawn from `rng`.
+
+    House fronts are placed first, then traffic, then furniture on the ground that is still free.
     """
     builder = SceneBuilder(settings, rng, draw_street(settings, rng))
     add_fronts(builder)

@@ -1,8 +1,8 @@
 """Spinning LiDARs as grids of rays: beams (elevation, top first) times columns (azimuth).
 
-A ray is written as s * (cos azimuth, sin azimuth, tan elevation): `s` is the distance along the ground plane, which
-orders the hits of one ray just as the range does and lets everything upright be intersected in the plane, once for all
-beams of a column.
+A ray is written as s * (cos azimuth, sin azimuth, tan elevation), where `s` is the horizontal distance. It orders the
+hits of one ray as the range does. Upright solids can then be intersected in the horizontal plane, once for all beams of
+a column.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lidistill.settings import Length, Number, Settings, checked
 from lidistill.types import InputError
 
 Degrees = Annotated[Number, Field(ge=-720, le=720)]
-# degrees; 36,000 columns a turn are eight times as many as the finest sensors have
+# degrees; the lower limit, 36,000 columns a turn, is eight times finer than the finest sensors
 Step = Annotated[Number, Field(ge=0.01, le=30)]
 
 
@@ -34,7 +34,7 @@ class SensorPreset(Settings):
 
 
 class RayGrid(NamedTuple):
-    """The rays of one revolution, or of the part of it inside a window."""
+    """The rays of one revolution, or of its part inside an azimuth window."""
 
     azimuth: np.ndarray  # (A,) radians, ascending
     tangent: np.ndarray  # (B,) tan of the elevation, descending, never zero
@@ -48,7 +48,11 @@ class RayGrid(NamedTuple):
 
 
 def ray_grid(sensor: SensorPreset, window_deg: tuple[float, float], step_deg: float) -> RayGrid:
-    """The rays of `sensor` between two azimuths; the step is rounded so that a whole number of columns makes a turn."""
+    """The rays of `sensor` inside the azimuth window `window_deg` (from, to).
+
+    The step is rounded so that a turn has a whole number of columns. InputError if the window is empty or larger than a
+    turn, or if the step is out of range.
+    """
     low, high = window_deg
     if not (low < high <= low + 360 + 1e-9):
         raise InputError(

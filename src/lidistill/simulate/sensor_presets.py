@@ -1,4 +1,4 @@
-"""The sensors of public recordings, by the name of the recordings."""
+"""The LiDARs of public datasets, by the name of the dataset."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PRESETS: dict[str, SensorPreset] = {
         min_range_m=1.0,
         azimuth_window_deg=(-45.0, 45.0),
     ),
-    # 40 of the 64 beams: all of the upper block, which carries the far objects, and eight that still fall into the
+    # 40 beams instead of 64: the whole upper block, which hits far objects, and eight below it that are still in the
     # camera's view.
     "kitti-lite": SensorPreset(
         elevations_deg=_HDL64_UPPER + _span(-8.9, -14.6, 8),
@@ -60,7 +60,7 @@ DEFAULT_SENSOR = next(iter(PRESETS))
 
 
 def sensor_preset(name: str) -> SensorPreset:
-    """The preset called `name`, or an InputError that lists the known ones."""
+    """The preset called `name`; InputError with the known names if there is none."""
     if name not in PRESETS:
         raise unknown_name("sensor preset", name, PRESETS)
     return PRESETS[name]

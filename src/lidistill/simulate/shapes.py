@@ -16,15 +16,15 @@ from lidistill.simulate.draws import between, normal
 from lidistill.simulate.primitives import BOX, CYLINDER, ELLIPSOID, TAPERED, Extent, Part, extent
 
 RUBBER, GLASS, PLATE, SKIN = 0.05, 0.04, 1.0, 0.45
-GLASS_LOSS = 0.7  # of the rays that meet a window
+GLASS_LOSS = 0.7  # share of rays that hit a window and do not return
 PLATE_DEPTH_M = 0.02
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A thing of the street. Its label box is the extent of its parts."""
+    """A thing on the street. Its label box is the extent of its parts."""
 
-    name: str  # the class as KITTI names it; empty for what nobody labels
+    name: str  # the class as KITTI names it; empty for unlabelled things
     parts: tuple[Part, ...]
 
     @cached_property
@@ -33,12 +33,12 @@ class Shape:
 
     @cached_property
     def footprint(self) -> Extent:
-        """What it takes up on the ground: the parts under head height, so that things may stand under a tree."""
+        """The area that the thing takes up: its parts that start below 1.9 m, so that others may stand under a tree."""
         return extent(self.parts, below=1.9)
 
 
 def _paint(rng: np.random.Generator) -> float:
-    """Reflectance of a car's paint: dark cars are common and hard to see."""
+    """Reflectance of a car's paint. Dark paint is common and returns little light."""
     shade = rng.random()
     if shade < 0.3:
         return between(rng, 0.03, 0.12)
@@ -66,7 +66,7 @@ def _plates(length: float, height: float) -> list[Part]:
 
 
 def car(rng: np.random.Generator) -> Shape:
-    """Hatchback, estate, saloon or off-roader: bonnet in front, cabin set back, windows that swallow light."""
+    """Hatchback, estate, saloon or off-roader: bonnet in front, cabin set back, windows that return few rays."""
     style = rng.random()
     tall = style > 0.8
     length = normal(rng, 4.25 if tall else 3.95, 0.38, 3.2, 5.0)
@@ -96,7 +96,7 @@ def car(rng: np.random.Generator) -> Shape:
 
 
 def van(rng: np.random.Generator) -> Shape:
-    """A delivery van or people carrier: short bonnet, one tall body. The small ones come close to cars."""
+    """A delivery van or people carrier: short bonnet, one tall body. Small vans resemble cars."""
     small = rng.random() < 0.45
     length = normal(rng, 4.5 if small else 5.3, 0.3, 4.1, 6.3)
     width = normal(rng, 1.8 if small else 1.95, 0.06, 1.65, 2.1)
@@ -116,7 +116,7 @@ def van(rng: np.random.Generator) -> Shape:
 
 
 def truck(rng: np.random.Generator) -> Shape:
-    """A lorry: cab, gap, box."""
+    """A lorry: cab, gap, cargo box."""
     length = normal(rng, 8.5, 1.5, 6.0, 12.0)
     width = normal(rng, 2.5, 0.08, 2.3, 2.6)
     height = normal(rng, 3.3, 0.25, 2.7, 3.8)
@@ -145,7 +145,7 @@ def truck(rng: np.random.Generator) -> Shape:
 
 
 def pedestrian(rng: np.random.Generator) -> Shape:
-    """Somebody walking or standing: two legs, torso, head, arms; some carry a backpack or a bag, some are children."""
+    """A person walking or standing: two legs, torso, head, arms; some carry a backpack or a bag, some are children."""
     height = between(rng, 1.05, 1.45) if rng.random() < 0.08 else normal(rng, 1.73, 0.09, 1.5, 1.98)
     scale = height / 1.73
     # from the hip to each foot
@@ -174,7 +174,7 @@ def pedestrian(rng: np.random.Generator) -> Shape:
 
 
 def sitting_person(rng: np.random.Generator) -> Shape:
-    """Somebody on a bench or a chair; the seat is not part of the label."""
+    """A person sitting on a bench or a chair; the seat is not part of the label."""
     scale = normal(rng, 1.0, 0.05, 0.88, 1.12)
     seat, coat, trousers = 0.45, _cloth(rng), _cloth(rng)
     parts = [
@@ -188,7 +188,7 @@ def sitting_person(rng: np.random.Generator) -> Shape:
 
 
 def bicycle(rng: np.random.Generator) -> Shape:
-    """A parked bicycle: nobody labels it, and it looks like half a cyclist."""
+    """A parked bicycle: unlabelled, and similar to the lower half of a cyclist."""
     return Shape("", tuple(_bicycle_parts(rng)))
 
 

@@ -1,4 +1,4 @@
-"""What can be chosen about a simulated frame."""
+"""The settings of the simulator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lidistill.simulate.motion import Motion
 from lidistill.simulate.sensor import Degrees, RayGrid, SensorPreset, Step, ray_grid
 from lidistill.simulate.sensor_presets import DEFAULT_SENSOR, sensor_preset
 
-# Raised whenever the same settings and seed give other points or labels, so that cached frames are not mixed.
+# Raised whenever the same settings and seed give different points or labels, so that cached frames are not mixed.
 SIMULATOR_VERSION = 2
 
 Density = Annotated[Number, Field(ge=0, le=1000)]
@@ -28,8 +28,8 @@ class SimulatorSettings(Settings):
     place: ClassVar[str] = "simulator"
 
     sensor: Text = DEFAULT_SENSOR  # a name in sensor_presets.PRESETS
-    azimuth_window_deg: tuple[Degrees, Degrees] | None = None  # None: the preset's own
-    azimuth_step_deg: Step | None = None  # None: the preset's own
+    azimuth_window_deg: tuple[Degrees, Degrees] | None = None  # None: the preset's
+    azimuth_step_deg: Step | None = None  # None: the preset's
 
     cars: Density = 8.0
     vans: Density = 1.0
@@ -42,18 +42,18 @@ class SimulatorSettings(Settings):
     poles: Density = 4.0  # lamp posts and traffic signs
     trees: Density = 8.0
     bushes: Density = 6.0
-    houses: Share = 1.0  # share of the street front that is built up; 0 leaves the plain
+    houses: Share = 1.0  # share of the usual house fronts; 0: no houses, walls or fences
 
     crowding: Share = 0.4  # share of pedestrians who walk in groups
     parked_share: Share = 0.5  # of the cars
     object_distance_m: Reach = 70.0  # furthest labelled object
-    relief: Factor = 1.0  # height of the ground's waves and kerbs; 0 is a plane
+    relief: Factor = 1.0  # scales the ground's slopes and waves and the kerbs; 0 is a plane
 
     range_noise_m: Noise = 0.02  # standard deviation
-    random_loss: Share = 0.03  # share of rays that return nothing for no reason
-    signal_loss: Factor = 1.0  # how soon dark, oblique and far returns are lost; 0: never
+    random_loss: Share = 0.03  # share of returns lost at random
+    signal_loss: Factor = 1.0  # how easily dark, oblique and far returns are lost; 0: never
 
-    motion: Motion | None = None  # None: every frame is a street of its own, in which nothing moves
+    motion: Motion | None = None  # None: every frame shows a new street, in which nothing moves
 
     def __post_init__(self) -> None:
         sensor_preset(self.sensor)
@@ -69,11 +69,11 @@ class SimulatorSettings(Settings):
 
     @property
     def frames_per_sequence(self) -> int:
-        """How many frames see the same street, one after the other."""
+        """How many consecutive frames show the same street."""
         return 1 if self.motion is None else self.motion.num_frames
 
     def grid(self) -> RayGrid:
-        """The rays of a frame."""
+        """The rays of a frame; InputError if the azimuth window or step is invalid."""
         return ray_grid(
             self.lidar,
             self.window_deg,

@@ -21,11 +21,11 @@ class Street(NamedTuple):
     parking: float  # width of the parking strip on each side, 0 for none
     pavement: float  # width
     half_width: float  # of the carriageway, parking included
-    built_up: float  # share of the front with houses
+    built_up: float  # share of the street front that has houses
 
 
 def draw_street(settings: SimulatorSettings, rng: np.random.Generator) -> Street:
-    """A residential street, an avenue or a road with little beside it."""
+    """A random street: a residential street, an avenue, or a road with few houses."""
     lanes, lane_width, parking, pavement, built_up = one_of(
         rng,
         (
@@ -43,7 +43,7 @@ def draw_street(settings: SimulatorSettings, rng: np.random.Generator) -> Street
     waves = []
     for length in (between(rng, 18.0, 30.0), between(rng, 40.0, 90.0)):
         direction = between(rng, 0.0, 2 * math.pi)
-        amplitude = settings.relief * length * between(rng, 0.0005, 0.004)  # a steepest slope of 2.5 percent
+        amplitude = settings.relief * length * between(rng, 0.0005, 0.004)  # slope of at most 2.5 percent
         waves.append(
             (
                 amplitude,

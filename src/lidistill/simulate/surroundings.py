@@ -1,4 +1,4 @@
-"""What a street is lined with: houses, walls, hedges, poles, trees, and things that resemble people."""
+"""Places the unlabelled things along a street: houses, walls, hedges, poles, trees, things that resemble people."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lidistill.simulate.draws import between, happens, one_of, side
 
 
 def add_fronts(builder: SceneBuilder) -> None:
-    """Houses, walls, hedges and fences behind the pavements, and what rises behind the gaps."""
+    """Houses, walls, hedges and fences behind the pavements, and houses and trees further back in the gaps."""
     rng, street = builder.rng, builder.street
     crossing = street.ground.crossing
     for hand in (1, -1):
         along = -75.0 if builder.behind else -6.0
-        turn = 0.0 if hand > 0 else math.pi  # fronts look at the street
+        turn = 0.0 if hand > 0 else math.pi  # fronts face the street
         while along < 85.0 + builder.way_m and builder.settings.houses > 0:
             length = between(rng, 6.0, 18.0)
             middle = along + length / 2
@@ -55,7 +55,7 @@ def add_furniture(builder: SceneBuilder) -> None:
     rng, street, settings = builder.rng, builder.street, builder.settings
 
     def beside(low: float, high: float) -> Callable[[], tuple[float, float, float]]:
-        """A place on a pavement between two shares of its width, with any heading."""
+        """Draws a place with any heading, from `low` metres beside the road to `high` pavement widths further."""
         return lambda: (
             builder.along(),
             side(rng) * (street.half_width + between(rng, low, low + high * street.pavement)),

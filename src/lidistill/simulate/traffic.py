@@ -1,4 +1,4 @@
-"""Who is on the street: vehicles, cyclists, pedestrians."""
+"""Places the labelled things on a street: vehicles, cyclists, pedestrians and people who sit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lidistill.simulate.shapes import SHAPES
 
 
 def add_vehicles(builder: SceneBuilder) -> None:
-    """Rows of parked cars, traffic in the lanes, some crossing or turning."""
+    """Rows of parked vehicles, and traffic in the lanes, some of it crossing or turning."""
     rng, settings = builder.rng, builder.settings
     names = (
         ["Car"] * builder.number(settings.cars)
@@ -32,7 +32,7 @@ def add_vehicles(builder: SceneBuilder) -> None:
 
 
 def _park(builder: SceneBuilder, row: list[str]) -> None:
-    """Cars one behind the other at the kerb, or side by side off the road."""
+    """Place a row of vehicles one behind the other on the parking strip; without a strip, side by side off the road."""
     rng, street = builder.rng, builder.street
     shapes = [SHAPES[name](rng) for name in row]
     for _ in range(TRIES):
@@ -58,7 +58,7 @@ def _park(builder: SceneBuilder, row: list[str]) -> None:
 
 
 def _driving(builder: SceneBuilder) -> tuple[float, float, float]:
-    """Along, across and turn of a moving vehicle."""
+    """Draw along, across and turn of a vehicle in traffic."""
     rng, street = builder.rng, builder.street
     crossing, along = street.ground.crossing, builder.along()
     if crossing is not None and happens(rng, 0.3):
@@ -81,7 +81,7 @@ def _driving(builder: SceneBuilder) -> tuple[float, float, float]:
 
 
 def add_cyclists(builder: SceneBuilder) -> None:
-    """On the edge of the road, on the pavement, a few crossing."""
+    """Cyclists at the edge of the road or on the pavement; a few cross the road."""
     rng, street = builder.rng, builder.street
 
     def place() -> tuple[float, float, float]:
@@ -104,7 +104,7 @@ def add_cyclists(builder: SceneBuilder) -> None:
 
 
 def add_pedestrians(builder: SceneBuilder) -> None:
-    """Alone or in groups, most of them on the pavements."""
+    """Pedestrians, alone or in groups, most of them on the pavements."""
     rng, street = builder.rng, builder.street
     left = builder.number(builder.settings.pedestrians)
     for _ in range(TRIES * left):
@@ -130,7 +130,7 @@ def add_pedestrians(builder: SceneBuilder) -> None:
 
 
 def add_sitting_persons(builder: SceneBuilder) -> None:
-    """On benches beside the pavement."""
+    """People who sit on benches on the outer half of the pavement."""
     rng, street = builder.rng, builder.street
     for _ in range(builder.number(builder.settings.sitting_persons)):
         for _ in range(TRIES):
