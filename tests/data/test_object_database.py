@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_no_partial_file_and_training_goes_on(made_up, tmp_pa
     monkeypatch.setattr(where, full)
     with pytest.raises(InputError, match=r"database\.npz: could not be written \(No space left on device\)"):
         save_database(tmp_path / "database.npz", build_database(made_up))
-    with pytest.warns(UserWarning, match="goes on without the cached object database"):
+    with pytest.warns(UserWarning, match="continues without the cached object database"):
         assert len(object_database(made_up, tmp_path)) == 30
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -187,7 +187,7 @@ def test_a_database_under_another_name_is_refused(made_up, tmp_path):
     object_database(others, tmp_path)
     database_path(others, tmp_path).rename(database_path(made_up, tmp_path))
     with pytest.raises(
-        InputError, match=r"not an object database of these frames, it was saved as tiny-\w+\.npz; delete the file"
+        InputError, match=r"not an object database of these frames; it was saved as tiny-\w+\.npz; delete the file"
     ):
         object_database(made_up, tmp_path)
 

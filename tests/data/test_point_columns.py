@@ -30,7 +30,7 @@ def test_points_of_four_values_pass(points, order):
 def test_points_of_other_lengths_read_as_four_are_told(points, columns):
     values = more(points, columns).ravel()
     with pytest.raises(
-        InputError, match=f"scan.bin: looks like {columns} values a point, not 4; say so with --columns {columns}"
+        InputError, match=f"scan.bin: looks like {columns} values per point, not 4; give --columns {columns}"
     ):
         check_columns("scan.bin", values[: len(values) // 60 * 60].reshape(-1, 4))
 
@@ -43,5 +43,5 @@ def test_a_handful_of_points_says_nothing():
 def test_real_scans_pass_and_tell_the_columns_of_others(real_samples):
     check_columns("waymo", np.fromfile(next(real_samples("kitti").rglob("velodyne/*.bin")), dtype="<f4").reshape(-1, 4))
     values = np.fromfile(next(real_samples("nuscenes").glob("*LIDAR_TOP*.bin")), dtype="<f4")
-    with pytest.raises(InputError, match="looks like 5 values a point, not 4"):
+    with pytest.raises(InputError, match="looks like 5 values per point, not 4"):
         check_columns("nuscenes", values[: len(values) // 20 * 20].reshape(-1, 4))

@@ -28,13 +28,13 @@ def test_empty_file_holds_no_point(tmp_path):
 def test_truncated_file_says_its_size_and_what_fits(tmp_path):
     path = tmp_path / "000000.bin"
     path.write_bytes(bytes(16 * 10 + 7))
-    with pytest.raises(InputError, match=r"000000\.bin: 167 bytes .* 160 bytes would hold 10 points.*copy it again"):
+    with pytest.raises(InputError, match=r"000000\.bin: 167 bytes .* 160 bytes would be 10 points.*copy it again"):
         read_bin(path)
 
 
 def test_file_of_another_width_says_how_many_columns_fit(tmp_path):
     path = written(tmp_path, np.zeros((3, 5)))
-    with pytest.raises(InputError, match=r"60 bytes .* would fit 3 or 5 columns"):
+    with pytest.raises(InputError, match=r"60 bytes .* the size fits 3 or 5 columns"):
         read_bin(path, 4)
 
 

@@ -121,7 +121,7 @@ def test_impossible_arguments_are_sentences(arguments, sentence):
 
 
 def test_sweeps_are_joined_once():
-    with pytest.raises(InputError, match="already have a column 'time'; join sweeps once"):
+    with pytest.raises(InputError, match="already have a column 'time'; use only one SweptFrames"):
         SweptFrames(SweptFrames(drive(), 2), 2)
 
 
@@ -155,7 +155,7 @@ def test_a_source_that_goes_on_into_another_sequence_is_told_so():
             return (self[before] for before in range(row - 1, row - 1 - count, -1))
 
     assert len(SweptFrames(Careless(drive().frames), 3)[2].points) == 4
-    with pytest.raises(InputError, match="frame 3 of sequence b: its source gives the earlier scan 2 of sequence a"):
+    with pytest.raises(InputError, match="frame 3 of sequence b: its source returns the earlier scan 2 of sequence a"):
         SweptFrames(Careless(drive().frames), 2)[3]
 
 
@@ -201,9 +201,9 @@ def with_another_last_row() -> torch.Tensor:
     ("change", "sentence"),
     [
         ({"world_from_lidar": pose()[:3]}, r"its pose has the shape \(3, 4\); give world_from_lidar as a \(4, 4\)"),
-        ({"world_from_lidar": stretched()}, "its pose does not turn rigidly"),
-        ({"world_from_lidar": mirrored()}, "its pose does not turn rigidly"),
-        ({"world_from_lidar": with_nan()}, "its pose holds NaN or infinite values"),
+        ({"world_from_lidar": stretched()}, "its pose is not rigid"),
+        ({"world_from_lidar": mirrored()}, "its pose is not rigid"),
+        ({"world_from_lidar": with_nan()}, "its pose contains NaN or infinite values"),
         ({"world_from_lidar": with_another_last_row()}, "its pose has the last row 0 0 1 0"),
         ({"world_from_lidar": None}, "has no pose, so no earlier scan can be joined to it; use one sweep"),
         ({"time_s": None}, "has no time"),
@@ -224,7 +224,7 @@ def test_a_frame_that_cannot_be_placed_is_a_sentence_that_names_it(change, sente
 def test_a_sequence_out_of_order_is_a_sentence_that_names_both_scans(times):
     source = MadeUpFrames([scan(name, [], time_s, pose()) for name, time_s in zip("xy", times, strict=True)])
     with pytest.raises(
-        InputError, match=rf"^frame y: the scan x before it was taken at {times[0]} s, which is not before"
+        InputError, match=rf"^frame y: the earlier scan x was taken at {times[0]} s, which is not before"
     ):
         SweptFrames(source, 2)[1]
 

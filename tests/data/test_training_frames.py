@@ -70,7 +70,7 @@ def test_number_of_steps_is_the_length():
 
 @pytest.mark.parametrize(("num_frames", "batch_size", "world"), [(0, 2, 1), (5, 0, 1), (5, 3, 2)])
 def test_impossible_batches_are_refused(num_frames, batch_size, world):
-    with pytest.raises(InputError, match=r"holds no frame|cannot be shared"):
+    with pytest.raises(InputError, match=r"has no frames|cannot be shared"):
         StepBatches(num_frames, batch_size, 0, 0, 1, 0, world)
 
 

@@ -25,15 +25,15 @@ def test_an_empty_name_reads_back(tmp_path):
 
 def test_another_format_and_another_origin_are_named_with_the_remedy(tmp_path):
     save_labelled(tmp_path / "a.npz", {"values": np.zeros(1)}, version=3, origin="protocol", name="yard")
-    with pytest.raises(InputError, match=r"a\.npz: is of format 3, and format 2 is read here; make it again"):
+    with pytest.raises(InputError, match=r"a\.npz: has format 3, but this version reads format 2; make it again"):
         load(tmp_path / "a.npz")
-    with pytest.raises(InputError, match="says neither its format nor its dataset.*; make it again"):
+    with pytest.raises(InputError, match="has no format number or no dataset.*; make it again"):
         load(tmp_path / "a.npz", version=3, origin="dataset")
 
 
 def test_a_file_of_an_earlier_version_says_nothing_of_itself(tmp_path):
     np.savez(tmp_path / "a.npz", values=np.zeros(1))
-    with pytest.raises(InputError, match="says neither its format nor its protocol, so an earlier version"):
+    with pytest.raises(InputError, match="has no format number or no protocol, so an earlier version"):
         load(tmp_path / "a.npz")
 
 

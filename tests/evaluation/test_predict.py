@@ -121,14 +121,14 @@ def test_predictions_of_no_frame_read_back(tmp_path):
 
 
 def test_predictions_that_do_not_fit_together_are_refused():
-    with pytest.raises(InputError, match="name 2 frames but hold boxes of 1"):
+    with pytest.raises(InputError, match="name 2 frames but have boxes of 1"):
         Predictions(("a", "b"), (boxes(1),), ("Car",))
     with pytest.raises(InputError, match="name frame 'b' twice"):
         Predictions(("a", "b", "b"), (boxes(1),) * 3, ("Car",))
     with pytest.raises(InputError, match="frame 'a' have no scores"):
         Predictions(("a",), (Boxes.empty(),), ("Car",))
     for label in (1, -1):
-        with pytest.raises(InputError, match=r"frame 'a' hold a label outside 0\.\.0"):
+        with pytest.raises(InputError, match=r"frame 'a' have a label outside 0\.\.0"):
             Predictions(("a",), (boxes(1, label),), ("Car",))
 
 

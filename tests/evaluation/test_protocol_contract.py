@@ -151,7 +151,7 @@ def test_a_missing_or_damaged_file_and_one_of_another_format_are_refused_with_th
     with np.load(path) as file:
         arrays = dict(file)
     save_arrays(path, {**arrays, "format": np.array(99)})
-    with pytest.raises(InputError, match="is of format 99"):
+    with pytest.raises(InputError, match="has format 99"):
         example.protocol.load(path)
 
 

@@ -64,14 +64,14 @@ def test_other_keys_are_left_alone():
         ("values", {"a": 1.0}, "the layout names 'b', which is not among the values"),
         ("curves", {"a": "01"}, "'curves.a' is '01'"),
         ("curves", {"a": {"x": [0.0], "y": [None]}}, "'curves.a.y.0' is None"),
-        ("curves", {"a": {"x": [0.0], "y": []}}, "a curve has 1 places and 0 values"),
+        ("curves", {"a": {"x": [0.0], "y": []}}, "a curve has 1 x values and 0 y values"),
         ("counts", {"Car/easy": 2.5}, "'counts.Car/easy' is 2.5"),
         ("counts", {}, "the layout names 'Car/easy', which is not among the counts"),
         ("scale", {"decimals": 99}, "'scale.decimals' is 99"),
         ("scale", {"higher_is_better": 1}, "'scale.higher_is_better' is 1"),
         ("layout", {"headline": "a"}, "'layout.summary' is missing"),
         ("simulated", "no", "'simulated' is 'no'"),
-        ("format", 2, "was written in format 2, and format 1 is read here"),
+        ("format", 2, "was written in format 2, but this version reads format 1"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_file(key, value, said):
@@ -92,7 +92,7 @@ def test_a_missing_part_is_named(key):
 def test_scores_without_a_format_are_of_an_earlier_version():
     content = SCORES.to_dict()
     del content["format"]
-    with pytest.raises(InputError, match="scores: was written in an earlier version, and format 1 is read here"):
+    with pytest.raises(InputError, match="scores: was written in an earlier version, but this version reads format 1"):
         Scores.from_dict(content)
 
 

@@ -219,7 +219,7 @@ def test_predict_says_which_camera_and_columns_it_took(journey, tmp_path, capsys
         : len(points) // 4 * 4
     ].tofile(alone)
     capsys.readouterr()
-    with pytest.raises(InputError, match="looks like 5 values a point, not 4; say so with --columns 5"):
+    with pytest.raises(InputError, match="looks like 5 values per point, not 4; give --columns 5"):
         jobs.predict(journey.student, alone, tmp_path / "x", device="cpu")
     assert "calibration: KITTI's nominal camera" in capsys.readouterr().out
     jobs.predict(journey.student, alone, tmp_path / "five", columns=5, device="cpu")

@@ -1,1 +1,1 @@
-"""What all datasets share: where frames come from, which scans they join, how training varies them and orders them."""
+"""What all datasets share: frame sources, sweeps, augmentation, object database, and the order of training frames."""

@@ -1,9 +1,9 @@
-"""What training does to a frame: pasted objects, moved objects, then a flip, a rotation, a scale and a shift of the
-whole scene.
+"""Augmentation of a training frame: paste objects and move objects, then flip, rotate, scale and translate the whole
+scene.
 
-Defaults are those of the public toolboxes for PointPillars on KITTI (OpenPCDet, mmdetection3d). They also drop pasted
-objects onto a road plane where one is given; here an object keeps the height at which it was recorded, since KITTI's
-labels hold no plane.
+Defaults are those of the public toolboxes for PointPillars on KITTI (OpenPCDet, mmdetection3d). If a road plane is
+given, the toolboxes also place pasted objects on it. Here an object keeps the height at which it was recorded, since
+KITTI's labels contain no road plane.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Pasted = Annotated[Whole, Field(ge=0, le=1000)]  # objects of a class in a frame
 
 @dataclass(frozen=True)
 class ObjectNoise(Settings):
-    """Moves each object with its points on its own. The defaults are those of the PointPillars paper, section 3.2."""
+    """Random motion of each object and its points. The defaults are those of the PointPillars paper, section 3.2."""
 
     place: ClassVar[str] = "augmentation.object_noise"
 
     translation_std: tuple[Spread, Spread, Spread] = (0.25, 0.25, 0.25)  # metres; SECOND in mmdetection3d: 1, 1, 0.5
     rotation: Swing = 0.15707963  # radians, uniform in -rotation..rotation; SECOND in mmdetection3d: pi / 4
-    tries: Tries = 100  # draws for a free place; an object that finds none stays where it is
+    tries: Tries = 100  # draws per object; if all collide, the object stays where it is
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,20 @@ class Augmentation(Settings):
 
     place: ClassVar[str] = "augmentation"
 
-    # class -> objects in the frame after pasting, where they find room
+    # class -> target count of objects in the frame; pasted objects that would collide are left out
     paste: Mapping[Text, Pasted] = field(default_factory=lambda: dict(PASTED))
-    # of an object to be pasted, class by class
+    # class -> fewest points of an object to be pasted
     paste_min_points: Mapping[Text, CountOrNone] = field(default_factory=lambda: dict(PASTED_MIN_POINTS))
     paste_rated_only: bool = True  # paste no object of difficulty -1
     object_noise: ObjectNoise | None = None  # neither toolbox uses it for PointPillars; the paper and SECOND do
     flip_y: Share = 0.5  # probability of y -> -y
-    flip_x: Share = 0.0  # probability of x -> -x, for sensors that look all around
+    flip_x: Share = 0.0  # probability of x -> -x, for sensors with a 360-degree view
     rotation: Swing = 0.78539816  # radians, uniform in -rotation..rotation, about the vertical axis
     scale: tuple[Factor, Factor] = (0.95, 1.05)  # uniform between the two
     translation_std: tuple[Spread, Spread, Spread] = (0.0, 0.0, 0.0)  # metres; the PointPillars paper: 0.2 on each axis
-    shuffle: bool = True  # the order of the points, so that the caps of hard voxels keep random ones
+    shuffle: bool = (
+        True  # the order of the points, so that hard voxelisation, which caps points per voxel, keeps random ones
+    )
 
     def __post_init__(self) -> None:
         if self.scale[0] > self.scale[1]:
@@ -74,10 +76,11 @@ class Augmentation(Settings):
 
 
 def augment(frame: Frame, settings: Augmentation, database: ObjectDatabase | None, rng: np.random.Generator) -> Frame:
-    """A varied copy of the frame. Without a database nothing is pasted; a frame without labels (boxes None) is moved
-    only as a whole.
+    """An augmented copy of the frame.
 
-    Its `truth` is dropped: no sensor took this scene.
+    Without a database nothing is pasted. A frame without labels (boxes None) gets only the transforms of the whole
+    scene. The copy has no `truth`, since the truth describes the frame as recorded. InputError for an unknown class in
+    `settings.paste`.
     """
     if frame.boxes is not None and database is not None and settings.paste:
         frame = paste_objects(frame, settings, database, rng)
@@ -94,10 +97,10 @@ def augment(frame: Frame, settings: Augmentation, database: ObjectDatabase | Non
 
 
 def paste_objects(frame: Frame, settings: Augmentation, database: ObjectDatabase, rng: np.random.Generator) -> Frame:
-    """The frame with objects of other frames where they stood there: class by class up to the target count, each only
-    where the ground is free.
+    """The frame with objects of other frames pasted at their original places (SECOND, section 3.2.3).
 
-    Points of the scene inside a pasted box are removed.
+    Each class is filled up to its target count. Objects that would collide with a box are left out. The frame's own
+    points inside a pasted box are removed. InputError for an unknown class in `settings.paste`.
     """
     assert frame.boxes is not None
     rows = _drawn_rows(frame.boxes.labels.numpy(), settings, database, rng)
@@ -122,7 +125,7 @@ def paste_objects(frame: Frame, settings: Augmentation, database: ObjectDatabase
 def _drawn_rows(
     present: np.ndarray, settings: Augmentation, database: ObjectDatabase, rng: np.random.Generator
 ) -> np.ndarray:
-    """Rows of the database that are to be tried: as many of each class as the frame lacks."""
+    """Randomly drawn rows of the database: as many of each class as the frame lacks to its target count. (K,) int64."""
     for name in settings.paste:
         if name not in database.classes and name not in PASTED:
             raise unknown_name("class to paste", name, database.classes)
@@ -150,8 +153,9 @@ def _joined(boxes: Boxes, database: ObjectDatabase, rows: np.ndarray) -> Boxes:
 
 
 def move_objects(frame: Frame, noise: ObjectNoise, rng: np.random.Generator) -> Frame:
-    """The frame with each object turned and shifted a little, with its points, to the first drawn place that collides
-    with no other object. Its velocity turns with it.
+    """The frame with each object and its points turned and shifted a little (PointPillars, section 3.2).
+
+    Of the drawn places, the first that collides with no other object is taken. The object's velocity turns with it.
     """
     assert frame.boxes is not None
     points, boxes = frame.points.numpy().copy(), frame.boxes.geometry.numpy().copy()
@@ -179,11 +183,11 @@ def move_objects(frame: Frame, noise: ObjectNoise, rng: np.random.Generator) -> 
 
 
 def _first_free(boxes: np.ndarray, row: int, shifts: np.ndarray, angles: np.ndarray) -> int | None:
-    """The index of the first of the shifts (T, 3) and angles (T,) after which the box `row` of (N, 7) collides with no
-    other; None if all collide.
+    """Index of the first of the shifts (T, 3) and angles (T,) after which the box `row` of the boxes (N, 7) collides
+    with no other; None if all collide.
     """
     others = boxes[np.arange(len(boxes)) != row]
-    for part in (slice(0, 1), slice(1, None)):  # most often it is the very first
+    for part in (slice(0, 1), slice(1, None)):  # the first place is free most often, so it is tested alone
         free = np.flatnonzero(~collide(_moved(boxes[row], shifts[part], angles[part]), others).any(axis=1))
         if len(free):
             return part.start + int(free[0])
@@ -208,9 +212,9 @@ def transform(
     shift: tuple[float, float, float] | np.ndarray = (0.0, 0.0, 0.0),
 ) -> Frame:
     """The whole scene mirrored, turned counter-clockwise by `angle` radians, scaled and shifted (metres), in this
-    order; boxes and velocities too. Point features stay.
+    order. Boxes and velocities are transformed too; point features are not.
 
-    The pose is dropped: the LiDAR never stood in these axes.
+    The copy has no `world_from_lidar`, because the pose does not hold in the new axes.
     """
     mirror = np.array([[-1.0 if mirrored_x else 1.0, 0.0], [0.0, -1.0 if mirrored_y else 1.0]])
     linear = np.eye(3)
@@ -233,13 +237,13 @@ def transform(
 
 
 def _turn(angle: float) -> np.ndarray:
-    """The matrix that turns x y counter-clockwise: (2, 2)."""
+    """The matrix that turns x y counter-clockwise by `angle` radians: (2, 2)."""
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def within_range(frame: Frame, point_range: Range) -> Frame:
-    """The frame without the points outside the range and without the boxes whose centre lies outside it seen from above
-    (as mmdetection3d).
+    """The frame without points outside the range and without boxes whose centre's x y is outside it, as in
+    mmdetection3d.
     """
     low, high = torch.tensor(point_range[:3]), torch.tensor(point_range[3:])
     values = frame.points.numpy()
@@ -254,7 +258,7 @@ def within_range(frame: Frame, point_range: Range) -> Frame:
 
 
 def shuffled(frame: Frame, rng: np.random.Generator) -> Frame:
-    """The frame with its points in another order."""
+    """The frame with its points in random order."""
     return replace(
         frame, points=torch.from_numpy(frame.points.numpy().take(rng.permutation(len(frame.points)), axis=0))
     )

@@ -1,7 +1,7 @@
-"""Which boxes share ground, for one frame at a time on the CPU.
+"""Which boxes overlap seen from above, for one frame at a time on the CPU.
 
-The plain form is ops.kernels.overlap.overlap_bev. Whether two boxes collide needs no area, and only boxes near each
-other are tested exactly, in float64.
+This is faster than ops.kernels.overlap.overlap_bev: it computes no areas, and only boxes near each other are tested
+exactly, in float64.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from lidistill.data.points_in_boxes import SIEVE_MARGIN_M
 
 
 def collide(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Which boxes (N, 7) and (M, 7) share ground area seen from above: (N, M) bool; boxes that only touch do not.
+    """Which boxes (N, 7) and (M, 7) overlap seen from above: (N, M) bool. Boxes that only touch do not.
 
-    Separating axes: two rectangles are apart exactly when they are apart along a side of one of them. Only rectangles
-    whose circles meet are tried.
+    Separating axis theorem: two rectangles are disjoint if and only if they are disjoint along a side of one of them.
+    Only pairs whose circumscribed circles overlap are tested.
     """
     first = np.asarray(first, dtype=np.float64).reshape(-1, 7)
     second = np.asarray(second, dtype=np.float64).reshape(-1, 7)
@@ -29,7 +29,7 @@ def collide(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _overlapping(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Which pairs of boxes, both (K, 7), share ground area: (K,) bool."""
+    """Which pairs of boxes, both (K, 7), overlap seen from above: (K,) bool."""
     cos, sin = np.abs(np.cos(first[:, 6] - second[:, 6])), np.abs(np.sin(first[:, 6] - second[:, 6]))
     offset = second[:, :2] - first[:, :2]
     overlapping = np.ones(len(first), dtype=bool)

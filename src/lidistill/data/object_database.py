@@ -1,8 +1,8 @@
 """The object database: every labelled object of a training split with its points, to be pasted into other frames
 (SECOND, section 3.2.3).
 
-It is built on demand and kept in a cache folder of the user, never beside the data, under a name that follows from the
-content of the frames. A changed label file or another camera crop therefore gives another database.
+It is built on demand and kept in the user's cache folder, never beside the data. Its file name contains the frames'
+fingerprint, so a changed label file or a different camera crop gives a different database.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _KINDS: dict[str, Kind] = {
     "counts": ("iu", 1),
     "points": ("f", 2),
 }
-MOST_BYTES = 2**34  # of a database: those of the largest public sets take a few GB
+MOST_BYTES = 2**34  # limit on a database file; those of the largest public datasets take a few GB
 
-CODE_VERSION = 3  # raise it when the same frames would give another database
+CODE_VERSION = 3  # raise it when the same frames would give a different database
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ObjectDatabase:
     boxes: np.ndarray  # (N, 7) float32
     velocity: np.ndarray  # (N, 2) float32, metres per second; 0 where the dataset has none, NaN where it is unknown
     labels: np.ndarray  # (N,) int64, index into classes
-    difficulty: np.ndarray  # (N,) int64, as the dataset defines it, 0 where it has none
+    difficulty: np.ndarray  # (N,) int64, as the dataset defines it; 0 if it defines none
     counts: np.ndarray  # (N,) int64, points of each object, at least 1
     points: np.ndarray  # (sum of counts, 3 + F) float32, object by object, x y z relative to the box centre
 
@@ -56,7 +56,7 @@ class ObjectDatabase:
         return len(self.boxes)
 
     def points_of(self, row: int) -> np.ndarray:
-        """The points of one object where it stood: (K, 3 + F) float32."""
+        """The points of one object at its original place, in the LiDAR axes of its frame: (K, 3 + F) float32."""
         stop = int(self._stops[row])
         points = self.points[stop - int(self.counts[row]) : stop].copy()
         points[:, :3] += self.boxes[row, :3]
@@ -64,7 +64,7 @@ class ObjectDatabase:
 
     @property
     def is_sound(self) -> bool:
-        """Whether the columns belong together and hold what objects can have."""
+        """Whether the shapes of the arrays match and their values are valid."""
         objects, classes = len(self.boxes), len(self.classes)
         return bool(
             self.boxes.shape == (objects, 7)
@@ -95,10 +95,10 @@ class ObjectDatabase:
 
 
 def object_database(source: FrameSource, cache: str | Path | None = None) -> ObjectDatabase:
-    """The database of a training split: read from the cache if it is there, else built and saved.
+    """The database of a training split, read from the cache, or built and saved.
 
-    `cache` is the folder of the cache; None is the user's own (`files.cache_folder`). If the cache cannot be written
-    there is a warning, and the database is built again next time.
+    `cache` is the cache folder; None is the user's (`files.cache_folder`). If the cache cannot be written, there is a
+    warning, and the database is built again next time. InputError if the cached file is damaged; see `load_database`.
     """
     path = database_path(source, cache)
     if path.exists():
@@ -107,7 +107,7 @@ def object_database(source: FrameSource, cache: str | Path | None = None) -> Obj
     try:
         save_database(path, database)
     except InputError as error:
-        warnings.warn(f"{error}; training goes on without the cached object database", stacklevel=2)
+        warnings.warn(f"{error}; training continues without the cached object database", stacklevel=2)
     return database
 
 
@@ -119,7 +119,7 @@ def database_path(source: FrameSource, cache: str | Path | None = None) -> Path:
 
 
 def build_database(source: FrameSource) -> ObjectDatabase:
-    """Cut every labelled object that holds a point out of the frames."""
+    """Collect every labelled object of the frames that contains at least one point."""
     columns = 3 + len(source.spec.point_features)
     parts = [_objects_of(source[row]) for row in range(len(source))]
     return ObjectDatabase(
@@ -134,7 +134,7 @@ def build_database(source: FrameSource) -> ObjectDatabase:
 
 
 class _Objects(NamedTuple):
-    """The objects of one frame that hold points."""
+    """The objects of one frame that contain points."""
 
     boxes: np.ndarray  # (K, 7)
     velocity: np.ndarray  # (K, 2)
@@ -160,8 +160,9 @@ def _objects_of(frame: Frame) -> _Objects:
 
 
 def save_database(path: str | Path, database: ObjectDatabase) -> None:
-    """Write the database as plain arrays, whole or not at all. The file's name stands for the frames, so it is kept in
-    the file too.
+    """Write the database as plain arrays, whole or not at all; InputError if it cannot be written.
+
+    The file's name identifies the frames, so the file contains it too.
     """
     arrays = {name: getattr(database, name) for name in _KINDS.keys() - {"name", "classes"}}
     named = {"name": np.array(Path(path).name), "classes": np.array(database.classes, dtype=str)}
@@ -169,12 +170,12 @@ def save_database(path: str | Path, database: ObjectDatabase) -> None:
 
 
 def load_database(path: str | Path) -> ObjectDatabase:
-    """Read a saved database.
+    """Read what `save_database` wrote. Nothing is unpickled.
 
-    Nothing is unpickled. InputError if the file is not one of plain arrays that belong together, or if it was saved
-    under another name.
+    InputError if the file is missing, has no plain arrays, has arrays that do not match, or was saved under another
+    name.
     """
-    remedy = "delete the file and it is built again"
+    remedy = "delete the file, and it will be built again"
     try:
         arrays = load_arrays(path, _KINDS, remedy, most=MOST_BYTES)
     except MissingFile:
@@ -183,8 +184,8 @@ def load_database(path: str | Path) -> ObjectDatabase:
         raise InputError(f"{path}: not an object database of plain arrays; {remedy}") from error
     name = str(arrays.pop("name"))
     if name != Path(path).name:
-        raise InputError(f"{path}: not an object database of these frames, it was saved as {name}; {remedy}")
+        raise InputError(f"{path}: not an object database of these frames; it was saved as {name}; {remedy}")
     database = ObjectDatabase(tuple(arrays.pop("classes").tolist()), **arrays)
     if not database.is_sound:
-        raise InputError(f"{path}: not an object database, its arrays do not belong together; {remedy}")
+        raise InputError(f"{path}: not an object database: its arrays do not match; {remedy}")
     return database

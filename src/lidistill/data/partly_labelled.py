@@ -1,4 +1,4 @@
-"""Which frames keep their labels, for distillation from a teacher where few or none are at hand."""
+"""Hides the labels of some frames, for distillation with few labels or none."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lidistill.types import Frame
 
 
 class PartlyLabelled(FrameSource):
-    """The frames of `source`, of which about `share` keep their labels; the others come without boxes, as from a
-    recording nobody has labelled.
+    """The frames of `source`. About `share` of them (0..1) keep their labels; the rest have boxes None, as in an
+    unlabelled recording.
 
-    Which ones follows from the frame's id alone, so a larger share holds the frames of a smaller one, and every seed
-    sees the same labels.
+    The choice depends on the frame's id alone. A larger share therefore includes the frames of a smaller one, and every
+    seed sees the same labels.
     """
 
     def __init__(self, source: FrameSource, share: float) -> None:

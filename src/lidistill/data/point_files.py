@@ -1,4 +1,4 @@
-"""Point clouds in raw binary files: little-endian float32 rows, as KITTI's velodyne folder holds them."""
+"""Point clouds in raw binary files: little-endian float32 rows, as in KITTI's velodyne folder."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from lidistill.reading import MIB, MissingFile, opened
 from lidistill.types import InputError
 
 BYTES_A_VALUE = 4  # float32
-MOST_BYTES = 256 * MIB  # of one scan: 16 million points; ten sweeps of a 128-beam sensor take 50 MiB
+MOST_BYTES = 256 * MIB  # limit on one scan: 16 million points; ten sweeps of a 128-beam sensor take 50 MiB
 
 
 def read_bin(path: str | Path, columns: int = 4, drop_nonfinite: bool = False) -> np.ndarray:
     """Points of a .bin file: (P, columns) float32; an empty file gives (0, columns).
 
-    `columns` counts x, y, z and the point features. A missing file, a size that holds no whole number of rows and a NaN
-    or infinite value raise InputError; with `drop_nonfinite` the rows with such values are left out instead.
+    `columns` counts x, y, z and the point features. InputError if the file is missing, too large, or does not contain a
+    whole number of rows, or if a value is NaN or infinite; with `drop_nonfinite`, rows with such values are left out
+    instead.
     """
     path = Path(path)
     try:
@@ -31,7 +32,7 @@ def read_bin(path: str | Path, columns: int = 4, drop_nonfinite: bool = False) -
         ) from None
     if size % (BYTES_A_VALUE * columns):
         raise InputError(
-            f"{path}: {size} bytes are no whole number of points of {columns} float32 values; "
+            f"{path}: {size} bytes are not a whole number of points of {columns} float32 values; "
             f"{_what_fits(size, columns)}"
         )
     points = values.reshape(-1, columns).astype(np.float32, copy=False)
@@ -44,17 +45,17 @@ def _what_fits(size: int, columns: int) -> str:
     others = [count for count in range(3, 9) if count != columns and size % (BYTES_A_VALUE * count) == 0]
     if others:
         named = " or ".join(str(count) for count in others)
-        return f"it would fit {named} columns, or the file was cut short after {whole} whole points: copy it again"
-    return f"{whole * row} bytes would hold {whole} points: the file was cut short, copy it again"
+        return f"the size fits {named} columns; or the file was cut off after {whole} points: copy it again"
+    return f"{whole * row} bytes would be {whole} points: the file was cut off, copy it again"
 
 
 def _finite(path: Path, points: np.ndarray, drop_nonfinite: bool) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         total = points.sum()
-    if np.isfinite(total):  # a third of the time of looking at every value
+    if np.isfinite(total):  # takes a third of the time of checking every value
         return points
     good = np.isfinite(points).all(axis=1)
-    if drop_nonfinite or good.all():  # finite values may overflow in the sum
+    if drop_nonfinite or good.all():  # the sum of finite values may overflow
         return points[good]
     first = int(np.argmin(good))
     bad = int(len(good) - good.sum())

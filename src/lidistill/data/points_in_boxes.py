@@ -1,7 +1,7 @@
 """Points inside boxes, for one frame at a time on the CPU.
 
-The plain form is in ops.kernels.points_in_boxes. Here a coarse sieve goes first: each box is tested exactly, in
-float64, against the points near it only.
+This is faster than ops.kernels.points_in_boxes: a coarse filter goes first, and each box is tested exactly, in float64,
+against the points near it only.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import numpy as np
 
 from lidistill.ops.boxes import FACE_TOLERANCE_M
 
-SIEVE_MARGIN_M = 1e-3  # more than float32 rounding can move a point in the sieve
+SIEVE_MARGIN_M = 1e-3  # more than float32 rounding can move a point in the coarse filter
 
 
 def rows_inside(points: np.ndarray, boxes: np.ndarray) -> list[np.ndarray]:
-    """For each of the boxes (N, 7) the ascending rows of the points (P, 3 + F) inside it, its faces included: N times
-    (K,) int64.
+    """For each of the boxes (N, 7), the ascending rows of the points (P, 3 + F) inside it or on its faces: a list of N
+    arrays (K,) int64.
 
-    Sorted by x, the points near a box are consecutive.
+    The points are sorted by x, so those near a box are consecutive.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 7)
     reach = np.hypot(boxes[:, 3], boxes[:, 4]) / 2 + SIEVE_MARGIN_M
     order = np.argsort(points[:, 0])
-    x = points[:, 0].take(order).astype(np.float64)  # searched in a type of its own, so that no bound is rounded
+    x = points[:, 0].take(order).astype(np.float64)  # searched in float64, so that no bound is rounded
     starts, stops = x.searchsorted(boxes[:, 0] - reach), x.searchsorted(boxes[:, 0] + reach, side="right")
     near = [order[start:stop] for start, stop in zip(starts, stops, strict=True)]
     rows = np.concatenate([order[:0], *near])

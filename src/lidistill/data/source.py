@@ -1,4 +1,4 @@
-"""What every dataset offers: settings that open a split, and its frames one at a time."""
+"""The interface of a dataset: settings that open a split, and the frames of a split, read one at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class FrameSource(ABC):
     """The frames of one split, read one at a time."""
 
     spec: DatasetSpec
-    ids: tuple[str, ...]
+    ids: tuple[str, ...]  # one per frame
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -24,14 +24,13 @@ class FrameSource(ABC):
 
     @abstractmethod
     def __getitem__(self, row: int) -> Frame:
-        """The frame `ids[row]`, as recorded."""
+        """Read the frame `ids[row]`, without augmentation; InputError if a file is missing or malformed."""
 
     def earlier(self, row: int, count: int) -> Iterator[Frame]:
-        """Up to `count` scans before the frame `row` in its sequence, the latest first; a frame without a sequence has
-        none.
+        """Up to `count` scans before the frame `row` in its sequence, the latest first; none if it has no sequence.
 
-        Here they are the frames at the rows before, whose order must be that of time. A dataset that records scans
-        between its frames yields those too, without labels.
+        By default these are the frames at the preceding rows, which must be in the order of time. A dataset that has
+        unlabelled scans between its frames overrides this method and yields them too.
         """
         sequence = self[row].sequence
         if sequence is None:
@@ -44,7 +43,7 @@ class FrameSource(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A hash that changes when any frame changes; what is derived from the frames is cached under it."""
+        """A text that changes when any frame changes. Caches of data derived from the frames use it as their key."""
 
 
 @dataclass(frozen=True)
@@ -53,31 +52,29 @@ class DataSettings(Settings, ABC):
 
     place: ClassVar[str] = "data"
     name: ClassVar[str]
-    title: ClassVar[str] = ""  # how it is written in a title; empty: as its name
-    source_form: ClassVar[str]  # how the command line names it: NAME, or NAME:FOLDER
+    title: ClassVar[str] = ""  # the name in titles; empty: `name`
+    source_form: ClassVar[str]  # the form on the command line: NAME, or NAME:FOLDER
 
     @classmethod
     @abstractmethod
     def at(cls, place: str) -> DataSettings:
-        """The settings that NAME:PLACE asks for on the command line; `place` is empty for a bare NAME."""
+        """The settings for NAME:PLACE on the command line; `place` is empty for NAME alone."""
 
     @property
     @abstractmethod
     def spec(self) -> DatasetSpec:
-        """What the dataset promises to detectors and evaluators."""
+        """What detectors and protocols need to know of the dataset."""
 
     @abstractmethod
     def with_classes(self, classes: tuple[str, ...]) -> DataSettings:
-        """The same frames with labels of these classes, in this order; InputError for a class that the dataset does not
-        know.
-        """
+        """The same frames with labels of these classes, in this order; InputError for an unknown class."""
 
     @abstractmethod
     def open(self, split: str) -> FrameSource:
-        """The frames of a split: "train", "val", or what else the dataset names."""
+        """The frames of a split: "train", "val", or another split of the dataset; InputError if there is none."""
 
 
 def parse_list(text: str) -> tuple[str, ...]:
-    """Frame ids of a split's list: one a line, blank lines and # comments left out."""
+    """The frame ids in the text of a split's list: one per line, without blank lines and # comments."""
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return tuple(line for line in lines if line)

@@ -1,7 +1,8 @@
-"""Frames whose points are those of several scans: nuScenes' benchmark calls them sweeps, and its detectors read ten.
+"""Frames that join the points of several scans. The nuScenes benchmark calls the scans sweeps, and its detectors read
+ten.
 
-A scan of the past sees what is hidden now, and how far its points lie from the present ones tells how fast a thing
-moves. Every point says how old it is, in a last column `time`.
+Earlier scans show surfaces that are occluded now, and the displacement of their points shows how fast objects move.
+The last column, `time`, is the age of each point.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lidistill.settings import Number, Whole, checked
 from lidistill.types import Frame, InputError
 
 TIME = "time"  # the point feature: seconds before the frame, 0 for its own points
-RIGID_WITHIN = 1e-4  # of a rotation's products; poses printed with five decimals pass
+RIGID_WITHIN = 1e-4  # tolerance of rotation @ rotation.T; poses printed with five decimals pass
 
 NumSweeps = Annotated[Whole, Field(ge=1, le=100)]
 HalfSide = Annotated[Number, Field(ge=0, le=100)]  # metres
@@ -32,17 +33,16 @@ class SweptFrames(FrameSource):
     A frame's own points come first, then those of the earlier scans, the latest first, in the LiDAR axes of the frame.
     At the start of a sequence there are fewer scans. Labels are those of the frame.
 
-    `ego_half_side_m` leaves out what an earlier scan saw of the ego vehicle: points with |x| and |y| below it, in the
+    `ego_half_side_m` removes returns from the ego vehicle in earlier scans: points with |x| and |y| below it, in the
     scan's own axes. OpenPCDet and mmdetection3d use 1 m on nuScenes; 0 keeps all points.
 
-    With more than one sweep a frame must have a sequence, a time and a pose; InputError otherwise.
+    With more than one sweep, reading a frame raises InputError if it has no sequence, time or rigid pose, or if the
+    source's earlier scans are of another sequence or not in the order of time.
     """
 
     def __init__(self, source: FrameSource, num_sweeps: int, ego_half_side_m: float = 0.0) -> None:
         if TIME in source.spec.point_features:
-            raise InputError(
-                f"{source.spec.name}: its points already have a column {TIME!r}; join sweeps once, by one SweptFrames"
-            )
+            raise InputError(f"{source.spec.name}: its points already have a column {TIME!r}; use only one SweptFrames")
         self.source = source
         self.num_sweeps = checked(NumSweeps, num_sweeps, "num_sweeps")
         self.ego_half_side_m = checked(HalfSide, ego_half_side_m, "ego_half_side_m")
@@ -68,12 +68,12 @@ class SweptFrames(FrameSource):
             taken, world_from_scan = _time_and_pose(scan)
             if scan.sequence != frame.sequence:
                 raise InputError(
-                    f"frame {frame.id} of sequence {frame.sequence}: its source gives the earlier scan {scan.id} of "
-                    f"sequence {scan.sequence}; let `earlier` end where a sequence begins"
+                    f"frame {frame.id} of sequence {frame.sequence}: its source returns the earlier scan {scan.id} of "
+                    f"sequence {scan.sequence}; `earlier` must end at the start of the sequence"
                 )
             if taken >= latest:
                 raise InputError(
-                    f"frame {frame.id}: the scan {scan.id} before it was taken at {taken} s, which is not before "
+                    f"frame {frame.id}: the earlier scan {scan.id} was taken at {taken} s, which is not before "
                     f"{latest} s; list the frames of a sequence in the order of time"
                 )
             latest = taken
@@ -84,17 +84,17 @@ class SweptFrames(FrameSource):
 
 
 def _with_time(points: Tensor, seconds: float) -> Tensor:
-    """A copy of the points (P, C) with one more column, filled with `seconds`: (P, C + 1)."""
+    """A copy of the points (P, C) with one more column that contains `seconds`: (P, C + 1)."""
     return torch.cat([points, points.new_full((len(points), 1), seconds)], dim=1)
 
 
 def _beyond(points: Tensor, half_side_m: float) -> Tensor:
-    """The points outside a square around the sensor, seen from above."""
+    """The points (P, C) outside a square around the sensor, seen from above; all points for a half side of 0."""
     return points[(points[:, :2].abs() >= half_side_m).any(dim=1)] if half_side_m > 0 else points
 
 
 def _time_and_pose(frame: Frame) -> tuple[float, Tensor]:
-    """When and where a scan was taken: seconds, and `world_from_lidar` (4, 4) float64, proved to be a rigid motion."""
+    """Time in seconds and `world_from_lidar` (4, 4) float64 of a scan; InputError if missing or not a rigid motion."""
     if frame.sequence is None or frame.time_s is None or frame.world_from_lidar is None:
         absent = "sequence" if frame.sequence is None else "time" if frame.time_s is None else "pose"
         raise InputError(
@@ -118,11 +118,11 @@ def _fault(pose: Tensor) -> str | None:
         return f"has the shape {tuple(pose.shape)}"
     pose = pose.double()
     if not pose.isfinite().all():
-        return "holds NaN or infinite values"
+        return "contains NaN or infinite values"
     rotation = pose[:3, :3]
     square = torch.eye(3, dtype=torch.float64, device=pose.device)
     if (rotation @ rotation.T - square).abs().max() > RIGID_WITHIN or torch.linalg.det(rotation) < 0:
-        return "does not turn rigidly (it scales, shears or mirrors)"
+        return "is not rigid (it scales, shears or mirrors)"
     if not torch.equal(pose[3], pose.new_tensor([0.0, 0.0, 0.0, 1.0])):
         return f"has the last row {' '.join(f'{value:g}' for value in pose[3].tolist())}"
     return None

@@ -1,7 +1,7 @@
-"""The frames of a training split, varied, and the order in which training sees them.
+"""The augmented frames of a training split, and the order in which training sees them.
 
-The frames and the random numbers of a training step follow from (seed, step) alone. The number of workers, their order
-and a resumption in the middle of an epoch change nothing.
+The frames of a training step and their random numbers depend on (seed, step) alone, not on the number of workers or
+their order. Resuming in the middle of an epoch changes nothing.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from lidistill.data.source import FrameSource
 from lidistill.settings import Range
 from lidistill.types import Frame, InputError
 
-# Makes the random numbers of an epoch's order differ from those of its frames, whose key is (seed, epoch, row).
+# Separates the random numbers of an epoch's order from those of its frames, which are seeded by (seed, epoch, row).
 _ORDER_STREAM = (0, 1)
 
 
 class TrainingFrames(Dataset[Frame]):
-    """Frames of a training split, augmented; the key is (epoch, row). For a DataLoader with StepBatches and
+    """Augmented frames of a training split, by the key (epoch, row); for a DataLoader with StepBatches and
     types.collate.
 
-    The random numbers of a frame follow from (seed, epoch, row) alone. Points outside `point_range` are dropped, and
-    boxes whose centre is outside it seen from above.
+    The random numbers of a frame depend on (seed, epoch, row) alone. Points outside `point_range` are removed, and
+    boxes whose centre's x y is outside it. Without `objects`, the object database, no objects are pasted.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class TrainingFrames(Dataset[Frame]):
 
 
 class StepBatches(Sampler[list[tuple[int, int]]]):
-    """For each step from `start_step` to `stop_step` the keys (epoch, row) of its frames.
+    """The keys (epoch, row) of the frames of each step from `start_step` up to, but without, `stop_step`.
 
-    The shuffled epochs follow each other without a gap, so every batch is full: where an epoch cannot fill its last
-    batch, the next epoch does. `batch_size` is that of all ranks together; a rank takes its own slice of
-    every batch.
+    The shuffled epochs follow each other without a gap: if an epoch cannot fill its last batch, frames of the next
+    epoch do, so every batch is full. `batch_size` counts the frames of all ranks together; each rank takes its slice of
+    every batch. InputError without frames, or if `batch_size` is not a positive multiple of `world`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
         world: int = 1,
     ) -> None:
         if num_frames < 1:
-            raise InputError("the training split holds no frame; check the split's list and the data folder")
+            raise InputError("the training split has no frames; check the split's list and the data folder")
         if batch_size < 1 or batch_size % world:
             raise InputError(
                 f"a batch of {batch_size} frames cannot be shared by {world} processes; use a positive multiple of "

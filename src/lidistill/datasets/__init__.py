@@ -1,4 +1,4 @@
-"""One folder a dataset: its files, its frames in LiDAR axes, and its official metric."""
+"""One folder per dataset: its files, its frames in LiDAR axes, and its official metric."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PROTOCOLS: dict[str, Protocol] = {"kitti": KittiProtocol()}
 
 
 def parse_source(text: str) -> DataSettings:
-    """Settings from the command line: NAME or NAME:PLACE, such as "kitti:/data/kitti" or "simulated"; InputError where
-    the name is unknown.
+    """Settings from the command line: NAME or NAME:PLACE, such as "kitti:/data/kitti" or "simulated"; InputError if
+    the name is unknown or the dataset does not accept the place.
     """
     name, _, place = text.partition(":")
     if name not in DATASETS:
@@ -25,7 +25,7 @@ def parse_source(text: str) -> DataSettings:
 
 
 def protocol_of(spec: DatasetSpec) -> Protocol:
-    """The protocol by which a dataset is scored; InputError where the table has none of that name."""
+    """The protocol that scores a dataset; InputError if PROTOCOLS has none of that name."""
     if spec.protocol not in PROTOCOLS:
         raise unknown_name("protocol", spec.protocol, PROTOCOLS)
     return PROTOCOLS[spec.protocol]

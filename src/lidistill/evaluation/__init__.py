@@ -1,3 +1,3 @@
-"""What all protocols share: predictions, scores and their layout, intervals and verdicts. Knows no detector and no
-dataset.
+"""What all protocols share: predictions, scores and their layout, intervals and verdicts. Independent of detectors and
+datasets.
 """

@@ -1,4 +1,4 @@
-"""A figure with its interval, judged by the digits that a reader sees."""
+"""A figure with its confidence interval, and a verdict by the digits that are printed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lidistill.evaluation.scale import BARE, RATIO, Scale
 class Estimate:
     """A figure and its confidence interval: a score or a difference of scores in their unit, or a ratio of times.
 
-    `low` and `high` are None if no interval is known, and `value` is None if the figure itself is not.
+    `low` and `high` are None if no interval is known, `value` if the figure is unknown. `level` is the confidence.
     """
 
     value: float | None
@@ -33,11 +33,11 @@ class Estimate:
 
     @property
     def verdict(self) -> str:
-        """ "gain" or "loss" where the interval excludes no change, "unproven" where it does not or is missing, "none"
-        without a figure.
+        """ "gain" or "loss" if the interval excludes "no change"; "unproven" if it includes it or is missing; "none" if
+        there is no figure.
 
-        The interval is judged as it is printed: with one decimal, 0.02 to 1 reads "0.0 to +1.0" and includes zero. A
-        figure below zero is a gain where lower is better.
+        The rounded interval decides: with one decimal, 0.02 to 1 is printed as "0.0 to +1.0" and includes zero. If
+        lower is better, an interval below zero is a gain.
         """
         if self.value is None:
             return "none"
@@ -52,10 +52,10 @@ class Estimate:
 
     @property
     def is_proven(self) -> bool:
-        """Whether the interval, as it is printed, excludes no change."""
+        """Whether the interval, as printed, excludes "no change"."""
         return self.verdict in ("gain", "loss")
 
     @property
     def improvement(self) -> float | None:
-        """A difference, with a positive sign if it is for the better."""
+        """The figure as a difference, positive if it is an improvement."""
         return None if self.value is None else self.scale.improvement(self.value)

@@ -1,9 +1,9 @@
-"""How sure a score is: bootstrap intervals over frames, and Student's t-interval over seeds.
+"""Confidence intervals of scores: bootstrap over frames, and Student's t-interval over seeds.
 
-Frames are drawn with replacement. The whole metric is recomputed on every draw, thresholds included, since an average
-precision is not an average over frames. Two runs are compared on the same draws, so what makes a frame easy or hard
-for both cancels out. That interval covers the choice of frames alone. How much another seed would change is a separate
-question, which the t-interval over the gains of several seeds answers.
+Frames are drawn with replacement. The whole metric is recomputed on every draw, score thresholds included, since an
+average precision is not an average over frames. Two runs are compared on the same draws, so frames that are easy or
+hard for both cancel out. The bootstrap interval covers the choice of frames alone. The t-interval over the gains of
+several seeds covers the variation between seeds.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from lidistill.types import InputError
 def paired_bootstrap(
     a: Resamplable, b: Resamplable, key: str, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Estimate:
-    """Gain of `b` over `a` in the score `key` with its percentile interval. InputError where their frames differ or a
-    run has no such score.
+    """Gain of `b` over `a` in the score `key`, with its percentile interval over `resamples` draws. InputError if their
+    frames differ, a run has no such score, `resamples` is below 1, or `level` is not between 0 and 1.
 
-    If a score is not evaluated on a draw, such as a class whose few detections were not drawn, it counts as its scale's
-    worst value. If the scale has none, the draw is left out.
+    If the score is not evaluated on a draw, for example because no frame with a detection of the class was drawn, it
+    counts as the worst value of its scale. If the scale has no worst value, the draw is left out.
     """
     return mean_gain([(a, b)], key, resamples, seed, level)
 
@@ -39,10 +39,10 @@ def mean_gain(
     seed: int = 0,
     level: float = 0.95,
 ) -> Estimate:
-    """The mean over `pairs` (first run, second run) of the second's gain, all on the same draws of frames; see
-    `paired_bootstrap`.
+    """The mean gain of the second run over the first, over several `pairs` (first run, second run), all on the same
+    draws of frames; see `paired_bootstrap`.
 
-    Pairs of several seeds give the interval over frames of their mean; it does not contain the variation between seeds.
+    For pairs of several seeds, the interval covers the choice of frames but not the variation between seeds.
     """
     if not pairs:
         raise InputError("no pair of runs to compare; give at least one")
@@ -82,7 +82,7 @@ def mean_gain(
 
 
 def bootstrap(run: Resamplable, key: str, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Estimate:
-    """The score `key` of one run with its percentile interval; see `paired_bootstrap`."""
+    """The score `key` of one run with its percentile interval over frames; see `paired_bootstrap`."""
     score, scale = run.estimator(key), run.scale(key)
     whole = np.ones(len(run.frame_ids), dtype=np.int64)
     value = _value(score, whole, key, "the run")
@@ -91,7 +91,7 @@ def bootstrap(run: Resamplable, key: str, resamples: int = 1000, seed: int = 0, 
 
 
 def t_interval(values: Sequence[float], level: float = 0.95, scale: Scale = BARE) -> Estimate | None:
-    """The mean of independent `values`, such as one gain a seed, with Student's interval; None for fewer than two."""
+    """The mean of independent `values`, such as one gain per seed, with its t-interval; None for fewer than two."""
     if len(values) < 2:
         return None
     half = float(student_t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
@@ -100,16 +100,15 @@ def t_interval(values: Sequence[float], level: float = 0.95, scale: Scale = BARE
 
 
 def median_ratio(above: Sequence[float], below: Sequence[float], level: float = 0.95) -> Estimate:
-    """The median of the ratios `above` / `below` of positive measurements taken in pairs, with the sign test's
-    interval.
+    """The median of the ratios `above` / `below` of paired positive measurements, with the interval of the sign test.
 
-    The interval lies between two of the ratios in order. It holds whatever their distribution, and one disturbed pair
-    hardly moves it. Fewer than six pairs have no interval at 95 %.
+    The ends of the interval are two of the sorted ratios. The interval is valid for any distribution, and one disturbed
+    pair hardly moves it. Fewer than six pairs have no interval at 95 %.
     """
     ratios = np.sort(np.asarray(above, dtype=np.float64) / np.asarray(below, dtype=np.float64))
     if not len(ratios):
         return Estimate.ratio(None, level=level)
-    left_out = int(binom.ppf((1 - level) / 2, len(ratios), 0.5)) - 1  # from each end
+    left_out = int(binom.ppf((1 - level) / 2, len(ratios), 0.5)) - 1  # ratios outside the interval at each end
     value = float(np.median(ratios))
     if left_out < 0:
         return Estimate.ratio(value, level=level)
@@ -141,7 +140,7 @@ def _drawn(score: Estimator, weights: np.ndarray, scale: Scale) -> float | None:
 
 
 def _estimate(value: float, drawn: Sequence[float | None], level: float, scale: Scale) -> Estimate:
-    """The value with the middle `level` of the draws that have one."""
+    """`value` with the interval of the middle share `level` of the draws; draws without a value are left out."""
     known = [found for found in drawn if found is not None]
     if not known:
         return Estimate(value, level=level, scale=scale)

@@ -1,6 +1,6 @@
-"""The layout of a protocol's scores on a page: where each key stands, with its titles and captions.
+"""The layout of a protocol's scores: the place of each key in tables and charts, with titles and captions.
 
-A protocol writes its layout into the scores. The report, the console and the comparison draw any layout and read no
+A protocol puts its layout into the scores. The report, the console and the comparison draw any layout and never parse a
 key.
 """
 
@@ -14,13 +14,13 @@ from lidistill.evaluation.strict_types import Finite
 
 @dataclass(frozen=True)
 class KeyTable:
-    """Names of rows and columns, and the key of the figure at each place."""
+    """A table: names of rows and columns, and the key of the score in each cell."""
 
-    title: str  # of its own: over it where it is folded, before its caption where it is drawn another way
+    title: str  # heading of a folded table; elsewhere it may precede the caption
     corner: str  # what the rows are: "Class"
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    keys: tuple[tuple[str, ...], ...]  # one entry a row, one key a column
+    keys: tuple[tuple[str, ...], ...]  # one entry per row, one key per column
     caption: str = ""
 
     def __post_init__(self) -> None:
@@ -32,7 +32,7 @@ class KeyTable:
 
     @property
     def places(self) -> Iterator[tuple[str, str, str]]:
-        """Row, column and key of every place, row by row."""
+        """Row, column and key of every cell, row by row."""
         for row, keys in zip(self.rows, self.keys, strict=True):
             for column, key in zip(self.columns, keys, strict=True):
                 yield row, column, key
@@ -44,11 +44,11 @@ class KeyTable:
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """The table of one run on the terminal, with finished text in some cells and in further columns."""
+    """The table of one run on the terminal. Some cells, and further columns, may contain ready text."""
 
     table: KeyTable
-    instead: Mapping[str, str] = field(default_factory=dict)  # key -> what is printed in place of the figure
-    beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # further column -> its text, one entry a row
+    instead: Mapping[str, str] = field(default_factory=dict)  # key -> text that is printed instead of the figure
+    beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # further column -> its texts, one per row
     note: str = ""  # below the table
 
     def __post_init__(self) -> None:
@@ -88,17 +88,17 @@ class Charts:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each score is shown."""
+    """The place of every score on the page and on the terminal."""
 
     headline: str  # the main score in words
-    summary: Mapping[str, str]  # column -> key: the few that stand beside a run's cost, the main one among them
-    gains: KeyTable  # the scores whose gains are stated with intervals
-    tables: tuple[KeyTable, ...]  # shown at once; at least one
-    folded: tuple[KeyTable, ...] = ()  # shown on demand, under their titles
-    counts: KeyTable | None = None  # keys of the counts: how many labelled objects stand behind the scores
+    summary: Mapping[str, str]  # column -> key of the few scores shown beside a run's cost, including the main score
+    gains: KeyTable  # the scores whose gains are given with intervals
+    tables: tuple[KeyTable, ...]  # always shown; at least one
+    folded: tuple[KeyTable, ...] = ()  # folded under their titles until opened
+    counts: KeyTable | None = None  # keys of the counts of labelled objects behind the scores
     charts: Charts | None = None
     printed: PrintedTable | None = None  # None: the first of `tables`
-    not_evaluated: str = ""  # when a score is missing, as in "a class that is never detected"
+    not_evaluated: str = ""  # says when a score is missing: "a class that is never detected"
 
     def __post_init__(self) -> None:
         if not self.tables:

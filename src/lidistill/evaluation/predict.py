@@ -1,4 +1,4 @@
-"""Run a detector over frames and keep what it finds, before anything is scored."""
+"""Runs a detector over frames and collects its detections, without scoring them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lidistill.evaluation.labelled_arrays import load_labelled, save_labelled
 from lidistill.half_precision import autocast
 from lidistill.types import Batch, Boxes, Frame, InputError, collate
 
-FORMAT = 1  # of the file; those of earlier versions have no number
+FORMAT = 1  # of the file; files of earlier versions have no number
 _KINDS: dict[str, Kind] = {
     "frame_ids": ("U", 1),
     "classes": ("U", 1),
@@ -31,18 +31,18 @@ _KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class Predictions:
-    """Detections of a set of frames: LiDAR boxes with scores, on the CPU."""
+    """Detections in a set of frames: LiDAR boxes with scores, on the CPU. InputError if the parts are inconsistent."""
 
     frame_ids: tuple[str, ...]
-    boxes: tuple[Boxes, ...]  # one entry a frame
-    classes: tuple[str, ...]  # what the labels of the boxes stand for
-    dataset: str = ""  # the dataset's name; empty where it is not known
+    boxes: tuple[Boxes, ...]  # one entry per frame
+    classes: tuple[str, ...]  # class names; the labels of the boxes index them
+    dataset: str = ""  # name of the dataset; empty if unknown
 
     def __post_init__(self) -> None:
         if len(self.frame_ids) != len(self.boxes):
             raise InputError(
-                f"predictions name {len(self.frame_ids)} frames but hold boxes of {len(self.boxes)}; give one entry "
-                "a frame"
+                f"predictions name {len(self.frame_ids)} frames but have boxes of {len(self.boxes)}; give one entry "
+                "per frame"
             )
         if len(set(self.frame_ids)) != len(self.frame_ids):
             twice = next(frame_id for row, frame_id in enumerate(self.frame_ids) if frame_id in self.frame_ids[:row])
@@ -56,12 +56,12 @@ class Predictions:
                 raise InputError(f"predictions of frame {frame_id!r} have no scores; decode boxes with scores")
             if ((boxes.labels < 0) | (boxes.labels >= len(self.classes))).any():
                 raise InputError(
-                    f"predictions of frame {frame_id!r} hold a label outside 0..{len(self.classes) - 1}; give all "
+                    f"predictions of frame {frame_id!r} have a label outside 0..{len(self.classes) - 1}; give all "
                     "classes, in the detector's order"
                 )
 
     def save(self, path: str | Path) -> None:
-        """Write to a .npz file: geometry, labels and scores, and the velocity where every frame has it."""
+        """Write to a .npz file: geometry, labels and scores; and velocities if every frame has them."""
         arrays = {
             "frame_ids": np.array(self.frame_ids, dtype=str),
             "classes": np.array(self.classes, dtype=str),
@@ -92,7 +92,7 @@ class Predictions:
         for name, shape in shapes.items():
             if name in arrays and arrays[name].shape != shape:
                 raise InputError(
-                    f"{path}: {name} has shape {arrays[name].shape} where the counts ask for {shape}; {remedy}"
+                    f"{path}: {name} has shape {arrays[name].shape}, but the counts require {shape}; {remedy}"
                 )
         sizes = arrays["geometry"][:, 3:6]
         if (sizes < 0).any():
@@ -109,7 +109,7 @@ class Predictions:
 
 
 class Decoder(Protocol):
-    """What `predict` needs of a detector: any torch module with `decode`, and the classes in its config."""
+    """What `predict` needs of a detector: a torch module with `decode`, and a config with `classes`."""
 
     @property
     def config(self) -> Any: ...
@@ -128,12 +128,12 @@ def predict(
     classes: Sequence[str] | None = None,
     precision: str = "32",
 ) -> Predictions:
-    """What `detector`, already on `device`, finds in each frame, in evaluation mode and without gradients; its mode is
-    restored.
+    """The detections of `detector`, already on `device`, in each frame.
 
+    The detector runs in evaluation mode and without gradients; afterwards the modes of its modules are restored.
     `frames` are read once, `batch_size` at a time. `progress` is called with the number of frames done. `classes`
-    defaults to those of the detector's config. `precision` is that of the network, "32", "bf16" or "fp16"; boxes are
-    decoded in single precision.
+    defaults to those of the detector's config. `precision` is that of the network: "32", "bf16" or "fp16"; boxes are
+    decoded in single precision. InputError if `batch_size` is below 1 or `decode` does not return one entry per frame.
     """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; give 1 or more")
@@ -149,8 +149,8 @@ def predict(
                 decoded = detector.decode(output)
                 if len(decoded) != batch.size:
                     raise InputError(
-                        f"the detector decoded {len(decoded)} frames of a batch of {batch.size}; decode must give "
-                        "one entry a frame"
+                        f"the detector decoded {len(decoded)} frames of a batch of {batch.size}; decode must return "
+                        "one entry per frame"
                     )
                 found += [boxes.to("cpu") for boxes in decoded]
                 frame_ids += batch.frame_ids

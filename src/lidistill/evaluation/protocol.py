@@ -1,4 +1,4 @@
-"""What the protocol of a benchmark gives: scores, their layout, and enough of each frame to resample them."""
+"""The interface of a benchmark's protocol: scores, their layout, and data to score resampled frames."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lidistill.evaluation.scale import Scale
 from lidistill.evaluation.scores import Scores
 from lidistill.types import Frame, InputError
 
-# How often each frame is taken (F,) int64 -> the score, or None where it is not evaluated on these frames.
+# How often each frame is taken, (F,) int64 -> the score, or None if it is not evaluated on these frames.
 Estimator = Callable[[np.ndarray], "float | None"]
 
 
 class Resamplable(ABC):
-    """Enough of each frame to score any multiset of the frames exactly. Intervals are made from it."""
+    """Enough data of each frame to score any multiset of the frames exactly. Bootstrap intervals need it."""
 
     frame_ids: tuple[str, ...]
 
     @abstractmethod
     def estimator(self, key: str) -> Estimator:
-        """The score `key` as a function of how often each frame is taken; InputError where there is no such score."""
+        """The score `key` as a function of how often each frame is taken; InputError if there is no such score."""
 
     @abstractmethod
     def scale(self, key: str) -> Scale:
@@ -34,7 +34,7 @@ class Resamplable(ABC):
 
     @abstractmethod
     def save(self, path: str | Path) -> None:
-        """Write to a file that the protocol's `load` reads."""
+        """Write to a file that the protocol's `load` reads; InputError if it cannot be written."""
 
 
 class Protocol(ABC):
@@ -42,48 +42,50 @@ class Protocol(ABC):
 
     name: ClassVar[str]  # its key in the table
     scale: ClassVar[Scale]  # of the headline score
-    # In the unit of the headline. A teacher with a worse score is refused, unless the user sets another limit; None: no
-    # score is too bad.
+    # Limit on a teacher's headline score. A teacher with a worse score is refused, unless the user sets another limit.
+    # None: no limit.
     worst_teacher: ClassVar[float | None] = None
-    foreign_form: ClassVar[str] = ""  # what `evaluate_foreign` reads: "a folder of result files"
+    foreign_form: ClassVar[str] = ""  # input of `evaluate_foreign` in words: "a folder of result files"
 
     @abstractmethod
     def evaluate(self, predictions: Predictions, frames: Iterable[Frame]) -> tuple[Scores, Resamplable]:
-        """Scores of `predictions` against the labels of `frames`, which are read once, and what is kept to resample
-        them.
+        """Scores of `predictions` against the labels of `frames` (read once), and the data to resample them.
 
-        InputError where a frame lacks what the metric needs, or where the frames are not those predicted.
+        InputError if a frame lacks what the metric needs, or if the frames are not those predicted.
         """
 
     @abstractmethod
     def load(self, path: str | Path) -> Resamplable:
-        """Read what `Resamplable.save` wrote; InputError naming file and remedy where another protocol or another
-        version wrote it, or where it is damaged.
+        """Read what `Resamplable.save` wrote. InputError with file and remedy if another protocol or version wrote it,
+        or if it is damaged.
         """
 
     def evaluate_foreign(
         self, path: Path, classes: Sequence[str], frames: Iterable[Frame]
     ) -> tuple[Scores, Resamplable]:
-        """The same for predictions that another tool wrote to `path`, in the benchmark's own form."""
+        """Like `evaluate`, for predictions that another tool wrote to `path` in the benchmark's own format.
+
+        InputError if the protocol does not support this.
+        """
         raise InputError(
-            f"{path}: the protocol {self.name} reads predictions of no other tool; give {self.accepted_forms}"
+            f"{path}: the protocol {self.name} cannot read predictions of other tools; give {self.accepted_forms}"
         )
 
     def result_writer(self, scans: Path, calibration: str | Path | None) -> ResultWriter | None:
-        """What writes the boxes of `scans` (a file or a folder) in the benchmark's own form; None if it has none.
+        """A writer of detections in `scans` (a file or a folder) in the benchmark's own format; None if it has none.
 
-        `calibration` is a file or folder that the user names for it.
+        `calibration` is a file or folder from the user; InputError if the protocol needs no calibration.
         """
         if calibration is not None:
             raise InputError(
-                f"{calibration}: the protocol {self.name} writes no files of its own that need a calibration; leave "
-                "out --calibration"
+                f"{calibration}: the protocol {self.name} writes no files that need a calibration; leave out "
+                "--calibration"
             )
         return None
 
     @property
     def accepted_forms(self) -> str:
-        """The forms of predictions that can be scored, in words."""
+        """The formats of predictions that can be scored, in words."""
         own = "a predictions.npz, as `lidistill evaluate` writes it"
         return f"{self.foreign_form}, or {own}" if self.foreign_form else own
 
@@ -94,12 +96,12 @@ def paired(predictions: Predictions, frames: Iterable[Frame]) -> Iterable[tuple[
     for frame in frames:
         if frame.id not in row_of:
             raise InputError(
-                f"frame {frame.id}: no predictions; predict every frame of the split, an empty entry where nothing "
+                f"frame {frame.id}: no predictions; predict every frame of the split, with an empty entry if nothing "
                 "is found"
             )
         yield frame, row_of.pop(frame.id)
     if row_of:
         raise InputError(
-            f"predictions hold {len(row_of)} frames that are not in the split, such as {min(row_of)}; evaluate the "
+            f"predictions contain {len(row_of)} frames that are not in the split, such as {min(row_of)}; evaluate the "
             "split that was predicted"
         )

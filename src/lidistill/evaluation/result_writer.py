@@ -1,4 +1,4 @@
-"""Boxes written scan by scan in a benchmark's own form, for its other tools."""
+"""Writes detections scan by scan in a benchmark's own format, for other tools."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 from lidistill.types import Boxes
 
-# Boxes with scores, and what their labels stand for, into a folder, under the scan's name.
+# Writes boxes with scores into a folder, in a file named after the scan: (folder, boxes, class names).
 WriteBoxes = Callable[[Path, Boxes, Sequence[str]], None]
 
 
 class ResultWriter(ABC):
-    """What a protocol writes of the boxes of scans on disk."""
+    """Writes detections in a protocol's own format."""
 
     @property
     @abstractmethod
     def sentence(self) -> str:
-        """Where what the form needs beside the boxes comes from."""
+        """A sentence for the user: the source of the data that the format needs besides the boxes."""
 
     @abstractmethod
     def for_scan(self, scan: Path) -> WriteBoxes:
-        """What writes the boxes of one scan; InputError where something that the form needs is missing or damaged."""
+        """The function that writes the boxes of one scan; InputError if data for the format is missing or damaged."""

@@ -16,14 +16,14 @@ Decimals = Annotated[int, Field(strict=True, ge=0, le=6)]
 class Scale:
     """Unit, wording and direction of a figure."""
 
-    unit: str = ""  # behind a figure: "AP", "NDS", "m"
-    read_as: str = ""  # ends a caption: "percent", "metres"; empty: the unit
-    difference: str = ""  # of two figures, in a caption: "AP percentage points"; empty: the unit
-    axis: str = ""  # beside an axis: "AP, %"; empty: the unit
-    decimals: Decimals = 1  # a few hundred frames support no more of an average precision in percent
+    unit: str = ""  # printed after a figure: "AP", "NDS", "m"
+    read_as: str = ""  # at the end of a caption: "percent", "metres"; empty: the unit
+    difference: str = ""  # unit of a difference, in a caption: "AP percentage points"; empty: the unit
+    axis: str = ""  # label of an axis: "AP, %"; empty: the unit
+    decimals: Decimals = 1  # an average precision in percent on a few hundred frames supports no more
     higher_is_better: Truth = True
-    worst: Finite | None = None  # what a score counts where it is not evaluated; None: nothing can stand for it
-    no_change: Finite = 0.0  # what says that nothing changed: 0 for a difference, 1 for a ratio
+    worst: Finite | None = None  # value of a score that is not evaluated on a draw; None: the draw is left out
+    no_change: Finite = 0.0  # the value for "no change": 0 for a difference, 1 for a ratio
 
     @property
     def in_caption(self) -> str:
@@ -42,5 +42,5 @@ class Scale:
         return difference if self.higher_is_better else -difference
 
 
-BARE = Scale()  # of figures of which nothing is known
-RATIO = Scale(decimals=2, no_change=1.0)  # of two times
+BARE = Scale()  # for figures without a known unit
+RATIO = Scale(decimals=2, no_change=1.0)  # for ratios of two times

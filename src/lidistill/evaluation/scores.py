@@ -15,36 +15,36 @@ from lidistill.evaluation.scale import Scale
 from lidistill.evaluation.strict_types import Finite, Truth, Whole
 from lidistill.types import InputError
 
-FORMAT = 1  # of what `to_dict` gives; files of earlier versions have no number
+FORMAT = 1  # of the content that `to_dict` returns; files of earlier versions have no number
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points of a curve in the units of its axes."""
+    """Points of a curve, in the units of the chart's axes."""
 
     x: tuple[Finite, ...]
     y: tuple[Finite, ...]
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
-            raise ValueError(f"a curve has {len(self.x)} places and {len(self.y)} values; give as many of both")
+            raise ValueError(f"a curve has {len(self.x)} x values and {len(self.y)} y values; give as many of both")
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Named figures with their scale and layout. A value is None if the protocol does not evaluate it."""
+    """Named scores with their scale and layout. A value is None if the protocol does not evaluate it."""
 
     protocol: str  # key of datasets.PROTOCOLS
-    main: str  # key of the headline among the values
+    main: str  # key of the headline score in `values`
     values: Mapping[str, Finite | None]
-    scale: Scale  # of the headline, and of every score that is not among `other_scales`
+    scale: Scale  # of the headline score, and of every score that is not in `other_scales`
     layout: Layout
     other_scales: Mapping[str, Scale] = field(default_factory=dict)  # key of a score -> its scale
     curves: Mapping[str, Curve] = field(default_factory=dict)
-    counts: Mapping[str, Whole] = field(default_factory=dict)  # labelled objects that count, by name
-    # level -> class -> overlap that a match must exceed, where there is one
+    counts: Mapping[str, Whole] = field(default_factory=dict)  # key -> number of labelled objects that count
+    # level -> class -> overlap that a match must exceed; empty if the metric has no such limits
     overlap: Mapping[str, Mapping[str, Finite]] = field(default_factory=dict)
-    simulated: Truth = False  # whether the frames were simulated; whoever shows the scores says so
+    simulated: Truth = False  # whether the frames were simulated; pages that show the scores must say so
 
     def __post_init__(self) -> None:
         if self.main not in self.values:
@@ -72,13 +72,13 @@ class Scores:
 
     @staticmethod
     def from_dict(content: Mapping[str, Any], source: str = "scores", remedy: str = "evaluate the run again") -> Scores:
-        """The inverse of `to_dict`; other keys are ignored.
+        """The inverse of `to_dict`; unknown keys are ignored.
 
-        InputError naming `source` where the format is another one, or a part is missing or not what it should be.
+        InputError that names `source` if the format number differs, or a part is missing or invalid.
         """
         if content.get("format") != FORMAT:
             wrote = "an earlier version" if "format" not in content else f"format {shown(content['format'])}"
-            raise InputError(f"{source}: was written in {wrote}, and format {FORMAT} is read here; {remedy}")
+            raise InputError(f"{source}: was written in {wrote}, but this version reads format {FORMAT}; {remedy}")
         try:
             return _adapter().validate_python(content)
         except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Types of values from a file that anybody may have written: no text for a number, no 1 for true, no NaN."""
+"""Strict types for values from files of unknown origin: text is no number, 1 is not true, and NaN is refused."""
 
 from __future__ import annotations
 

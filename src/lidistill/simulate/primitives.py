@@ -1,5 +1,5 @@
-"""The solids that scenes are made of: boxes, tapered boxes, elliptic cylinders and ellipsoids. All stand upright, turned
-about the vertical axis only.
+"""The solids that scenes are made of: boxes, tapered boxes, elliptic cylinders and ellipsoids. All stand upright and
+are turned about the vertical axis only.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ def cast(primitives: Primitives, ground: Ground | None, grid: RayGrid, num_thing
     """The first hit of every ray.
 
     `num_things` is T, the number of labelled things. `free_path` (B, A): how many metres each ray travels through a
-    medium with a density of one hit per metre; it is divided by the density of porous solids. Without a `ground` (None),
-    rays that hit no solid hit nothing.
+    medium with a density of one hit per metre; porous solids divide it by their density. If `ground` is None, rays that
+    hit no solid hit nothing.
     """
     beams, columns = grid.shape
     distance = np.full(beams * columns, np.inf) if ground is None else cast_ground(ground, grid).ravel()

@@ -154,9 +154,9 @@ def test_damaged_files_are_refused(matches, tmp_path):
 @pytest.mark.parametrize(
     ("label", "said"),
     [
-        ({"format": None}, "says neither its format nor its protocol, so an earlier version"),
-        ({"format": None, "protocol": None}, "says neither its format nor its protocol"),
-        ({"format": np.array(7)}, "is of format 7, and format 1 is read here"),
+        ({"format": None}, "has no format number or no protocol, so an earlier version"),
+        ({"format": None, "protocol": None}, "has no format number or no protocol"),
+        ({"format": np.array(7)}, "has format 7, but this version reads format 1"),
         ({"format": np.array("one")}, "format has the wrong type"),
         ({"protocol": np.array("centres")}, "the protocol 'centres' wrote it, not kitti"),
     ],

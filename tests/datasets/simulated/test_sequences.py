@@ -121,7 +121,7 @@ def test_the_fingerprint_follows_the_motion_files(data):
         ({"time_s": None}, "time_s is None, which is not a number within 1e.06; delete it"),
         ({"time_s": "soon"}, "time_s is 'soon', which is not a number within 1e"),
         ({"time_s": [1.0]}, "time_s is"),
-        ({"sequence": 3}, "sequence is 3, which is no text"),
+        ({"sequence": 3}, "sequence is 3, which is not text"),
         ({"world_from_lidar": [[1, 0, 0, 0]] * 3}, "world_from_lidar is .*, which is not 4 x 4 numbers"),
         ({"world_from_lidar": [[1, 0, 0]] * 4}, "world_from_lidar is"),
         ({"world_from_lidar": [[1, 0, 0, None]] * 4}, "world_from_lidar is"),
@@ -131,8 +131,8 @@ def test_the_fingerprint_follows_the_motion_files(data):
         ({"velocities": [[1.0, 2.0], [1.0]]}, "velocities is"),
         ({"velocities": 3}, "velocities is 3"),
         ({"velocities": [[1.0, 1e300]]}, "velocities is"),
-        ({"velocities": []}, r"holds 0 velocities for \d+ labels with a 3D box; delete it"),
-        ("velocities", "holds no velocities; delete it and open the dataset again"),
+        ({"velocities": []}, r"has 0 velocities for \d+ labels with a 3D box; delete it"),
+        ("velocities", "has no velocities; delete it and open the dataset again"),
     ],
 )
 def test_a_damaged_motion_file_is_a_sentence_that_names_it(data, tmp_path, change, sentence):

@@ -1,1 +1,1 @@
-"""Simulated streets, kept in KITTI's layout and scored by its metric."""
+"""Simulated streets, kept in KITTI's layout and scored by KITTI's metric."""

@@ -1,13 +1,13 @@
-"""Simulated frames as a KITTI folder, written in parallel and restartable.
+"""Writes simulated frames as a KITTI folder, in parallel; an interrupted run can be continued.
 
     training/velodyne/ID.bin   x y z intensity, float32
     training/label_2/ID.txt    labels
     training/calib/ID.txt      calibration
-    training/motion/ID.json    time, pose and velocities (sequences.py), only where the streets move
+    training/motion/ID.json    time, pose and velocities (sequences.py), only with `settings.motion`
     ImageSets/NAME.txt         the frames of each split
     simulated.json             what the folder was made from
 
-A frame is done when all of its files are there; each of them is written whole or not at all.
+A frame is complete when all of its files exist. Each file is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from lidistill.types import InputError
 
 MANIFEST = "simulated.json"
 PARTS = {"calib": "txt", "label_2": "txt", "velodyne": "bin", MOTION: "json"}
-FRAMES_WORTH_A_PROCESS = 100  # starting one takes as long as rendering about so many
+FRAMES_WORTH_A_PROCESS = 100  # starting a process takes as long as rendering about this many frames
 
 
 def frame_id(index: int) -> str:
@@ -48,7 +48,10 @@ def frame_id(index: int) -> str:
 
 
 def manifest(settings: SimulatorSettings, seed: int) -> dict[str, Any]:
-    """What frames follow from; folders of still streets from before streets could move have none of its motion."""
+    """Everything that the frames depend on, as plain containers.
+
+    Without motion there is no key `motion`, as in folders written before the setting existed.
+    """
     simulator = asdict(settings)
     if settings.motion is None:
         del simulator["motion"]
@@ -56,7 +59,7 @@ def manifest(settings: SimulatorSettings, seed: int) -> dict[str, Any]:
 
 
 def claim_folder(out: Path, content: Mapping[str, Any]) -> None:
-    """Mark `out` as made from `content`; InputError where it was made from something else."""
+    """Mark the folder `out` as made from `content`; InputError if it was made from anything else."""
     path = out / MANIFEST
     if path.exists():
         found = read_json(path, "delete the folder, or choose another one")
@@ -68,16 +71,16 @@ def claim_folder(out: Path, content: Mapping[str, Any]) -> None:
             )
         return
     if (out / "training").exists():
-        raise InputError(f"{out}: holds frames that the simulator did not write; choose another folder")
+        raise InputError(f"{out}: contains frames that the simulator did not write; choose another folder")
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_frames(
     out: Path, indices: Iterable[int], settings: SimulatorSettings, seed: int, workers: int = 0, progress: bool = True
 ) -> int:
-    """Render the missing ones of the frames `indices` into out/training; returns how many.
+    """Render those of the frames `indices` that are missing in out/training; return how many were rendered.
 
-    `workers` 0: one a core, as far as that is worth it.
+    `workers` is the number of processes, 0 for one per core; few frames are rendered by fewer processes.
     """
     training, parts = out / "training", _parts(settings)
     missing = [index for index in indices if not all(_file(training, part, index).is_file() for part in parts)]
@@ -100,15 +103,16 @@ def write_folder(
     val_share: float = 0.2,
     progress: bool = True,
 ) -> None:
-    """Write frames 0..frames-1 as a standard KITTI folder; about the last `val_share` of them are the validation split,
-    which shares no sequence with the training split.
+    """Write frames 0..frames-1 as a standard KITTI folder.
 
-    Run again after an interruption it goes on; with other settings, seed or number of frames it is an InputError.
+    About the last `val_share` (0..1) of them are the validation split, which shares no sequence with the training
+    split. Called again after an interruption, the function continues. InputError if the folder was made with different
+    settings, seed, `frames` or `val_share`.
     """
     if frames < 1:
         raise InputError(f"{frames} frames cannot be simulated; ask for at least one")
     if not 0 <= val_share <= 1:
-        raise InputError(f"val_share = {val_share} is a share; give a number from 0 to 1")
+        raise InputError(f"val_share is {val_share}; give a number from 0 to 1")
     claim_folder(out, manifest(settings, seed) | {"frames": frames, "val_share": val_share})
     together = settings.frames_per_sequence
     train = min(frames, together * round((frames - round(frames * val_share)) / together))
@@ -117,7 +121,7 @@ def write_folder(
 
 
 def write_lists(out: Path, splits: Mapping[str, Sequence[int]]) -> None:
-    """The lists of frames under ImageSets; those that are there already are left alone."""
+    """Write the lists of frames under ImageSets; files that already have this content are not written again."""
     for name, indices in splits.items():
         path, text = out / "ImageSets" / f"{name}.txt", "".join(f"{frame_id(index)}\n" for index in indices)
         if not path.exists() or read_text(path, "delete it, and it is written again") != text:
@@ -142,7 +146,7 @@ def _file(training: Path, part: str, index: int) -> Path:
 
 
 def _parts(settings: SimulatorSettings) -> list[str]:
-    """The folders in which a frame has a file."""
+    """The folders that contain a file per frame."""
     return [part for part in PARTS if part != MOTION or settings.motion is not None]
 
 
@@ -150,11 +154,11 @@ def _mapped(write: partial[None], indices: Sequence[int], processes: int) -> Ite
     if processes <= 1:
         yield from map(write, indices)
         return
-    # Started afresh rather than forked: the parent may hold threads of torch.
+    # Spawned rather than forked, because the parent may have threads of torch.
     with ProcessPoolExecutor(
         processes, mp_context=multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
-        with held_back():  # the processes end when this one is asked to, after the frames they are at
+        with held_back():  # signals reach only this process; the workers finish their frames first
             written = pool.map(write, indices, chunksize=8)
         try:
             yield from written

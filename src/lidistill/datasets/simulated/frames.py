@@ -28,23 +28,23 @@ from lidistill.types import DatasetSpec, InputError
 
 @dataclass(frozen=True)
 class SimulatedData(DataSettings):
-    """Frames of the simulator: the first `train_frames` to train on, the next `val_frames` to score on."""
+    """Frames of the simulator: the first `train_frames` for training, later `val_frames` for validation."""
 
     name: ClassVar[str] = "simulated"
     source_form: ClassVar[str] = "simulated"
 
-    # the KITTI folder to keep them in; empty: a folder of the user's cache, one for each choice of settings
+    # the KITTI folder of the frames; empty: a folder in the user's cache, one for each choice of settings
     root: Text = ""
     train_frames: Count = 1200
     val_frames: CountOrNone = 240
     seed: Seed = 0
-    workers: Processes = 0  # processes that render; 0: one a core
+    workers: Processes = 0  # processes that render; 0: one per core
     simulator: SimulatorSettings = field(
         default_factory=lambda: SimulatorSettings(sensor="kitti-lite", object_distance_m=32.0, relief=0.5)
     )
     classes: Names = ("Car", "Pedestrian", "Cyclist")
-    point_range: Range = (0.0, -16.0, -3.0, 32.0, 16.0, 1.0)  # what small detectors look at
-    # scans joined in a frame, its own included; with more than one the points get a column "time", and the streets move
+    point_range: Range = (0.0, -16.0, -3.0, 32.0, 16.0, 1.0)  # small, for small detectors
+    # scans joined in a frame, including its own; more than one adds the point feature "time" and lets streets move
     sweeps: NumSweeps = 1
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class SimulatedData(DataSettings):
 
     @property
     def streets(self) -> SimulatorSettings:
-        """What is simulated: `simulator`, but where sweeps are joined its streets move, by default as `Motion` says."""
+        """The simulator's settings: `simulator`, with the default `Motion` if sweeps need motion and none is set."""
         if self.sweeps == 1 or self.simulator.motion is not None:
             return self.simulator
         return replace(self.simulator, motion=Motion())
@@ -85,17 +85,20 @@ class SimulatedData(DataSettings):
 
     @property
     def folder(self) -> Path:
-        """Where the frames are kept."""
+        """The folder of the frames: `root`, or a folder in the user's cache."""
         if self.root:
             return Path(self.root)
         digest = hashlib.sha256(json.dumps(self._manifest(), sort_keys=True).encode()).hexdigest()[:12]
         return cache_folder(f"simulated-{digest}")
 
     def open(self, split: str) -> FrameSource:
-        """The frames of "train", "val" or "all", rendered first where they are missing."""
+        """The frames of "train", "val" or "all"; missing frames are rendered first.
+
+        InputError for another split, or if the folder was made with different settings.
+        """
         together = self.streets.frames_per_sequence
         train = range(self.train_frames)
-        first = math.ceil(self.train_frames / together) * together  # a street is in one of the two splits
+        first = math.ceil(self.train_frames / together) * together  # no street is in both splits
         val = range(first, first + self.val_frames)
         splits = {"train": train, "val": val, "all": (*train, *val)}
         if split not in splits:
@@ -111,7 +114,7 @@ class SimulatedData(DataSettings):
         return moving if self.sweeps == 1 else SweptFrames(moving, self.sweeps)
 
     def fits_folder(self) -> bool:
-        """Whether the folder is free, or holds frames of these settings."""
+        """Whether the folder is free or contains frames of these settings; a free folder is claimed."""
         try:
             claim_folder(self.folder, self._manifest())
         except InputError:

@@ -1,7 +1,7 @@
-"""What KITTI's annotators would have written about a simulated frame.
+"""Labels of a simulated frame, by the rules of KITTI's annotators.
 
-They looked at the camera image: an object outside it has no label, one hidden altogether neither, and what is seen but
-too far or too sparse for a 3D box becomes a DontCare region.
+They looked at the camera image. An object outside the image or wholly hidden has no label. An object that is visible
+but too far or too sparse for a 3D box becomes a DontCare region.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from lidistill.simulate import SimulatedObjects
 
 IMAGE_SIZE = (1242, 375)
 FOCAL_LENGTH_PX, PRINCIPAL_POINT_PX = 721.54, (609.56, 172.85)  # camera 2 of most KITTI recordings
-# The LiDAR sits 0.27 m behind and 0.08 m above the camera, axes exactly square.
+# The LiDAR is 0.27 m behind and 0.08 m above the camera; their axes differ by exact quarter turns.
 CAMERA_FROM_LIDAR = np.array(
     [[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, -0.08], [1.0, 0.0, 0.0, -0.27], [0.0, 0.0, 0.0, 1.0]]
 )
 
-MAX_TRUNCATION = 0.95  # share outside the image beyond which nobody would see that there is something
-LABEL_DISTANCE_M = 75.0
-MIN_POINTS = 3  # returns below which no 3D box can be drawn
+MAX_TRUNCATION = 0.95  # share of the 2D box outside the image; more truncated objects have no label
+LABEL_DISTANCE_M = 75.0  # objects further away get a DontCare region
+MIN_POINTS = 3  # objects with fewer returns get a DontCare region
 
 
 def camera_calibration() -> CameraCalibration:
-    """The virtual camera in front of every simulated LiDAR."""
+    """The calibration of the virtual camera, the same for every simulated LiDAR."""
     u, v = PRINCIPAL_POINT_PX
     projection = np.array([[FOCAL_LENGTH_PX, 0.0, u, 0.0], [0.0, FOCAL_LENGTH_PX, v, 0.0], [0.0, 0.0, 1.0, 0.0]])
     return CameraCalibration(projection, CAMERA_FROM_LIDAR, IMAGE_SIZE)
 
 
 def calibration_text(calibration: CameraCalibration) -> str:
-    """A KITTI calibration file: one projection for all four cameras, no rectification, inertial unit at the LiDAR."""
+    """Text of a KITTI calibration file: one projection for all four cameras, no rectification, the IMU at the LiDAR."""
     rows = {f"P{number}": calibration.image_from_camera for number in range(4)}
     rows |= {"R0_rect": np.eye(3), "Tr_velo_to_cam": calibration.camera_from_lidar[:3], "Tr_imu_to_velo": np.eye(4)[:3]}
     return "".join(
@@ -43,7 +43,7 @@ def calibration_text(calibration: CameraCalibration) -> str:
 
 
 def label_rows(objects: SimulatedObjects, calibration: CameraCalibration) -> CameraObjects:
-    """The label file of a frame: objects with 3D boxes nearest first, then DontCare regions."""
+    """The label rows of a frame: objects with 3D boxes, nearest first, then DontCare regions."""
     labelled, unclear = annotated(objects, calibration)
     clipped, whole = camera.image_boxes(calibration, objects.geometry)
     rows = camera.camera_objects(calibration, objects.geometry, objects.names)
@@ -52,7 +52,7 @@ def label_rows(objects: SimulatedObjects, calibration: CameraCalibration) -> Cam
 
 
 def annotated(objects: SimulatedObjects, calibration: CameraCalibration) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the objects that get a 3D box (K,), and of those that get a DontCare region (M,); nearest first."""
+    """Rows of the objects with a 3D box (K,), and of those with a DontCare region (M,); nearest first."""
     clipped, whole = camera.image_boxes(calibration, objects.geometry)
     truncation = _truncation(clipped, whole)
     hidden = (objects.rays_visible == 0) & (objects.rays_alone > 0)
@@ -73,7 +73,7 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 
 
 def _dont_care(boxes_2d: np.ndarray) -> CameraObjects:
-    """Image regions without a 3D box, with the development kit's fillers."""
+    """DontCare rows: 2D boxes (N, 4) without a 3D box, with the development kit's placeholder values."""
     num = len(boxes_2d)
     return CameraObjects(
         names=np.full(num, "DontCare"),

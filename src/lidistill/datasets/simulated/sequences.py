@@ -1,10 +1,10 @@
-"""Where, when and how fast: what a moving simulation knows beside KITTI's files, which have no place for it.
+"""Motion files: time, pose and velocities of simulated frames, for which KITTI's files have no place.
 
-training/motion/ID.json    one file a frame, beside velodyne/, label_2/ and calib/
+training/motion/ID.json    one file per frame, beside velodyne/, label_2/ and calib/
 
-sequence           text; frames of one sequence see the same street
+sequence           text; frames of one sequence show the same street
 time_s             seconds since the first frame of the sequence
-world_from_lidar   4 rows of 4; the world's axes are those of the sequence's first frame
+world_from_lidar   4 rows of 4; the world's axes are the LiDAR axes of the sequence's first frame
 velocities         vx, vy over ground in LiDAR axes, metres per second, of each label row that has a 3D box
 """
 
@@ -29,13 +29,13 @@ from lidistill.simulate import SimulatedScan
 from lidistill.types import Frame, InputError
 
 FOLDER = "motion"  # below training/
-LARGEST = 1e6  # seconds, metres, metres per second
-REMEDY = "delete it and open the dataset again, which writes it anew"
+LARGEST = 1e6  # magnitude of a valid number: seconds, metres, metres per second
+REMEDY = "delete it and open the dataset again, which rewrites it"
 
 
 @dataclass(frozen=True)
 class FrameMotion:
-    """What a motion file holds."""
+    """The content of a motion file."""
 
     sequence: str
     time_s: float
@@ -44,12 +44,12 @@ class FrameMotion:
 
 
 def motion_of(scan: SimulatedScan, sequence: str, labelled: np.ndarray) -> FrameMotion:
-    """The motion of a scan; `labelled` (K,) are the objects that have a 3D box, in the order of the label file."""
+    """The motion of a scan; `labelled` (K,): rows of the objects that have a 3D box, in the order of the label file."""
     return FrameMotion(sequence, scan.time_s, scan.world_from_lidar, scan.objects.velocity[labelled])
 
 
 def motion_text(motion: FrameMotion) -> str:
-    """The content of a motion file, in which every number is exact."""
+    """The text of a motion file; every number keeps its full precision."""
     content = {
         "sequence": motion.sequence,
         "time_s": motion.time_s,
@@ -60,17 +60,17 @@ def motion_text(motion: FrameMotion) -> str:
 
 
 def read_motion(path: str | Path) -> FrameMotion:
-    """What `motion_text` wrote; InputError names the file, and the entry that is no motion."""
+    """Read what `motion_text` wrote; InputError if the file is missing or damaged, or has an invalid entry."""
     try:
         content = read_json(path, REMEDY)
     except MissingFile:
         raise InputError(f"{path}: the frame's motion is missing; open the dataset again, which writes it") from None
     absent = {"sequence", "time_s", "world_from_lidar", "velocities"} - content.keys()
     if absent:
-        raise InputError(f"{path}: holds no {min(absent)}; {REMEDY}")
+        raise InputError(f"{path}: has no {min(absent)}; {REMEDY}")
     sequence = content["sequence"]
     if not isinstance(sequence, str):
-        raise InputError(f"{path}: sequence is {shown(sequence)}, which is no text; {REMEDY}")
+        raise InputError(f"{path}: sequence is {shown(sequence)}, which is not text; {REMEDY}")
     return FrameMotion(
         sequence,
         float(_numbers(path, "time_s", content["time_s"], ())),
@@ -80,7 +80,7 @@ def read_motion(path: str | Path) -> FrameMotion:
 
 
 def _numbers(path: str | Path, name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndarray:
-    """An entry as an array of that shape, in which None stands for any length; InputError where it is none."""
+    """An entry as an array of that shape (None: any length); InputError if it has another shape or invalid numbers."""
     try:
         values = np.array(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -96,7 +96,7 @@ def _numbers(path: str | Path, name: str, value: Any, shape: tuple[int | None, .
 
 
 class SequenceFrames(FrameSource):
-    """Frames of a moving simulation: KITTI's files, with the time, pose and velocities of the files beside them."""
+    """Frames of moving streets: KITTI's files, with the time, pose and velocities of the motion files."""
 
     def __init__(self, frames: KittiFrames) -> None:
         self.frames = frames
@@ -114,7 +114,7 @@ class SequenceFrames(FrameSource):
             num_boxes = int((objects.sizes >= 0).all(axis=1).sum())
             if len(velocities) != num_boxes:
                 raise InputError(
-                    f"{path}: holds {len(velocities)} velocities for {num_boxes} labels with a 3D box; {REMEDY}"
+                    f"{path}: has {len(velocities)} velocities for {num_boxes} labels with a 3D box; {REMEDY}"
                 )
             # label rows without a box come last, so the velocities are those of the first rows
             chosen = torch.from_numpy(chosen_rows(objects, self.spec.classes)[:num_boxes])
@@ -123,7 +123,7 @@ class SequenceFrames(FrameSource):
         return replace(frame, boxes=boxes, sequence=motion.sequence, time_s=motion.time_s, world_from_lidar=pose)
 
     def fingerprint(self) -> str:
-        """That of KITTI's files, and of size and time of every motion file."""
+        """Hash of the KITTI files' fingerprint and of size and modification time of every motion file."""
         digest = hashlib.sha256(self.frames.fingerprint().encode())
         for row in range(len(self)):
             try:
