@@ -135,7 +135,9 @@ def test_the_command_scores_predictions_and_prints_the_protocols_table(runs, mon
 
 
 def test_predictions_of_another_tool_or_dataset_are_refused_with_what_is_read(runs, tmp_path):
-    with pytest.raises(InputError, match="the protocol misses cannot read predictions of other tools; give a predictions"):
+    with pytest.raises(
+        InputError, match="the protocol misses cannot read predictions of other tools; give a predictions"
+    ):
         evaluate_predictions(tmp_path, YardData())
     with pytest.raises(InputError, match="absent: no such file or folder; give a predictions.npz"):
         evaluate_predictions(tmp_path / "absent", YardData())

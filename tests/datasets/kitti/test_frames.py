@@ -73,7 +73,7 @@ def test_kittis_single_scans_have_no_sweeps_to_join():
 def test_missing_root_and_empty_folder_say_what_to_give(tmp_path):
     with pytest.raises(InputError, match=r"nowhere: no such folder; give the folder"):
         KittiData(str(tmp_path / "nowhere")).open("train")
-    with pytest.raises(InputError, match=r"holds no \.bin file"):
+    with pytest.raises(InputError, match=r"has no \.bin file"):
         every_id(tmp_path)
 
 

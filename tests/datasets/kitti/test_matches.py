@@ -158,7 +158,7 @@ def test_damaged_files_are_refused(matches, tmp_path):
         ({"format": None, "protocol": None}, "has no format number or no protocol"),
         ({"format": np.array(7)}, "has format 7, but this version reads format 1"),
         ({"format": np.array("one")}, "format has the wrong type"),
-        ({"protocol": np.array("centres")}, "the protocol 'centres' wrote it, not kitti"),
+        ({"protocol": np.array("centres")}, "written by the protocol 'centres', not kitti"),
     ],
 )
 def test_a_file_that_something_else_wrote_is_named_with_the_remedy(matches, tmp_path, label, said):

@@ -55,7 +55,7 @@ def test_results_without_scores_are_refused(a_street, tmp_path):
     write_objects(tmp_path / f"{first}.txt", truths[first])
     with pytest.raises(InputError, match=rf"{first}\.txt:1: 15 columns; a result row has 16"):
         read_result_folder(tmp_path, [first])
-    with pytest.raises(InputError, match="detections without scores"):
+    with pytest.raises(InputError, match="needs detections with scores"):
         write_result_folder(tmp_path, [first], [truths[first]])
 
 

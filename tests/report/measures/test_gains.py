@@ -173,7 +173,7 @@ def spoiled(path, **changes):
     ("spoil", "said"),
     [
         (lambda path: path.write_bytes(b"not an archive"), "not a readable .npz file"),
-        (lambda path: spoiled(path, protocol=np.array("centres")), "the protocol 'centres' wrote it, not kitti"),
+        (lambda path: spoiled(path, protocol=np.array("centres")), "written by the protocol 'centres', not kitti"),
         (lambda path: spoiled(path, format=np.array(99)), "has format 99"),
         (lambda path: spoiled(path, format=None), "an earlier version or another program wrote it"),
         (lambda path: spoiled(path, truths=None), "holds no array 'truths'"),

@@ -1,4 +1,4 @@
-"""The points of a scan that fall into the image. A scan has 120,000 points; float32 decides for all but a few."""
+"""Finds the points of a scan that project into the image. float32 decides all but a few of a scan's 120,000 points."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import numpy as np
 from lidistill.datasets.kitti import projection as camera
 from lidistill.datasets.kitti.records import CameraCalibration
 
-POINTS_AT_ONCE = 1 << 15  # few enough for the processor's cache, and for memory to be reused
-FAR_AWAY = 1e30  # metres; numbers as large could overflow in float32
+POINTS_AT_ONCE = 1 << 15  # few enough to stay in the processor's cache and to reuse memory
+FAR_AWAY = 1e30  # metres; larger numbers could overflow in float32
 
 
 def rows_in_view(calibration: CameraCalibration, points: np.ndarray) -> np.ndarray:
-    """Ascending rows of the points (P, 3 + F) that fall into the image: (K,) int64, as projection.in_view finds them.
+    """Ascending rows of the points (P, 3 + F) that project into the image: (K,) int64, the same as projection.in_view.
 
-    Five planes bound the view: four edges of the image and the camera's own plane. The side of a plane on which a point
-    lies is computed in float32, whose error is bounded; points nearer to a plane than that are decided in float64.
+    Five planes bound the view: one through each edge of the image, and the camera's own plane. The signed distance of a
+    point to a plane is computed in float32. If it is smaller than the rounding error bound, float64 decides.
     """
     planes, offsets = _planes(calibration)
     extent = max(abs(float(points.max())), abs(float(points.min()))) if len(points) else 0.0
     found = [np.zeros(0, dtype=np.int64)]
-    with np.errstate(over="ignore", invalid="ignore"):  # float64 decides what overflows here
+    with np.errstate(over="ignore", invalid="ignore"):  # points that overflow here are decided in float64
         reach = np.abs(planes).sum(axis=1) * extent + np.abs(offsets)
         bounded = reach < (FAR_AWAY if _looks_ahead(calibration) else 0)
         doubt = np.where(bounded, 16 * np.finfo(np.float32).eps * reach + 1 / FAR_AWAY, np.inf)
@@ -39,8 +39,10 @@ def rows_in_view(calibration: CameraCalibration, points: np.ndarray) -> np.ndarr
 def _sorted_out(
     points: np.ndarray, planes: np.ndarray, within: np.ndarray, beyond: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the points (P, 3 + F) beyond no plane, and which of them are within all: (K,) int64, (K,) bool."""
-    # one plane after the other, as each leaves fewer points for the next; negated, as NaN lies beyond no plane
+    """Rows of the points (P, 3 + F) that are surely outside no plane, (K,) int64, and which of them are surely inside
+    all, (K,) bool.
+    """
+    # one plane after the other, as each leaves fewer points; negated, so that NaN is outside no plane
     (rows,) = (~(points[:, :3] @ planes[0] < beyond[0])).nonzero()
     near = points.take(rows, axis=0)
     (kept,) = (~(near[:, :3] @ planes[1] < beyond[1])).nonzero()
@@ -50,9 +52,9 @@ def _sorted_out(
 
 
 def _planes(calibration: CameraCalibration) -> tuple[np.ndarray, np.ndarray]:
-    """Normals (5, 3) and offsets (5,) of planes that have the view on their positive side.
+    """Normals (5, 3) and offsets (5,) of the planes; the view is on their positive side.
 
-    Left and right edge, which cut off most, then the camera's plane, top and bottom edge.
+    The order is left and right edge, which exclude most points, then the camera's plane, top and bottom edge.
     """
     width, height = calibration.image_size
     right, down, depth = calibration.image_from_camera @ calibration.camera_from_lidar
@@ -62,7 +64,8 @@ def _planes(calibration: CameraCalibration) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _looks_ahead(calibration: CameraCalibration) -> bool:
-    """Whether every point before the camera is divided by a positive depth: only then do the planes bound the view.
+    """Whether projection divides every point in front of the camera by a positive depth; else the planes do not bound
+    the view.
 
     This holds for every rectified camera.
     """

@@ -1,4 +1,4 @@
-"""From step functions to KITTI's precision at 41 recall steps, for any multiset of frames."""
+"""KITTI's precision at 41 recall steps, computed from step functions, for any multiset of frames."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ RECALL_STEPS = 41
 # 11 points from recall 0, 40 points without it
 AVERAGED_POINTS = {"R11": slice(0, RECALL_STEPS, 4), "R40": slice(1, RECALL_STEPS)}
 
-# KITTI adds 1/40 again and again, so its steps carry that rounding.
+# The official program accumulates 1/40, so its recall steps have the same rounding errors.
 _RECALLS = np.concatenate([[0.0], np.cumsum(np.full(RECALL_STEPS - 1, 1.0 / (RECALL_STEPS - 1)))])
 
 
 @dataclass(frozen=True)
 class FrameCounts:
-    """One class at one difficulty and overlap limit: what each frame counts above any score.
+    """The counts of each frame above any score threshold, for one class, difficulty and overlap limit.
 
-    Scores are sorted, best first.
+    Scores are sorted, best first. F frames, H true positives of pass one, S steps.
     """
 
-    truths: np.ndarray  # (F,) truths that count
-    hit_scores: np.ndarray  # (H,) true positives of pass one
+    truths: np.ndarray  # (F,) ground-truth objects that count
+    hit_scores: np.ndarray  # (H,) scores of the true positives of pass one
     hit_frames: np.ndarray  # (H,)
-    step_scores: np.ndarray  # (S,) where the counts of pass two change
+    step_scores: np.ndarray  # (S,) scores at which the counts of pass two change
     step_frames: np.ndarray  # (S,)
     step_hits: np.ndarray  # (S,) change of the true positives
     step_misses: np.ndarray  # (S,) change of the false positives
-    step_similarity: np.ndarray | None  # (S,) change of the orientation similarity, where it is measured
+    step_similarity: np.ndarray | None  # (S,) change of the orientation similarity; image boxes only
 
     def precision(self, weights: np.ndarray) -> np.ndarray:
-        """Precision (41,) in 0..1 over the multiset in which frame f occurs `weights[f]` times; never rising with
+        """Precision (41,) in 0..1 over the multiset in which frame f occurs `weights[f]` times; it never rises with
         recall.
         """
         reached, counted = self._at_thresholds(weights)
         return _envelope(self._sum(self.step_hits, weights, reached), counted)
 
     def orientation(self, weights: np.ndarray) -> np.ndarray:
-        """The same for the mean orientation similarity of all detections, false ones being worth 0."""
+        """Like `precision`, for the mean orientation similarity of detections; false positives have similarity 0."""
         if self.step_similarity is None:
             raise ValueError("orientation similarity is counted in the image only")
         reached, counted = self._at_thresholds(weights)
         return _envelope(self._sum(self.step_similarity, weights, reached), counted)
 
     def _at_thresholds(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """At each threshold, best first: how many steps reach it, and the detections that count."""
+        """For each threshold, best first: how many steps reach it, and its number of true and false positives."""
         thresholds = score_thresholds(self.hit_scores, weights[self.hit_frames], int(weights @ self.truths))
         reached = np.searchsorted(-self.step_scores, -thresholds, side="right")
         return reached, self._sum(self.step_hits + self.step_misses, weights, reached)
@@ -55,25 +55,25 @@ class FrameCounts:
 
 
 def score_thresholds(hit_scores: np.ndarray, repeats: np.ndarray, num_truths: int) -> np.ndarray:
-    """The at most 41 scores, falling, whose recalls are nearest to 0, 1/40, ..., 1.
+    """The scores whose recalls are nearest to 0, 1/40, ..., 1: at most 41, in falling order.
 
-    `hit_scores` (H,) are the true positives of pass one, best first, each occurring `repeats` (H,) times. KITTI visits
-    them one by one and skips a score if the recall after the next one is nearer to the wanted step; it always keeps the
-    last. Here the position of each step is computed instead, with the same rounding, because the visit would dominate
-    the time of a bootstrap.
+    `hit_scores` (H,) are the scores of the true positives of pass one, best first, each occurring `repeats` (H,) times.
+    The official program visits them one by one. It skips a score if the recall after the next score is nearer to the
+    current recall step, and always keeps the last score. Here the position of each step is computed directly, with the
+    same rounding, because the loop would dominate the time of a bootstrap.
     """
     ends = np.cumsum(repeats)
     last = int(ends[-1]) - 1 if len(ends) else -1
     if last < 0:
         return np.zeros(0)
-    # A hit is skipped while the one after it is nearer: up to about recall * truths - 1.5. Look around there and count
-    # the skips exactly.
+    # Hits are skipped up to about recall * truths - 1.5, as long as the next one is nearer. Count the skips around
+    # there exactly.
     start = np.floor(_RECALLS * num_truths - 1.5) - 2
     hit = start[:, None] + np.arange(6)
     skipped = (hit + 2) / num_truths - _RECALLS[:, None] < _RECALLS[:, None] - (hit + 1) / num_truths
     nearest = np.maximum(start + skipped.sum(axis=1), 0).astype(np.int64)
     step = np.arange(RECALL_STEPS)
-    kept = np.maximum.accumulate(nearest - step) + step  # each step takes a later hit than the step before
+    kept = np.maximum.accumulate(nearest - step) + step  # each step takes a later hit than the previous step
     kept = np.append(kept[kept < last], last)
     return hit_scores[np.searchsorted(ends, kept, side="right")]
 
@@ -84,11 +84,11 @@ def average(curve: np.ndarray, points: str) -> float:
 
 
 def ceiling(num_truths: int, points: str) -> float:
-    """The highest possible average over the "R11" or "R40" points for a number of objects, in percent: what their
-    labels score as detections.
+    """The highest possible average over the "R11" or "R40" points for a number of objects, in percent: the AP of the
+    labels themselves as detections.
 
-    Each object gives at most one threshold, so fewer than about 40 objects do not fill the curve, and the rest of it
-    counts as 0.
+    Each object gives at most one threshold. Fewer than about 40 objects therefore do not fill the curve, and the rest
+    of the curve counts as 0.
     """
     curve = np.zeros(RECALL_STEPS)
     curve[: len(score_thresholds(np.ones(num_truths), np.ones(num_truths, dtype=np.int64), num_truths))] = 1
@@ -96,9 +96,10 @@ def ceiling(num_truths: int, points: str) -> float:
 
 
 def _envelope(amounts: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """amounts / counted at the thresholds, 0 beyond them, replaced by the best value at any higher recall: (41,).
+    """amounts / counted at the thresholds and 0 beyond them, each replaced by the maximum at its recall or higher:
+    (41,).
 
-    Where nothing counts at a threshold the official program divides 0 by 0; such a point is 0 here.
+    If nothing counts at a threshold, the official program divides 0 by 0; here such a point is 0.
     """
     curve = np.zeros(RECALL_STEPS)
     np.divide(amounts, counted, out=curve[: len(amounts)], where=counted > 0)

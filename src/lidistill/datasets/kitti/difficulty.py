@@ -13,8 +13,8 @@ MAX_TRUNCATION = (0.15, 0.30, 0.50)
 
 
 def counts_at(level: int, objects: CameraObjects) -> np.ndarray:
-    """Whether label rows (N) count at level 0 easy, 1 moderate or 2 hard: (N,) bool. Whoever counts at one level counts
-    at the harder ones.
+    """Whether label rows (N) count at level 0 easy, 1 moderate or 2 hard: (N,) bool. A row that counts at one level
+    counts at the harder ones.
     """
     height = objects.boxes_2d[:, 3] - objects.boxes_2d[:, 1]
     visible = (objects.occlusion <= MAX_OCCLUSION[level]) & (objects.truncation <= MAX_TRUNCATION[level])
@@ -30,8 +30,8 @@ def difficulty(objects: CameraObjects) -> np.ndarray:
 
 
 def is_low(level: int, objects: CameraObjects) -> np.ndarray:
-    """Whether detections (N) are too low in the image to count at `level`: (N,) bool.
+    """Whether the 2D boxes of detections (N) are not high enough to count at `level`: (N,) bool.
 
-    The official program cuts heights to whole pixels, which changes no comparison with a whole limit.
+    The official program truncates heights to whole pixels, which changes no comparison with an integer limit.
     """
     return np.abs(objects.boxes_2d[:, 3] - objects.boxes_2d[:, 1]) < MIN_HEIGHT_PX[level]

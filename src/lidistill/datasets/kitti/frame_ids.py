@@ -1,4 +1,4 @@
-"""The ids of a folder's frames: six digits in KITTI, here any name that a file can have."""
+"""The frame ids of a folder: six digits in KITTI, any valid file name here."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 from lidistill.errors import shown
 from lidistill.types import InputError
 
-LONGEST_ID = 200  # bytes: files are named by an id, with endings
+LONGEST_ID = 200  # bytes; file names are an id and a suffix
 
 
 def every_id(folder: str | Path) -> tuple[str, ...]:
-    """The sorted ids of all points files of a KITTI-like folder."""
+    """The sorted ids of all point files of a KITTI-like folder; InputError if there are none."""
     ids = tuple(sorted(path.stem for path in (Path(folder) / "velodyne").glob("*.bin")))
     if not ids:
         raise InputError(
-            f"{folder}: velodyne/ holds no .bin file; give the folder that KITTI's archives were unpacked into"
+            f"{folder}: velodyne/ has no .bin file; give the folder that KITTI's archives were unpacked into"
         )
     return ids
 
 
 def checked_ids(ids: Sequence[str], folder: str | Path) -> tuple[str, ...]:
-    """Ids that can be file names, each once: results are later written under them."""
+    """`ids` as a tuple; InputError if one is listed twice or is no valid file name, since results are named by them."""
     seen: set[str] = set()
     for frame_id in ids:
         if (

@@ -1,8 +1,8 @@
 """The KITTI object benchmark, and any folder laid out like it.
 
-A folder holds `velodyne/ID.bin` (x y z intensity), `calib/ID.txt`, `label_2/ID.txt` and, where there are images,
-`image_2/ID.png`. Boxes come out in LiDAR axes; the labels as written, DontCare and neighbour classes included, stay in
-the frame's truth for the metric.
+A folder contains `velodyne/ID.bin` (x y z intensity), `calib/ID.txt`, `label_2/ID.txt` and, optionally,
+`image_2/ID.png`. A frame's boxes are in LiDAR axes. The frame's truth contains all label rows as written, DontCare and
+neighbour classes included, for the metric.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from lidistill.settings import Names, Text
 from lidistill.types import Boxes, DatasetSpec, Frame, InputError
 
 SIMULATOR_RECORD = "simulated.json"  # in the root of a folder that the simulator wrote
-ALL_FRAMES = "all"  # in place of a list: every file of the velodyne folder
-ASSUMED_IMAGE_SIZE = (1242, 375)  # width and height of most recordings; taken where there is no image
+ALL_FRAMES = "all"  # instead of a list: every file of the velodyne folder
+ASSUMED_IMAGE_SIZE = (1242, 375)  # width and height of most recordings; used if there is no image
 
-POINT_RANGE = (0.0, -39.68, -3.0, 69.12, 39.68, 1.0)  # metres; of the public toolboxes' three-class PointPillars
-# metres; anchors of the same
+# of the three-class PointPillars in the public toolboxes; metres
+POINT_RANGE = (0.0, -39.68, -3.0, 69.12, 39.68, 1.0)
 CLASSES = ("Car", "Pedestrian", "Cyclist")
 
 
 @dataclass(frozen=True)
 class KittiData(DataSettings):
-    """KITTI's object data under `root`: training/, testing/ and ImageSets/ with the lists of frames."""
+    """KITTI's object data. `root` contains training/, testing/, and ImageSets/ with the lists of frames."""
 
     name: ClassVar[str] = "kitti"
     title: ClassVar[str] = "KITTI"
@@ -52,12 +52,12 @@ class KittiData(DataSettings):
     train_split: Text = "ImageSets/train.txt"  # a list of frame ids, below root; "all" for every frame
     val_split: Text = "ImageSets/val.txt"
     classes: Names = ("Car", "Pedestrian", "Cyclist")
-    # keep the points that fall into the image, as both public toolboxes do: only these are labelled
+    # keep only points that project into the image, as both public toolboxes do: only this region is labelled
     camera_view_only: bool = True
     # read every frame once when a split is opened, and leave out those that cannot be read
     skip_bad_frames: bool = False
-    drop_nonfinite: bool = False  # leave out points with NaN or infinite values instead of refusing the file
-    sweeps: NumSweeps = 1  # scans joined in a frame; KITTI's frames are single ones
+    drop_nonfinite: bool = False  # leave out points with NaN or infinite values; false: such a file is an error
+    sweeps: NumSweeps = 1  # scans joined in a frame; must be 1, as KITTI's frames are single scans
 
     def __post_init__(self) -> None:
         if self.sweeps > 1:
@@ -93,7 +93,9 @@ class KittiData(DataSettings):
         )
 
     def open(self, split: str) -> KittiFrames:
-        """The frames of "train", "val", "all" (every labelled frame), "test" (no labels), or of ImageSets/SPLIT.txt."""
+        """The frames of "train", "val", "all" (every frame of training/), "test" (testing/, no labels), or of
+        ImageSets/SPLIT.txt; InputError if the folder or the list is missing.
+        """
         root = Path(self.root)
         if not is_folder(root):
             raise InputError(f"{root}: no such folder; give the folder that holds KITTI's training/ and ImageSets/")
@@ -115,25 +117,25 @@ class KittiData(DataSettings):
             return every_id(folder)
         path = root / name
         try:
-            ids = parse_list(read_text(path, "write one frame id a line"))
+            ids = parse_list(read_text(path, "write one frame id per line"))
         except MissingFile:
             key = f"{split}_split" if split in ("train", "val") else "train_split"
             raise InputError(
-                f"{path}: no list of frames for the split {split!r}; put the ids there, one a line (the usual "
+                f"{path}: no list of frames for the split {split!r}; put the ids there, one per line (the usual "
                 "3712/3769 lists come with the public "
                 f"KITTI toolboxes), or set data.{key}=all to use every frame of {folder.name}/velodyne"
             ) from None
         if not ids:
-            raise InputError(f"{path}: lists no frame; write one frame id a line")
+            raise InputError(f"{path}: lists no frame; write one frame id per line")
         return ids
 
 
 class KittiFrames(FrameSource):
-    """Frames of a folder with velodyne/, calib/ and label_2/, for any DatasetSpec whose points carry
-    `spec.point_features`.
+    """Frames of a folder with velodyne/, calib/ and label_2/, for any DatasetSpec; the point files have the columns x y
+    z and `spec.point_features`.
 
-    `labelled=False` reads no label file and gives boxes None. Label rows may name KITTI's classes and those of the
-    spec; any other name is an error.
+    With `labelled=False`, label files are not read and boxes are None. Label rows may have KITTI's classes and those of
+    the spec; any other class is an error.
     """
 
     def __init__(
@@ -160,7 +162,7 @@ class KittiFrames(FrameSource):
         return self.read(self.ids[row])
 
     def read(self, frame_id: str) -> Frame:
-        """The frame of that id; InputError names the file that is missing or malformed."""
+        """Read the frame `frame_id`; InputError names the file that is missing or malformed."""
         calibration = read_calibration(self._path("calib", frame_id), image_size(self._path("image_2", frame_id)))
         points = read_bin(self._path("velodyne", frame_id), 3 + len(self.spec.point_features), self.drop_nonfinite)
         if self.camera_view_only:
@@ -173,7 +175,7 @@ class KittiFrames(FrameSource):
         return Frame(frame_id, torch.from_numpy(points), boxes, truth=KittiTruth(calibration, objects))
 
     def fingerprint(self) -> str:
-        """Hash of the ids, of how they are read, and of size and time of every points, calibration and label file."""
+        """Hash of ids, reading options, and size and modification time of point, calibration and label files."""
         digest = hashlib.sha256(repr((self.spec, self.labelled, self.camera_view_only, self.drop_nonfinite)).encode())
         for frame_id in self.ids:
             for part in ("velodyne", "calib", "label_2"):
@@ -202,7 +204,7 @@ class KittiFrames(FrameSource):
 
 
 def chosen_rows(objects: CameraObjects, classes: Sequence[str]) -> np.ndarray:
-    """Which label rows are of the given classes and have a 3D box: (N,) bool."""
+    """Which label rows (N) have one of the given classes and a 3D box: (N,) bool."""
     return np.isin(objects.names, classes) & ~(objects.sizes < 0).any(axis=1)
 
 
@@ -210,7 +212,7 @@ def labelled_boxes(
     calibration: CameraCalibration, objects: CameraObjects, classes: Sequence[str], path: str | Path
 ) -> Boxes:
     """The objects of the given classes that have a 3D box, as LiDAR boxes with labels and difficulty (0 easy, 1
-    moderate, 2 hard, -1 beyond).
+    moderate, 2 hard, -1 beyond hard). InputError that names `path` if a size is 0.
     """
     chosen = objects[chosen_rows(objects, classes)]
     if (chosen.sizes == 0).any():
@@ -227,7 +229,11 @@ def labelled_boxes(
 
 
 def read_calibration(path: str | Path, size: tuple[int, int]) -> CameraCalibration:
-    """Camera 2 of a KITTI calibration file (P2, R0_rect, Tr_velo_to_cam; R_rect and Tr_velo_cam in older files)."""
+    """The calibration of camera 2 from a KITTI file: P2, R0_rect, Tr_velo_to_cam (R_rect, Tr_velo_cam in older files).
+
+    `size` is the image's width and height in pixels. InputError if the file is missing, a row is missing or malformed,
+    or the transform cannot be inverted.
+    """
     path = Path(path)
     try:
         lines = read_text(path, "copy it again").splitlines()
@@ -242,9 +248,7 @@ def read_calibration(path: str | Path, size: tuple[int, int]) -> CameraCalibrati
     transform[:3] = _matrix(path, rows, ("Tr_velo_to_cam", "Tr_velo_cam"), (3, 4))
     camera_from_lidar = rectified @ transform
     if abs(np.linalg.det(camera_from_lidar)) < 1e-6:
-        raise InputError(
-            f"{path}: R0_rect and Tr_velo_to_cam are no rotation, their product cannot be inverted; copy the file again"
-        )
+        raise InputError(f"{path}: the product of R0_rect and Tr_velo_to_cam cannot be inverted; copy the file again")
     return CameraCalibration(_matrix(path, rows, ("P2",), (3, 4)), camera_from_lidar, size)
 
 
@@ -262,7 +266,10 @@ def _matrix(path: Path, rows: Mapping[str, list[str]], names: tuple[str, ...], s
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height in pixels from the header of a PNG file; KITTI's most common size where there is no file."""
+    """Width and height in pixels from the header of a PNG file; KITTI's most common size if the file is missing.
+
+    InputError if the file is not a PNG image.
+    """
     path = Path(path)
     try:
         with opened(path, "copy it again, or remove it") as file:

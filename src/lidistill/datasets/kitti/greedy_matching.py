@@ -1,12 +1,12 @@
-"""KITTI's two greedy passes, summarised so that the counts at any score threshold can be looked up.
+"""KITTI's two greedy matching passes, as step functions that give the counts at any score threshold.
 
-The official program matches every frame anew for each of 41 score thresholds, which are themselves found by a first
-pass over all frames. A frame's counts at a threshold depend only on its detections that reach the threshold, so they
-are a step function of it that changes at the frame's own scores. Here that function is computed once. Any multiset of
-frames is then scored by adding steps (`curves.py`).
+Pass one of the official program goes over all frames and finds 41 score thresholds. Pass two matches every frame again
+at each threshold. A frame's counts at a threshold depend only on its detections that reach the threshold. They are
+therefore a step function of the threshold, which changes only at the frame's own scores. This function is computed
+once here. Any multiset of frames is then scored by adding steps (`curves.py`).
 
-Truths and detections that are connected by no chain of candidate pairs do not influence each other. The passes
-therefore run on connected groups, for all groups of all frames in parallel.
+A truth is a ground-truth object. Truths and detections that no chain of candidate pairs connects do not influence each
+other. The passes therefore run on connected groups, for all groups of all frames in parallel.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-LARGE_GROUP = 64  # detections; beyond, the work of pass two would grow with their square
+LARGE_GROUP = 64  # detections; in larger groups, matching at every level would take quadratic time
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Truths and detections of the same frame that may be matched: rows into the stacked truths and detections, in file
-    order.
+    """Pairs of a truth and a detection of the same frame that may be matched.
+
+    `truth` and `detection` are rows of the stacked truths and detections of all frames, which are in file order.
     """
 
     truth: np.ndarray  # (P,) int64
@@ -40,10 +41,14 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Steps:
-    """What one class counts at one difficulty and overlap limit, as changes at detections."""
+    """The counts of one class at one difficulty and overlap limit, as changes at detections.
 
-    first_hits: np.ndarray  # (H,) detections that pass one calls true positives: their scores give the thresholds
-    detections: np.ndarray  # (S,) ascending; when the threshold falls to this detection's score, the counts change by
+    When the threshold falls to the score of `detections[s]`, the counts change by `hits[s]`, `misses[s]` and
+    `similarity[s]`.
+    """
+
+    first_hits: np.ndarray  # (H,) true positives of pass one, whose scores give the thresholds
+    detections: np.ndarray  # (S,) ascending
     hits: np.ndarray  # (S,) true positives
     misses: np.ndarray  # (S,) false positives
     similarity: np.ndarray  # (S,) sum of orientation similarities of the true positives
@@ -57,11 +62,12 @@ def count_steps(
     forgiven: np.ndarray,
     similarity: np.ndarray | None = None,
 ) -> Steps:
-    """Steps of one class from `pairs` over the overlap limit, for N detections with `scores` (N,) and T truths.
+    """Steps of one class from the P `pairs` above the overlap limit, for N detections with `scores` (N,) and T truths.
 
-    `counted` (T,) marks truths that are hit or missed (others only absorb detections), `regular` (N,) detections that
-    are hits or false positives (others in `pairs` are neutral), `forgiven` (N,) detections that are no false positive
-    where nothing takes them, `similarity` (P,) the orientation similarity of each pair.
+    `counted` (T,) bool: truths that are hit or missed; all other truths only absorb detections.
+    `regular` (N,) bool: detections that are hits or false positives; all others in `pairs` are neutral.
+    `forgiven` (N,) bool: detections that are no false positives if unmatched.
+    `similarity` (P,): orientation similarity of each pair.
     """
     hits = np.zeros(len(scores), dtype=np.int64)
     misses = (regular & ~forgiven).astype(np.int64)
@@ -72,8 +78,8 @@ def count_steps(
         taken = _first_pass(pairs, group, turn, scores)
         first_hits = np.sort(pairs.detection[taken & counted[pairs.truth] & regular[pairs.detection]])
 
-    # A truth takes a neutral detection in pass two only where it finds no regular one. Hit it is in neither case, so
-    # those pairs can be left out.
+    # In pass two, a truth takes a neutral detection only if it finds no regular one. It then counts as not hit, so
+    # pairs with neutral detections can be left out.
     rows = np.flatnonzero(regular[pairs.detection])
     if len(rows):
         pairs = pairs[rows]
@@ -101,8 +107,8 @@ def count_steps(
 
 
 def _groups(pairs: Pairs, num_truths: int, num_detections: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each pair (P,): its connected group, and the turn of its truth within the group (truths choose in file
-    order).
+    """For each pair: its connected group, and the turn of its truth within the group (truths choose in file order).
+    Both are (P,) int64.
     """
     size = num_truths + num_detections
     edges = coo_matrix(
@@ -118,8 +124,8 @@ def _groups(pairs: Pairs, num_truths: int, num_detections: int) -> tuple[np.ndar
 
 
 def _first_pass(pairs: Pairs, group: np.ndarray, turn: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Pass one, over all detections: each truth takes the free candidate of highest score (of equal ones, the first in
-    the file). (P,) bool.
+    """Pass one, over all detections: each truth takes the free candidate with the highest score (at equal scores, the
+    first in the file). Returns which pairs are taken: (P,) bool.
     """
     order = np.lexsort((pairs.detection, -scores[pairs.detection], group, turn))
     taken = np.zeros(len(pairs), dtype=bool)
@@ -129,26 +135,26 @@ def _first_pass(pairs: Pairs, group: np.ndarray, turn: np.ndarray, scores: np.nd
 
 @dataclass(frozen=True)
 class _Levels:
-    """The detections of each group, best first, one group after the other. At its level a detection joins those before
-    it.
+    """The detections of each group, best first, one group after the other; each detection is one level.
 
-    Equal scores have levels of their own, but no threshold falls between them, so only their sum counts.
+    At a level, the detections of the group up to this one take part in the matching. Equal scores have separate levels,
+    but no threshold falls between them, so only the sum of their changes counts.
     """
 
-    group: np.ndarray  # (L,)
-    detection: np.ndarray  # (L,)
-    of_pair: np.ndarray  # (P,) the level at which the pair's detection comes in
+    group: np.ndarray  # (L,) int64
+    detection: np.ndarray  # (L,) int64
+    of_pair: np.ndarray  # (P,) level of the pair's detection
     end_of_pair: np.ndarray  # (P,) one past the last level of the pair's group
-    slot_of_pair: np.ndarray  # (P,) place of the pair's detection in its group
-    first_slot: np.ndarray  # (L + 1,) room for every detection of the group, at every level
+    slot_of_pair: np.ndarray  # (P,) index of the pair's detection in its group
+    first_slot: np.ndarray  # (L + 1,) first slot of each level, which has one slot for every detection of its group
 
     @property
     def is_in_large_group(self) -> np.ndarray:
-        """Whether the pair's group has more detections than are looked at anew at every level: (P,) bool."""
+        """Whether the pair's group has too many detections to be matched again at every level: (P,) bool."""
         return np.diff(self.first_slot)[self.of_pair] > LARGE_GROUP
 
     def changes(self, level: np.ndarray, amounts: np.ndarray | None = None) -> np.ndarray:
-        """Sum of `amounts` (default: a count) at each level, less that of the level before in the same group: (L,)."""
+        """Sum of `amounts` (default: 1 each) at each level minus the sum at the previous level of the group: (L,)."""
         total = np.bincount(level, weights=amounts, minlength=len(self.group))
         before = np.concatenate([[0], total[:-1]])
         before[np.flatnonzero(np.diff(self.group, prepend=-1))] = 0
@@ -174,10 +180,10 @@ def _levels(pair_detection: np.ndarray, pair_group: np.ndarray, scores: np.ndarr
 
 
 def _second_pass(pairs: Pairs, turn: np.ndarray, levels: _Levels, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pass two at every level, among detections that reach its score: (M,) levels and (M,) pairs that are taken there.
+    """Pass two at every level, among the detections that reach its score: M matches as levels (M,) and pairs (M,).
 
-    Each truth takes the free candidate of largest overlap (of equal ones, the first in the file). `chosen` are the
-    pairs of the groups to match.
+    Each truth takes the free candidate with the largest overlap (at equal overlaps, the first in the file). `chosen`
+    are the rows of the pairs to match.
     """
     preference = _preference(pairs)
     repeats = (levels.end_of_pair - levels.of_pair)[chosen]
@@ -193,16 +199,16 @@ def _second_pass(pairs: Pairs, turn: np.ndarray, levels: _Levels, chosen: np.nda
 def _second_pass_one_by_one(
     pairs: Pairs, turn: np.ndarray, levels: _Levels, chosen: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pass two for groups of many detections, where matching all of them at every level would take quadratic time and
+    """Pass two for groups with many detections, where matching all of them at every level would take quadratic time and
     memory.
 
-    Gives the changes: (M,) levels, (M,) pairs, and 1 if the pair is taken from that level on, -1 if it is released
-    there. A detection that joins is offered to the truths in their turn. A truth that prefers it releases the one it
-    had, which is then offered to the truths after it; for all others nothing changes.
+    Returns M changes as levels (M,), pairs (M,), and 1 if the pair is taken from that level on or -1 if it is released.
+    The detection that joins at a level is offered to the truths in turn. A truth that prefers it takes it and releases
+    the detection it had, which is then offered to the later truths. The matches of all other truths stay the same.
     """
     preference = _preference(pairs).tolist()
     truth_of, detection_of, turn_of = pairs.truth.tolist(), pairs.detection.tolist(), turn.tolist()
-    candidates: dict[int, list[int]] = {}  # detection -> its pairs, in turn
+    candidates: dict[int, list[int]] = {}  # detection -> its pairs, in the turn of their truths
     for pair in chosen[np.argsort(turn[chosen], kind="stable")].tolist():
         candidates.setdefault(detection_of[pair], []).append(pair)
     taken: dict[int, int] = {}  # truth -> pair
@@ -237,16 +243,17 @@ def _prefers(pair: int, held: int | None, preference: list[int]) -> bool:
 
 
 def _preference(pairs: Pairs) -> np.ndarray:
-    """Rank of each pair (P,): the largest overlap first, of equal ones the first detection in the file."""
+    """Rank of each pair (P,): by falling overlap; at equal overlaps, by the detections' order in the file."""
     preference = np.empty(len(pairs), dtype=np.int64)
     preference[np.lexsort((pairs.detection, -pairs.overlap))] = np.arange(len(pairs))
     return preference
 
 
 def _take_in_turn(turn: np.ndarray, arena: np.ndarray, slot: np.ndarray, num_slots: int) -> np.ndarray:
-    """Which rows are taken: (R,) bool, where rows are sorted by `turn`, `arena` and preference.
+    """Which rows are taken: (R,) bool. The rows must be sorted by `turn`, then `arena`, then preference.
 
-    In each turn every arena takes the first of its rows whose slot is still free; arenas share no slot.
+    In each turn, every arena (an independent matching) takes the first of its rows whose slot is still free. Arenas
+    share no slots.
     """
     occupied = np.zeros(num_slots, dtype=bool)
     taken = np.zeros(len(turn), dtype=bool)

@@ -1,4 +1,4 @@
-"""The matches of each frame: enough to score any multiset of frames by the KITTI metric exactly, and small."""
+"""The matches of each frame, in a small form that scores any multiset of frames by the KITTI metric exactly."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from lidistill.evaluation.protocol import Estimator, Resamplable
 from lidistill.evaluation.scale import Scale
 from lidistill.types import InputError
 
-# What is matched apart. Image overlaps have no loose limit, and orientation is read off the image matches, so those
-# share the first.
+# The overlaps that are matched separately. Image boxes have no loose limit, and orientation uses the image matches, so
+# they share the first entry.
 MATCHED = (("bbox", "strict"), ("bev", "strict"), ("3d", "strict"), ("bev", "loose"), ("3d", "loose"))
 SEEN_IN = ("bbox", "bev", "3d")
 
 Curve = Callable[[np.ndarray], "np.ndarray | None"]
 
-FORMAT = 1  # of the file; those of earlier versions have no number
+FORMAT = 1  # of the file; files of earlier versions have no number
 
 
 @dataclass(frozen=True)
 class MatchedBlock:
-    """The matches of some frames on their own; see FrameMatches for the shapes."""
+    """The matches of a block of frames; see FrameMatches for the shapes."""
 
     truths: np.ndarray
     seen: np.ndarray
@@ -43,33 +43,33 @@ class MatchedBlock:
 
 @dataclass(frozen=True)
 class FrameMatches(Resamplable):
-    """Step functions of F frames, C classes, 3 difficulties and the 5 overlaps of `MATCHED`.
+    """Step functions of F frames, C classes, 3 difficulties and the 5 overlaps of `MATCHED`; N detections.
 
-    Cases are ordered by overlap, then class, then difficulty; the K + 1 offsets say where each case begins in the flat
-    arrays.
+    A case is one overlap, class and difficulty; the K cases are in this order. The K + 1 offsets give the start of each
+    case in the flat arrays.
     """
 
     frame_ids: tuple[str, ...]
     classes: tuple[str, ...]
-    truths: np.ndarray  # (F, C, 3) int32, truths that count
-    seen: np.ndarray  # (F, C, 3) bool, whether the class is detected with a box in the image, on the ground, in space
+    truths: np.ndarray  # (F, C, 3) int32, number of ground-truth objects that count
+    seen: np.ndarray  # (F, C, 3) bool, whether the class is detected with a box in the image, in BEV, in 3D
     orientation_unknown: np.ndarray  # (F,) bool, whether a detection has an alpha of -10
-    detection_frame: np.ndarray  # (N,) int32
+    detection_frame: np.ndarray  # (N,) int32, row of the frame
     detection_score: np.ndarray  # (N,) float64
     hit_offsets: np.ndarray  # (K + 1,) int64
-    hit_detection: np.ndarray  # (H,) int32, see matching.Steps
+    hit_detection: np.ndarray  # (H,) int32, see greedy_matching.Steps
     step_offsets: np.ndarray  # (K + 1,) int64
     step_detection: np.ndarray  # (S,) int32
     step_hits: np.ndarray  # (S,) int32
     step_misses: np.ndarray  # (S,) int32
-    step_similarity: np.ndarray  # float64, for the image cases only, which come first
+    step_similarity: np.ndarray  # (S',) float64, for the image cases only, which come first
 
     @staticmethod
     def joined(frame_ids: Sequence[str], classes: Sequence[str], blocks: Sequence[MatchedBlock]) -> FrameMatches:
-        """The matches of blocks of frames, in order; at least one block, perhaps of no frame."""
+        """The matches of all `blocks` of frames, in order; at least one block, which may have no frames."""
         first_frame = np.cumsum([0, *(len(block.truths) for block in blocks)])
         first_detection = np.cumsum([0, *(len(block.detection_score) for block in blocks)])
-        # case by case, blocks inside
+        # ordered by case, then by block
         cases = [case for parts in zip(*(block.cases for block in blocks), strict=True) for case in parts]
         case_start = np.tile(first_detection[:-1], len(cases) // len(blocks))
         in_image = cases[: len(classes) * len(DIFFICULTIES) * len(blocks)]
@@ -93,7 +93,7 @@ class FrameMatches(Resamplable):
         )
 
     def save(self, path: str | Path) -> None:
-        """Write to a .npz file."""
+        """Write to a .npz file; InputError if it cannot be written."""
         names = {"frame_ids": np.array(self.frame_ids, dtype=str), "classes": np.array(self.classes, dtype=str)}
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         save_labelled(path, {**names, **arrays}, version=FORMAT, origin="protocol", name=PROTOCOL)
@@ -106,7 +106,7 @@ class FrameMatches(Resamplable):
         remedy = "run `lidistill evaluate` on its folder again"
         arrays, protocol = load_labelled(path, _KINDS, remedy, version=FORMAT, origin="protocol")
         if protocol != PROTOCOL:
-            raise InputError(f"{path}: the protocol {shown(protocol)} wrote it, not {PROTOCOL}; {remedy}")
+            raise InputError(f"{path}: written by the protocol {shown(protocol)}, not {PROTOCOL}; {remedy}")
         matches = FrameMatches(
             frame_ids=tuple(arrays["frame_ids"].astype(str).tolist()),
             classes=tuple(arrays["classes"].astype(str).tolist()),
@@ -123,8 +123,8 @@ class FrameMatches(Resamplable):
         return AP
 
     def estimator(self, key: str) -> Estimator:
-        """The score `key` as a function of how often each frame is taken: weights (F,) int64 to percent, or None where
-        it is not evaluated.
+        """The score `key` as a function of how often each frame is taken: weights (F,) int64 -> percent, or None if it
+        is not evaluated. InputError for an unknown key.
         """
         wanted = ScoreKey.parse(key, self.classes)
         if wanted.name == MEAN:
@@ -134,10 +134,10 @@ class FrameMatches(Resamplable):
         return lambda weights: percent(curve(weights), wanted.points)
 
     def curve(self, level: str, metric: str, name: str, difficulty: str) -> Curve:
-        """The curve of a class (41,) in 0..1 as a function of how often each frame is taken; None where it is not
-        evaluated.
+        """The curve (41,) in 0..1 of a class as a function of how often each frame is taken, weights (F,); None if it
+        is not evaluated.
 
-        As in the official program a class is evaluated where it is detected at least once, orientation where no
+        As in the official program, a class is evaluated if it is detected at least once, and orientation if no
         detection of any class has an alpha of -10.
         """
         counts = self._counts(level, metric, name, difficulty)
@@ -151,10 +151,10 @@ class FrameMatches(Resamplable):
         return value
 
     def mean(self, curves: Sequence[np.ndarray | None], key: ScoreKey, weights: np.ndarray) -> float | None:
-        """Mean over the classes that have truths, in percent; `curves` has an entry for each class.
+        """Mean over the classes that have ground-truth objects, in percent; `curves` has one entry per class.
 
-        A class that is never detected counts 0 here, or finding nothing would score better than finding a little. None
-        if no class has truths, or if the detections lack the 3D boxes or angles that the metric needs.
+        A class that is never detected counts as 0 here; otherwise finding nothing would score better than finding a
+        little. None if no class has objects, or if the detections lack the 3D boxes or angles that the metric needs.
         """
         present = weights @ self.truths[:, :, DIFFICULTIES.index(key.difficulty)] > 0
         seen = np.asarray(self.seen[weights > 0].any(axis=(0, 1)))
@@ -238,7 +238,7 @@ _ARRAYS = tuple(field.name for field in dataclasses.fields(FrameMatches) if fiel
 
 
 def percent(curve: np.ndarray | None, points: str) -> float | None:
-    """The average of a curve where there is one."""
+    """The average of a curve over the "R11" or "R40" points, in percent; None without a curve."""
     return None if curve is None else average(curve, points)
 
 
@@ -251,7 +251,7 @@ def _joined(parts: Sequence[np.ndarray], dtype: type = np.int32) -> np.ndarray:
 
 
 def _offsets(lengths: Sequence[int], blocks: int) -> np.ndarray:
-    """Where each case begins, and where the last one ends."""
+    """The start of each case, and the end of the last one: (K + 1,) int64."""
     return np.concatenate([[0], np.cumsum(np.reshape(lengths, (-1, blocks)).sum(axis=1))]).astype(np.int64)
 
 

@@ -1,17 +1,17 @@
-"""The KITTI object metric, as the official program computes it: boxes in the image, from above and in space, and
-orientation.
+"""The KITTI object metric, as the official program computes it: 2D, BEV and 3D boxes, and orientation.
 
-Rules, from the C++ source of the object development kit (the newer program, where a labelled height must exceed the
+Rules, from the C++ source of the object development kit (the newer version, in which a label's height must exceed the
 limit):
 
-- A labelled object counts at a difficulty up to an occlusion and a truncation, and above a height in the image.
-  Otherwise, and for the neighbour classes, it is neutral: neither hit nor missed, but it may absorb a detection.
-- A detection lower than the height limit is neutral whatever its class, so that one of another class may absorb an
+- A labelled object counts at a difficulty if its occlusion and truncation are within the limits and its height in the
+  image is above the limit. Otherwise, and for neighbour classes, it is neutral: neither hit nor missed, but it may
+  absorb a detection.
+- A detection below the height limit is neutral, whatever its class. Detections of other classes may thus take an
   object.
-- Overlap must exceed the limit. A false positive whose image box lies mostly in a DontCare box is forgiven; in space
-  those have no box.
-- Pass one finds the 41 scores at which recall steps are reached, pass two counts hits and false positives at each
-  (`greedy_matching.py`).
+- Overlap must exceed the limit. A false positive whose image box lies mostly in a DontCare box is forgiven, in the
+  image only, because DontCare regions have no 3D box.
+- Pass one finds the 41 scores at which the recall steps are reached. Pass two counts hits and false positives at each
+  of them (`greedy_matching.py`).
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from lidistill.datasets.kitti.scores import scores_from_matches
 from lidistill.evaluation.scores import Scores
 from lidistill.types import InputError, unknown_name
 
-# too like the class to be a false positive; compared in lower case
+# class -> class so similar that its detection is no false positive; compared in lower case
 NEIGHBOURS = {"car": "van", "pedestrian": "person_sitting"}
 
 
 # These bound the memory of the matching.
 _FRAMES_AT_ONCE = 256
-_PAIRS_AT_ONCE = 2**19  # of a labelled and a detected object in one frame; overlaps of so many take about 300 MB
+_PAIRS_AT_ONCE = 2**19  # of a labelled and a detected object; the overlaps of this many take about 300 MB
 
 
 def evaluate_objects(
     truths: Sequence[CameraObjects], detections: Sequence[CameraObjects], classes: Sequence[str]
 ) -> Scores:
-    """Scores of detections (with scores) against labelled objects, both one entry a frame; see `match_frames` for
-    errors.
+    """KITTI scores of detections (with scores) against labelled objects; one entry per frame in both. See
+    `match_frames` for errors.
     """
     return replace(scores_from_matches(match_frames(truths, detections, classes)), overlap=official_overlap(classes))
 
@@ -62,15 +62,15 @@ def match_frames(
     """The matches of each frame. Class names are compared without case; frames are named 000000, 000001, ... by
     default.
 
-    InputError where a class has no limits, the two sides differ in length, a detection has no score, or a number is not
-    finite.
+    InputError if there is no class, a class has no limits, the sequences differ in length, a detection has no score, or
+    a number is not finite.
     """
     if frame_ids is None:
         frame_ids = [f"{row:06d}" for row in range(len(truths))]
     if not len(truths) == len(detections) == len(frame_ids):
         raise InputError(
             f"{len(truths)} labelled frames, {len(detections)} frames of detections, {len(frame_ids)} names; give "
-            "one of each a frame"
+            "one of each per frame"
         )
     if not classes:
         raise InputError("no class to score; name at least one, such as Car")
@@ -92,7 +92,7 @@ def match_frames(
 
 
 def _blocks(pairs: Sequence[int]) -> list[slice]:
-    """Frames to match at a time, given the number of pairs of each: at least one slice, which is empty only without
+    """Slices of frames to match at a time, given each frame's number of pairs; at least one, which is empty without
     frames.
     """
     stops, so_far, count = [], 0, 0
@@ -116,7 +116,7 @@ def _check(frame_id: str, objects: CameraObjects, kind: str) -> None:
     for name, values in columns.items():
         if not np.isfinite(values).all():
             raise InputError(
-                f"frame {frame_id}: the {name} of a {kind} is not finite; look for what produced it before scoring"
+                f"frame {frame_id}: the {name} of a {kind} is not finite; find out what produced it before scoring"
             )
 
 
@@ -180,7 +180,7 @@ def _match_block(
 
 
 def _truths_at_once(truth_frame: np.ndarray, found_frame: np.ndarray) -> list[slice]:
-    """Slices of truths whose pairs with the detections of their frames fit into memory together; at least one slice."""
+    """Slices of truths whose pairs with detections of the same frame fit into memory; at least one."""
     own = np.searchsorted(found_frame, truth_frame, side="right") - np.searchsorted(found_frame, truth_frame)
     part = np.cumsum(own) // _PAIRS_AT_ONCE
     stops = np.flatnonzero(np.diff(part)) + 1
@@ -199,7 +199,7 @@ def _share_in_dontcare(
 
 
 def _has_boxes(found: CameraObjects) -> np.ndarray:
-    """Whether detections have a box in the image, on the ground, in space (3, N); -1 and -1000 stand for none."""
+    """Whether detections have a box in the image, in BEV, in 3D: (3, N) bool. -1 and -1000 stand for no box."""
     (height, width, length), (x, y, z) = found.sizes.T, found.locations.T
     ground = (x != -1000) & (z != -1000) & (width > 0) & (length > 0)
     return np.stack([found.boxes_2d[:, 0] >= 0, ground, ground & (y != -1000) & (height > 0)])

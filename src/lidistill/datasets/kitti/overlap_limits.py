@@ -1,4 +1,4 @@
-"""The overlap of a detection with an object that a match must exceed, by class."""
+"""The overlap limits of the KITTI metric, by class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class OverlapLimits:
-    """Overlap that a match must exceed. Image boxes are always held to the strict one."""
+    """Intersection over union that a match must exceed. Image boxes always use the strict limit."""
 
     strict: float
     loose: float
@@ -17,8 +17,8 @@ class OverlapLimits:
         return self.strict if level == "strict" else self.loose
 
 
-# Car, Pedestrian and Cyclist as in the official program, loose ones and the other classes as in the public detection
-# toolboxes.
+# Strict limits of Car, Pedestrian and Cyclist as in the official program; loose limits and the other classes as in the
+# public detection toolboxes.
 LIMITS: Mapping[str, OverlapLimits] = {
     "Car": OverlapLimits(0.7, 0.5),
     "Pedestrian": OverlapLimits(0.5, 0.25),
@@ -30,7 +30,7 @@ LIMITS: Mapping[str, OverlapLimits] = {
 
 
 def official_overlap(classes: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Overlap limits of `LIMITS` by level and class."""
+    """The limits in `LIMITS`: level -> class -> overlap; classes without limits are left out."""
     return {
         level: {name: LIMITS[name].at(level) for name in classes if name in LIMITS} for level in ("strict", "loose")
     }

@@ -1,4 +1,4 @@
-"""How much labelled and detected camera objects overlap: in the image, from above, and in space."""
+"""Overlaps of labelled and detected camera objects: in the image, in BEV, and in 3D."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COLUMN_TYPES = {"names": str, "occlusion": np.int64}
 
 
 def stacked(frames: Sequence[CameraObjects]) -> tuple[CameraObjects, np.ndarray]:
-    """The rows of all frames one after the other (N,), and the frame that each belongs to (N,)."""
+    """The rows of all frames one after the other, N in all, and the index of each row's frame (N,) int64."""
     frame = np.repeat(np.arange(len(frames)), np.array([len(objects) for objects in frames], dtype=np.int64))
 
     def column(name: str) -> np.ndarray:
@@ -39,8 +39,9 @@ def stacked(frames: Sequence[CameraObjects]) -> tuple[CameraObjects, np.ndarray]
 
 
 def rows_of_same_frame(first_frame: np.ndarray, second_frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every pair of a row of the first and a row of the second (frames ascending) that lie in the same frame: two (P,)
-    row indices.
+    """Every pair of a row of the first and a row of the second that belong to the same frame: two (P,) row indices.
+
+    Both arguments give each row's frame, in ascending order.
     """
     start = np.searchsorted(second_frame, first_frame)
     count = np.searchsorted(second_frame, first_frame, side="right") - start
@@ -50,30 +51,30 @@ def rows_of_same_frame(first_frame: np.ndarray, second_frame: np.ndarray) -> tup
 
 
 def image_intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Area shared by image boxes (P, 4) and (P, 4), left top right bottom: (P,) in px2."""
+    """Intersection areas of image boxes (P, 4) and (P, 4), left top right bottom, row by row: (P,) square pixels."""
     width = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
     height = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1])
     return np.where((width > 0) & (height > 0), width * height, 0.0)
 
 
 def image_area(boxes: np.ndarray) -> np.ndarray:
-    """Area of image boxes (N, 4): (N,) in px2."""
+    """Areas of image boxes (N, 4): (N,) square pixels."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def image_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of image boxes (P, 4) and (P, 4): (P,)."""
+    """Intersection over union of image boxes (P, 4) and (P, 4), row by row: (P,)."""
     shared = image_intersection(a, b)
     return _ratio(shared, image_area(a) + image_area(b) - shared)
 
 
 def image_cover(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Share of each image box of (P, 4) that lies in the box of (P, 4) beside it: (P,)."""
+    """Share of each image box `a` (P, 4) that lies inside the box `b` (P, 4) of the same row: (P,)."""
     return _ratio(image_intersection(a, b), image_area(a))
 
 
 def ground_and_space_overlaps(a: CameraObjects, b: CameraObjects) -> tuple[np.ndarray, np.ndarray]:
-    """Intersection over union of objects (P) and (P), row by row, from above and in space: two (P,)."""
+    """Intersection over union of P objects `a` and P objects `b`, row by row, in BEV and in 3D: two (P,)."""
     ground = np.zeros(len(a))
     space = np.zeros(len(a))
     reach = np.hypot(a.sizes[:, 1], a.sizes[:, 2]) + np.hypot(b.sizes[:, 1], b.sizes[:, 2])
@@ -94,10 +95,7 @@ def ground_and_space_overlaps(a: CameraObjects, b: CameraObjects) -> tuple[np.nd
 
 
 def _seen_from_above(objects: CameraObjects) -> np.ndarray:
-    """Boxes (N, 7) whose plane is the camera's x and z; rotation_y turns the other way round there.
-
-    The third axis is left out.
-    """
+    """Boxes (N, 7) in the plane of the camera's x and z, where the yaw is -rotation_y; the third coordinate is 0."""
     height, width, length = objects.sizes.T
     x, _, z = objects.locations.T
     return np.stack([x, z, np.zeros_like(x), length, width, height, -objects.rotation_y], axis=-1).astype(np.float64)

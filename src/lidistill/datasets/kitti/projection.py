@@ -1,11 +1,11 @@
-"""Between LiDAR boxes and KITTI's camera objects: axes, box conventions and projection.
+"""Conversion between LiDAR boxes and KITTI's camera objects: axes, box conventions and projection.
 
-Conventions as in the KITTI object development kit: camera x right, y down, z forward; a box is stored by its bottom
-centre, sizes as height, width, length, and `rotation_y` about the downward axis, so that yaw = -(rotation_y + pi/2).
+Conventions of the KITTI object development kit: camera x right, y down, z forward. A box is given by its bottom centre,
+its height, width and length, and its rotation `rotation_y` about the downward axis, so yaw = -(rotation_y + pi/2).
 
-A box stands upright in either axes, which are turned by a degree or so against each other, so the two boxes cannot be
-the same. As in OpenPCDet and mmdetection3d the bottom centre is converted, and the height is added along the vertical
-of the new axes.
+A LiDAR box is upright in LiDAR axes and a camera object in camera axes. The two vertical axes differ by about a degree,
+so a converted box is not exactly the same box. As in OpenPCDet and mmdetection3d, the bottom centre is converted, and
+the height is added along the vertical of the new axes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from lidistill.datasets.kitti.records import CameraCalibration, CameraObjects
 
-NEAR_PLANE_M = 0.1  # corners closer to the image plane than this are clipped before projection
+NEAR_PLANE_M = 0.1  # boxes are clipped at this depth before projection
 
 
 def wrap_angle(angle: np.ndarray) -> np.ndarray:
@@ -34,7 +34,7 @@ def corners(geometry: np.ndarray) -> np.ndarray:
 
 
 def to_camera(calibration: CameraCalibration, points: np.ndarray) -> np.ndarray:
-    """LiDAR points (..., 3) in rectified camera axes (..., 3)."""
+    """LiDAR points (..., 3) to points in rectified camera axes (..., 3), metres."""
     transform = calibration.camera_from_lidar
     return points @ transform[:3, :3].T + transform[:3, 3]
 
@@ -47,7 +47,7 @@ def project(calibration: CameraCalibration, camera_points: np.ndarray) -> np.nda
 
 
 def in_view(calibration: CameraCalibration, points: np.ndarray) -> np.ndarray:
-    """Which LiDAR points (P, 3) fall into the image: (P,) bool."""
+    """Which LiDAR points (P, 3) project into the image: (P,) bool."""
     camera = to_camera(calibration, np.asarray(points, dtype=np.float64))
     ahead = camera[:, 2] > 0
     pixels = np.full((len(camera), 2), -1.0)
@@ -60,10 +60,10 @@ _EDGES = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4)
 
 
 def image_boxes(calibration: CameraCalibration, geometry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """2D boxes of LiDAR boxes (N, 7): clipped to the image (N, 4), and before clipping (N, 4); left top right bottom.
+    """2D boxes of LiDAR boxes (N, 7): clipped to the image (N, 4), and unclipped (N, 4); left top right bottom, pixels.
 
-    They hold the corners of the camera's own box, the one that `camera_objects` gives. Boxes that cross the near plane
-    are cut there. A box wholly behind the camera or outside the image has zero area after clipping.
+    They enclose the projected corners of the boxes that `camera_objects` returns. Boxes that cross the near plane are
+    cut there. A box wholly behind the camera or outside the image has zero area after clipping.
     """
     camera_corners = _camera_corners(calibration, geometry)
     width, height = calibration.image_size
@@ -92,7 +92,7 @@ def image_boxes(calibration: CameraCalibration, geometry: np.ndarray) -> tuple[n
 
 
 def lidar_boxes(calibration: CameraCalibration, objects: CameraObjects) -> np.ndarray:
-    """Camera objects as LiDAR boxes (N, 7), float64."""
+    """LiDAR boxes of camera objects: (N, 7) float64, x y z length width height yaw."""
     height, width, length = objects.sizes.reshape(-1, 3).T
     lidar_from_camera = np.linalg.inv(calibration.camera_from_lidar)
     x, y, bottom = (objects.locations.reshape(-1, 3) @ lidar_from_camera[:3, :3].T + lidar_from_camera[:3, 3]).T
@@ -103,8 +103,9 @@ def lidar_boxes(calibration: CameraCalibration, objects: CameraObjects) -> np.nd
 def camera_objects(
     calibration: CameraCalibration, geometry: np.ndarray, names: np.ndarray, scores: np.ndarray | None = None
 ) -> CameraObjects:
-    """LiDAR boxes (N, 7) as camera objects with projected 2D boxes; truncation and occlusion are -1, as result files
-    write what they do not know.
+    """LiDAR boxes (N, 7) as camera objects with projected 2D boxes. `names` and `scores` are (N,).
+
+    Truncation and occlusion are -1, which means unknown in result files.
     """
     geometry = np.asarray(geometry, dtype=np.float64).reshape(-1, 7)
     location = _bottom_centres(calibration, geometry)
@@ -130,12 +131,12 @@ def _bottom_centres(calibration: CameraCalibration, geometry: np.ndarray) -> np.
 
 
 def _camera_corners(calibration: CameraCalibration, geometry: np.ndarray) -> np.ndarray:
-    """Corners (N, 8, 3), in camera axes, of the boxes that stand upright there at the bottom centres of LiDAR boxes (N,
-    7).
+    """Corners (N, 8, 3), in camera axes, of boxes that are upright in camera axes and share the bottom centres of the
+    LiDAR boxes (N, 7).
     """
     geometry = np.asarray(geometry, dtype=np.float64).reshape(-1, 7)
     around = geometry.copy()
     around[:, :2] = 0
     around[:, 2] = geometry[:, 5] / 2
-    offsets = corners(around)[..., [1, 2, 0]] * [-1, -1, 1]  # x right, y down, z forward of a LiDAR's forward, left, up
+    offsets = corners(around)[..., [1, 2, 0]] * [-1, -1, 1]  # LiDAR forward, left, up -> camera right, down, forward
     return offsets + _bottom_centres(calibration, geometry)[:, None]

@@ -1,4 +1,4 @@
-"""From LiDAR detections to KITTI scores, through the calibration of each frame."""
+"""Scores LiDAR detections by the KITTI metric, with the calibration of each frame."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lidistill.types import Boxes, Frame, InputError
 
 
 class KittiProtocol(Protocol):
-    """The object benchmark's average precision, of frames that carry a `KittiTruth`."""
+    """The average precision of the KITTI object benchmark, for frames whose truth is a `KittiTruth`."""
 
     name: ClassVar[str] = PROTOCOL
     scale: ClassVar[Scale] = AP
@@ -36,10 +36,10 @@ class KittiProtocol(Protocol):
     foreign_form: ClassVar[str] = "a folder of KITTI result files, one a frame"
 
     def evaluate(self, predictions: Predictions, frames: Iterable[Frame]) -> tuple[Scores, FrameMatches]:
-        """KITTI scores against the labelled rows of `frames` (points are not needed), and the matches behind them.
+        """KITTI scores against the label rows of `frames` (points are not needed), and the matches behind them.
 
-        InputError where a frame lacks calibration, labels or predictions, or where predictions are of frames that are
-        not there.
+        InputError if a frame lacks calibration, labels or predictions, or if predictions have a frame that is not in
+        `frames`.
         """
         frame_ids: list[str] = []
         truths: list[CameraObjects] = []
@@ -67,21 +67,22 @@ class KittiProtocol(Protocol):
         self, path: Path, classes: Sequence[str], frames: Iterable[Frame]
     ) -> tuple[Scores, FrameMatches]:
         if not is_folder(path):
-            raise InputError(f"{path}: not what can be scored; give {self.accepted_forms}")
+            raise InputError(f"{path}: cannot be scored; give {self.accepted_forms}")
         truths = {frame.id: objects for frame in frames if (objects := truth_of(frame).objects) is not None}
         return evaluate_folder(truths, path, classes)
 
 
 def camera_detections(boxes: Boxes, classes: tuple[str, ...], frame: Frame) -> CameraObjects:
-    """Detections of `frame` as rows of a KITTI result file.
+    """Detections in `frame` as rows of a KITTI result file.
 
-    Boxes that do not reach into the image are left out, as the public tools do.
+    Boxes that project entirely outside the image are left out, as in the public tools. InputError if the frame has no
+    calibration, or if scores are missing or a number is not finite.
     """
     calibration = truth_of(frame).calibration
     if calibration is None:
         raise InputError(
-            f"frame {frame.id}: no calibration; the kitti protocol needs it to see boxes in the image, so add the "
-            "calib files"
+            f"frame {frame.id}: no calibration; the kitti protocol needs it to project boxes into the image, so add "
+            "the calib files"
         )
     if boxes.scores is None:
         raise InputError(f"frame {frame.id}: detections without scores; decode boxes with scores")

@@ -1,4 +1,4 @@
-"""What a camera beside the LiDAR adds to a frame, as KITTI describes it. The metric needs it; no detector sees it."""
+"""Camera data of a frame in KITTI's form: calibration and label rows. The metric uses them; detectors do not."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from lidistill.types import Frame
 
 @dataclass(frozen=True)
 class CameraCalibration:
-    """One pinhole camera beside the LiDAR, as KITTI describes it."""
+    """Calibration of one pinhole camera beside the LiDAR, in KITTI's form."""
 
-    image_from_camera: np.ndarray  # (3, 4) projection of rectified camera coordinates, pixels
-    camera_from_lidar: np.ndarray  # (4, 4)
+    image_from_camera: np.ndarray  # (3, 4) projection from rectified camera coordinates (metres) to pixels
+    camera_from_lidar: np.ndarray  # (4, 4) transform from LiDAR to rectified camera axes
     image_size: tuple[int, int]  # width, height in pixels
 
 
 @dataclass(frozen=True)
 class CameraObjects:
-    """The rows of a KITTI label or result file: camera axes (x right, y down, z forward), bottom centre."""
+    """The rows of a KITTI label or result file. Camera axes: x right, y down, z forward."""
 
     names: np.ndarray  # (N,) str
-    truncation: np.ndarray  # (N,) 0..1, -1 where unknown
-    occlusion: np.ndarray  # (N,) int 0 visible, 1 partly, 2 largely, 3 unknown, -1 DontCare
-    alpha: np.ndarray  # (N,) observation angle, -10 where unknown
+    truncation: np.ndarray  # (N,) 0..1, -1 if unknown
+    occlusion: (
+        np.ndarray
+    )  # (N,) int64 0 visible, 1 partly, 2 largely occluded, 3 unknown, -1 for DontCare and result rows
+    alpha: np.ndarray  # (N,) observation angle, radians, -10 if unknown
     boxes_2d: np.ndarray  # (N, 4) left top right bottom, pixels
-    sizes: np.ndarray  # (N, 3) height width length, metres (the order of the file)
-    locations: np.ndarray  # (N, 3) bottom centre, camera axes, metres
-    rotation_y: np.ndarray  # (N,) radians
+    sizes: np.ndarray  # (N, 3) height width length, metres; -1 without a 3D box
+    locations: np.ndarray  # (N, 3) bottom centre, camera axes, metres; -1000 without a 3D box
+    rotation_y: np.ndarray  # (N,) about the camera's y axis, radians
     scores: np.ndarray | None = None  # (N,)
 
     def __len__(self) -> int:
@@ -51,13 +53,13 @@ class CameraObjects:
 
 @dataclass(frozen=True)
 class KittiTruth:
-    """What KITTI's metric needs of a frame beside its points: how the camera sees it, and the labelled rows."""
+    """The data that KITTI's metric needs of a frame: the camera's calibration, and the label rows."""
 
     calibration: CameraCalibration | None = None
-    # every labelled row, DontCare and neighbour classes included; None if unlabelled
+    # every label row, DontCare and neighbour classes included; None if unlabelled
     objects: CameraObjects | None = None
 
 
 def truth_of(frame: Frame) -> KittiTruth:
-    """The frame's truth if it is KITTI's, else an empty one."""
+    """The frame's truth if it is a KittiTruth, else an empty KittiTruth."""
     return frame.truth if isinstance(frame.truth, KittiTruth) else KittiTruth()

@@ -1,4 +1,4 @@
-"""Folders of KITTI label and result files, such as other tools write."""
+"""Folders of KITTI label and result files, as other tools write them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,20 @@ from lidistill.types import InputError
 def evaluate_folder(
     truths: Mapping[str, CameraObjects], folder: str | Path, classes: Sequence[str]
 ) -> tuple[Scores, FrameMatches]:
-    """KITTI scores of a folder of result files against labelled objects by frame id, and the matches behind them."""
+    """KITTI scores of a folder of result files, and the matches behind them.
+
+    `truths`: frame id -> labelled objects. InputError if the folder or the file of a frame is missing or malformed.
+    """
     detections = read_result_folder(folder, list(truths))
     matches = match_frames(list(truths.values()), detections, classes, list(truths))
     return replace(scores_from_matches(matches), overlap=official_overlap(classes)), matches
 
 
 def read_label_folder(folder: str | Path, frame_ids: Sequence[str] | None = None) -> dict[str, CameraObjects]:
-    """Label files `<frame id>.txt` by frame id; all of the folder, sorted by name, where `frame_ids` is None."""
+    """Frame id -> rows of the label file `<frame id>.txt`; every file of the folder, sorted, if `frame_ids` is None.
+
+    InputError if a file is missing or malformed, or the folder has none.
+    """
     folder = Path(folder)
     if frame_ids is None:
         frame_ids = sorted(path.stem for path in folder.glob("*.txt"))
@@ -40,9 +46,9 @@ def read_label_folder(folder: str | Path, frame_ids: Sequence[str] | None = None
 
 
 def read_result_folder(folder: str | Path, frame_ids: Sequence[str]) -> list[CameraObjects]:
-    """Result files `<frame id>.txt` of `folder`, or of `data` in it where KITTI's own layout is kept.
+    """Rows of the result files `<frame id>.txt` of `folder`, or of `folder`/data, as in KITTI's own layout.
 
-    Files of other frames are left alone.
+    Files of other frames are ignored. InputError if the folder or a file is missing or malformed.
     """
     folder = Path(folder)
     if is_folder(folder / "data"):
@@ -53,10 +59,8 @@ def read_result_folder(folder: str | Path, frame_ids: Sequence[str]) -> list[Cam
 
 
 def write_result_folder(folder: str | Path, frame_ids: Sequence[str], detections: Sequence[CameraObjects]) -> None:
-    """Write `<frame id>.txt` for every frame, as KITTI's server and the official program read them."""
+    """Write `<frame id>.txt` for every frame, for KITTI's server and official program; InputError without scores."""
     for frame_id, found in zip(frame_ids, detections, strict=True):
         if found.scores is None:
-            raise InputError(
-                f"frame {frame_id}: detections without scores cannot be a result file; decode boxes with scores"
-            )
+            raise InputError(f"frame {frame_id}: a result file needs detections with scores; decode boxes with scores")
         write_objects(Path(folder) / f"{frame_id}.txt", found)

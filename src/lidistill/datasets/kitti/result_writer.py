@@ -1,4 +1,4 @@
-"""KITTI result files of scans on disk, in the axes of each scan's camera."""
+"""Writes KITTI result files for scans on disk, in the axes of each scan's camera."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lidistill.evaluation.result_writer import ResultWriter, WriteBoxes
 from lidistill.reading import is_folder
 from lidistill.types import Boxes
 
-# KITTI's usual left colour camera, for scans without a calibration. Boxes in the text are then in this camera's axes.
+# KITTI's usual left colour camera, for scans without a calibration. Boxes in result files are then in its axes.
 NOMINAL_CALIBRATION = CameraCalibration(
     image_from_camera=np.array([[721.54, 0.0, 609.56, 44.86], [0.0, 721.54, 172.85, 0.22], [0.0, 0.0, 1.0, 0.0]]),
     camera_from_lidar=np.array(
@@ -28,14 +28,14 @@ NOMINAL_CALIBRATION = CameraCalibration(
 
 @dataclass(frozen=True)
 class KittiResultWriter(ResultWriter):
-    """NAME.txt for each scan."""
+    """Writes NAME.txt for each scan NAME.bin."""
 
-    calibrations: Path | None  # a calib file, a folder with one a scan, or nothing: the nominal camera
-    images: Path | None = None  # a folder with the image of each scan, whose size counts
+    calibrations: Path | None  # a calibration file, or a folder with one per scan; None: the nominal camera
+    images: Path | None = None  # a folder with the image of each scan, read for its size only
 
     @staticmethod
     def of(scans: Path, calibration: str | Path | None) -> KittiResultWriter:
-        """With the calibration asked for; else that of the folder `calib` beside the scans' folder, if there is one."""
+        """A writer with `calibration`, or the folder `calib` beside the scans' folder, or the nominal camera."""
         if calibration is not None:
             return KittiResultWriter(Path(calibration))
         beside = (scans if is_folder(scans) else scans.parent).resolve().parent

@@ -1,4 +1,4 @@
-"""Where KITTI's scores stand: by class and difficulty, at the strict overlaps and 40 recall points first."""
+"""The layout of KITTI's scores: by class and difficulty, with strict overlaps and 40 recall points first."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ def kitti_layout(
     counts: Mapping[str, int],
     curves: Collection[str] = (),
 ) -> Layout:
-    """The layout of the scores `values` of a run on `classes`, with the `counts` of labelled objects and the keys of
-    its curves.
+    """The layout of a run's scores.
+
+    `values`: key -> score; `counts`: "class/difficulty" -> number of labelled objects; `curves`: keys of the curves.
     """
     main = ScoreKey.parse(MAIN, classes)
     return Layout(
@@ -75,7 +76,7 @@ def _table(classes: Sequence[str], title: str, level: str, points: str, metrics:
 
 
 def _keys(classes: Sequence[str], level: str, points: str, metrics: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Keys of every class and the mean, one row each; the difficulties of one metric stand together."""
+    """Keys of every class and the mean, one row each; columns are ordered by metric, then difficulty."""
     return tuple(
         tuple(
             str(ScoreKey(level, metric, name, points, difficulty)) for metric in metrics for difficulty in DIFFICULTIES
@@ -89,7 +90,7 @@ def _counts_table(counts: Mapping[str, int]) -> KeyTable | None:
     if not names:
         return None
     return KeyTable(
-        title="How many objects stand behind the scores",
+        title="Number of objects behind the scores",
         corner="Class",
         rows=names,
         columns=DIFFICULTIES,
@@ -113,7 +114,7 @@ def _charts(main: ScoreKey, classes: Sequence[str], curves: Collection[str]) -> 
 
 
 def _printed(classes: Sequence[str], values: Mapping[str, float | None], counts: Mapping[str, int]) -> PrintedTable:
-    """3D and BEV on the terminal; how many objects there are, and the AP that their labels would reach."""
+    """The table on the terminal: 3D and BEV AP, the number of objects, and the highest AP that they allow."""
     metrics = ("3d", "bev")
     table = KeyTable(
         title="AP R40, strict overlap, percent",
@@ -133,7 +134,7 @@ def _printed(classes: Sequence[str], values: Mapping[str, float | None], counts:
                 if count == 0:
                     instead[str(key)] = NO_OBJECT
                 elif count and values.get(str(key)) is None and values.get(str(mean)) is not None:
-                    instead[str(key)] = "0.0"  # a class that is never detected, which the mean takes for 0 too
+                    instead[str(key)] = "0.0"  # a class that is never detected; it counts as 0 in the mean too
     own = [[counts.get(f"{name}/{level}", 0) for level in DIFFICULTIES] for name in classes]
     return PrintedTable(
         table,
@@ -146,8 +147,8 @@ def _printed(classes: Sequence[str], values: Mapping[str, float | None], counts:
             ),
         },
         note=(
-            f"objects and at most: {', '.join(DIFFICULTIES)}. At most: what the labels themselves would score; few "
-            f"objects do not fill the curve. {NO_OBJECT}: no object to find."
+            f"objects and at most: {', '.join(DIFFICULTIES)}. At most: the AP of the labels themselves; few "
+            f"objects do not fill the curve. {NO_OBJECT}: no objects."
         ),
     )
 
@@ -157,6 +158,6 @@ def _ceiling(count: int) -> str:
 
 
 def _ceiling_of_mean(counts: Sequence[int]) -> str:
-    """The mean is over the classes that have objects."""
+    """The highest possible mean over the classes that have objects, as text."""
     reached = [ceiling(count, "R40") for count in counts if count]
     return f"{sum(reached) / len(reached) if reached else 0.0:.0f}"

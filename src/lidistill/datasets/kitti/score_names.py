@@ -12,13 +12,13 @@ from lidistill.evaluation.scale import Scale
 from lidistill.types import InputError
 
 PROTOCOL = "kitti"  # key of datasets.PROTOCOLS
-# A class that is never detected is not evaluated, and counts 0 in a mean and in a draw of frames.
+# A class that is never detected is not evaluated; it counts as 0 in the mean and in bootstrap draws.
 AP = Scale("AP", read_as="percent", difference="AP percentage points", axis="AP, %", worst=0.0)
 
 LEVELS = ("strict", "loose")
 METRICS = ("bbox", "bev", "3d", "aos")
 DIFFICULTIES = ("easy", "moderate", "hard")
-MEAN = "mean"  # stands in the place of the class
+MEAN = "mean"  # in place of a class
 MAIN = f"strict/3d/{MEAN}/R40/moderate"
 
 
@@ -34,12 +34,12 @@ class ScoreKey:
         return f"{self.level}/{self.metric}/{self.name}/{self.points}/{self.difficulty}"
 
     def of(self, name: str, difficulty: str | None = None) -> ScoreKey:
-        """The same score of another class, and perhaps of another difficulty."""
+        """The same score for another class, and optionally for another difficulty."""
         return replace(self, name=name, difficulty=difficulty or self.difficulty)
 
     @staticmethod
     def parse(text: str, classes: Sequence[str]) -> ScoreKey:
-        """The key written as `text`; InputError with the nearest one where there is no such score."""
+        """Parse a key; InputError with the nearest known key if there is no such score."""
         known = {str(key): key for key in score_keys(classes)}
         if text in known:
             return known[text]
@@ -51,7 +51,7 @@ class ScoreKey:
 
 
 def score_keys(classes: Sequence[str]) -> list[ScoreKey]:
-    """Every score of a run on `classes`."""
+    """The keys of all scores of a run on `classes`."""
     return [
         ScoreKey(*parts)
         for parts in itertools.product(LEVELS, METRICS, (*classes, MEAN), AVERAGED_POINTS, DIFFICULTIES)

@@ -1,4 +1,4 @@
-"""Every KITTI score of the matched frames, or of any multiset of them."""
+"""Computes every KITTI score of matched frames, or of any multiset of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lidistill.evaluation.scores import Curve, Scores
 
 
 def scores_from_matches(matches: FrameMatches, rows: Sequence[int] | np.ndarray | None = None) -> Scores:
-    """Every score of the frames `rows` (indices into the matches, which may repeat; by default each frame once)."""
+    """Every score of the frames `rows`: indices into the matches, which may repeat; None: each frame once."""
     frames = np.arange(len(matches.frame_ids))
     weights = np.bincount(frames if rows is None else frames[np.asarray(rows, dtype=np.int64)], minlength=len(frames))
     values: dict[str, float | None] = {}
@@ -45,7 +45,7 @@ def scores_from_matches(matches: FrameMatches, rows: Sequence[int] | np.ndarray 
 
 
 def precision_over_recall(curve: np.ndarray) -> Curve:
-    """Precision (41,) in 0..1 over evenly spaced recalls, in percent, up to the highest recall that is reached."""
+    """Precision (41,) in 0..1 as a curve in percent over evenly spaced recalls, up to the highest recall reached."""
     reached = 1 + int(max(np.flatnonzero(curve), default=0))
     recall = np.linspace(0, 100, len(curve))[:reached]
     return Curve(tuple(recall.tolist()), tuple((100 * curve[:reached]).tolist()))

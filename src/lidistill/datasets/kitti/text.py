@@ -1,6 +1,6 @@
-"""KITTI object text files: one row an object, 15 columns in a label file, a 16th with the score in a result file.
+"""KITTI object text files: one row per object, 15 columns in a label file, and a 16th, the score, in a result file.
 
-Columns, as the object development kit orders them: name, truncation, occlusion, alpha, left, top, right, bottom
+Columns, in the order of the object development kit: name, truncation, occlusion, alpha, left, top, right, bottom
 (pixels), height, width, length, x, y, z of the bottom centre (metres, camera axes), rotation_y, score.
 """
 
@@ -20,30 +20,30 @@ from lidistill.types import InputError, unknown_name
 KITTI_NAMES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc", "DontCare")
 LABEL_COLUMNS = 15
 RESULT_COLUMNS = 16
-MOST_BYTES = 16 * MIB  # of one file: 100,000 objects
+MOST_BYTES = 16 * MIB  # limit on one file: 100,000 objects
 
 _COLUMN_NAMES = (
     *("name", "truncation", "occlusion", "alpha", "left", "top", "right", "bottom"),
     *("height", "width", "length", "x", "y", "z", "rotation_y", "score"),
 )
-_UNKNOWN_SIZE = [-1.0, -1.0, -1.0]  # what the development kit writes for DontCare, and for results without a 3D box
+_UNKNOWN_SIZE = [-1.0, -1.0, -1.0]  # as in the development kit, for DontCare rows and results without a 3D box
 _UNKNOWN_PLACE = -1000.0
 
 
 def read_objects(
     path: str | Path, scores: bool | None = None, known_names: Collection[str] | None = None
 ) -> CameraObjects:
-    """The rows of a KITTI label or result file, in file order; an empty file holds no object.
+    """The rows of a KITTI label or result file, in file order; an empty file has no objects.
 
-    `scores` says whether the 16th column must be there (True), must not (False), or is taken as found (None; rows must
-    agree). With `known_names` any other name is an error; names match without case and come back as `known_names`
-    spells them. Errors are InputErrors `file:line: ...`.
+    `scores`: whether the 16th column is required (True), refused (False), or optional (None; all rows must have the
+    same number of columns). With `known_names`, any other name is an error; names match without case and are returned
+    in the spelling of `known_names`. InputError `file:line: ...` if a row is malformed, and if the file is missing.
     """
     path = Path(path)
     try:
         lines = read_text(path, "give a KITTI label or result file", MOST_BYTES).splitlines()
     except MissingFile as error:
-        raise InputError(f"{path}: no such file; every frame needs one, empty where nothing was found") from error
+        raise InputError(f"{path}: no such file; every frame needs one, empty if nothing was found") from error
 
     spelling = None if known_names is None else {name.lower(): name for name in known_names}
     columns = {None: None, True: RESULT_COLUMNS, False: LABEL_COLUMNS}[scores]
@@ -62,16 +62,16 @@ def read_objects(
 
 
 def format_objects(objects: CameraObjects) -> str:
-    """KITTI rows of `objects`, ending in a newline (nothing for no object); with the score column where there are
-    scores.
+    """KITTI rows of `objects`, each ending in a newline, with the score column if there are scores; "" without objects.
 
-    Lengths, pixels and angles keep four decimals, scores the nine digits that tell any two float32 numbers apart.
+    Lengths, pixels and angles have four decimals; scores have nine digits, which distinguish any two float32 numbers.
+    InputError if a class name contains spaces.
     """
     return "".join(f"{row}\n" for row in _rows(objects))
 
 
 def write_objects(path: str | Path, objects: CameraObjects) -> None:
-    """Write `objects` as a KITTI label file, or as a result file where they have scores."""
+    """Write `objects` as a KITTI label file, or as a result file if they have scores."""
     write_text(path, format_objects(objects))
 
 
@@ -108,13 +108,13 @@ def _numbers(where: str, words: list[str]) -> list[float]:
             raise InputError(f"{where}: {column} is {word!r}; write a finite number")
         values.append(value)
     if values[1] != int(values[1]):
-        raise InputError(f"{where}: occlusion is {words[2]!r}; write one of 0, 1, 2, 3, or -1 where unknown")
+        raise InputError(f"{where}: occlusion is {words[2]!r}; write one of 0, 1, 2, 3, or -1 if unknown")
     size, place = values[7:10], values[10:13]
     if min(size) < 0 and not (size == _UNKNOWN_SIZE and place[0] == place[2] == _UNKNOWN_PLACE):
         column = _COLUMN_NAMES[8 + size.index(min(size))]
         raise InputError(
-            f"{where}: {column} is {min(size):g} m; sizes are positive (height width length), or -1 -1 -1 with "
-            "location -1000 without a 3D box"
+            f"{where}: {column} is {min(size):g} m; sizes are positive (height width length); without a 3D box, "
+            "write the sizes -1 -1 -1 and the location -1000"
         )
     return values
 
@@ -140,7 +140,7 @@ def _rows(objects: CameraObjects) -> Iterable[str]:
     for row in range(len(objects)):
         name = str(objects.names[row])
         if len(name.split()) != 1 or name != name.strip():
-            raise InputError(f"class name {name!r} cannot stand in a KITTI file; use a name without spaces")
+            raise InputError(f"class name {name!r} cannot be written to a KITTI file; use a name without spaces")
         geometry = [
             objects.alpha[row],
             *objects.boxes_2d[row],
