@@ -4,7 +4,7 @@ The distance between two distributions is Kolmogorov and Smirnov's: the largest 
 0 for the same and 1 for disjoint ones. Beside it stands the same distance between the recorded frames of the lists
 train and val, which are of different drives: simulated frames cannot be expected to come closer than that.
 
-    python benchmarks/bench_simulator_statistics.py KITTI_FOLDER [--frames 200] [--out docs/results/simulator_statistics.json]
+    python benchmarks/bench_simulator_statistics.py KITTI_FOLDER [--out docs/results/simulator_statistics.json]
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
         simulate(Path(place) / "streets", frames=arguments.frames, seed=SEED, workers=arguments.workers)
         simulated = statistics(KittiData(root=str(Path(place) / "streets")).open("all"))
     real, train, val = (statistics(recorded.open(split)) for split in (arguments.split, "train", "val"))
-    rows = {
+    rows: dict[str, dict[str, Any]] = {
         name: {
             "recorded": summary(real.get(name, np.empty(0))),
             "simulated": summary(simulated.get(name, np.empty(0))),
@@ -54,10 +54,8 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for name, row in rows.items():
         if arguments.only in name:
-            last = [row["distance"], row["distance of recorded train and val"]]
-            print(
-                f"| {name} | {shown(row['recorded'])} | {shown(row['simulated'])} | {' | '.join(map(number, last))} |"
-            )
+            distances = (number(row["distance"]), number(row["distance of recorded train and val"]))
+            print(f"| {' | '.join([name, shown(row['recorded']), shown(row['simulated']), *distances])} |")
     both = [row["distance"] for row in rows.values() if row["distance"] is not None]
     floor = [value for row in rows.values() if (value := row["distance of recorded train and val"]) is not None]
     print(f"\nmean distance {np.mean(both):.3f}; between recorded drives {np.mean(floor):.3f}")

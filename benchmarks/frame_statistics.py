@@ -141,8 +141,8 @@ def _of_frame(points: np.ndarray, objects: list[LabelledObject]) -> dict[str, ob
         found[f"frame: labelled {name.lower()}s"] = sum(one.name == name for one in objects)
     found |= _of_ground(points, distance)
     found |= _of_rays(points, distance)
-    high = points[:, 2] > ROAD_HEIGHT_M + 2.5
-    found["frame: share of returns above 2.5 m"] = float(high.mean())
+    above = points[:, 2] > ROAD_HEIGHT_M + 2.5
+    found["frame: share of returns above 2.5 m"] = float(above.mean())
     upright = (points[:, 2] > ROAD_HEIGHT_M + 0.4) & (points[:, 2] < ROAD_HEIGHT_M + 2.5)
     found["frame: share of returns 0.4 to 2.5 m above the road"] = float(upright.mean())
     found["frame: intensity of returns 0.4 to 2.5 m above the road"] = points[upright, 3]
@@ -161,7 +161,6 @@ def _of_ground(points: np.ndarray, distance: np.ndarray) -> dict[str, object]:
     flat = (counts >= 8) & (spread < 0.08)
     centre = np.stack([np.bincount(cell, rows[:, axis]) / counts for axis in (0, 1)], axis=1)[flat]
     reach = np.hypot(*centre.T)
-    on_ground = flat[cell]
     found: dict[str, object] = {"ground: spread of heights in a square metre, m": spread[flat]}
     flat_rows = rows[flat[cell]]
     flat_distance = np.hypot(flat_rows[:, 0], flat_rows[:, 1])
