@@ -94,7 +94,7 @@ def test_the_sentence_names_every_failed_check():
     assert certificate.sentence() == (
         "score: mAP is 3, below the minimum of 20; train the teacher longer or lower the minimum "
         "(distillation.minimum_score); "
-        "weights: keys of the checkpoint are 1 missing (head.bias); load the checkpoint that belongs to these settings"
+        "weights: the checkpoint has 1 missing (head.bias) keys; load the checkpoint that belongs to these settings"
     )
 
 
@@ -134,7 +134,7 @@ def test_weights_that_are_not_finite_are_refused(bad):
 def test_keys_that_do_not_fit_are_refused_and_a_few_are_named():
     detail = failed(healthy(unexpected_keys=["d", "c", "b", "a"], missing_keys=["x"]))["weights"]
     assert "1 missing (x) and 4 unexpected (a, b, c, ...)" in detail
-    assert "there are none" in failed(healthy(state={}))["weights"]
+    assert "the teacher has none" in failed(healthy(state={}))["weights"]
 
 
 @pytest.mark.parametrize("variance", [[1.0, -0.1], [1.0, float("nan")], [0.0, 0.0]])
@@ -174,7 +174,7 @@ def test_a_teacher_that_detects_nothing_is_refused():
     nothing = [Boxes.empty(with_scores=True) for _ in range(4)]
     assert (
         failed(healthy(detections=nothing))["detections"]
-        == "it detects nothing in 4 frames that hold 24 labelled objects; train it first"
+        == "the teacher detects nothing in 4 frames with 24 labelled objects; train it first"
     )
 
 
@@ -187,14 +187,14 @@ def test_detections_that_are_not_finite_are_refused():
 
 
 def test_other_classes_or_another_order_is_refused():
-    assert "must agree in order" in failed(healthy(teacher_classes=("Pedestrian", "Car", "Cyclist")))["classes"]
-    assert "the teacher knows car and the dataset Car" in failed(healthy(teacher_classes=("car",)))["classes"]
+    assert "must agree, also in order" in failed(healthy(teacher_classes=("Pedestrian", "Car", "Cyclist")))["classes"]
+    assert "the teacher's classes are car and the dataset's Car" in failed(healthy(teacher_classes=("car",)))["classes"]
 
 
 def test_labels_that_mean_other_classes_are_refused():
     mislabelled = [replace(boxes, labels=boxes.labels + 2) for boxes in detected(scene())]
     assert (
-        "only 0 % of the objects found bear their label (Car is called Cyclist)"
+        "only 0 % of the matches have the right class (Car is detected as Cyclist)"
         in failed(healthy(detections=mislabelled))["classes"]
     )
 

@@ -85,7 +85,7 @@ def test_other_classes_choose_nothing():
 def test_a_network_without_heads_and_a_senseless_share_are_refused():
     specs = {"neck": MapSpec(4)}
     with pytest.raises(
-        InputError, match="fine_grained finds its cells at the teacher's detection heads, and it has none; use fitnets"
+        InputError, match="fine_grained finds its cells at the teacher's detection heads, and the teacher has none; use"
     ):
         FineGrainedConfig().build(specs, specs)
     with pytest.raises(InputError, match="fine_grained.share is 1.0; give a number below 1"):

@@ -191,12 +191,12 @@ def test_networks_that_do_not_match_are_refused():
     )
     deeper = replace(small_config(), bev=replace(WIDE, layers=(2, 1)))
     refused(
-        r"the student's layer trunk.stages.0.6 meets the teacher's trunk.stages.1.0: they differ in depth or in kind",
+        r"trunk.stages.0.6 and the teacher's trunk.stages.1.0 do not match: the networks differ in depth or in kind",
         deeper.build(),
         teacher,
     )
     refused(
-        "meets the teacher's encoder.stages.0.0.conv: they differ in depth or in kind",
+        "and the teacher's encoder.stages.0.0.conv do not match: the networks differ in depth or in kind",
         teacher,
         test_second.small_config().build(),
     )
@@ -207,7 +207,7 @@ def test_networks_that_do_not_match_are_refused():
     refused("the student's layer head.conv_class has 2 channels, not all of the teacher's 18", fewer.build(), teacher)
     features = replace(small_config(), point_features=("intensity", "elongation"))
     refused(
-        "the student's encoder.layers.0.linear.weight is 8x11, and what it would take from the teacher is 8x10",
+        "the student's encoder.layers.0.linear.weight is 8x11, and the teacher's values for it are 8x10",
         features.build(),
         teacher,
     )
@@ -219,18 +219,18 @@ def test_another_number_of_layers_along_z_is_refused():
     taller = replace(config, grid=replace(config.grid, point_range=(*low[:5], low[2] + 2 * (low[5] - low[2]))))
     assert taller.encoder.map_channels(taller.grid) != config.encoder.map_channels(config.grid)
     refused(
-        "the layer trunk.stages.0.0 is given other things in the student than in the teacher",
+        "the layer trunk.stages.0.0 has other inputs in the student than in the teacher",
         taller.build(),
         config.build(),
     )
 
 
 def test_a_detector_that_does_not_say_how_it_is_connected_is_refused():
-    with pytest.raises(InputError, match="the detector does not say how its layers are connected"):
+    with pytest.raises(InputError, match="the detector does not list how its layers are connected"):
         initialised({}, {}, (), (), "first")
     layers = (Layer("a", None, (ChannelBlock(INPUT),), "a"),)
     state = {"a.weight": torch.eye(2), "b.weight": torch.eye(2)}
-    with pytest.raises(InputError, match=r"the detector does not say where its tensor b.weight belongs"):
+    with pytest.raises(InputError, match=r"the detector does not list the layer of its tensor b.weight"):
         initialised(state, state, layers, layers, "first")
     with pytest.raises(InputError, match=r"the teacher has no tensor a.bias, which the student has"):
         initialised({**state, "a.bias": torch.zeros(2)}, state, layers, layers, "first")

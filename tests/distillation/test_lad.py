@@ -297,7 +297,7 @@ def test_networks_without_the_same_heads_are_refused():
 
 @pytest.mark.parametrize("settings", [{"weight": 2.0}, {"warmup_share": 0.1}])
 def test_there_is_nothing_to_weigh(settings):
-    with pytest.raises(InputError, match="lad adds no loss that could be weighed"):
+    with pytest.raises(InputError, match="lad adds no loss, so it takes no weight"):
         LadConfig(**settings)
 
 

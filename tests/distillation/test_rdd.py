@@ -367,7 +367,7 @@ def test_heads_that_cannot_be_compared_are_named():
     ]:
         with pytest.raises(
             InputError,
-            match=message + r".*; build both for one dataset, or teach by features alone with rdd.logit_weight=0",
+            match=message + r".*; build both for one dataset, or compare features only with rdd.logit_weight=0",
         ):
             build()(taught, other, BATCH)
     by_features = build(logit_weight=0.0)(taught, outputs("center")[1], BATCH)
@@ -389,7 +389,7 @@ def repeated(method, given, steps):
 @pytest.mark.parametrize(
     ("settings", "quiet", "message"),
     [
-        ({}, True, "for 3 steps in a row neither network gave a score of 0.1; is the teacher's"),
+        ({}, True, "for 3 steps in a row neither network had a score of 0.1; check the teacher's"),
         ({"lambda_value": 50.0}, False, r"for 3 steps in a row no pair was different enough \(mean disparity 0"),
         ({"lambda_value": 1e-9}, False, "for 3 steps in a row every pair was selected"),
     ],
@@ -430,8 +430,11 @@ def test_a_step_that_selects_some_starts_the_count_again(monkeypatch):
         ({"temperature": 0.0}, "rdd.temperature is 0.0; give 0.001 or more"),
         ({"topk_share": 1.5}, "rdd.topk_share is 1.5; give 1 or less"),
         ({"lambda_mode": "quantile", "lambda_value": 2.0}, "rdd.lambda_value is 2.0; give a share between 0 and 1"),
-        ({"disparity": "gaussian_mi"}, "no information lies below 0.*use lambda_mode=quantile, mask=topk or mask=gd"),
-        ({"order": "literal", "softmax": "spatial"}, "softens before cropping; use order=align"),
+        (
+            {"disparity": "gaussian_mi"},
+            "mutual information is never below 0.*use lambda_mode=quantile, mask=topk or mask=gd",
+        ),
+        ({"order": "literal", "softmax": "spatial"}, "takes it before cropping; use order=align"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -211,7 +211,9 @@ def test_every_method_has_a_section_of_its_name_on_the_page(name):
 
 
 def test_the_idea_is_the_first_sentence_behind_the_name():
-    assert idea_of(METHODS["attention_transfer"]) == "Both networks should find the same cells exciting"
+    assert (
+        idea_of(METHODS["attention_transfer"]) == "Teacher and student should have high activations in the same cells"
+    )
 
 
 def test_the_page_shows_the_tables_of_the_command():

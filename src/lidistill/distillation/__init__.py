@@ -1,4 +1,4 @@
-"""Distillation methods: one paper, one file. They know a detector's output and no detector."""
+"""Distillation methods, one file per paper. A method depends on the outputs of detectors, not on any detector."""
 
 from lidistill.distillation.attention_transfer import AttentionTransferConfig
 from lidistill.distillation.certificate import Certificate, Check, certify

@@ -1,8 +1,8 @@
-"""Attention transfer (ICLR 2017, arXiv 1612.03928): both networks should find the same cells exciting. No adapter, so
-widths may differ.
+"""Attention transfer (ICLR 2017, arXiv 1612.03928): teacher and student should have high activations in the same cells.
+No adapter, so widths may differ.
 
-`form` "paper" compares mean squares over the channels, scaled to unit length over the map; "absolute" is SparseKD's
-relative: mean absolute values, not scaled, so that the level of the features counts too.
+`form` "paper" compares mean squares over the channels, scaled to unit length over the map. "absolute" is the variant in
+SparseKD: mean absolute values, not scaled, so that the level of the features counts too.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from lidistill.types import Batch, Losses
 class AttentionTransferConfig(MethodConfig):
     name: ClassVar[str] = "attention_transfer"
     paper: ClassVar[str] = "Paying more attention to attention, ICLR 2017, arXiv 1612.03928"
-    # times the mean over cells, as in the released code; the paper divides its beta of 1000 by their number
+    # multiplies the mean over cells, as in the released code; the paper divides its beta of 1000 by the number of cells
     weight: NonNegative = 1000.0
     taps: Taps = ("neck",)  # any maps, or rows at the same places, that both networks have
-    form: Literal["paper", "absolute"] = "paper"  # or "absolute", which is not scaled
+    form: Literal["paper", "absolute"] = "paper"  # or "absolute": mean absolute values, not scaled
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> AttentionTransfer:
         check_places(self.name, self.taps, teacher_specs, student_specs)
@@ -39,7 +39,7 @@ class AttentionTransferConfig(MethodConfig):
 
 
 class AttentionTransfer(DistillationMethod):
-    """No parameter of its own."""
+    """Has no parameters."""
 
     def __init__(self, config: AttentionTransferConfig) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class AttentionTransfer(DistillationMethod):
                 teacher_tap, student_tap = paired_places(name, tap, teacher, student)
                 images = zip(student_tap.frame_images(), teacher_tap.frame_images(), strict=True)
                 apart = [seen(own) - seen(wanted) for own, wanted in images]
-                # without a row, a zero connected to the autograd graph
+                # if there is no row, a zero connected to the autograd graph
                 squares = [each.square().sum() for each in apart] or [student_tap.features.sum() * 0]
                 total = torch.stack(squares).sum()
                 terms[f"{name}/{tap}"] = self.config.weight * total / max(sum(each.numel() for each in apart), 1)
@@ -61,10 +61,11 @@ class AttentionTransfer(DistillationMethod):
 
 
 def attention(features: Tensor) -> Tensor:
-    """Mean square over the channels of (B, C, H, W), as a unit vector over the cells: (B, H*W) (section 3.1); zero for
-    a dead map.
+    """Mean square over the channels of (B, C, H, W), as a unit vector over the cells: (B, H*W) (section 3.1); zeros for
+    a dead map (`FAINT`).
     """
-    # The norm reads the map once and keeps no squares; the mean differs by a factor that the unit length removes.
+    # The norm reads the map once and stores no squares. It gives their sum instead of their mean; scaling to unit
+    # length removes this factor.
     return unit_rows(vector_norm(features, dim=1).square().flatten(1), FAINT**2)
 
 

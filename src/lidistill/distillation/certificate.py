@@ -1,8 +1,9 @@
-"""The teacher's certificate: checks before a student learns from it. A faulty teacher is refused, with the reason.
+"""The teacher's certificate: checks before a student is distilled from it. A faulty teacher is refused, with the
+reason.
 
-A student can only repeat its teacher's mistakes, and the common ones are silent: a checkpoint that half loaded, a box
-convention from another toolbox, classes in another order, BatchNorm statistics that never saw data. Each is read here
-from plain values: scores, boxes and weights.
+A student repeats its teacher's mistakes, and the common ones raise no error: a checkpoint that was loaded only in part,
+the box convention of another toolbox, classes in another order, BatchNorm statistics that never saw data. Each is
+detected here from plain values: scores, boxes and weights.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from lidistill.ops.kernels.overlap import overlap_pairs_3d
 from lidistill.types import Boxes, InputError
 
 TEACHER_BN = ("eval", "train-frozen")
-# between centres seen from above: no convention moves those, and neighbours in a crowd are further apart
+# between centres in bird's-eye view: no box convention moves these, and neighbours in a crowd are farther apart
 MATCH_RADIUS_M = 1.0
-FEWEST_MATCHES = 5  # below, chance decides and boxes and labels are not judged
-CLEARLY_BETTER = 0.1  # mean overlap by which another reading of the boxes must win to be called the right one
+FEWEST_MATCHES = 5  # with fewer matches, boxes and labels are not judged: chance would decide
+CLEARLY_BETTER = 0.1  # gain in mean overlap from which another box convention is named as the right one
 LABELS_AGREE = 0.5  # share of matched objects whose class must be right
-# relative difference of outputs with running and with batch statistics above which the running ones describe other data
+# relative difference of outputs with running and with batch statistics, above which the running ones belong to other
+# data
 BATCH_NORM_GAP = 0.5
 
 YAW_READINGS = ("", "yaw negated", "quarter turn", "yaw negated and a quarter turn")
@@ -52,7 +54,7 @@ class Certificate:
         }
 
     def sentence(self) -> str:
-        """Why the teacher is refused: the failed checks, each with its remedy. Empty where all passed."""
+        """Why the teacher is refused: the failed checks, each with its remedy. Empty if all passed."""
         return "; ".join(f"{check.name.replace('_', ' ')}: {check.detail}" for check in self.checks if not check.passed)
 
 
@@ -73,12 +75,12 @@ def certify(
     teacher_bn: str,
     outputs_eval_vs_batch: tuple[Tensor, Tensor] | None = None,
 ) -> Certificate:
-    """Check a teacher.
+    """Run all checks on a teacher.
 
-    `scores[main]`, in `unit`, must be `limit` or better; without a limit, a score is enough. `detections` and `truths`
-    hold one entry a frame. `state` holds the tensors that the teacher runs with, and the key lists are the missing and
-    unexpected keys of its checkpoint. `outputs_eval_vs_batch` are raw outputs with running and with batch statistics,
-    of one shape.
+    `scores[main]`, in `unit`, must be as good as `limit` or better; if `limit` is None, any finite score passes.
+    `detections` and `truths` have one entry per frame. `state` holds the teacher's tensors as it runs, and the key
+    lists are the missing and unexpected keys of its checkpoint. `outputs_eval_vs_batch` are raw outputs of one shape,
+    with running and with batch statistics. Raises InputError if detections and truths differ in their number of frames.
     """
     if len(detections) != len(truths):
         raise InputError(
@@ -100,7 +102,7 @@ def certify(
 def _check_score(main: str, score: float | None, limit: float | None, unit: str, higher_is_better: bool) -> Check:
     if score is None or not math.isfinite(score):
         return Check(
-            "score", False, f"{main} has no value, so nothing says that the teacher works; score it on labelled frames"
+            "score", False, f"{main} has no value, so the teacher cannot be judged; score it on labelled frames"
         )
     found = f"{main} is {_measured(score, unit)}"
     if limit is None:
@@ -128,7 +130,7 @@ def _check_weights(state: Mapping[str, Tensor], missing: Collection[str], unexpe
         return Check(
             "weights",
             False,
-            f"keys of the checkpoint are {' and '.join(lists)}; load the checkpoint that belongs to these settings",
+            f"the checkpoint has {' and '.join(lists)} keys; load the checkpoint that belongs to these settings",
         )
     sick = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if sick:
@@ -138,7 +140,7 @@ def _check_weights(state: Mapping[str, Tensor], missing: Collection[str], unexpe
             f"{len(sick)} tensors hold NaN or infinite values ({_few(sick)}); take an earlier checkpoint",
         )
     if not state:
-        return Check("weights", False, "there are none; load a checkpoint")
+        return Check("weights", False, "the teacher has none; load a checkpoint")
     return Check("weights", True, f"{len(state)} tensors, every key of the checkpoint used, all values finite")
 
 
@@ -147,7 +149,8 @@ def _check_batch_norm(state: Mapping[str, Tensor], teacher_bn: str, outputs: tup
         return Check("batch_norm", False, f"the mode {teacher_bn!r} is unknown; use one of {', '.join(TEACHER_BN)}")
     variances = {name: value for name, value in state.items() if name.endswith("running_var")}
     for name, value in variances.items():
-        # A single channel of zero variance is a dead channel, which does no harm; a layer of them was never fed.
+        # A single channel with zero variance is dead and does no harm. A layer in which all have zero variance never
+        # saw data.
         if not value.isfinite().all() or (value < 0).any() or not (value > 0).any():
             return Check(
                 "batch_norm",
@@ -159,7 +162,7 @@ def _check_batch_norm(state: Mapping[str, Tensor], teacher_bn: str, outputs: tup
         return Check(
             "batch_norm",
             False,
-            f"{len(unfed)} layers have seen no batch ({_few(unfed)}) and know no statistics; train first",
+            f"{len(unfed)} layers have seen no batch ({_few(unfed)}) and have no statistics; train the teacher first",
         )
     detail = f"{len(variances)} layers, mode {teacher_bn}"
     if outputs is not None:
@@ -181,7 +184,7 @@ def _check_detections(detections: Sequence[Boxes], truths: Sequence[Boxes]) -> C
         return Check(
             "detections",
             False,
-            f"it detects nothing in {len(truths)} frames that hold {meant} labelled objects; train it first",
+            f"the teacher detects nothing in {len(truths)} frames with {meant} labelled objects; train it first",
         )
     sick = sum(int((~boxes.geometry.isfinite().all(dim=1)).sum()) for boxes in detections)
     if sick:
@@ -198,8 +201,8 @@ def _check_classes(teacher: Sequence[str], dataset: Sequence[str], found: Boxes,
         return Check(
             "classes",
             False,
-            f"the teacher knows {', '.join(teacher)} and the dataset {', '.join(dataset)}; they must agree in order "
-            "too",
+            f"the teacher's classes are {', '.join(teacher)} and the dataset's {', '.join(dataset)}; they must agree, "
+            "also in order",
         )
     if len(found) < FEWEST_MATCHES:
         return Check("classes", True, f"{', '.join(teacher)}; too few detections lie on objects to compare labels")
@@ -211,11 +214,11 @@ def _check_classes(teacher: Sequence[str], dataset: Sequence[str], found: Boxes,
         return Check(
             "classes",
             False,
-            f"only {100 * agree:.0f} % of the objects found bear their label ({was} is called {called}); check the "
+            f"only {100 * agree:.0f} % of the matches have the right class ({was} is detected as {called}); check the "
             "order of classes",
         )
     return Check(
-        "classes", True, f"{', '.join(teacher)}; {100 * agree:.0f} % of the {len(found)} objects found bear their label"
+        "classes", True, f"{', '.join(teacher)}; {100 * agree:.0f} % of the {len(found)} matches have the right class"
     )
 
 
@@ -233,21 +236,21 @@ def _check_boxes(found: Boxes, meant: Boxes) -> Check:
         return Check(
             "box_convention",
             True,
-            f"mean overlap {given:.2f} over {len(found)} matched objects; no other reading fits clearly better",
+            f"mean overlap {given:.2f} over {len(found)} matched objects; no other box convention fits clearly better",
         )
     mistakes = [_name_turn(turn, found, meant), HEIGHT_READINGS[lift]]
     return Check(
         "box_convention",
         False,
-        f"mean overlap {given:.2f} over {len(found)} matched objects would be {overlaps[best]:.2f} were the boxes "
-        "read otherwise; "
+        f"mean overlap {given:.2f} over {len(found)} matched objects would be {overlaps[best]:.2f} in another "
+        "box convention; "
         f"likely {' and '.join(filter(None, mistakes))}; convert the teacher's boxes",
     )
 
 
 def _matched(detections: Sequence[Boxes], truths: Sequence[Boxes]) -> tuple[Boxes, Boxes]:
-    """The best detection within a metre of each labelled object that has one, and that object: two (P) boxes in
-    float64.
+    """The labelled objects that have a detection within a metre, and the best such detection of each: detections (P)
+    and objects (P), in float64.
     """
     found, meant = [Boxes.empty()], [Boxes.empty()]
     for detected, truth in zip(detections, truths, strict=True):
@@ -268,7 +271,7 @@ def _matched(detections: Sequence[Boxes], truths: Sequence[Boxes]) -> tuple[Boxe
 
 
 def _read(geometry: Tensor, turn: int, lift: int) -> Tensor:
-    """Boxes (P, 7) read by another convention."""
+    """Boxes (P, 7) converted from another convention, by its index in YAW_READINGS and in HEIGHT_READINGS."""
     x, y, z, length, width, height, yaw = geometry.unbind(dim=1)
     yaw = (-yaw if turn in (1, 3) else yaw) + (math.pi / 2 if turn in (2, 3) else 0.0)
     z = z + (0.0, 0.5, -0.5)[lift] * height
@@ -276,7 +279,9 @@ def _read(geometry: Tensor, turn: int, lift: int) -> Tensor:
 
 
 def _name_turn(turn: int, found: Boxes, meant: Boxes) -> str:
-    """A quarter turn and swapped sides give the same box; the labels' sizes tell which it is."""
+    """Name of the mistake in the yaw. A quarter turn and swapped sides give the same box; the sizes of the labels tell
+    which it is.
+    """
     if turn < 2:
         return YAW_READINGS[turn]
     sides, true_sides = found.geometry[:, 3:5], meant.geometry[:, 3:5]

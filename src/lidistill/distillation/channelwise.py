@@ -1,9 +1,8 @@
-"""Channel-wise distillation (Shu et al., ICCV 2021, arXiv 2011.13256): each channel says where its feature is, by a
-softmax over cells.
+"""Channel-wise distillation (Shu et al., ICCV 2021, arXiv 2011.13256): each student channel should have the teacher's
+distribution over the map, a softmax over cells.
 
-The student's distribution of every channel is pulled towards the teacher's by the Kullback-Leibler divergence. A 1x1
-convolution widens the student's map where the widths differ. It has no bias, since a softmax over cells does not change
-when a constant is added to a channel.
+The loss is the Kullback-Leibler divergence of the distributions. If the widths differ, a 1x1 convolution widens the
+student's map. It has no bias, since a softmax over cells does not change when a constant is added to a channel.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from lidistill.types import Batch, Losses
 class ChannelwiseConfig(MethodConfig):
     name: ClassVar[str] = "channelwise"
     paper: ClassVar[str] = "Channel-wise knowledge distillation for dense prediction, ICCV 2021, arXiv 2011.13256"
-    weight: NonNegative = 10.0  # for feature maps of detectors, as in mmrazor's settings; 5 there for segmentation
+    weight: NonNegative = 10.0  # mmrazor's value for feature maps of detectors; it uses 5 for segmentation
     taps: Taps = ("neck",)  # any maps that both networks have
-    temperature: Softness = 1.0  # mmrazor's; the paper's own sweep ends at 4
+    temperature: Softness = 1.0  # mmrazor's value; the paper's own sweep ends at 4
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Channelwise:
         check_maps(self.name, self.taps, teacher_specs, student_specs, "a channel's values are compared over its cells")
@@ -37,7 +36,7 @@ class ChannelwiseConfig(MethodConfig):
 
 
 class Channelwise(DistillationMethod):
-    """A 1x1 convolution without bias for each tap whose widths differ."""
+    """A 1x1 convolution without bias for each tap with different widths."""
 
     def __init__(self, config: ChannelwiseConfig, teacher_specs: Specs, student_specs: Specs) -> None:
         super().__init__()

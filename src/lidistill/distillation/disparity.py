@@ -1,5 +1,5 @@
-"""How far apart two networks see the same regions, and which of the regions that makes worth distilling (RDD, ICCV
-2023, sections 3.2 and 3.3).
+"""Disparity between two networks' crops of the same regions, and the mask of the regions that differ enough to be
+distilled (RDD, ICCV 2023, sections 3.2 and 3.3).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-SQUARE_FLOOR = 1e-12  # under the root of a distance, whose gradient would be infinite at zero
-LEAST_UNEXPLAINED = 1e-6  # share of a patch's variance: bounds the information of identical patches
+SQUARE_FLOOR = 1e-12  # added under the root of a distance, whose gradient at zero would be infinite
+LEAST_UNEXPLAINED = 1e-6  # least unexplained share of a variance: bounds the information of identical patches
 
 
 def softened(crops: Tensor, temperature: float, over: str = "channel") -> Tensor:
@@ -26,10 +26,10 @@ def patch_distance(one: Tensor, other: Tensor) -> Tensor:
 
 
 def gaussian_information(one: Tensor, other: Tensor) -> Tensor:
-    """Mutual information of two patches (N, P, C) in nats were their values jointly Gaussian, -log(1 - r^2) / 2 with
-    their correlation r: (N,).
+    """Mutual information of two patches (N, P, C) in nats, as if their values were jointly Gaussian: -log(1 - r^2) / 2
+    with their correlation r, (N,).
 
-    A constant patch tells nothing of another: 0. Identical patches have 6.9 instead of infinity.
+    It is 0 if a patch is constant, and 6.9 instead of infinity for identical patches.
     """
     one, other = (patch.flatten(1) - patch.flatten(1).mean(dim=1, keepdim=True) for patch in (one, other))
     norms = torch.linalg.vector_norm(one, dim=1) * torch.linalg.vector_norm(other, dim=1)
@@ -38,8 +38,8 @@ def gaussian_information(one: Tensor, other: Tensor) -> Tensor:
 
 
 def threshold(disparity: Tensor, least: float, mode: str) -> Tensor:
-    """What a disparity of (N,) must exceed: `least` itself ("absolute"), or so much that this share of the pairs is
-    left out ("quantile"): ().
+    """Threshold that a disparity (N,) must exceed, a scalar: `least` itself ("absolute"), or the value that leaves out
+    the share `least` of the pairs ("quantile").
     """
     if mode == "absolute":
         return disparity.new_tensor(least)
@@ -53,21 +53,21 @@ def hard_mask(disparity: Tensor, above: Tensor) -> Tensor:
 
 
 def soft_mask(disparity: Tensor, above: Tensor, ramp: float) -> Tensor:
-    """From 0 at `above` to 1 at `above` + ramp: the minimum of the same sum plus ramp / 2 |m|^2."""
+    """Rises from 0 at `above` to 1 at `above` + ramp: the minimum of the sum in `hard_mask` plus ramp / 2 |m|^2."""
     return ((disparity - above) / ramp).clamp(0, 1)
 
 
 def top_mask(disparity: Tensor, share: float) -> Tensor:
-    """1 for this share of the pairs, those of largest disparity (N,), rounded up; the earlier of equal ones (IDa-Det,
-    ECCV 2022: 0.6).
+    """1 for the `share` of the pairs with the largest disparity (N,), rounded up, else 0; ties go to the earlier pair
+    (IDa-Det, ECCV 2022: 0.6).
     """
     chosen = torch.sort(disparity, descending=True, stable=True).indices[: math.ceil(share * len(disparity) - 1e-9)]
     return torch.zeros_like(disparity).index_fill(0, chosen, 1.0)
 
 
 def descended_mask(disparity: Tensor, above: Tensor, steps: int, rate: float) -> Tensor:
-    """Where `steps` of gradient descent on sum m_i (above - d_i), clipped to [0, 1], lead from m = 1.
+    """Mask after `steps` of gradient descent from m = 1 on sum m_i (above - d_i), clipped to [0, 1].
 
-    The gradient is the same at every step, so all of them are one.
+    The gradient is constant, so all steps are taken as one.
     """
     return (1 - steps * rate * (above - disparity)).clamp(0, 1)

@@ -1,9 +1,10 @@
 """Fine-grained feature imitation (CVPR 2019, arXiv 1906.03609): the student imitates the teacher's map near objects,
 where anchors overlap them.
 
-A cell is imitated when one of its anchors overlaps a labelled object by more than half of what the object's best anchor
-does. Centre heads have no anchors; there, our reading, it is a cell where the Gaussian of an object's target is above
-half of its peak. The student's map passes a 3x3 convolution and a ReLU, which are computed at the imitated cells alone.
+A cell is imitated if one of its anchors overlaps a labelled object by more than half of the overlap of the object's
+best anchor. Centre heads have no anchors; in our reading, a cell is imitated there if the Gaussian of an object's
+target is above half of its peak. The student's map passes a 3x3 convolution and a ReLU, which are computed only at the
+imitated cells.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ class FineGrainedConfig(MethodConfig):
         check_maps(self.name, self.taps, teacher_specs, student_specs, "its adapter is a 3x3 convolution")
         if not heads_of(teacher_specs):
             raise InputError(
-                f"{self.name} finds its cells at the teacher's detection heads, and it has none; use fitnets with "
-                "foreground"
+                f"{self.name} finds its cells at the teacher's detection heads, and the teacher has none; use fitnets "
+                "with foreground"
             )
         return FineGrained(self, teacher_specs, student_specs)
 
 
 class FineGrained(DistillationMethod):
-    """One 3x3 convolution with ReLU a tap, from the student's width to the teacher's."""
+    """One 3x3 convolution with ReLU per tap, from the student's width to the teacher's."""
 
     def __init__(self, config: FineGrainedConfig, teacher_specs: Specs, student_specs: Specs) -> None:
         super().__init__()
@@ -72,7 +73,7 @@ class FineGrained(DistillationMethod):
 
 
 def convolved_at(features: Tensor, weight: Tensor, bias: Tensor, cells: Tensor) -> Tensor:
-    """The 3x3 convolution with weight (D, C, 3, 3), bias (D,) and zeros around features (B, C, H, W), at cells (B, H,
+    """Zero-padded 3x3 convolution of features (B, C, H, W) with weight (D, C, 3, 3) and bias (D,), only at cells (B, H,
     W) bool: (P, D).
     """
     height, width = features.shape[2:]
@@ -85,7 +86,7 @@ def convolved_at(features: Tensor, weight: Tensor, bias: Tensor, cells: Tensor) 
 
 
 def imitated_cells(heads: Sequence[HeadOutput], like: FeatureMap, boxes: Sequence[Boxes], share: float) -> Tensor:
-    """Cells (B, H, W) bool of the map that any head places near an object."""
+    """Cells (B, H, W) bool of the map `like` that any of the heads places near an object (`near_objects`)."""
     chosen = torch.zeros((len(like.features), *like.grid.shape), dtype=torch.bool, device=like.features.device)
     for head in heads:
         for frame, labelled in enumerate(boxes):

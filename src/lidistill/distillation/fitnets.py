@@ -1,10 +1,10 @@
-"""Feature mimicking (FitNets, ICLR 2015): the student's map, widened by a 1x1 convolution, is pulled towards the
-teacher's.
+"""Feature mimicking (FitNets, ICLR 2015): the student's map, widened by a 1x1 convolution, is fitted to the teacher's
+map.
 
-This is the "hint" of detection papers: the mean squared error over the whole neck map. Maps on different grids are
-compared place for place: the student's is read bilinearly at the teacher's cell centres in metres, where published
-baselines stretch one array onto the other. `foreground` puts a share of the loss on the cells inside labelled boxes, of
-which a bird's-eye view map has about one in a hundred; the published loss has none.
+Detection papers call this a "hint": the mean squared error over the whole neck map. If the grids differ, the student's
+map is read bilinearly at the teacher's cell centres in metres; published baselines resize one array to the shape of the
+other. `foreground` puts a share of the loss on the cells inside labelled boxes, about one in a hundred cells of a
+bird's-eye view map; the published loss has no such share.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class FitNetsConfig(MethodConfig):
 
 
 class FitNets(DistillationMethod):
-    """One 1x1 convolution a tap, from the student's width to the teacher's."""
+    """One 1x1 convolution per tap, from the student's width to the teacher's."""
 
     def __init__(self, config: FitNetsConfig, teacher_specs: Specs, student_specs: Specs) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class FitNets(DistillationMethod):
         return Losses(terms)
 
     def _shares(self, teacher_tap: Features, batch: Batch) -> Tensor | None:
-        """Share of the loss that each row carries: (B, H, W), summing to one; None where all carry the same."""
+        """Share of the loss of each row: (B, H, W), summing to one; None if all rows have the same share."""
         if self.config.foreground == 0:
             return None
         inside = teacher_tap.inside(batch.boxes).float()

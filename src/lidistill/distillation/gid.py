@@ -1,18 +1,18 @@
-"""General instance distillation, GID (Dai et al., CVPR 2021, arXiv 2103.02340): teach where the two networks disagree
-most, object or not.
+"""General instance distillation, GID (Dai et al., CVPR 2021, arXiv 2103.02340): distil where the scores of the two
+networks differ most, in objects and background alike.
 
-A general instance is an anchor, or a cell of a centre head, where the largest difference of a class score is large; its
-box is that of the network with the higher score there. Instances are what outlives suppression, the best ten a frame.
-Three things are taught at them: features ("feature"), the distances between them ("relation"; both are GID-F) and the
-heads' answers at the anchors that they would be assigned ("response", GID-L).
+A general instance is an anchor, or a cell of a centre head, with a large difference of a class score; its box is that
+of the network with the higher score there. The best ten instances per frame are kept after NMS. Three terms compare the
+networks at the instances: their features ("feature"), the distances between these features ("relation"; both are
+GID-F), and the head outputs at the anchors that would be assigned to the instances ("response", GID-L).
 
-Ours for point clouds: regions are those of proposals, so they lie along the axes; instances of centre heads are peaks
-of the difference instead of survivors of suppression; the response at an anchor is a binary divergence a class and a
-smooth L1 of the box codes, as in the logits method.
+Our adaptations to point clouds: regions are axis-aligned, like those of proposals. Instances of centre heads are peaks
+of the difference; NMS is not used. The response at an anchor is a binary divergence per class and a smooth L1 of the
+box codes, as in the logits method.
 
-Accounts of the paper disagree on what is summed. The default of each of the two reductions is the one under which its
-published weight gives a pull of the size of a detection loss; with the other one features would pull a ten thousandth
-as much, and relations a hundred times as much.
+Accounts of the paper differ in whether terms are sums or means. Each of the two reductions defaults to the one for
+which the published weight gives a gradient of the size of a detection loss's. With the other one, the gradient of the
+features would be ten thousand times smaller, and that of the relations a hundred times larger.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from lidistill.settings import BoxCount, NonNegative, Share, Side, Text
 from lidistill.types import Batch, Boxes, InputError, Losses
 
 Reduction = Literal["sum", "mean"]
-BOX_BETA = 1 / 9  # where smooth L1 of box codes turns from square to straight, as in the detection loss
+BOX_BETA = 1 / 9  # error of box codes from which smooth L1 is linear, as in the detection loss
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class GidConfig(MethodConfig):
     tap: Text = "neck"  # any map, or rows at the same places, that both networks have
     feature_weight: NonNegative = 5e-4  # of the features at instances
     relation_weight: NonNegative = 40.0  # of the distances between instances
-    response_weight: NonNegative = 1.0  # of the heads' answers at the instances
-    # or "mean": squared differences over the values of an instance; over instances always the mean
+    response_weight: NonNegative = 1.0  # of the head outputs at the instances
+    # over the values of an instance, or "mean"; over instances it is always the mean
     feature_reduction: Reduction = "sum"
-    relation_reduction: Reduction = "mean"  # or "sum": over the pairs of a frame
-    num_instances: BoxCount = 10  # a frame
+    relation_reduction: Reduction = "mean"  # over the pairs of a frame, or "sum"
+    num_instances: BoxCount = 10  # per frame
     nms_threshold: Share = 0.3  # NMS threshold; the instance with the larger score difference is kept
-    least_difference: Share = 0.01  # of scores; below it the networks agree
-    size: Side = 7  # places a side at which an instance is read
+    least_difference: Share = 0.01  # of scores; smaller differences count as agreement
+    size: Side = 7  # an instance's region is read at size x size places
 
     def __post_init__(self) -> None:
         if self.feature_weight == self.relation_weight == self.response_weight == 0:
@@ -73,7 +73,7 @@ class GidConfig(MethodConfig):
 
 
 class Gid(DistillationMethod):
-    """A 1x1 convolution from the student's width to the teacher's, where features or relations are taught."""
+    """A 1x1 convolution from the student's width to the teacher's, if features or relations are compared."""
 
     def __init__(self, config: GidConfig, teacher_specs: Specs, student_specs: Specs) -> None:
         super().__init__()
@@ -115,8 +115,8 @@ class Gid(DistillationMethod):
 
 
 def disagreement(teacher_head: HeadOutput, student_head: HeadOutput) -> HeadOutput:
-    """A head whose scores are the differences of the two heads' scores and whose boxes are those of the network with
-    the higher score there.
+    """A head output whose scores are the absolute differences of the two heads' scores; each box is that of the network
+    with the higher score there. Without gradient.
     """
     of_teacher, of_student = (head.class_logits().detach().float().sigmoid() for head in (teacher_head, student_head))
     by_teacher = of_teacher.amax(dim=1) >= of_student.amax(dim=1)
@@ -124,16 +124,16 @@ def disagreement(teacher_head: HeadOutput, student_head: HeadOutput) -> HeadOutp
 
 
 def read_instances(tap: Features, instances: Proposals, size: int) -> Tensor:
-    """What is read in each instance's region: (N, P, C), at P = size x size places of a map, or at one, P = 1, as the
-    mean of scattered rows.
+    """Features in the region of each instance (N, P, C): of a map at P = size x size places, of scattered rows their
+    mean, P = 1.
     """
     reading = tap.region_reading(instances.regions, instances.frames, size)
     return reading.pooled(reading.rows_of(tap.image()))
 
 
 def relation_error(teacher: Tensor, student: Tensor, frames: Tensor, reduction: str = "mean") -> Tensor:
-    """Smooth L1 of the scaled distances between instances (N, P, C) of one frame (N,), reduced over pairs, summed over
-    frames; zero below two.
+    """Smooth L1 of the scaled distances between the instances (N, P, C) of the same frame (N,), reduced over pairs,
+    summed over frames; zero for fewer than two instances.
     """
     total = student.sum() * 0
     for frame in frames.unique():
@@ -144,7 +144,7 @@ def relation_error(teacher: Tensor, student: Tensor, frames: Tensor, reduction: 
 
 def response_error(pairs: Sequence[Pair], instances: Proposals, num_frames: int) -> Tensor:
     """Divergence of class scores plus smooth L1 of boxes, mean over the rows of all heads that would be assigned to the
-    instances.
+    instances: a scalar.
     """
     total, count = torch.stack([_nothing(student_head) for _, student_head in pairs]).sum(), 0
     for index, (teacher_head, student_head) in enumerate(pairs):
@@ -157,7 +157,7 @@ def response_error(pairs: Sequence[Pair], instances: Proposals, num_frames: int)
 
 
 def _answers(teacher_head: HeadOutput, student_head: HeadOutput, places: ObjectRows) -> Tensor:
-    """Sum over places of the divergence of scores and the smooth L1 of boxes: ()."""
+    """Sum over places of the divergence of scores and the smooth L1 of boxes: a scalar."""
     one, other = as_full(teacher_head.vectors(places).detach()), as_full(student_head.vectors(places))
     width = len(teacher_head.classes)
     divergence = binary_divergence(one[:, :width], other[:, :width]).sum()

@@ -1,8 +1,7 @@
-"""How the outputs of a head at the objects attend to each other, compared between two networks (itKD).
+"""Attention between the channels of a head at the labelled objects, compared between two networks (itKD, CVPR 2023).
 
-The objects of a frame say together which numbers of a head go with which: attention between its channels, once over all
-of them (inter-head) and once within each of its maps (intra-head), both joined by one layer that teacher and student
-share.
+The attention is computed from the objects of a frame, once over all channels of a head (inter-head) and once within
+each of its maps (intra-head). One linear layer, shared by teacher and student, fuses both.
 """
 
 from __future__ import annotations
@@ -17,15 +16,17 @@ from lidistill.ops.precision import as_full
 from lidistill.outputs import HeadOutput, ObjectRows
 from lidistill.types import Boxes
 
-FEW = 1e-4  # keeps the mean over no object finite; the released code's
+FEW = 1e-4  # keeps the mean finite if there is no object; the released code's value
 
 
 class HeadAttention(nn.Module):
-    """One fusion layer for every width of a head, without bias, which the difference of two outputs would cancel."""
+    """One fusion layer for each width of a head. It has no bias, which would cancel in the difference of the two
+    outputs.
+    """
 
     def __init__(self, widths: Sequence[int], most: int, squash: bool) -> None:
-        """`most` objects a frame, which is also the M of the attention's scale; `squash` passes class scores through a
-        sigmoid.
+        """`widths` of the heads' vectors; `most` objects per frame, which is also the M in the scale of the attention.
+        `squash` applies a sigmoid to the class logits first.
         """
         super().__init__()
         self.most, self.squash = most, squash
@@ -36,9 +37,10 @@ class HeadAttention(nn.Module):
     def forward(
         self, teacher_heads: Sequence[HeadOutput], student_heads: Sequence[HeadOutput], boxes: Sequence[Boxes]
     ) -> Tensor:
-        """Mean over the heads of the absolute differences at an object, summed over channels.
+        """Absolute difference of the fused outputs at an object, summed over channels, as a mean over objects, then
+        over heads: a scalar.
 
-        No gradient reaches the teacher.
+        No gradient reaches the teacher. Raises InputError if the heads cannot be compared.
         """
         instead = "set itkd.attention_weight=0"
         pairs = paired_heads(teacher_heads, student_heads, "itkd", instead)
@@ -48,7 +50,7 @@ class HeadAttention(nn.Module):
         return torch.stack([self._compare(*pair, boxes) for pair in pairs]).mean()
 
     def fusion_norm(self) -> Tensor:
-        """Norm of the fusion weights. At zero all outputs agree: a perfect match that says nothing."""
+        """Norm of the fusion weights. At zero, all outputs agree trivially."""
         return torch.stack([parameter.detach().norm() for parameter in self.parameters()]).norm()
 
     def _compare(self, teacher_head: HeadOutput, student_head: HeadOutput, boxes: Sequence[Boxes]) -> Tensor:
@@ -60,7 +62,7 @@ class HeadAttention(nn.Module):
         return (fused[1] - fused[0]).abs().sum() / (len(own) + FEW)
 
     def _fused(self, head: HeadOutput, vectors: Tensor, places: ObjectRows, num_frames: int) -> Tensor:
-        """Vectors (P, C) of objects that `head` describes -> (B, M, C)."""
+        """Vectors (P, C) at objects, with the channel groups of `head` -> fused (B, M, C)."""
         vectors, num_classes = as_full(vectors), len(head.classes)
         if self.squash:
             vectors = torch.cat([vectors[:, :num_classes].sigmoid(), vectors[:, num_classes:]], dim=1)
@@ -80,13 +82,13 @@ def channel_attention(objects: Tensor, most: int) -> Tensor:
     """x A of objects x (B, M, C) with A = softmax(x^T x / sqrt(most)) over the first axis of (C, C), so that the
     columns of A add up to one.
 
-    Rows of zeros stay zero and change nothing: they may pad a frame.
+    Rows of zeros stay zero and change nothing, so they may pad a frame.
     """
     return objects @ torch.softmax(objects.transpose(1, 2) @ objects / most**0.5, dim=1)
 
 
 def by_frame(vectors: Tensor, places: ObjectRows, num_frames: int) -> Tensor:
-    """Rows (P, C) of all frames -> (B, M, C), M the largest number in a frame, zeros where a frame has fewer."""
+    """Rows (P, C) of all frames -> (B, M, C), padded with zeros, M the largest number of rows in a frame."""
     counts = torch.bincount(places.frames, minlength=num_frames)
     slots = torch.arange(len(places), device=counts.device) - (counts.cumsum(dim=0) - counts)[places.frames]
     padded = vectors.new_zeros(num_frames, int(counts.max()), vectors.shape[1])

@@ -1,5 +1,5 @@
-"""Heads of two networks, paired, and what they say at the same places: L1 distances of scores and boxes, proposal by
-proposal (RDD, equation 9).
+"""Pairs the heads of two networks and compares their predictions: L1 distances of scores and boxes for each proposal
+(RDD, equation 9).
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ Pair = tuple[HeadOutput, HeadOutput]  # the teacher's and the student's
 def paired_heads(
     teacher_heads: Sequence[HeadOutput], student_heads: Sequence[HeadOutput], method: str, instead: str
 ) -> list[Pair]:
-    """Heads in order, or an InputError where they do not speak of the same objects, whatever their places; `instead` is
-    what else a user can do.
+    """Pairs of (teacher's head, student's head), in order. Their grids and places may differ.
+
+    Raises InputError if the numbers of heads, their kinds or their classes differ; the error suggests `instead` as an
+    alternative.
     """
     otherwise = f"build both for one dataset, or {instead}"
     if len(teacher_heads) != len(student_heads) or not teacher_heads:
@@ -38,7 +40,7 @@ def paired_heads(
 
 
 def check_same_rows(pairs: Sequence[Pair], method: str, instead: str) -> None:
-    """An InputError unless the rows of all pairs of heads are at the same places and have the same parts."""
+    """Raise InputError unless the rows of all pairs of heads are at the same places and have the same parts."""
     for teacher_head, student_head in pairs:
         check_same_parts(teacher_head, student_head, method, instead)
         reason = teacher_head.elsewhere(student_head)
@@ -49,7 +51,7 @@ def check_same_rows(pairs: Sequence[Pair], method: str, instead: str) -> None:
 
 
 def check_same_parts(teacher_head: HeadOutput, student_head: HeadOutput, method: str, instead: str) -> None:
-    """An InputError unless a row says as much in both heads."""
+    """Raise InputError unless the parts of a row's vector have the same names and widths in both heads."""
     for part in dict.fromkeys((*teacher_head.parts, *student_head.parts)):
         widths = [head.parts.get(part, "none") for head in (teacher_head, student_head)]
         if widths[0] != widths[1]:
@@ -63,11 +65,12 @@ def check_same_parts(teacher_head: HeadOutput, student_head: HeadOutput, method:
 class HeadComparison:
     """How heads are compared."""
 
-    method: str  # whose settings an error names
-    boxes: str = "deltas"  # of rows: codes as they are ("deltas"), or decoded to metres and radians ("decoded")
-    # of heat maps: over the places of a window, or the "sum" over as many cells as it has in the teacher's map
+    method: str  # the method's name, for error messages
+    boxes: str = "deltas"  # of heads without a heat map: as codes ("deltas"), or in metres and radians ("decoded")
+    # of heat maps: mean over the places of a window, or "sum": that mean times the window's area in cells of the
+    # teacher
     reduction: str = "mean"
-    crop: int = 7  # places a side of a window
+    crop: int = 7  # a window of a heat map is read at crop x crop places
 
 
 def pair_differences(
@@ -77,15 +80,15 @@ def pair_differences(
     num_of_teacher: int,
     how: HeadComparison,
 ) -> Tensor:
-    """Differences (P,) at pairs of which the first `num_of_teacher` are the teacher's proposals and the rest the
-    student's; no gradient to the teacher.
+    """Differences (P,) at `pairs`, of which the first `num_of_teacher` are the teacher's proposals and the rest the
+    student's. No gradient reaches the teacher.
 
-    |scores| summed over the classes of the head that proposed, at the row that proposed or as the mean over the window
-    of a heat map, plus, except of heat maps, |boxes| summed over their numbers. Heads that cannot be compared are an
-    InputError.
+    A difference is |scores| summed over the classes of the proposing head, at the proposing row; plus |boxes| summed
+    over their numbers. For heat maps it is the mean of |scores| over the window, without boxes. Raises InputError if
+    the heads cannot be compared.
     """
     heads = paired_heads(
-        teacher_heads, student_heads, how.method, f"teach by features alone with {how.method}.logit_weight=0"
+        teacher_heads, student_heads, how.method, f"compare features only with {how.method}.logit_weight=0"
     )
     by_teacher = torch.arange(len(pairs), device=pairs.rows.device) < num_of_teacher
     total = as_full(next(iter(heads[0][1].tensors().values()))).new_zeros(len(pairs))
@@ -99,7 +102,7 @@ def pair_differences(
 def head_differences(
     teacher_head: HeadOutput, student_head: HeadOutput, pairs: Proposals, by_teacher: Tensor, how: HeadComparison
 ) -> Tensor:
-    """Differences (P,) at the proposals (P,) of whichever network proposed; `by_teacher` (P,) bool says which."""
+    """Differences (P,) at proposals (P,); `by_teacher` (P,) bool is true for the teacher's proposals."""
     places = pairs.at()
     rows_of_teacher, rows_of_student = places.rows.clone(), places.rows.clone()
     rows_of_teacher[~by_teacher] = student_head.counterparts(teacher_head, places[~by_teacher]).rows

@@ -1,4 +1,4 @@
-"""Which rows of a teacher are important enough to be centres of graphs, how much each counts, and the rows around it
+"""The teacher's most important rows as centres of graphs, the weights of the graphs, and the neighbours of each centre
 (PointDistiller, CVPR 2023, section 3).
 """
 
@@ -11,17 +11,18 @@ from torch import Tensor
 
 from lidistill.ops.kernels.neighbours import k_nearest
 
-# of the graphs should count; a quarter to three quarters is sound. On KITTI frames this is at 8 to 13 points
+# Share of the graphs that should count; a quarter to three quarters is good. On KITTI frames the temperature is then 8
+# to 13 points.
 EFFECTIVE_SHARE = 0.5
-BISECTIONS = 30  # of a factor of 10^6: exact to seven digits
+BISECTIONS = 30  # of the range from 1e-3 to 1e3: exact to seven digits
 
 
 def select_queries(importance: Tensor, groups: Tensor, num_queries: int, sampling: str, seeds: list[str]) -> Tensor:
-    """Rows (N,) that become centres: up to `num_queries` of each group's rows by importance (M,); equal importance goes
-    to the lower row.
+    """Rows (N,) of the graph centres: up to `num_queries` rows of each group, by importance (M,); ties go to the lower
+    row.
 
-    `groups` (M,) holds indices into `seeds`, texts from which "random" and "mixed" draw: a group's draw depends on
-    nothing else. "mixed" takes half by importance and draws the rest.
+    `groups` (M,) holds indices into `seeds`; the text of a group alone seeds its random draw. `sampling` is "top",
+    "bottom" (the least important), "random", or "mixed": half by importance, the rest drawn.
     """
     chosen = []
     for group in groups.unique().tolist():
@@ -36,8 +37,8 @@ def select_queries(importance: Tensor, groups: Tensor, num_queries: int, samplin
 
 
 def nearest_rows(features: Tensor, groups: Tensor, queries: Tensor, num_neighbours: int) -> Tensor:
-    """Rows (N, K) of features (M, C) nearest to those of each query (N,) within its group, itself included; -1 where
-    the group has fewer rows.
+    """Rows (N, K) of features (M, C) nearest to each query row (N,) within its group, including itself; -1 if the group
+    has fewer than K rows.
     """
     nearest = torch.full((len(queries), num_neighbours), -1, dtype=torch.int64, device=features.device)
     most = 0
@@ -53,8 +54,7 @@ def nearest_rows(features: Tensor, groups: Tensor, queries: Tensor, num_neighbou
 def graph_weights(importance: Tensor, groups: Tensor, temperature: float | None) -> Tensor:
     """Weights (N,), of mean one within each group: softmax of importance (N,) over the temperature (equation 2).
 
-    Without a temperature each group takes the one at which half of its graphs count, whatever the scale of the
-    features.
+    With None, each group uses the temperature at which half of its graphs count, whatever the scale of the importance.
     """
     weights = torch.zeros_like(importance)
     for group in groups.unique().tolist():
@@ -66,8 +66,8 @@ def graph_weights(importance: Tensor, groups: Tensor, temperature: float | None)
 
 
 def spreading_temperature(importance: Tensor, share: float = EFFECTIVE_SHARE) -> Tensor:
-    """Temperature at which the weights of importance (N,) are worth `share` * N equal ones, by bisection; tiny where
-    ties make it so at any.
+    """Temperature at which the weights of importance (N,) have the effective number `share` * N, by bisection; the
+    smallest one of the search if ties make the number larger at every temperature.
     """
     spread = importance.std(correction=0).clamp_min(torch.finfo(importance.dtype).tiny)
     relative = (importance - importance.max()) / spread
@@ -80,5 +80,5 @@ def spreading_temperature(importance: Tensor, share: float = EFFECTIVE_SHARE) ->
 
 
 def effective_number(weights: Tensor) -> Tensor:
-    """How many equally weighted graphs weights (N,) are worth: (sum w)^2 / sum w^2."""
+    """Number of equally weighted graphs that weights (N,) are equivalent to: (sum w)^2 / sum w^2."""
     return weights.sum().square() / weights.square().sum()

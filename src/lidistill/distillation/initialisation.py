@@ -1,15 +1,14 @@
-"""Start a thinner student from some of its teacher's channels (teacher-guided initialisation; SparseKD, NeurIPS 2022,
-arXiv 2205.15156).
+"""Initialise a thinner student with a part of its teacher's channels (teacher-guided initialisation; SparseKD, NeurIPS
+2022, arXiv 2205.15156).
 
-A layer of the student is what is left of the teacher's layer when all but the chosen output channels are cut off, also
-of its BatchNorm and its running statistics. The chosen channels of a layer are the input channels that the next layers
-keep, so the student computes what the teacher would with its other channels silenced. Channels of joined maps, and of
-maps flattened along z, are chosen block by block.
+Each layer of the student keeps some output channels of the teacher's layer, with their BatchNorm parameters and running
+statistics. The next layers keep the matching input channels, so the student computes what the teacher would compute
+with its other channels set to zero. Channels of concatenated maps, and of maps flattened along z, are matched block by
+block.
 
-Channels are chosen by their place, as SparseKD's students are started ("first"), by the size of the BatchNorm's scale
-("bn_scale"; network slimming, ICCV 2017), or by the absolute sum of a channel's weights ("l1"; pruning filters for
-efficient convnets, ICLR 2017). Where outputs are added up, as around a residual block, the layer that comes first
-chooses for all.
+Channels are chosen by their position, as in SparseKD ("first"), by the size of the BatchNorm's scale ("bn_scale";
+network slimming, ICCV 2017), or by the absolute sum of a channel's weights ("l1"; pruning filters for efficient
+convnets, ICLR 2017). If outputs are added, as around a residual block, the first of these layers chooses for all.
 """
 
 from __future__ import annotations
@@ -35,20 +34,20 @@ State = Mapping[str, Tensor]
 def initialised(
     student: State, teacher: State, student_layers: Sequence[Layer], teacher_layers: Sequence[Layer], choice: str
 ) -> dict[str, Tensor]:
-    """The student's state with the teacher's values in it; `choice` is one of CHOICES.
+    """The student's state dict with the teacher's values; `choice` is one of CHOICES.
 
-    An InputError where the two networks' layers are not the same but for their widths, or where the student is wider.
+    Raises InputError if the layers of the two networks differ in more than their widths, or if the student is wider.
     """
     if choice not in CHOICES:
         raise InputError(f"distillation.initialise is {choice!r}; use one of {', '.join((RANDOM, *CHOICES))}")
     _check_layers(student_layers, teacher_layers)
-    kept: dict[str, Tensor] = {}  # name of channels -> which of the teacher's, ascending
-    widths: dict[str, int] = {}  # the teacher's
+    kept: dict[str, Tensor] = {}  # name of channels -> indices of the kept teacher channels, ascending
+    widths: dict[str, int] = {}  # name of channels -> their number in the teacher
     result: dict[str, Tensor] = {}
     for layer in student_layers:
         own, teacher_weight = student[f"{layer.name}.weight"], teacher[f"{layer.name}.weight"]
         out_axis, in_axis = layer.axes
-        if layer.inputs == (ChannelBlock(INPUT),):  # which is never cut
+        if layer.inputs == (ChannelBlock(INPUT),):  # all input channels of the network are kept
             kept[INPUT], widths[INPUT] = (
                 torch.arange(teacher_weight.shape[in_axis], device=teacher_weight.device),
                 teacher_weight.shape[in_axis],
@@ -67,7 +66,9 @@ def initialised(
 
 
 def chosen_channels(layer: Layer, state: State, wanted: int, choice: str) -> Tensor:
-    """Which `wanted` output channels of a layer are kept, ascending: (wanted,) int64. Of equal ones the first."""
+    """Indices of the `wanted` output channels of a layer to keep, ascending: (wanted,) int64. Ties go to the lower
+    index. Raises InputError if the layer has too few channels, or if channels of a head would be cut.
+    """
     weight = state[f"{layer.name}.weight"]
     available = weight.shape[layer.axes[0]]
     if wanted > available or (layer.output is None and wanted != available):
@@ -85,7 +86,7 @@ def chosen_channels(layer: Layer, state: State, wanted: int, choice: str) -> Ten
 
 
 def _columns(inputs: Sequence[ChannelBlock], kept: Mapping[str, Tensor], widths: Mapping[str, int]) -> Tensor:
-    """Which of the teacher's input channels of a layer are kept: (C,) int64."""
+    """Indices of the input channels of the teacher's layer to keep: (C,) int64."""
     parts, start = [], 0
     for block in inputs:
         rows = kept[block.source]
@@ -95,7 +96,7 @@ def _columns(inputs: Sequence[ChannelBlock], kept: Mapping[str, Tensor], widths:
 
 
 def _vectors(layer: Layer, state: State) -> list[str]:
-    """Names of the tensors beside the weight: the bias, and the BatchNorm's."""
+    """Keys of the layer's tensors besides its weight: the bias, and those of its BatchNorm."""
     keys = [f"{layer.name}.bias"]
     if layer.norm is not None:
         keys += [
@@ -105,45 +106,45 @@ def _vectors(layer: Layer, state: State) -> list[str]:
 
 
 def _cut(key: str, state: State, rows: Tensor) -> Tensor:
-    """A vector's `rows`; a counter as it is."""
+    """The `rows` of the vector `key`; a counter is returned unchanged."""
     if key not in state:
         raise InputError(f"the teacher has no tensor {key}, which the student has; {REMEDY}")
     return state[key][rows] if state[key].ndim else state[key]
 
 
 def _check_layers(student: Sequence[Layer], teacher: Sequence[Layer]) -> None:
-    """An InputError unless the two lists are the same."""
+    """Raise InputError unless the two lists are the same."""
     if not student or not teacher:
         raise InputError(
-            "the detector does not say how its layers are connected, so no student can start from it; set "
+            "the detector does not list how its layers are connected, so no student can be initialised from it; set "
             "distillation.initialise=random"
         )
     for own, other in zip(student, teacher, strict=False):
         if own.name != other.name or own.output != other.output or own.axes != other.axes:
             raise InputError(
-                f"the student's layer {own.name} meets the teacher's {other.name}: they differ in depth or in kind; "
-                f"{REMEDY}"
+                f"the student's layer {own.name} and the teacher's {other.name} do not match: the networks differ in "
+                f"depth or in kind; {REMEDY}"
             )
         if own.inputs != other.inputs:
             raise InputError(
-                f"the layer {own.name} is given other things in the student than in the teacher, such as more layers "
-                f"along z; {REMEDY}"
+                f"the layer {own.name} has other inputs in the student than in the teacher, such as more cells along "
+                f"z; {REMEDY}"
             )
     if len(student) != len(teacher):
         raise InputError(f"the student has {len(student)} layers and the teacher {len(teacher)}; {REMEDY}")
 
 
 def _check_complete(result: State, student: State) -> None:
-    """An InputError unless every tensor of the student has its values, in its shape."""
+    """Raise InputError unless every tensor of the student has its values, in its shape."""
     missing = sorted(student.keys() - result.keys())
     if missing:
         raise InputError(
-            f"the detector does not say where its tensor {missing[0]} belongs, so it cannot start from the teacher; "
+            f"the detector does not list the layer of its tensor {missing[0]}, so it cannot start from the teacher; "
             f"{REMEDY}"
         )
     for key, value in student.items():
         if result[key].shape != value.shape:
             shapes = ["x".join(map(str, tensor.shape)) or "a number" for tensor in (value, result[key])]
             raise InputError(
-                f"the student's {key} is {shapes[0]}, and what it would take from the teacher is {shapes[1]}; {REMEDY}"
+                f"the student's {key} is {shapes[0]}, and the teacher's values for it are {shapes[1]}; {REMEDY}"
             )

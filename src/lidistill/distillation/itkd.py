@@ -1,27 +1,28 @@
 """itKD, interchange transfer-based distillation (CVPR 2023, arXiv 2205.15531): each map is reconstructed from the other
 network's code by a shared autoencoder.
 
-One channel-wise autoencoder compresses the maps of both networks. Their codes must agree, and each map must be what the
-autoencoder makes of the *other's* code. At labelled objects, the attention between the channels of the heads must agree
-too.
+One channel-wise autoencoder compresses the maps of both networks. Their codes should agree, and each map should equal
+its reconstruction from the *other* network's code. At labelled objects, the attention between the channels of the heads
+should agree too.
 
-The paper and the released code put the mask of objects, and the change from the teacher's to the student's width, in
-other places; `variant` chooses. The default is "released": only its parts are completely defined, and its numbers are
-those that this file is tested against.
+The paper and the released code differ in where they apply the mask of objects, and in where they change from the
+teacher's to the student's width; `variant` chooses. The default is "released", because only its parts are completely
+defined; this file is tested against its numbers.
 
-In the paper both codes are masked by the objects and S, an absolute difference averaged over a map, compares them; it
+In the paper, both codes are masked by the objects and compared by S, an absolute difference averaged over a map. It
 does not say whether the masked cells count in that average. Here ("paper") they do not: it is the mean over the
-objects' cells. Objects are in about one of a thousand cells, so an average over all of them would be a thousandth of
-the unmasked loss, and would change with the size of the map and the number of objects.
+objects' cells. These are about one of a thousand cells, so an average over all cells would be a thousandth of the
+unmasked loss, and would change with the size of the map and the number of objects.
 
-The released total is 0.5 * (detection loss) + 0.5 * (the three terms). Methods here do not touch the detection loss, so
-the same total, up to a factor of two, is the detection loss + 1.0 * (the three terms): the default `weight` of 1. A
+The released total is 0.5 * (detection loss) + 0.5 * (the three terms). Methods here do not change the detection loss,
+so the same total, up to a factor of two, is the detection loss + 1.0 * (the three terms): the default `weight` of 1. A
 balance of lambda is a weight of lambda / (1 - lambda).
 
-Where we differ: the released heat map of the student had been through its sigmoid and the teacher's had not (a slip:
-the detection loss changed it in place); here both have, or with `heatmap="logits"` neither. That code fits one task
-with eleven channels, and adds the same loss once a task; here every task, velocities and anchor heads are compared, and
-all terms count once. Anchor heads are compared at the anchors that stand for objects.
+Where we differ: the released attention uses the student's heat map after its sigmoid and the teacher's before it (a
+mistake: the detection loss changes the student's in place). Here both are probabilities, or with `heatmap="logits"`
+both are logits. The released code handles one task with eleven channels, and adds the same loss once per task; here all
+tasks, velocities and anchor heads are compared, and all terms count once. Anchor heads are compared at their positive
+anchors.
 """
 
 from __future__ import annotations
@@ -56,15 +57,15 @@ class ItkdConfig(MethodConfig):
     variant: Literal["paper", "released"] = "released"  # or "paper"
     tap: Text = "neck"  # any map that both networks have
     widths: Widths = (128, 64, 32)  # of the encoder's layers; the last is the code, and the decoder is its mirror
-    # each map against what the other's code becomes; 0 leaves the part out, with its layers
+    # each map against its reconstruction; 0 leaves the part out, with its layers
     interchange_weight: NonNegative = 1.0
     compressed_weight: NonNegative = 1.0  # of the codes' difference; 0 leaves it out
     attention_weight: NonNegative = 1.0  # of the heads' attention at objects; 0 leaves it out, with its layers
-    # True: the student's map is not drawn towards what the decoder makes of the teacher's code
+    # True: the student's map gets no gradient as the target of the reconstruction from the teacher's code
     detach_target: bool = False
-    # class scores in the attention: squashed in both networks, or "logits" in both
+    # class scores in the attention: probabilities in both networks, or "logits" in both
     heatmap: Literal["sigmoid", "logits"] = "sigmoid"
-    # a frame; also the number of places that means over objects are divided by, and the M of the attention's scale
+    # per frame; also the divisor of means over objects, and the M in the scale of the attention
     max_objects: BoxCount = 500
 
     def __post_init__(self) -> None:
@@ -96,7 +97,7 @@ class Itkd(DistillationMethod):
     def __init__(
         self, config: ItkdConfig, teacher_specs: Specs, student_specs: Specs, head_widths: list[int], stage: int = 0
     ) -> None:
-        """`head_widths` are those of the heads of `stage`, which are compared."""
+        """`head_widths` are the vector widths of the heads of `stage`, which are compared."""
         super().__init__()
         self.config = config
         self.stage = stage
@@ -129,7 +130,7 @@ class Itkd(DistillationMethod):
         )
 
     def no_decay(self) -> frozenset[str]:
-        """The fusion weights, which decay would draw to zero, where everything agrees; not in the released form, whose
+        """The fusion weights: decay would draw them to zero, where everything agrees. Empty in the released form, whose
         optimiser decayed them.
         """
         if self.config.variant == "released":
@@ -163,8 +164,8 @@ class Itkd(DistillationMethod):
     def _interchanged_at_objects(
         self, wide: Tensor, narrow: Tensor, paths: tuple[Path, Path], num_frames: int
     ) -> Tensor:
-        """Squared error of both reconstructions of rows (P, C_T) and (P, C_S), a mean over all places for objects, the
-        empty ones included.
+        """Squared error of both reconstructions at objects, rows (P, C_T) and (P, C_S): mean over channels, then over
+        `max_objects` slots per frame, including the empty ones.
         """
         teacher, student = paths
         target = narrow.detach() if self.config.detach_target else narrow
@@ -175,11 +176,11 @@ class Itkd(DistillationMethod):
 
 
 def mean_or_zero(values: Tensor) -> Tensor:
-    """Mean of all values; of none, a zero connected to the autograd graph."""
+    """Mean of all values; if there are none, a zero connected to the autograd graph."""
     return values.sum() / max(1, values.numel())
 
 
 def _at(features: Tensor, places: ObjectRows, grid: MapGrid) -> Tensor:
-    """Rows (P, C) of a map (B, C, H, W)."""
+    """Rows (P, C) of a map (B, C, H, W) at `places`."""
     row, column = grid.numbered(places.rows).unbind(dim=1)
     return features[places.frames, :, row, column]

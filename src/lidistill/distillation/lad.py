@@ -1,12 +1,12 @@
-"""The teacher decides which anchors or cells stand for the labelled objects (LAD, WACV 2022, arXiv 2108.10520).
+"""The teacher chooses the positive anchors or cells of the labelled objects (LAD, WACV 2022, arXiv 2108.10520).
 
-They are those where its own loss would be lowest. There the student learns the labels, by its own loss; it is taught
-neither features nor scores. So this method has no term: it only says that the teacher shall assign, and the losses of
-the detectors do the rest (`Detector.loss`, `ranked_by`).
+It chooses those with the lowest teacher loss. There the student is trained on the labels, with its own loss; neither
+features nor scores are distilled. So this method has no loss term: it only sets `assigns`, and the detector's loss
+takes the teacher's ranking (`Detector.loss`, `ranked_by`).
 
-Where we differ: the paper fits two Gaussians to the costs of an image's candidates; here the 9 cheapest anchors of an
-object stand for it. Of a centre head it is the cheapest of the 3 x 3 cells around the object's centre, and the peak of
-the heat map moves there.
+Where we differ: the paper fits two Gaussians to the costs of an image's candidates; here the 9 anchors of lowest cost
+are the positives of an object. For a centre head, the positive is the cell of lowest cost among the 3 x 3 cells around
+the object's centre, and the peak of the heat map moves there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lidistill.types import Batch, InputError, Losses
 
 @dataclass(frozen=True)
 class LadConfig(MethodConfig):
-    """Nothing to set: the costs are the teacher's loss with the weights of the student's head."""
+    """Has no settings of its own: the cost is the teacher's loss with the weights of the student's head."""
 
     name: ClassVar[str] = "lad"
     paper: ClassVar[str] = "Improving object detection by label assignment distillation, WACV 2022, arXiv 2108.10520"
@@ -30,7 +30,7 @@ class LadConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if self.weight != 1 or self.warmup_share != 0:
-            raise InputError("lad adds no loss that could be weighed; leave lad.weight at 1 and lad.warmup_share at 0")
+            raise InputError("lad adds no loss, so it takes no weight; leave lad.weight at 1 and lad.warmup_share at 0")
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Lad:
         heads = [tuple(heads_of(specs)) for specs in (teacher_specs, student_specs)]
@@ -45,7 +45,7 @@ class LadConfig(MethodConfig):
 
 
 class Lad(DistillationMethod):
-    """No parameter and no term of its own."""
+    """Has no parameters and no loss term."""
 
     assigns: ClassVar[bool] = True
 

@@ -1,13 +1,13 @@
-"""Distillation of raw head outputs: the student's scores, boxes and directions are pulled towards the teacher's, anchor
-by anchor.
+"""Distillation of raw head outputs: match the student's scores, boxes and directions to the teacher's, anchor by
+anchor.
 
-Scores follow Hinton, Vinyals and Dean (2015), read for sigmoid heads as one binary Kullback-Leibler divergence a class,
-with temperature T and factor T^2. Of the anchors of a frame about 99.9 % are background on which both networks agree,
-so a mean over all of them would teach nothing. Two things make the rare ones count, in the manner of focal losses: each
-anchor's divergence is weighted by the larger confidence of the two networks (so a missed object and a false alarm both
-count in full, agreed background hardly), and the sum is divided by the confidence of the teacher's objects, at least
-one a frame, as a detection loss is divided by its positives. Box codes and directions are compared at the confident
-anchors only, weighted by the confidence: elsewhere a teacher's box is noise.
+Scores follow Hinton, Vinyals and Dean (2015), adapted to sigmoid heads: one binary Kullback-Leibler divergence per
+class, with temperature T and factor T^2. About 99.9 % of the anchors of a frame are background on which both networks
+agree, so a mean over all anchors would carry almost no signal. Two measures, in the manner of focal losses, make the
+others count. Each anchor's divergence is weighted by the larger confidence of the two networks: missed objects and
+false alarms count in full, agreed background hardly counts. The sum is divided by the confidence of the teacher's
+objects, at least one per frame, as a detection loss is divided by its positives. Box codes and directions are compared
+only at the teacher's confident anchors, weighted by its confidence: elsewhere its boxes are noise.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ class LogitsConfig(MethodConfig):
     name: ClassVar[str] = "logits"
     paper: ClassVar[str] = "Distilling the knowledge in a neural network, 2015, arXiv 1503.02531"
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
-    # higher ones lift the scores of background anchors towards one half and spend the student on them
+    # higher values lift the scores of background anchors towards one half, so that background dominates the loss
     temperature: Softness = 1.0
     class_weight: NonNegative = 1.0  # of the scores' divergence
-    box_weight: NonNegative = 0.2  # SparseKD's (NeurIPS 2022); the labels' own box loss stays the main guide
+    box_weight: NonNegative = 0.2  # SparseKD's value (NeurIPS 2022); the box loss on the labels stays dominant
     direction_weight: NonNegative = 0.2  # as in the detection loss of anchor heads
-    # teacher score from which an anchor counts as an object: the threshold with which these detectors report boxes
+    # teacher score from which an anchor counts as an object: the score threshold of these detectors' outputs
     confident: InnerShare = 0.1
-    box_beta: Softness = 1 / 9  # where smooth L1 turns from square to straight, as in the detection loss
+    box_beta: Softness = 1 / 9  # error from which smooth L1 is linear, as in the detection loss
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Logits:
         return Logits(self, comparable_stage(self.name, teacher_specs, student_specs))
 
 
 class Logits(DistillationMethod):
-    """No parameter of its own: both heads must speak of the same anchors, cells or points."""
+    """Has no parameters. Both heads must predict at the same anchors, cells or points."""
 
     def __init__(self, config: LogitsConfig, stage: int) -> None:
-        """`stage` is that of the heads which are compared."""
+        """`stage` is the stage whose heads are compared."""
         super().__init__()
         self.config = config
         self.stage = stage
@@ -88,8 +88,8 @@ class Logits(DistillationMethod):
         confidence = teacher_logits.sigmoid().amax(dim=1)
         doubt = student_logits.detach().sigmoid().amax(dim=1)
         objects = confidence >= config.confident
-        # The sum of confidences, not the number of rows: a teacher is a little confident of many more anchors than the
-        # labels have positives.
+        # The sum of confidences, not the number of rows: a teacher can have low confidence in many more anchors than
+        # the labels have positives.
         divided_by = confidence[objects].sum().clamp_min(teacher_head.num_frames)
 
         divergence = binary_divergence(teacher_logits, student_logits, config.temperature).sum(dim=1)
@@ -125,6 +125,6 @@ def categorical_divergence(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def smooth_error(differences: Tensor, beta: float) -> Tensor:
-    """Smooth L1 of differences (N, c), which turns from square to straight at `beta`, summed over c: (N,)."""
+    """Smooth L1 of differences (N, c), linear from `beta` on, summed over c: (N,)."""
     nothing = torch.zeros_like(differences)
     return F.smooth_l1_loss(differences, nothing, reduction="none", beta=beta).sum(dim=1)

@@ -1,9 +1,9 @@
-"""Mimicking (Li, Jin and Yan, CVPR 2017) from above: the student's map is pulled towards the teacher's inside the
-labelled objects only.
+"""Mimicking (Li, Jin and Yan, CVPR 2017) in bird's-eye view: the student's features are fitted to the teacher's only
+inside the labelled boxes.
 
-Every object is read at a grid of places turned with its box, as SparseKD's version for LiDAR does, on each network's
-own map in metres; of scattered rows, our reading, those inside a box count. The student's readings are widened by a 1x1
-convolution; reading and convolving commute, so only the readings are convolved.
+Each object is read at a grid of places that rotates with its box, as in SparseKD's version for LiDAR, from each
+network's own map in metres. For scattered rows (our choice), the rows inside a box are compared. A 1x1 convolution
+widens the student's features. It commutes with the reading, so it is applied only to the values that were read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class MimicConfig(MethodConfig):
     name: ClassVar[str] = "mimic"
     paper: ClassVar[str] = "Mimicking very efficient network for object detection, CVPR 2017"
     needs: ClassVar[tuple[str, ...]] = ("boxes",)
-    weight: NonNegative = 0.1  # SparseKD's
+    weight: NonNegative = 0.1  # SparseKD's value
     taps: Taps = ("neck",)  # any maps, or rows at the same places, that both networks have
     size: Side = 7  # places read along the length and along the width of a box
 
@@ -37,7 +37,7 @@ class MimicConfig(MethodConfig):
 
 
 class Mimic(DistillationMethod):
-    """One 1x1 convolution a tap, from the student's width to the teacher's."""
+    """One 1x1 convolution per tap, from the student's width to the teacher's."""
 
     def __init__(self, config: MimicConfig, teacher_specs: Specs, student_specs: Specs) -> None:
         super().__init__()
@@ -59,11 +59,11 @@ class Mimic(DistillationMethod):
 
 
 def read_boxes(tap: Features, geometry: Tensor, frames: Tensor, size: int) -> Tensor:
-    """What is read in boxes (N, 7) of frames (N,): (M, P, C).
+    """Features inside boxes (N, 7) of frames (N,): (M, P, C).
 
     A map is read bilinearly in each of the M = N boxes at P = size x size places, the centres of equal parts of the
-    box, along its length, then its width; beyond the map its border is repeated. Of scattered rows these are the M that
-    lie in any box, P = 1.
+    box, along its length, then its width; beyond the map its border is repeated. Of scattered rows, all M rows that lie
+    in any box are taken, with P = 1.
     """
     reading = tap.box_reading(geometry, frames, size)
     return reading.pooled(reading.rows_of(tap.image()))

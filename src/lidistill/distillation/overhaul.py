@@ -1,19 +1,20 @@
-"""Comprehensive overhaul of feature distillation, OFD (Heo et al., ICCV 2019, arXiv 1904.01866): what the teacher
-switches off need only be off.
+"""Comprehensive overhaul of feature distillation, OFD (Heo et al., ICCV 2019, arXiv 1904.01866): match the teacher's
+positive features; elsewhere the student only has to stay below a margin.
 
-Where the teacher's value is positive the student should reach it; elsewhere it should stay below a margin m_c < 0, one
-a channel, and is left alone once it does. The student passes a 1x1 convolution and batch normalisation first, without a
-ReLU.
+Where the teacher's value is positive, the student should match it. Elsewhere it should stay below a margin m_c < 0, one
+per channel, and has no error once it does. The student's features first pass a 1x1 convolution and batch normalisation,
+without a ReLU.
 
-Published OFD reads both networks before their ReLU and takes m_c = E[x | x < 0], x ~ N(beta_c, gamma_c^2), from the
-teacher's batch normalisation. Taps are maps after the ReLU, and a method sees no layer of a network. So here:
+Published OFD reads both networks before their ReLU and computes m_c = E[x | x < 0], x ~ N(beta_c, gamma_c^2), from the
+teacher's batch normalisation. Our taps are maps after the ReLU, and a method does not see the layers of a network. So
+here:
 
-* the margin rests on the same Gaussian, whose two parameters are found from what the ReLU lets through: the share of
-  positive cells and their mean;
-* a cell that the teacher switched off has the margin as its target, where the published target is the value itself if
-  it lies above the margin: this form also pushes down the student's values between the two;
+* the margin comes from the same Gaussian, with its two parameters estimated after the ReLU: from the share of positive
+  cells and the mean over all cells;
+* a cell where the teacher is zero has the margin as its target, whereas the published target is the value before the
+  ReLU if that lies above the margin: our form also pushes down the student's values between the two;
 * the student's convolution reads its map after the ReLU;
-* a tap that does hold negative values needs none of this: its margin is the mean of its negative values, its target the
+* a channel with negative values needs no estimate: its margin is the mean of its negative values, its target the
   published one.
 """
 
@@ -36,9 +37,9 @@ from lidistill.outputs import DetectorOutput
 from lidistill.settings import Taps
 from lidistill.types import Batch, Losses
 
-PUBLISHED_DIVISOR = 1000.0  # released code: the sum over all values of a frame over 1000
+PUBLISHED_DIVISOR = 1000.0  # released code: the sum over all values of a frame, divided by 1000
 NORM_EPSILON = 1e-5  # as in PyTorch's BatchNorm
-# shares of positive or negative cells beyond which a Gaussian is not fitted any closer, as in the released code
+# the share of positive cells is clamped to [RARE, 1 - RARE] before a Gaussian is fitted, as in the released code
 RARE = 1e-3
 
 
@@ -46,10 +47,10 @@ RARE = 1e-3
 class OverhaulConfig(MethodConfig):
     name: ClassVar[str] = "overhaul"
     paper: ClassVar[str] = "A comprehensive overhaul of feature distillation, ICCV 2019, arXiv 1904.01866"
-    taps: Taps = ("neck",)  # from early to late: the term of each earlier one is halved once more
-    # over values; "published" is their sum / 1000, meant for a few thousand values: 20 million here
+    taps: Taps = ("neck",)  # from early to late; each earlier tap counts half as much as the next
+    # over all values, or "published": their sum / 1000, meant for a few thousand values; here there are 20 million
     scale: Literal["mean", "published"] = "mean"
-    margin: Literal["estimated", "zero"] = "estimated"  # or "zero": a switched-off cell need only be switched off
+    margin: Literal["estimated", "zero"] = "estimated"  # or "zero": at the teacher's zeros, 0 is enough
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Overhaul:
         check_places(self.name, self.taps, teacher_specs, student_specs)
@@ -57,7 +58,7 @@ class OverhaulConfig(MethodConfig):
 
 
 class Overhaul(DistillationMethod):
-    """One normalised 1x1 convolution a tap, from the student's width to the teacher's."""
+    """One normalised 1x1 convolution per tap, from the student's width to the teacher's."""
 
     def __init__(self, config: OverhaulConfig, teacher_specs: Specs, student_specs: Specs) -> None:
         super().__init__()
@@ -91,11 +92,12 @@ class Overhaul(DistillationMethod):
 
 
 class NormalisedAdapter(nn.Module):
-    """1x1 convolution without bias, then batch normalisation, as the one affine map that both are: (B, C, H, W) ->
-    weight (D, C), bias (D,).
+    """1x1 convolution without bias and batch normalisation, merged into one affine map: (B, C, H, W) -> weight (D, C),
+    bias (D,).
 
-    The statistics of a linear map follow from the mean and the covariance of its input, so nothing D channels wide is
-    computed. They are always those of the batch: the adapter lives only during training and keeps no running ones.
+    The statistics of the convolution's output follow from the mean and the covariance of its input, so no map with D
+    channels is computed. They are always those of the batch: the adapter is used only in training and keeps no running
+    statistics.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -113,11 +115,12 @@ class NormalisedAdapter(nn.Module):
 
 
 def margin(teacher: Tensor) -> Tensor:
-    """Mean of the negative values that each channel of (B, C, H, W) has or, after a ReLU, had: (C,), not positive
-    (section 3).
+    """Margins (C,), not positive, of a map (B, C, H, W): the mean of a channel's negative values, or of those that it
+    had before a ReLU (section 3).
 
-    After a ReLU, x ~ N(beta, gamma^2) with p = Phi(z), z = beta / gamma, shows E[max(x, 0)] = gamma (z p + phi(z)); p
-    and that mean are known, so beta and gamma are, and E[x | x < 0] = beta - gamma phi(z) / (1 - p).
+    Before the ReLU, x ~ N(beta, gamma^2) with z = beta / gamma. After it, the share of positive cells is p = Phi(z) and
+    the mean over all cells is gamma (z p + phi(z)). Both are known, which gives beta and gamma, and E[x | x < 0] = beta
+    - gamma phi(z) / (1 - p).
     """
     num_cells = max(teacher.numel() // teacher.shape[1], 1)
     num_above, above, num_below, below = (teacher.new_zeros(teacher.shape[1], dtype=torch.float64) for _ in range(4))
@@ -143,8 +146,8 @@ def margin(teacher: Tensor) -> Tensor:
 
 
 def target(teacher: Tensor, margins: Tensor) -> Tensor:
-    """What the student should reach or stay below: the teacher's rows (n, C), but no less than the margins (C,), and
-    the margin for the zeros of a ReLU.
+    """Values (n, C) that the student should match or stay below: the teacher's rows (n, C), but at least the margins
+    (C,), and the margin where a row is zero.
     """
-    is_zero = 1 - teacher.sign().abs_()  # as numbers: choosing by a mask takes ten times as long
+    is_zero = 1 - teacher.sign().abs_()  # as 0 and 1: selecting with a boolean mask takes ten times as long
     return torch.maximum(teacher, margins).addcmul_(is_zero, margins)

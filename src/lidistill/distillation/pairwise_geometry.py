@@ -7,8 +7,8 @@ from torch import Tensor
 
 from lidistill.ops.unit_rows import unit_rows
 
-SAME = 1e-4  # distance up to which two examples are the same; in RKD's released code 1e-6, where rounding decides
-NEAR = 1e-3  # share of the mean distance up to which two examples are too near for a direction from one to the other
+SAME = 1e-4  # distance up to which two examples count as equal; in RKD's released code 1e-6, at which rounding decides
+NEAR = 1e-3  # share of the mean distance, up to which two examples are too close to define a direction
 
 
 def scaled_distances(examples: Tensor) -> Tensor:
@@ -20,8 +20,8 @@ def scaled_distances(examples: Tensor) -> Tensor:
 
 
 def angles(examples: Tensor) -> Tensor:
-    """Cosine of the angle at each example (N, C) between each two others: (N, N, N), the vertex first; 0 where two of
-    three are one.
+    """Cosine of the angle at each example (N, C) between each two others: (N, N, N), the vertex first; 0 if two of the
+    three coincide.
     """
     offsets = examples[None] - examples[:, None]
     lengths = torch.linalg.vector_norm(offsets.detach(), dim=2)

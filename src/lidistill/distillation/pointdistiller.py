@@ -1,20 +1,20 @@
-"""PointDistiller (CVPR 2023, arXiv 2205.11098): the student learns the local geometry that the teacher sees around its
-most important rows.
+"""PointDistiller (CVPR 2023, arXiv 2205.11098): match the local geometry of the teacher's features around its most
+important rows.
 
 The N most important rows (pillars, points or map cells) are centres of graphs with their K nearest rows in the
 teacher's feature space. Both networks encode the edges of the same graphs with one layer each, and the squared
-difference is weighted by how important a graph is.
+difference is weighted by the importance of each graph.
 
 The paper's prose and the released code differ, so `form` chooses:
 
-* "paper" (default): frame by frame; weights are a softmax of the importance with the temperature at which half of the
-  graphs count (the prose names none); without reweighting the same loss with equal weights.
-* "released": pillar graphs are chosen and joined across the frames of the batch; a temperature of 0.01 points a pillar,
-  so that full pillars alone have a weight; maps get the batch size as constant weight and other sets 1, since the
-  softmax there ran over an axis of length one or was never multiplied; without reweighting 0.0005 times a Frobenius
-  norm; weight decay on the encoders' normalisation.
+* "paper" (default): graphs are chosen frame by frame. Weights are a softmax of the importance, with the temperature at
+  which half of the graphs count (the prose names none). Without reweighting, the loss is the same with equal weights.
+* "released": pillar graphs are chosen and joined across the frames of the batch. The temperature is 0.01 points, so
+  only the fullest pillars have a weight. Maps have the batch size as constant weight and other sets 1, since the
+  softmax ran over an axis of length one or its result was not used. Without reweighting, the loss is 0.0005 times a
+  Frobenius norm. Weight decay applies to the encoders' normalisation.
 
-The factor 2, N, K and C' are the released code's in both forms; the prose names none of them. See docs/methods.md.
+The factor 2, N, K and C' come from the released code in both forms; the prose names none of them. See docs/methods.md.
 """
 
 from __future__ import annotations
@@ -49,37 +49,37 @@ Neighbours = Annotated[Whole, Field(ge=1, le=4096)]
 ChannelsOrNone = Annotated[Whole, Field(ge=0, le=4096)]
 
 BATCH_QUERIES = 6000  # released code, for a batch of six frames
-FRAME_QUERIES = 1000  # the same number a frame
+FRAME_QUERIES = 1000  # the same number per frame
 DISTANCE_FACTOR = 2.0  # released code
 FROBENIUS_FACTOR = 5e-4  # released code, without reweighting
 # points, released code: counts differ by at least 1, so only the largest count keeps a weight
 RELEASED_TEMPERATURE = 0.01
-COLLAPSED_STD = 1e-3  # an encoded channel that varies less says nothing any more
+COLLAPSED_STD = 1e-3  # an encoded channel with a smaller standard deviation has collapsed
 
 
 @dataclass(frozen=True)
 class PointDistillerConfig(MethodConfig):
-    """None and 0 leave a choice to `form` and to the taps, as said beside each."""
+    """With None or 0, `form` or the taps decide, as the comment of each setting says."""
 
     name: ClassVar[str] = "pointdistiller"
     paper: ClassVar[str] = "PointDistiller, CVPR 2023, arXiv 2205.11098"
-    # empty: the first of encoder, bev.*, neck, points that both networks offer; no sets with rows of another size
+    # empty: the first of encoder, bev.*, neck, points that both networks have, without sets of differing cell size
     taps: Names = ()
     form: Literal["paper", "released"] = "paper"  # or "released"
-    # graphs a frame, or a batch with scope "batch"; None: 1000 or 6000; fewer where there are fewer rows
+    # graphs per frame, or per batch with scope "batch"; None: 1000 or 6000; fewer if there are fewer rows
     num_queries: Count | None = None
-    num_neighbours: Neighbours = 128  # edges a graph, the centre's own included; fewer where there are fewer rows
+    num_neighbours: Neighbours = 128  # edges per graph, with the centre's own; fewer if there are fewer rows
     channels: ChannelsOrNone = 0  # of an encoded edge; 0: the student's tap width
     # of importance; None: 0.01 points in the released form, else the one at which half of the graphs count
     temperature: Positive | None = None
-    reweight: bool = True  # False: all graphs weigh the same, and in the released form the loss is another
+    reweight: bool = True  # False: all graphs weigh the same, and the released form has another loss
     scope: Literal["sample", "batch"] | None = None  # None: "sample"; in the released form "batch" for sets
     sampling: Sampling = "top"  # which rows are centres, by importance; or "random", "mixed", "bottom"
-    # None: the tap's occupancy where it has one, else the largest teacher channel
+    # None: the tap's occupancy if it has one, else the largest teacher channel
     importance: Literal["occupancy", "channel_max"] | None = None
     edge: Edge = "concat"  # neighbour, centre; or "residual": centre minus neighbour, centre
     pooling: Pooling = "none"  # over the edges of a graph, before the distance
-    train_teacher_encoder: bool = True  # False: it keeps its random start, and so cannot collapse
+    train_teacher_encoder: bool = True  # False: it keeps its random weights, so it cannot collapse
     seed: Seed = 0  # of "random" and "mixed" sampling
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> PointDistiller:
@@ -93,9 +93,9 @@ class PointDistillerConfig(MethodConfig):
         return PointDistiller(self, taps, teacher_specs, student_specs)
 
 
-# What the released code really uses for each detector: constants in code, where its configuration files say otherwise.
-# C' is the student's width for PointPillars (32 and 16 at 4x and 16x) and PointRCNN (45 and 32 at 8x and 16x);
-# PointPillars with FPN is nuScenes'.
+# What the released code really uses for each detector: constants in the code, from which its configuration files
+# differ. C' is the student's width for PointPillars (32 and 16 at 4x and 16x) and PointRCNN (45 and 32 at 8x and 16x).
+# PointPillars with FPN is the nuScenes model.
 PUBLISHED: dict[str, PointDistillerConfig] = {
     "pointpillars": PointDistillerConfig(form="released", taps=("encoder",)),
     "second": PointDistillerConfig(form="released", taps=("bev.0", "bev.1"), num_queries=256, channels=32),
@@ -107,9 +107,10 @@ PUBLISHED: dict[str, PointDistillerConfig] = {
 
 
 class PointDistiller(DistillationMethod):
-    """One pair of edge encoders a tap.
+    """One pair of edge encoders per tap.
 
-    Logs, for each tap: effective number of graphs, its share, spread and collapse of the teacher's encoding.
+    Logs for each tap: effective number of graphs, their share, and the mean standard deviation and the collapsed share
+    of the channels of the teacher's encoding.
     """
 
     def __init__(
@@ -159,7 +160,7 @@ class PointDistiller(DistillationMethod):
     def _compare(
         self, index: int, teacher: FeatureSet, student: FeatureSet, is_map: bool, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Rows (M, C_T) and (M, C_S) to the unweighted loss and what is logged."""
+        """Sets with rows (M, C_T) and (M, C_S) -> the unweighted loss and the values to log."""
         config = self.config
         teacher_rows, student_rows = teacher.features, student.features
         if len(teacher_rows) == 0:
@@ -212,7 +213,7 @@ class PointDistiller(DistillationMethod):
 
 
 def _importance(teacher: FeatureSet, tap: str, counted: bool) -> Tensor:
-    """Importance (M,) of the teacher's rows: points a row stands for, or its largest channel."""
+    """Importance (M,) of the teacher's rows: the number of points in each row, or its largest channel."""
     if not counted:
         return as_full(teacher.features.detach()).amax(dim=1)
     if teacher.occupancy is None:

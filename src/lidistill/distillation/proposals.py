@@ -1,6 +1,4 @@
-"""What a network believes to be objects, read off its raw heads alone: scored places, their boxes and the region around
-each, in metres.
-"""
+"""Proposals of a network, from its raw head outputs alone: scores, boxes, and a region around each box, in metres."""
 
 from __future__ import annotations
 
@@ -19,18 +17,18 @@ from lidistill.types import InputError
 
 @dataclass(frozen=True)
 class ProposalSettings(Settings):
-    """Which places count, and how much around them belongs to them."""
+    """Which predictions become proposals, and how large their regions are."""
 
     place: ClassVar[str] = "proposals"
 
     score_threshold: Share = 0.3  # lowest score of a proposal
-    max_proposals: BoxCount = 100  # best of a frame, all heads together
-    max_before: BoxCount = 1000  # best anchors of a frame before suppression
-    # NMS threshold of boxes turned to the nearest axis, whatever their class; not for heads with a heat map
+    max_proposals: BoxCount = 100  # per frame, the best of all heads together
+    max_before: BoxCount = 1000  # per head and frame, the best before NMS
+    # class-agnostic NMS threshold, for boxes turned to the nearest axis; not for heads with a heat map
     nms_threshold: Share = 0.1
-    min_cells: CellsOrNone = 3  # a side of the region around an anchor head's box
-    gaussian_overlap: InnerShare = 0.1  # of the radius around a centre head's peak, as when its targets are drawn
-    min_radius: CellsOrNone = 2  # of it, in cells
+    min_cells: CellsOrNone = 3  # least cells per side of the region around an anchor head's box
+    gaussian_overlap: InnerShare = 0.1  # sets the radius around a centre head's peak, as in its targets
+    min_radius: CellsOrNone = 2  # least such radius, in cells
 
     @property
     def region_rule(self) -> RegionRule:
@@ -39,14 +37,14 @@ class ProposalSettings(Settings):
 
 @dataclass(frozen=True)
 class Proposals:
-    """Believed objects of a batch, frame by frame and by descending score within a frame."""
+    """Proposals of a batch, frame by frame, by descending score within a frame."""
 
     frames: Tensor  # (N,) int64
     scores: Tensor  # (N,) float32
     labels: Tensor  # (N,) int64, the detector's class
     boxes: Tensor  # (N, 7) float32
     regions: Tensor  # (N, 4) float64: x_low, y_low, x_high, y_high in metres
-    heads: Tensor  # (N,) int64, which of the output's heads
+    heads: Tensor  # (N,) int64, index of the head
     rows: Tensor  # (N,) int64, within the frame: the head's cell (y-major), anchor, point or proposal
 
     def __len__(self) -> int:
@@ -57,11 +55,11 @@ class Proposals:
         return Proposals(*(column[chosen] for column in self._columns()))
 
     def __add__(self, other: Proposals) -> Proposals:
-        """These, then the others."""
+        """These proposals, then those of `other`."""
         return Proposals(*(torch.cat(pair) for pair in zip(self._columns(), other._columns(), strict=True)))
 
     def at(self) -> ObjectRows:
-        """Where in the heads they are; which labelled object they might be is left at 0."""
+        """Their rows in the heads, with `objects` 0, because no labelled object is known."""
         return ObjectRows.at(self.frames, self.rows)
 
     def _columns(self) -> Iterator[Tensor]:
@@ -70,16 +68,16 @@ class Proposals:
 
 @torch.no_grad()
 def find_proposals(heads: Sequence[HeadOutput], settings: ProposalSettings) -> Proposals:
-    """What the heads of a stage propose; without gradient.
+    """Proposals of the heads of one stage, without gradient.
 
-    A centre head proposes the cells whose score is the largest of its class among their neighbours (CenterPoint, CVPR
-    2021, section 3); the region is the square of cells around it with the radius of the Gaussian that stands for its
-    box. Other heads propose the rows that outlive suppression; the region is the envelope of the box. Boxes that are
-    not finite, or with their centre outside of a head's map, are left out. Raising the threshold, or lowering
-    `max_proposals`, only takes proposals away.
+    A centre head proposes the cells where a class score is a local maximum (CenterPoint, CVPR 2021, section 3); the
+    region is the square of cells with the radius of the box's Gaussian. Other heads propose the rows kept by NMS; the
+    region is the axis-aligned envelope of the box. Boxes that are not finite, or have their centre outside a head's
+    map, are dropped. Raising the threshold, or lowering `max_proposals`, only removes proposals. Raises InputError if
+    there is no head.
     """
     if not heads:
-        raise InputError("proposals are read off detection heads, and the network has none; choose a method on taps")
+        raise InputError("proposals come from detection heads, and the network has none; choose a method on taps")
     of_heads = [find_in_head(head, settings, index) for index, head in enumerate(heads)]
     found = sum(of_heads[1:], of_heads[0])
     order = torch.sort(found.scores, descending=True, stable=True).indices
@@ -92,7 +90,7 @@ def find_proposals(heads: Sequence[HeadOutput], settings: ProposalSettings) -> P
 
 @torch.no_grad()
 def find_in_head(head: HeadOutput, settings: ProposalSettings, index: int = 0) -> Proposals:
-    """What one head proposes, frame by frame and by descending score; `index` is noted as its number."""
+    """Proposals of one head, frame by frame, by descending score; `index` is stored as their head."""
     parts = []
     for frame in range(head.num_frames):
         seen = head.candidates(frame)

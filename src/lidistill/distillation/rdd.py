@@ -1,29 +1,29 @@
-"""RDD, representation disparity-aware distillation (ICCV 2023): the student learns the regions that it still sees
-differently from the teacher.
+"""RDD, representation disparity-aware distillation (ICCV 2023): the student learns the regions in which its features
+still differ from the teacher's.
 
-Both networks propose regions; each is cropped at one place from both necks, and only pairs whose crops differ enough
-teach: their features, and what the heads say there. There is no public code, and the paper leaves open more than it
-fixes. What it fixes: regions of both networks, softmax over channels at temperature 4, a 1x1 convolution with batch
+Both networks propose regions. Each region is cropped from both necks, and only pairs of crops that differ enough are
+distilled: their features, and the head outputs there. There is no public code, and the paper leaves more open than it
+fixes. It fixes: regions of both networks, softmax over channels at temperature 4, a 1x1 convolution with batch
 normalisation and ReLU that widens the student's features, RoIAlign, L2 on features, L1 on scores and boxes, the mean
 over all M + N pairs, a mask with lambda 0.1, and 0.2 as the weight of both losses.
 
-What it leaves open, and what is done here:
+What it leaves open, and our choices:
 
 * Selection. As printed, the mask minimises sum m_i I_i + lambda |m|_1; m = 0 is always optimal, because I >= 0. The
-  text wants dissimilar pairs, all of them at lambda = 0. Putting the paper's own substitute for I, minus the
-  distance d, into that problem gives just this: m_i = 1 where d_i > lambda ("hard"). "soft", "topk" and "gd" (descent
-  cut short), and the information of Gaussian patches in place of d, are the alternatives.
-* Order. Equation 8 widens features after their softmax, so that numbers about 1 meet probabilities about 1 / C and
-  lambda has no meaning ("literal"). By default features are widened first, cropped, then both crops go through the
+  text wants dissimilar pairs, and all pairs at lambda = 0. Replacing I by the paper's own substitute, minus the
+  distance d, gives exactly this: m_i = 1 where d_i > lambda ("hard"). The alternatives are "soft", "topk", "gd" (a few
+  steps of gradient descent), and the information of Gaussian patches in place of d.
+* Order. Equation 8 widens features after their softmax. This compares values of about 1 with probabilities of about 1 /
+  C, so lambda has no meaning ("literal"). By default, features are widened, then cropped, and both crops go through the
   softmax ("align"). Distances then lie between 0.05 and 0.4.
-* Proposals, crops of 7 x 7 cells and two readings a side of each bin: see `ProposalSettings`. Fewer than ten pairs are
-  joined by those from 0.1 on.
-* Statistics of the batch normalisation are those of the whole map, as if all of it were widened ("map"), though only
-  what crops touch is: they follow from mean and covariance of the student's features. "regions" takes them over the
-  touched cells, which is cheaper and another normalisation.
-* Heads on one grid are compared at the same anchor, or in the same window of the heat map, mean over its places. On
-  other grids the nearest cell's anchor speaks, its code rewritten for the other network's anchor. Centre heads compare
-  no boxes, as in the paper.
+* Proposals. See `ProposalSettings`; crops have 7 x 7 bins with 2 x 2 samples each. If there are fewer than ten pairs,
+  proposals with scores from 0.1 on are added.
+* Statistics. Batch normalisation uses the statistics of the whole widened map ("map"), although only the cells in crops
+  are widened: they follow from mean and covariance of the student's features. "regions" uses the statistics of the
+  cells in crops, which is cheaper but a different normalisation.
+* Heads on one grid are compared at the same anchor, or in the same window of the heat map as a mean over its places. On
+  different grids, the anchor of the nearest cell is used, with its code converted to the other network's anchor. Boxes
+  of centre heads are not compared, as in the paper.
 """
 
 from __future__ import annotations
@@ -59,31 +59,31 @@ from lidistill.settings import CountOrNone, NonNegative, Number, Share, Side, So
 from lidistill.types import Batch, InputError, Losses
 
 NORM_EPSILON = 1e-5  # as in PyTorch's BatchNorm
-QUIET_STEPS = 500  # in a row without a pair, or with all or none selected, before a warning
+QUIET_STEPS = 500  # steps in a row without a pair, or with all or none selected, before a warning
 
 
 @dataclass(frozen=True)
 class RddConfig(MethodConfig):
-    """Defaults are the paper's values where it gives one, else see above."""
+    """Defaults are the paper's values; if it gives none, our choices (see the top of the file)."""
 
     name: ClassVar[str] = "rdd"
     paper: ClassVar[str] = "Representation disparity-aware distillation, ICCV 2023, arXiv 2308.10308"
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
     tap: Text = "neck"  # any map, or rows at the same places, that both networks have
     feature_weight: NonNegative = 0.2  # alpha 1
-    logit_weight: NonNegative = 0.2  # alpha 2; 0 teaches by features alone
+    logit_weight: NonNegative = 0.2  # alpha 2; 0 compares features only
     temperature: Softness = 4.0  # tau
-    crop: Side = 7  # cells a side
+    crop: Side = 7  # bins per side
     proposals: ProposalSettings = field(default_factory=ProposalSettings)
-    fallback_threshold: Share = 0.1  # score from which proposals count where there are fewer pairs than fallback_pairs
-    fallback_pairs: CountOrNone = 10  # of a batch
+    fallback_threshold: Share = 0.1  # score threshold if there are fewer pairs than fallback_pairs
+    fallback_pairs: CountOrNone = 10  # per batch
     order: Literal["align", "literal"] = "align"  # widen, crop, soften; or "literal", as printed: soften, then widen
-    # where the widening takes its statistics; or "regions", the touched cells
+    # statistics of the batch normalisation: of the whole map, or "regions": of the cells in crops
     align_on: Literal["map", "regions"] = "map"
     softmax: Literal["channel", "spatial"] = "channel"  # over channels; or "spatial", over the cells of a crop
-    # distance of two crops; or "gaussian_mi", the information of Gaussian patches
+    # distance of two crops; or "gaussian_mi": minus the mutual information of Gaussian patches
     disparity: Literal["norm", "gaussian_mi"] = "norm"
-    # which pairs teach: those above lambda; or "soft", "topk", "gd"
+    # which pairs are distilled: those above lambda; or "soft", "topk", "gd"
     mask: Literal["hard", "soft", "topk", "gd"] = "hard"
     # disparity that a pair must exceed; with lambda_mode "quantile" the share of the pairs left out
     lambda_value: NonNegative = 0.1
@@ -102,12 +102,12 @@ class RddConfig(MethodConfig):
             raise InputError(f"{self.name}.lambda_value is {self.lambda_value}; give a share between 0 and 1")
         if self.disparity == "gaussian_mi" and self.lambda_mode == "absolute" and self.mask in ("hard", "soft"):
             raise InputError(
-                f"{self.name}: no information lies below 0, so none would be selected; use lambda_mode=quantile, "
-                "mask=topk or mask=gd"
+                f"{self.name}: mutual information is never below 0, so none would be selected; use "
+                "lambda_mode=quantile, mask=topk or mask=gd"
             )
         if self.order == "literal" and self.softmax == "spatial":
             raise InputError(
-                f"{self.name}: a spatial softmax needs crops, and order=literal softens before cropping; use "
+                f"{self.name}: a spatial softmax needs crops, and order=literal takes it before cropping; use "
                 "order=align"
             )
 
@@ -123,7 +123,7 @@ class Rdd(DistillationMethod):
     config: RddConfig
 
     def __init__(self, config: RddConfig, student_channels: int, teacher_channels: int, stage: int = 0) -> None:
-        """`stage` is that of the heads which propose and are compared."""
+        """`stage` is the stage whose heads propose and are compared."""
         super().__init__()
         self.config = config
         self.stage = stage
@@ -161,7 +161,7 @@ class Rdd(DistillationMethod):
         return Losses(terms, {f"{config.name}/{name}": value.float() for name, value in logs.items()})
 
     def pairs(self, teacher: DetectorOutput, student: DetectorOutput) -> tuple[Proposals, int]:
-        """The teacher's M proposals and the student's N, and M. An object that both see counts twice."""
+        """The teacher's M proposals, then the student's N; and M. An object that both networks detect counts twice."""
         wanted, fallback = self.config.proposals, self.config.fallback_threshold
         lowest = replace(wanted, score_threshold=min(wanted.score_threshold, fallback))
         found = [find_proposals(output.stages[self.stage], lowest) for output in (teacher, student)]
@@ -170,8 +170,8 @@ class Rdd(DistillationMethod):
         return of_teacher + of_student, len(of_teacher)
 
     def crops(self, teacher_tap: Features, student_tap: Features, pairs: Proposals) -> tuple[Tensor, Tensor]:
-        """Both networks' softened crops of the same places: twice (M + N, P, C_T), P = crop * crop of maps and 1 of
-        scattered rows; the teacher's without gradient.
+        """Crops of both networks at the same places, after the softmax: two (M + N, P, C_T), P = crop * crop for maps
+        and 1 for scattered rows; the teacher's without gradient.
         """
         config = self.config
         reading = of_student = teacher_tap.region_reading(pairs.regions, pairs.frames, config.crop)
@@ -192,7 +192,7 @@ class Rdd(DistillationMethod):
 
     @torch.no_grad()
     def select(self, distance: Tensor, crops: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Disparity (M + N,) and mask (M + N,) of pairs at the given distances."""
+        """Disparity (M + N,) and mask (M + N,) of pairs with the given distances (M + N,)."""
         config = self.config
         disparity = distance.detach() if config.disparity == "norm" else -gaussian_information(*crops)
         if config.mask == "topk":
@@ -205,7 +205,9 @@ class Rdd(DistillationMethod):
         return disparity, hard_mask(disparity, above)
 
     def _watch(self, num_pairs: int, share: float, disparity: float) -> None:
-        """Warn, once each, when nothing can be learnt for long. Only training steps count; no value depends on it."""
+        """Warn, once per cause, if nothing is distilled for QUIET_STEPS steps. Only training steps count; no result
+        depends on it.
+        """
         if not (self.training and torch.is_grad_enabled()):
             return
         config = self.config
@@ -215,7 +217,7 @@ class Rdd(DistillationMethod):
             happened |= {"none": share == 0, "all": share == 1 and selecting}
         lowest = min(config.fallback_threshold, config.proposals.score_threshold)
         advice = {
-            "no pair": f"neither network gave a score of {lowest:g}; is the teacher's the right one? If so, lower "
+            "no pair": f"neither network had a score of {lowest:g}; check the teacher's checkpoint, or lower "
             f"{config.name}.fallback_threshold",
             "none": f"no pair was different enough (mean disparity {disparity:.3g}); lower "
             f"{config.name}.lambda_value, or set lambda_mode=quantile",
@@ -232,9 +234,9 @@ class Rdd(DistillationMethod):
 class Widening(nn.Module):
     """1x1 convolution, batch normalisation, ReLU (psi of equation 8), on rows: (T, C_S) -> (T, C_T).
 
-    Normalisation always uses the statistics of the population at hand: the layer lives only during training, so it
-    keeps no running ones. Mean and variance of what the convolution would make of the population follow from those of
-    its rows, so nothing but the T rows is widened.
+    The normalisation always uses the statistics of the given population: the layer is used only in training, so it
+    keeps no running ones. Mean and variance of the widened population follow from the mean and covariance of its rows,
+    so only the T rows are widened.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:

@@ -1,10 +1,10 @@
-"""Relational distillation, RKD (Park et al., CVPR 2019, arXiv 1904.05068): the distances and angles between examples
-are taught, not the examples.
+"""Relational distillation, RKD (Park et al., CVPR 2019, arXiv 1904.05068): match the distances and angles between
+examples instead of the examples themselves.
 
-An example is a vector: by default the mean of the map over the rectangle, along the axes, around an object; objects of
-all frames of a batch are compared with each other. With `over: frames` it is the mean of a whole map, the nearest to
-the paper's image embeddings, of which a LiDAR batch has few: two have one distance, which says nothing once it is
-divided by their mean. No adapter and no common grid are needed.
+An example is a vector: by default the mean of the map over the axis-aligned rectangle around an object. Objects of all
+frames of a batch are compared with each other. With `over: frames` it is the mean of a whole map, the closest to the
+paper's image embeddings. A LiDAR batch has few frames: two have a single distance, which becomes 1 when divided by the
+mean. Neither an adapter nor a common grid is needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lidistill.outputs import DetectorOutput, Features
 from lidistill.settings import NonNegative, Taps, Whole
 from lidistill.types import Batch, Losses
 
-PLACES = 7  # a side, at which a map is read in the rectangle of an object
+PLACES = 7  # per side: a map is read at 7 x 7 places in the rectangle of an object
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RelationalConfig(MethodConfig):
     over: Literal["objects", "frames"] = "objects"  # or "frames": what an example is
     distance_weight: NonNegative = 25.0  # of the distances between examples
     angle_weight: NonNegative = 50.0  # of the angles between triples of examples
-    most_objects: Annotated[Whole, Field(ge=1, le=1000)] = 32  # a frame; angles take the cube of the objects of a batch
+    most_objects: Annotated[Whole, Field(ge=1, le=1000)] = 32  # per frame; angles cost the cube of a batch's objects
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> Relational:
         check_taps(self.name, self.taps, teacher_specs, student_specs)
@@ -47,7 +47,7 @@ class RelationalConfig(MethodConfig):
 
 
 class Relational(DistillationMethod):
-    """No parameter of its own."""
+    """Has no parameters."""
 
     def __init__(self, config: RelationalConfig) -> None:
         super().__init__()
@@ -93,5 +93,5 @@ def object_means(tap: Features, frames: Tensor, regions: Tensor) -> Tensor:
 
 
 def _mean_difference(teacher: Tensor, student: Tensor) -> Tensor:
-    """Smooth L1, mean over all elements; where there is none, a zero connected to the autograd graph."""
+    """Smooth L1, mean over all elements; if there are none, a zero connected to the autograd graph."""
     return F.smooth_l1_loss(student, teacher, reduction="sum") / max(teacher.numel(), 1)

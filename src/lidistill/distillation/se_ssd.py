@@ -1,13 +1,13 @@
-"""Each box of the student is drawn to the teacher's box that overlaps it most, and so is its score (SE-SSD, CVPR 2021,
+"""The student's boxes and their scores are fitted to the teacher's boxes that overlap them most (SE-SSD, CVPR 2021,
 arXiv 2104.09804).
 
-This is SE-SSD's consistency of what two networks find: both networks' confident boxes are matched by their overlap. The
-heads need not be alike, as boxes and scores are compared, not codes. The paper's teacher is an average of the student
-itself, and beside this loss it augments shapes and adds a loss on orientations; none of these is part of this baseline,
-whose teacher is the fixed one.
+This is the consistency loss of SE-SSD: confident boxes of both networks are paired by their overlap. The heads may be
+of different kinds, because decoded boxes and scores are compared, not codes. In the paper, the teacher is a moving
+average of the student, and shape-aware augmentation and a loss on orientations are added. None of these is part of this
+baseline: its teacher is the fixed one.
 
-Where we differ: the paper has one class; here boxes match within their class only. Centre heads have the peaks of their
-heat maps as boxes.
+Where we differ: the paper has one class; here boxes match within their class only. The boxes of a centre head are the
+peaks of its heat maps.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BOX_SIZE = 7
 
 @dataclass(frozen=True)
 class SeSsdConfig(MethodConfig):
-    """Defaults are those of the paper but for the cap on boxes, which it does not have."""
+    """Defaults are the paper's, except `max_boxes`, which the paper does not have."""
 
     name: ClassVar[str] = "se_ssd"
     paper: ClassVar[str] = (
@@ -42,12 +42,12 @@ class SeSsdConfig(MethodConfig):
     )
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
     warmup_share: Share = 0.25  # share of the training over which the weight grows from 0; 15 of 60 epochs
-    score_threshold: Share = 0.3  # from which a box of either network counts
-    min_overlap: Share = 0.7  # seen from above, above which two boxes are one object
+    score_threshold: Share = 0.3  # of a box of either network
+    min_overlap: Share = 0.7  # overlap in bird's-eye view above which two boxes are paired
     box_weight: NonNegative = 1.0  # of the matched boxes' error
     score_weight: NonNegative = 1.0  # of their scores' error
-    beta: Softness = 1.0  # where smooth L1 turns from square to straight, in metres, radians or scores
-    max_boxes: BoxCount = 500  # best of a frame and network
+    beta: Softness = 1.0  # error from which smooth L1 is linear, in metres, radians or scores
+    max_boxes: BoxCount = 500  # per frame and network, the best ones
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> SeSsd:
         check_heads(self.name, teacher_specs, student_specs)
@@ -55,9 +55,10 @@ class SeSsdConfig(MethodConfig):
 
 
 class SeSsd(DistillationMethod):
-    """No parameter of its own.
+    """Has no parameters.
 
-    Terms `box` and `score`; logs `pairs`, matched boxes a frame, and `unmatched_share` of the student's boxes.
+    Terms `box` and `score`; logs `pairs`, the number of matched boxes per frame, and `unmatched_share` of the student's
+    boxes.
     """
 
     def __init__(self, config: SeSsdConfig) -> None:
@@ -66,7 +67,7 @@ class SeSsd(DistillationMethod):
 
     def forward(self, teacher: DetectorOutput, student: DetectorOutput, batch: Batch) -> Losses:
         config, name = self.config, self.config.name
-        # No overlap is above 1, so nothing is suppressed: all confident boxes of an object are drawn to the teacher's.
+        # No overlap is above 1, so NMS removes nothing: all confident boxes of an object are fitted to the teacher's.
         settings = ProposalSettings(
             config.score_threshold, config.max_boxes, max(config.max_boxes, 1000), nms_threshold=1.0
         )
@@ -92,8 +93,8 @@ class SeSsd(DistillationMethod):
 
 
 def matched_pairs(student: Proposals, teacher: Proposals, num_frames: int, min_overlap: float) -> tuple[Tensor, Tensor]:
-    """The student's boxes that a box of the teacher of their frame and class overlaps by more than `min_overlap`, and
-    the best such: (P,), (P,).
+    """Each student box with the teacher's box of its frame and class that overlaps it most in bird's-eye view, if by
+    more than `min_overlap`: rows (P,) of `student` and rows (P,) of `teacher`.
     """
     rows, partners = [student.rows.new_zeros(0)], [student.rows.new_zeros(0)]
     for frame in range(num_frames):
@@ -109,8 +110,8 @@ def matched_pairs(student: Proposals, teacher: Proposals, num_frames: int, min_o
 
 
 def said_at(heads: Sequence[HeadOutput], places: Proposals) -> tuple[Tensor, Tensor]:
-    """Boxes (P, 7) and scores (P,) that heads state at `places` of their own, with their gradient; connected to the
-    autograd graph even where there are none.
+    """Boxes (P, 7) and scores (P,) of `heads` at their own `places`, with gradient. If there are no places, both are
+    still connected to the autograd graph.
     """
     values = torch.cat([values.reshape(-1)[:1] for head in heads for values in head.tensors().values()])
     nothing = as_full(values).sum() * 0

@@ -1,5 +1,4 @@
-"""The channel-wise autoencoder that itKD trains beside a teacher and its student: one encoder and one decoder for the
-maps of both.
+"""The channel-wise autoencoder of itKD (CVPR 2023): one encoder and one decoder for the maps of teacher and student.
 
 Every layer works cell by cell. Layers that follow each other without a ReLU are multiplied together before they are
 applied (`SharedAutoencoder.paths`). The maps are compared in `ops/kernels/interchanged_difference.py`.
@@ -17,12 +16,13 @@ from lidistill.ops.kernels.interchanged_difference import Affine, Path
 
 
 class SharedAutoencoder(nn.Module):
-    """Encoder from the teacher's width to a code, decoder back, and the changes of width that let the student's rows
-    through.
+    """Encoder from the teacher's width to a code, decoder back, and the layers that change between the student's width
+    and the teacher's.
 
-    `buffer_last` says where the width changes after the decoder. False (released code): the decoder ends in the
-    student's width, and the student's reconstruction goes through its `widening` a second time. True (the paper's
-    figure): it ends in the teacher's width, and the teacher's reconstruction goes through a `narrowing` of its own.
+    `widths` are the output widths of the encoder's layers. `buffer_last` sets where the width changes after the
+    decoder. False (released code): the decoder ends in the student's width, and the student's reconstruction goes
+    through its `widening` a second time. True (the paper's figure): it ends in the teacher's width, and the teacher's
+    reconstruction goes through a `narrowing` of its own.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class SharedAutoencoder(nn.Module):
         self.decoder: Sequence[nn.Linear] = nn.ModuleList(layers)  # type: ignore[assignment]
 
     def paths(self) -> tuple[Path, Path]:
-        """The teacher's and the student's."""
+        """The layers that the teacher's rows pass, and those that the student's rows pass."""
         encoder, decoder = [_affine(module) for module in self.encoder], [_affine(module) for module in self.decoder]
         widening = _affine(self.widening)
         student_encoder = (_composed(encoder[0], widening), *encoder[1:])

@@ -1,9 +1,9 @@
-"""Similarity-preserving distillation (ICCV 2019, arXiv 1907.09682): frames that the teacher finds alike should be alike
-to the student.
+"""Similarity-preserving distillation (ICCV 2019, arXiv 1907.09682): frames with similar features in the teacher should
+have similar features in the student.
 
-Only the frames of one batch are compared, B of them: with one frame there is nothing to learn, and with the two to six
-of LiDAR training little. No adapter and no common grid are needed, since each network compares its own features.
-Scattered rows have no counterpart in another frame: of them, our reading, the mean is compared.
+Only the B frames of one batch are compared: a single frame gives no signal, and the two to six frames of LiDAR training
+give little. Neither an adapter nor a common grid is needed, since each network compares its own features. Scattered
+rows have no counterpart in another frame, so their mean is compared (our choice).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lidistill.outputs import DetectorOutput
 from lidistill.settings import NonNegative, Taps
 from lidistill.types import Batch, Losses
 
-FAINT_SHARE = 1e-3  # of all inner products, as one vector, that a frame's must exceed to count
+FAINT_SHARE = 1e-3  # a frame counts if the norm of its inner products exceeds this share of the norm of all of them
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SimilarityConfig(MethodConfig):
 
 
 class Similarity(DistillationMethod):
-    """No parameter of its own."""
+    """Has no parameters."""
 
     def __init__(self, config: SimilarityConfig) -> None:
         super().__init__()
@@ -60,8 +60,8 @@ class Similarity(DistillationMethod):
 def similarities(frames: Tensor) -> Tensor:
     """Inner products between the vectors (B, D) of the frames of a batch, each row scaled to unit length: (B, B).
 
-    The row of a frame whose features are dead, or next to nothing beside the others', is zero; in the other frames'
-    rows it still counts.
+    The row of a frame is zero if its features are dead, or negligible compared with those of the other frames. The
+    frame still counts in the rows of the others.
     """
     products = frames @ frames.T
     floor = (FAINT_SHARE * products.detach().norm()).clamp_min(FAINT**2 * frames.shape[1])

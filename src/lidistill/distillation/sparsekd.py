@@ -1,13 +1,13 @@
-"""Scores and boxes are pulled towards the teacher's where it and the labels see an object (SparseKD, NeurIPS 2022,
+"""Match the teacher's scores and boxes where both the teacher and the labels have an object (SparseKD, NeurIPS 2022,
 arXiv 2205.15156).
 
-Nearly all of a head's map is background. Only pivotal positions teach: a cell of a centre head counts with the
-teacher's score there times the Gaussian that stands for a labelled object, an anchor of an anchor head that stands for
-one counts in full. There the student's scores, and at the objects its boxes, are pulled towards the teacher's.
+Nearly all of a head's map is background, so only pivotal positions are distilled. A cell of a centre head has as weight
+the teacher's score there times the Gaussian of a labelled object; a positive anchor of an anchor head has the weight 1.
+At these positions the student's scores, and at the objects its boxes, are fitted to the teacher's.
 
-Scores of a student on another grid are read at the teacher's cells in metres, where the released code stretches one
-array onto the other; boxes are not compared then, as there. The two other parts of SparseKD are settings of any
-distillation: label distillation (`distillation.teacher_labels=0.6`) and a start from the teacher's weights
+If the student has another grid, its scores are read at the teacher's cells in metres (the released code resizes the
+array), and boxes are not compared, as in the released code. The two other parts of SparseKD are settings of any
+distillation: label distillation (`distillation.teacher_labels=0.6`) and initialisation from the teacher's weights
 (`distillation.initialise=first`).
 """
 
@@ -30,13 +30,13 @@ from lidistill.types import Batch, Boxes, Losses
 
 SCORE_FLOOR = 1e-4  # scores are kept this far from 0 and 1, as in the detection loss
 MASK_FLOOR = 1e-6  # added to the sum of the mask
-VELOCITY_WEIGHT = 0.2  # of a velocity's error beside the other codes', as in CenterPoint's own loss
+VELOCITY_WEIGHT = 0.2  # of velocity errors relative to the other codes, as in CenterPoint's own loss
 
 
 @dataclass(frozen=True)
 class SparseKDConfig(MethodConfig):
-    """Defaults are those of the S student of CenterPoint on voxels, and of the public anchor form; `PUBLISHED` has the
-    others.
+    """Defaults are those of the S student of CenterPoint on voxels and of the public form for anchor heads; `PUBLISHED`
+    has the other students.
     """
 
     name: ClassVar[str] = "sparsekd"
@@ -47,11 +47,11 @@ class SparseKDConfig(MethodConfig):
     heatmap_weight: NonNegative = 10.0  # of centre heads' scores
     class_weight: NonNegative = 15.0  # of other heads' scores
     box_weight: NonNegative = 0.2  # of the boxes at objects
-    # of other heads: where smooth L1 turns from square to straight, as in the detection loss
+    # of other heads: error from which smooth L1 is linear, as in the detection loss
     box_beta: Softness = 1 / 9
-    # of the Gaussians around labelled objects, as when the targets of a centre head are drawn
+    # sets the radius of the Gaussians around labelled objects, as in the targets of a centre head
     gaussian_overlap: InnerShare = 0.1
-    min_radius: CellsOrNone = 2  # of them, in cells
+    min_radius: CellsOrNone = 2  # least such radius, in cells
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> SparseKD:
         return SparseKD(self, comparable_stage(self.name, teacher_specs, student_specs))
@@ -67,13 +67,13 @@ PUBLISHED = {
 
 
 class SparseKD(DistillationMethod):
-    """No parameter of its own.
+    """Has no parameters.
 
-    Terms `class` and `box`, means over the heads; logs `pivotal`, the sum of the mask, a frame.
+    Terms `class` and `box`, means over the heads; logs `pivotal`, the sum of the mask per frame.
     """
 
     def __init__(self, config: SparseKDConfig, stage: int) -> None:
-        """`stage` is that of the heads which are compared."""
+        """`stage` is the stage whose heads are compared."""
         super().__init__()
         self.config = config
         self.stage = stage
@@ -112,7 +112,7 @@ class SparseKD(DistillationMethod):
     def _compare_rows(
         self, teacher_head: HeadOutput, student_head: HeadOutput, boxes: tuple[Boxes, ...]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Weighted terms of heads whose rows stand for objects, and the number of those that do."""
+        """Weighted terms of heads without a heat map, and the number of positive rows."""
         config = self.config
         places = teacher_head.positives(boxes)
         own_places = teacher_head.counterparts(student_head, places)
@@ -138,8 +138,8 @@ def masked_error(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
 
 def shared_code_error(teacher_head: HeadOutput, student_head: HeadOutput, places: ObjectRows) -> Tensor:
-    """Absolute difference of the codes that both heads have at the objects' cells, summed over codes, as a mean over
-    objects.
+    """Absolute difference of the codes that both heads have, at the cells of the objects: summed over codes, mean over
+    objects. Errors of velocities are multiplied by VELOCITY_WEIGHT.
     """
     shared = [part for part in list(teacher_head.parts)[1:] if part in student_head.parts]
     total = as_full(student_head.class_logits()).sum() * 0

@@ -1,4 +1,4 @@
-"""What a method demands of the taps and heads of two networks, checked when it is built."""
+"""Checks that the taps and heads of two networks suit a method, made when the method is built."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from lidistill.types import InputError
 
 
 def shared_taps(method: str, preferences: Sequence[str], teacher_specs: Specs, student_specs: Specs) -> tuple[str, ...]:
-    """Names of the taps that the first of `preferences` found in both networks stands for; a preference may be a
-    pattern such as "bev.*".
+    """Names of the taps of both networks that match the first preference with any match; a preference may be a pattern
+    such as "bev.*".
+
+    Raises InputError if no preference matches.
     """
     for preference in preferences:
         found = tuple(name for name in _taps(teacher_specs) if fnmatchcase(name, preference) and name in student_specs)
@@ -26,7 +28,7 @@ def shared_taps(method: str, preferences: Sequence[str], teacher_specs: Specs, s
 
 
 def check_taps(method: str, taps: Sequence[str], teacher_specs: Specs, student_specs: Specs) -> None:
-    """An InputError unless both networks offer all `taps`, each as a map in both or as a set in both."""
+    """Raise InputError unless both networks have all `taps`, each as a map in both or as a set in both."""
     for tap in taps:
         for role, specs in (("teacher", teacher_specs), ("student", student_specs)):
             if tap not in _taps(specs):
@@ -37,7 +39,7 @@ def check_taps(method: str, taps: Sequence[str], teacher_specs: Specs, student_s
 
 
 def check_places(method: str, taps: Sequence[str], teacher_specs: Specs, student_specs: Specs) -> None:
-    """An InputError unless both networks offer all `taps`, and each can be compared place by place."""
+    """Raise InputError unless both networks have all `taps`, and each can be compared place by place."""
     check_taps(method, taps, teacher_specs, student_specs)
     for tap in taps:
         reason = teacher_specs[tap].apart_from(student_specs[tap])
@@ -46,7 +48,7 @@ def check_places(method: str, taps: Sequence[str], teacher_specs: Specs, student
 
 
 def check_maps(method: str, taps: Sequence[str], teacher_specs: Specs, student_specs: Specs, why: str = "") -> None:
-    """An InputError unless both networks offer all `taps` as maps; `why` says what the method needs a map for."""
+    """Raise InputError unless both networks have all `taps` as maps; the error gives `why` the method needs a map."""
     check_taps(method, taps, teacher_specs, student_specs)
     for tap in taps:
         if not teacher_specs[tap].is_map:
@@ -58,7 +60,7 @@ def check_maps(method: str, taps: Sequence[str], teacher_specs: Specs, student_s
 
 
 def check_heads(method: str, teacher_specs: Specs, student_specs: Specs) -> None:
-    """An InputError unless both networks have a detection head."""
+    """Raise InputError unless both networks have a detection head."""
     for role, specs in (("teacher", teacher_specs), ("student", student_specs)):
         if not heads_of(specs):
             raise InputError(
@@ -67,10 +69,10 @@ def check_heads(method: str, teacher_specs: Specs, student_specs: Specs) -> None
 
 
 def comparable_stage(method: str, teacher_specs: Specs, student_specs: Specs) -> int:
-    """The last stage whose heads speak of the same places in both networks, for `DetectorOutput.stages`.
+    """The last stage whose heads predict at the same places in both networks, an index into `DetectorOutput.stages`.
 
-    The heads of a second stage speak of what each network's first one proposes. An InputError where there is no such
-    stage.
+    The heads of a second stage predict at the proposals of their own network's first stage, so they are not comparable.
+    Raises InputError if no stage is comparable.
     """
     check_heads(method, teacher_specs, student_specs)
     reasons = []
@@ -92,13 +94,13 @@ def comparable_stage(method: str, teacher_specs: Specs, student_specs: Specs) ->
 
 
 def heads_of(specs: Specs, stage: int | None = None) -> dict[str, HeadSpec]:
-    """The specs of the heads, of one stage or of all."""
+    """The specs of the heads of one stage, or of all stages."""
     heads = {name: spec for name, spec in specs.items() if isinstance(spec, HeadSpec)}
     return {name: spec for name, spec in heads.items() if stage is None or spec.stage == stage}
 
 
 def _taps(specs: Specs) -> dict[str, TapSpec]:
-    """The specs without those of heads."""
+    """The specs except those of heads."""
     return {name: spec for name, spec in specs.items() if not spec.is_head}
 
 

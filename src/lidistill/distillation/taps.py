@@ -1,4 +1,4 @@
-"""Taps of two networks: found, paired, and read at each other's places."""
+"""Find the taps of two networks, pair them, and read one network's tap at the places of the other's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from lidistill.types import InputError
 
 
 def find_tap(output: DetectorOutput, method: str, tap: str) -> FeatureMap | FeatureSet:
-    """The tap, or an InputError that lists what the output holds (the specs had promised it)."""
+    """The tap of this name. Raises InputError with the names of the output's taps if it is missing, although the specs
+    promised it.
+    """
     if tap not in output.taps:
         raise InputError(
             f"{method}: the output holds no tap {tap!r}, only {', '.join(map(repr, output.taps)) or 'none'}; fix the "
@@ -26,7 +28,7 @@ def paired_taps(method: str, tap: str, teacher: DetectorOutput, student: Detecto
 def comparable_taps(
     method: str, tap: str, teacher: DetectorOutput, student: DetectorOutput
 ) -> tuple[Features, Features]:
-    """As `paired_taps`; an InputError where the two have scattered rows at different places."""
+    """As `paired_taps`. Raises InputError if the taps are scattered rows at different places."""
     teacher_tap, student_tap = paired_taps(method, tap, teacher, student)
     reason = teacher_tap.places_apart(student_tap)
     if reason:
@@ -38,7 +40,7 @@ def comparable_taps(
 
 
 def paired_places(method: str, tap: str, teacher: DetectorOutput, student: DetectorOutput) -> tuple[Features, Features]:
-    """As `comparable_taps`, but the student's is read at the teacher's places."""
+    """As `comparable_taps`, but with the student's tap read at the teacher's places."""
     teacher_tap, student_tap = comparable_taps(method, tap, teacher, student)
     return teacher_tap, student_tap.at_places_of(teacher_tap)
 
@@ -46,13 +48,13 @@ def paired_places(method: str, tap: str, teacher: DetectorOutput, student: Detec
 def paired_maps(
     method: str, tap: str, teacher: DetectorOutput, student: DetectorOutput
 ) -> tuple[FeatureMap, FeatureMap]:
-    """As `paired_taps`, of maps."""
+    """As `paired_taps`, for maps. Raises InputError if either tap is not a map."""
     teacher_map, student_map = paired_taps(method, tap, teacher, student)
     if not (isinstance(teacher_map, FeatureMap) and isinstance(student_map, FeatureMap)):
-        raise InputError(f"{method}: the tap {tap!r} is no map; choose a map such as 'neck'")
+        raise InputError(f"{method}: the tap {tap!r} is not a map; choose a map such as 'neck'")
     return teacher_map, student_map
 
 
 def resampled(source: FeatureMap, like: FeatureMap) -> FeatureMap:
-    """`source` at the cells of `like`, place for place in metres (`FeatureMap.on_grid`)."""
+    """`source` read bilinearly at the cell centres of `like`, matched in metres (`FeatureMap.on_grid`)."""
     return source.on_grid(like.grid)

@@ -1,4 +1,6 @@
-"""The overlap rule of anchor assignment, for one class: ground rectangles are turned to the nearest axis."""
+"""Assignment of the anchors of one class to boxes, by the overlap of bird's-eye view rectangles turned to the nearest
+axis.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,12 @@ def near_overlaps(anchors: Tensor, index: int, boxes: Tensor) -> tuple[Tensor, T
 def matched_anchors(overlap: Tensor, matched: float, unmatched: float, matching: Matching) -> tuple[Tensor, Tensor]:
     """Overlaps (A, N > 0) -> state (A,) of each anchor: MATCHED, BACKGROUND or IGNORED, and its box (A,).
 
-    An anchor stands for a box from `matched` on, is background below `unmatched`, and is ignored between. Each box also
-    claims the anchors that overlap it most:
+    An anchor is positive from an overlap of `matched` on, background below `unmatched`, and ignored between. Each box
+    also claims the anchors that overlap it most:
 
-    * "openpcdet": whatever their overlap, unless it is 0; a claimed anchor stands for the box that it overlaps most
-      itself.
-    * "mmdet3d", "mmdet3d-any-class": from `unmatched` on; a claimed anchor stands for the claiming box, the last one
-      where several claim it.
+    * "openpcdet": with any overlap above 0; a claimed anchor is assigned to the box that it overlaps most itself.
+    * "mmdet3d", "mmdet3d-any-class": with an overlap from `unmatched` on; a claimed anchor is assigned to the claiming
+      box, the last one if several claim it.
     """
     best, box = overlap.max(dim=1)
     state = torch.where(best < unmatched, BACKGROUND, IGNORED)
@@ -51,7 +52,9 @@ def matched_anchors(overlap: Tensor, matched: float, unmatched: float, matching:
 
 
 def _cells_near(anchors: Tensor, boxes: Tensor) -> Tensor:
-    """Rows of one anchor a cell (cells, 7) that could touch any of the boxes (N, 7), however turned: (C,)."""
+    """Indices (C,) of the cells, given one anchor per cell (cells, 7), that could touch any of the boxes (N, 7) at any
+    yaw.
+    """
     reach = (torch.linalg.vector_norm(anchors[:1, 3:5], dim=1) + torch.linalg.vector_norm(boxes[:, 3:5], dim=1)) / 2
     near_x = (anchors[:, None, 0] - boxes[None, :, 0]).abs() <= reach
     near_y = (anchors[:, None, 1] - boxes[None, :, 1]).abs() <= reach

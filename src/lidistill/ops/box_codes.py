@@ -1,5 +1,5 @@
-"""Codes in which detection heads write boxes: relative to an anchor, to the cell of a map that holds the centre, or to
-a point of the object.
+"""Box codes of detection heads: relative to an anchor, to the map cell that holds the centre, or to a point of the
+object.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lidistill.types import MapGrid
 
-# Decoded sizes end here, so that a network that was hardly trained states no box of kilometres. The largest objects of
-# the public datasets, buses and trailers of some 30 m, lie well below.
+# Limits of decoded sizes, so that a barely trained network predicts no box of kilometres. The largest objects of the
+# public datasets, buses and trailers of some 30 m, lie well below.
 MAX_SIZE_RATIO = 16.0  # times the anchor: 62 m for a car's
 MAX_SIZE_M = 100.0  # of boxes without an anchor
 
@@ -31,8 +31,8 @@ def encode_anchors(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def decode_anchors(codes: Tensor, anchors: Tensor) -> Tensor:
-    """The inverse of `encode_anchors`: codes (N, 7) and anchors (N, 7) -> boxes (N, 7), no longer than MAX_SIZE_RATIO
-    anchors along any side.
+    """The inverse of `encode_anchors`: codes (N, 7) and anchors (N, 7) -> boxes (N, 7), each side at most
+    MAX_SIZE_RATIO times the anchor's.
     """
     diagonal = torch.linalg.vector_norm(anchors[:, 3:5], dim=1, keepdim=True)
     plane = codes[:, :2] * diagonal + anchors[:, :2]
@@ -68,10 +68,10 @@ def decode_centers(codes: Tensor, cells: Tensor, grid: MapGrid) -> Tensor:
 
 
 def encode_points(boxes: Tensor, points: Tensor) -> Tensor:
-    """Boxes (N, 7) relative to points (N, 3) of them -> codes (N, 8).
+    """Boxes (N, 7) relative to points (N, 3), one per box -> codes (N, 8).
 
-    A code is the way from the point to the centre in metres, the logarithms of length, width and height in metres, and
-    the sine and cosine of the yaw.
+    A code is the offset from the point to the centre in metres, the logarithms of length, width and height in metres,
+    and the sine and cosine of the yaw.
     """
     sizes = torch.log(boxes[:, 3:6].clamp(min=1e-5))
     return torch.cat([boxes[:, :3] - points, sizes, torch.sin(boxes[:, 6:7]), torch.cos(boxes[:, 6:7])], dim=1)

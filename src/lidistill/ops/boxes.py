@@ -33,7 +33,7 @@ def envelopes(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def wrap_angle(angle: Tensor) -> Tensor:
-    """Angles (...) in radians, turned into [-pi, pi) of their own precision. An angle inside comes back unchanged."""
+    """Angles (...) in radians, wrapped to [-pi, pi) in their own precision. Angles in this range are unchanged."""
     pi = float(torch.tensor(math.pi, dtype=angle.dtype))  # float32 rounds pi up
     wide = angle.double()
     wrapped = (wide - torch.floor((wide + pi) / (2 * math.pi)) * (2 * math.pi)).to(angle.dtype)
@@ -41,7 +41,7 @@ def wrap_angle(angle: Tensor) -> Tensor:
 
 
 def limit_period(angle: Tensor, offset: float, period: float) -> Tensor:
-    """Angles (...) in radians, turned into [-offset * period, (1 - offset) * period): the rule of SECOND, as OpenPCDet
-    and mmdetection3d have it.
+    """Angles (...) in radians, wrapped to [-offset * period, (1 - offset) * period), as in SECOND, OpenPCDet and
+    mmdetection3d.
     """
     return angle - torch.floor(angle / period + offset) * period

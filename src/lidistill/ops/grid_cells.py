@@ -1,5 +1,5 @@
-"""Cells of a 3D grid as numbers that ascend with batch, z, y, x, and back: what is sorted, joined and looked up instead
-of four columns.
+"""Cells of a 3D grid as integers that ascend with batch, z, y, x, and back. One integer is sorted, joined and looked up
+instead of four columns.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def cell_numbers(coords: Tensor, shape: Triple) -> Tensor:
 
 
 def numbered_cells(numbers: Tensor, shape: Triple) -> Tensor:
-    """The cells (N, 4: batch z y x) of such numbers (N,)."""
+    """The inverse of `cell_numbers`: numbers (N,) -> cells (N, 4: batch z y x)."""
     cells = torch.empty((len(numbers), 4), dtype=numbers.dtype, device=numbers.device)
     # numpy divides by one number ten times as fast as torch, int32 three times as fast as int64
     if numbers.device.type == "cpu":
@@ -32,7 +32,7 @@ def numbered_cells(numbers: Tensor, shape: Triple) -> Tensor:
 
 
 def _fill(cells: Any, numbers: Any, shape: Triple) -> None:
-    """Writes the cells (N, 4) of numbers (N,) that are not negative; for arrays of torch and of numpy alike."""
+    """Write the cells (N, 4) of non-negative numbers (N,); works for torch and numpy arrays."""
     for column, size in zip((3, 2, 1), reversed(shape), strict=True):
         above = numbers // size if size > 1 else numbers
         cells[:, column] = numbers - above * size

@@ -1,4 +1,4 @@
-"""Heat maps of object centres: how wide a Gaussian stands for a box, and drawing many of them at once."""
+"""Heat maps of object centres: the Gaussian radius of a box, and drawing many Gaussians at once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ CELLS_AT_ONCE = 1 << 22  # cells drawn together: some 200 MiB at most
 def gaussian_radius(lengths: Tensor, widths: Tensor, overlap: float) -> Tensor:
     """Radius, in cells, of the Gaussians for boxes of lengths (N,) and widths (N,) in cells: (N,) float64.
 
-    By about so much the corners of a box may move before its overlap with the true one falls to `overlap` (CornerNet,
-    ECCV 2018, section 3.2). The three quadratics are solved by (b + root) / 2 instead of (b + root) / 2a, as
-    CornerNet's first code, OpenPCDet and mmdetection3d do.
+    The corners of a box may move by about this radius before its overlap with the true box falls to `overlap`
+    (CornerNet, ECCV 2018, section 3.2). The three quadratics are solved by (b + root) / 2 instead of (b + root) / 2a,
+    as CornerNet's first code, OpenPCDet and mmdetection3d do.
     """
     lengths, widths = lengths.double(), widths.double()
     total, area = lengths + widths, lengths * widths
@@ -31,8 +31,8 @@ def draw_gaussians(maps: Tensor, channels: Tensor, cells: Tensor, radii: Tensor)
     W).
 
     A Gaussian is 1 at its cell, has a standard deviation of a sixth of its diameter 2 r + 1 and ends `radii` (N, int64)
-    cells away along rows and columns, or at the border of the map; cells must lie on the map. Where Gaussians meet, the
-    larger value counts, and so does that of `maps`.
+    cells away along rows and columns, or at the border of the map; cells must lie on the map. Where Gaussians overlap
+    each other or values of `maps`, the largest value is kept.
     """
     _, height, width = maps.shape
     reach = radii[:, None]
@@ -51,7 +51,7 @@ def draw_gaussians(maps: Tensor, channels: Tensor, cells: Tensor, radii: Tensor)
 
 
 def _parts(sizes: Tensor) -> list[slice]:
-    """Consecutive rows of sizes (N,) that stay together below CELLS_AT_ONCE, or are single."""
+    """Slices of consecutive rows whose sizes (N,) sum to at most CELLS_AT_ONCE, or of a single larger row."""
     parts, start, total = [], 0, 0
     for row, size in enumerate(sizes.tolist()):
         if row > start and total + size > CELLS_AT_ONCE:

@@ -1,16 +1,16 @@
-"""Which layer of a network feeds which: plain data, in the order in which the layers work."""
+"""Connections between the layers of a network, as plain data in the order of the forward pass."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-INPUT = "input"  # name of the channels that a network is given; they are the same for every width
+INPUT = "input"  # name of the network's input channels, whose number does not depend on its width
 
 
 @dataclass(frozen=True)
 class ChannelBlock:
-    """Channels that a layer is given, beside others: those of `source`, each `copies` times in a row, as when layers
-    along z are flattened.
+    """One block of a layer's input channels: the channels of `source`, each `copies` times in a row, as when cells
+    along z are flattened into channels.
     """
 
     source: str  # output of another layer, or INPUT
@@ -21,17 +21,19 @@ class ChannelBlock:
 class Layer:
     """A linear layer or convolution, with the BatchNorm on its output.
 
-    Layers of one `output` are added up, so their channels are the same.
+    The outputs of layers with the same `output` are added, so they have the same channels.
     """
 
-    name: str  # of its tensors in the state, before ".weight" and ".bias"
-    norm: str | None  # of its BatchNorm's tensors
-    inputs: tuple[ChannelBlock, ...]  # joined in this order
-    output: str | None  # name of its channels; None where each has a meaning of its own, as in the maps of a head
-    axes: tuple[int, int] = (0, 1)  # of its weight: output channels, input channels
+    name: str  # prefix of its tensors in the state dict, before ".weight" and ".bias"
+    norm: str | None  # prefix of its BatchNorm's tensors; None if it has none
+    inputs: tuple[ChannelBlock, ...]  # concatenated in this order
+    output: str | None  # name of its output channels; None if each has a fixed meaning, as in a head
+    axes: tuple[int, int] = (0, 1)  # axes of its weight: output channels, input channels
 
     def within(self, module: str) -> Layer:
-        """The same layer where its module is a part called `module` of a larger one; names of channels stay."""
+        """The same layer inside a larger module, where its module is the part called `module`; names of channels are
+        unchanged.
+        """
         return Layer(
             f"{module}.{self.name}",
             None if self.norm is None else f"{module}.{self.norm}",

@@ -1,4 +1,4 @@
-"""Rows that a mask selects, and rows of a table, by the faster library on a CPU."""
+"""Selecting rows by a mask or by indices; on a CPU with numpy, which is faster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from torch import Tensor
 
 
 def true_rows(mask: Tensor) -> Tensor:
-    """Rows where a mask (N,) is true, ascending: (M,) int64. Their number makes the host wait for a device."""
+    """Rows where a mask (N,) is true, ascending: (M,) int64. The host waits for the device, because M depends on the
+    values.
+    """
     if _is_for_numpy(mask):
         return torch.from_numpy(np.flatnonzero(mask.numpy()))  # four to six times as fast as torch's nonzero
     return mask.nonzero()[:, 0]

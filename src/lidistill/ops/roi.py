@@ -1,7 +1,7 @@
-"""Regions read as weighted sums over the few rows that they touch: the cells of a map (RoIAlign, turned boxes), or
+"""Region pooling as weighted sums over the few rows that a region touches: cells of a map (RoIAlign, rotated boxes), or
 scattered rows.
 
-A reading says once which rows and weights; it may then be applied to several maps of one grid, or only to the touched
+A `RoiReading` holds the rows and their weights. It can be applied to several maps on one grid, or only to the touched
 cells of a map.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lidistill.types import MapGrid
 
-SAMPLES = 2  # places read along each side of a bin, as in the region heads of Detectron2
+SAMPLES = 2  # samples along each side of a bin, as in the region heads of Detectron2
 
 
 def roi_align(
@@ -24,8 +24,8 @@ def roi_align(
     """Regions (N, 4: x_low, y_low, x_high, y_high; cells) of frames (N,) of features (B, C, H, W) -> crops (N, C,
     *size), rows along y.
 
-    Cell (0, 0) reaches from 0 to 1. A bin is the mean of `samples` x `samples` bilinear readings. Readings up to half a
-    cell outside of the map repeat its border, farther ones are 0; a region that is not finite gives zeros. No gradient
+    Cell (0, 0) reaches from 0 to 1. A bin is the mean of `samples` x `samples` bilinear samples. Samples up to half a
+    cell outside the map repeat its border, farther ones are 0; a region that is not finite gives zeros. No gradient
     reaches the regions. This is `torchvision.ops.roi_align` with aligned=True (Mask R-CNN, ICCV 2017, section 3), on
     any device and deterministic.
     """
@@ -36,14 +36,14 @@ def roi_align(
 
 @dataclass(frozen=True)
 class RoiReading:
-    """Of which rows N crops are made: P bins each, a bin a weighted sum of K rows. Rows are cells of a batch of maps,
-    or scattered ones.
+    """Rows and weights that make N crops of P bins each: a bin is a weighted sum of K rows. Rows are the cells of a
+    batch of maps, or scattered rows.
     """
 
     cells: Tensor  # (T,) int64, ascending: the touched ones among the cells of all frames, y-major within a frame
     slots: Tensor  # (N * P, K) int64, rows of `cells`
     weights: Tensor  # (N * P, K) float64
-    bins: int  # P
+    bins: int  # P, bins of a crop
 
     def rows_of(self, features: Tensor) -> Tensor:
         """The touched cells of features (B, C, H, W): (T, C), at least in float32."""
@@ -51,7 +51,7 @@ class RoiReading:
         return rows.to(torch.promote_types(features.dtype, torch.float32))
 
     def pooled(self, rows: Tensor) -> Tensor:
-        """Crops (N, P, C) of what stands in the touched cells (T, C)."""
+        """Crops (N, P, C) from the values (T, C) of the touched cells."""
         if len(self.slots) == 0 or len(self.cells) == 0:
             return rows.new_zeros((len(self.slots) // self.bins, self.bins, rows.shape[1])) + 0 * rows.sum()
         # Its gradient is summed in a fixed order on every device, unlike that of indexing.
@@ -63,7 +63,7 @@ class RoiReading:
 def roi_reading(
     regions: Tensor, frames: Tensor, shape: tuple[int, int, int], size: tuple[int, int] = (7, 7), samples: int = SAMPLES
 ) -> RoiReading:
-    """What `roi_align` reads in regions (N, 4; cells) of frames (N,) on maps of `shape` (B, H, W)."""
+    """The reading of `roi_align`, for regions (N, 4; cells) of frames (N,) on maps of `shape` (B, H, W)."""
     batch, height, width = shape
     regions = regions.detach().double()
     rows, row_weights = _readings(regions[:, 1], regions[:, 3], size[0], samples, height)
@@ -81,10 +81,10 @@ def roi_reading(
 
 
 def turned_reading(geometry: Tensor, frames: Tensor, grid: MapGrid, size: int) -> RoiReading:
-    """Which cells of maps on `grid` make size x size bilinear readings in boxes (N, 7; metres) of frames (N,), along
-    their length, then their width.
+    """Bilinear reading of maps on `grid` at size x size places in each of the boxes (N, 7; metres) of frames (N,),
+    along the length, then the width.
 
-    Places are the centres of equal parts of the box, which turn with it. Beyond the map its border is repeated.
+    Places are the centres of equal parts of the box and rotate with it. Beyond the map its border is repeated.
     """
     height, width = grid.shape
     geometry = geometry.detach().double()
@@ -104,8 +104,10 @@ def turned_reading(geometry: Tensor, frames: Tensor, grid: MapGrid, size: int) -
 
 
 def scattered_reading(positions: Tensor, batch_index: Tensor, regions: Tensor, frames: Tensor) -> RoiReading:
-    """The mean of the rows at positions (M, 3; metres) of frames (M,) that lie in rectangles (N, 4: x_low, y_low,
-    x_high, y_high; metres) of frames (N,), seen from above: one bin each, 0 where there is none.
+    """Mean of the rows that lie in rectangles (N, 4: x_low, y_low, x_high, y_high; metres) of frames (N,), in
+    bird's-eye view: one bin each, 0 if there is no row.
+
+    Rows are at positions (M, 3; metres) of the frames `batch_index` (M,).
     """
     places, regions = positions[:, :2].double(), regions.detach().double()
     inside = batch_index == frames[:, None]
@@ -124,17 +126,16 @@ def scattered_reading(positions: Tensor, batch_index: Tensor, regions: Tensor, f
 
 
 def _between(places: Tensor, extent: int) -> tuple[Tensor, Tensor]:
-    """The cell before each place, in units of cell centres and clamped to the map, and how far beyond its centre the
-    place is.
+    """Index of the cell before each place, in units of cell centres and clamped to the map, and the distance of the
+    place from that cell's centre.
     """
     places = places.nan_to_num().clamp(0, extent - 1)
     return places.long(), places - places.floor()
 
 
 def _readings(low: Tensor, high: Tensor, bins: int, samples: int, extent: int) -> tuple[Tensor, Tensor]:
-    """Cells (N, bins, 2 * samples) and their weights for the bins of intervals (N,) ..
-
-    (N,) along an axis of `extent` cells.
+    """Cells (N, bins, 2 * samples) and their weights, for the bins of the intervals from `low` (N,) to `high` (N,), in
+    cells, along an axis of `extent` cells.
     """
     num = bins * samples
     steps = (torch.arange(num, dtype=low.dtype, device=low.device) + 0.5) / num

@@ -1,12 +1,12 @@
-"""Which occupied cells meet under a sparse 3D convolution: the sites of a level, and the pairs of rows for every cell
-of a kernel.
+"""Kernel maps of sparse 3D convolutions: the occupied cells (sites) of a level, and the pairs of input and output rows
+for every cell of a kernel.
 
-The sets of sites are those of spconv, which OpenPCDet and mmdetection3d build SECOND and CenterPoint on. Memory grows
-with the sites, not with the grid: neighbours are found through a hash table of about sixteen slots a site. Sites that
-share a slot are found by a sorted search, so the maps are exact, and the same on every run.
+The sites are those of spconv, on which OpenPCDet and mmdetection3d build SECOND and CenterPoint. Memory grows with the
+number of sites, not with the grid: neighbours are found in a hash table of about sixteen slots per site. Sites that
+share a slot are found by binary search, so the maps are exact, and the same on every run.
 
-How many pairs and sites there are depends on the sites, so the host waits for the device as often as the two numbers
-below say. A network builds each map once for all convolutions of a level.
+The numbers of pairs and of output sites depend on the input, so the host waits for the device as often as
+WAITS_SUBMANIFOLD and WAITS_STRIDED say. A network builds each map once for all convolutions of a level.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from lidistill.ops.grid_cells import Triple, cell_numbers, numbered_cells, quoti
 from lidistill.ops.masks import true_rows
 from lidistill.types import InputError
 
-SLOTS_PER_SITE = 16  # to 32, as the table's size is a power of two: one site in 15 to 33 then shares its slot
+SLOTS_PER_SITE = 16  # 16 to 32, as the table's size is a power of two: one site in 15 to 33 then shares its slot
 # 2**64 divided by the golden ratio, as a signed number: multiplicative hashing (Knuth, TAOCP 3, 6.4)
 GOLDEN = -7046029254386353131
-FREE, SHARED = -1, -2  # what a slot holds that is not one site's row
+FREE, SHARED = -1, -2  # values of a slot that is not the row of one site
 WAITS_SUBMANIFOLD = 7  # the offsets, five selections by value, and the counts
 WAITS_STRIDED = 3  # the distinct output cells and the counts, and one selection for each offset of the kernel
 
@@ -43,9 +43,9 @@ class Sites:
 
 @dataclass(frozen=True)
 class KernelMap:
-    """The pairs of (input row, output row) that meet under each cell of a kernel; cells z-major, then y, then x.
+    """The pairs of (input row, output row) for each cell of a kernel; kernel cells z-major, then y, then x.
 
-    Under one cell every input row and every output row occurs at most once.
+    Within one kernel cell, every input row and every output row occurs at most once.
     """
 
     inputs: Tensor  # (P,) int64: the rows of the kernel's first cell, then those of its second, ...
@@ -53,7 +53,7 @@ class KernelMap:
     counts: tuple[int, ...]  # pairs of each cell of the kernel
     num_inputs: int
     num_outputs: int
-    # the cell under which every row meets itself, in order; its pairs are listed like all others
+    # the kernel cell that pairs every row with itself, in order; its pairs are listed like all others
     identity: int | None = None
 
     @property
@@ -61,16 +61,17 @@ class KernelMap:
         return len(self.inputs)
 
     def inverse(self) -> KernelMap:
-        """The map from the outputs back to the inputs: an inverse convolution to the finer sites, or the way of the
+        """The map from the outputs back to the inputs, for an inverse convolution to the finer sites or for the
         gradient.
         """
         return KernelMap(self.outputs, self.inputs, self.counts, self.num_outputs, self.num_inputs, self.identity)
 
 
 def submanifold_map(sites: Sites, kernel_size: Triple) -> KernelMap:
-    """Every site meets the sites around it that the kernel, of odd sizes (z, y, x), covers; the sites stay as they are.
+    """Kernel map of a submanifold convolution: each site is paired with the sites around it that the kernel, of odd
+    sizes (z, y, x), covers. The sites do not change.
 
-    Raises InputError for a kernel without a centre.
+    Raises InputError for a kernel without a centre cell.
     """
     if any(size < 1 or size % 2 == 0 for size in kernel_size):
         raise InputError(
@@ -79,7 +80,7 @@ def submanifold_map(sites: Sites, kernel_size: Triple) -> KernelMap:
     num_sites, device = len(sites), sites.coords.device
     centre = torch.arange(num_sites, device=device)
     before = prod(kernel_size) // 2
-    # a margin after each axis keeps the neighbours beyond a border from being the numbers of other cells
+    # a margin after each axis, so that a neighbour beyond the border never has the number of another cell
     depth, height, width = (size + kernel // 2 for size, kernel in zip(sites.shape, kernel_size, strict=True))
     keys = cell_numbers(sites.coords, (depth, height, width))
     offsets = [
@@ -107,10 +108,10 @@ def submanifold_map(sites: Sites, kernel_size: Triple) -> KernelMap:
 
 
 def strided_map(sites: Sites, kernel_size: Triple, stride: Triple, padding: Triple) -> tuple[Sites, KernelMap]:
-    """The cells of the coarser grid that any site reaches, sorted by batch, z, y, x, and the map to them; all triples
-    are (z, y, x).
+    """Output sites and kernel map of a strided convolution; all triples are (z, y, x).
 
-    Raises InputError where the padded grid is smaller than the kernel.
+    The output sites are all cells of the coarser grid that any site reaches, sorted by batch, z, y, x. Raises
+    InputError if the padded grid is smaller than the kernel.
     """
     axes = list(zip(sites.shape, kernel_size, stride, padding, strict=True))
     if any(size + 2 * pad < kernel for size, kernel, _, pad in axes):
@@ -145,7 +146,7 @@ def strided_map(sites: Sites, kernel_size: Triple, stride: Triple, padding: Trip
         under = torch.cat([under.index_select(0, part[0]) + part[2] * kernel_step for part in reached])
         inputs = inputs.index_select(0, rows)
     num_cells = sites.batch_size * prod(shape)
-    # half the digits to sort where the numbers are small enough
+    # int32 numbers, if they suffice, have half the digits to sort
     occupied, outputs = torch.unique(
         keys.int() if num_cells <= torch.iinfo(torch.int32).max else keys, return_inverse=True
     )
@@ -156,8 +157,8 @@ def strided_map(sites: Sites, kernel_size: Triple, stride: Triple, padding: Trip
 
 
 def _matches(wanted: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the wanted numbers (W,) are among the distinct keys (M,): their places in `wanted`, ascending, and rows of
-    `keys`; two (F,) int64.
+    """Look up the wanted numbers (W,) among the distinct keys (M,): the indices in `wanted` that are found, ascending,
+    and their rows of `keys`; two (F,) int64.
     """
     bits = max(1, len(keys) * SLOTS_PER_SITE - 1).bit_length()
     slots = _slots(keys, bits)
@@ -170,7 +171,7 @@ def _matches(wanted: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     held = held.index_select(0, places).long()
     wanted = wanted.index_select(0, places)
 
-    # few sites share a slot; they are found by a sorted search
+    # few sites share a slot; they are found by binary search
     doubtful = true_rows(held == SHARED)
     crowd = true_rows(table.index_select(0, slots) == SHARED)
     if len(crowd):

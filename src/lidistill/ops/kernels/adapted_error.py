@@ -1,8 +1,9 @@
 """Squared error between a student's map behind a 1x1 convolution and a teacher's map.
 
 The plain form stores the adapted map, its difference and its square, each as wide as the teacher's map, and reads them
-back for the gradients. The blocked form takes error and gradients together, block by block of cells, so that nothing
-as wide as the teacher's map is stored. It runs on every device, with blocks by device, and reads no value on the host.
+back for the gradients. The blocked form computes error and gradients together, one block of cells at a time, so that
+nothing as wide as the teacher's map is stored. It runs on every device, with a block size for each, and never makes the
+host wait.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ def adapted_squared_error(
 ) -> Tensor:
     """Squared error of weight (D, C) @ features (B, C, H, W) + bias (D,) against target (B, D, H, W): a scalar.
 
-    It is the mean over the D channels, summed over the cells with the weights `cells` (B, H, W); None weighs all cells
-    alike, with a sum of one. `partial` drops errors where the adapted value lies below a target that is not positive
+    It is the mean over the D channels, summed over the cells with the weights `cells` (B, H, W); None means equal
+    weights that sum to one. `partial` drops errors where the adapted value lies below a target that is not positive
     (Heo et al., ICCV 2019, section 3). `prepare` is applied to rows (n, D) of the target before the comparison.
-    Gradients reach features, weight and bias, and can be taken once; none reaches target and cells.
+    Gradients reach features, weight and bias, and can be taken once; target and cells get none.
     """
     elements = block_elements(features.device)
     return blocked_adapted_squared_error(features, weight, bias, target, cells, partial, prepare, elements)
@@ -70,13 +71,13 @@ def blocked_adapted_squared_error(
     prepare: RowFunction | None,
     elements: int,
 ) -> Tensor:
-    """`adapted_squared_error` in blocks of so many elements of the adapted map."""
+    """`adapted_squared_error` in blocks of `elements` elements of the adapted map."""
     error: Tensor = _AdaptedSquaredError.apply(features, weight, bias, target, cells, partial, prepare, elements)
     return error
 
 
 class _AdaptedSquaredError(torch.autograd.Function):
-    """Forward takes the error and its gradients in one pass over the cells; backward only scales them."""
+    """Forward computes the error and its gradients in one pass over the cells; backward only scales them."""
 
     @staticmethod
     def forward(

@@ -1,12 +1,12 @@
 """Batch normalisation in training, with statistics that are exact to rounding in the layouts that are fast on a CPU.
 
 The rows of a batch are all cells of a channels_last map (B, C, H, W), or a plain (N, C) tensor. For these layouts
-torch's CPU kernel, the plain form, adds up the rows one after the other in single precision, so that over the 53,568
-cells of a KITTI map the variance comes out up to 4e-4 off. In the exact form the same kernel sums groups of at most
+torch's CPU kernel, the plain form, adds up the rows one after the other in single precision, so that the variance over
+the 53,568 cells of a KITTI map is off by up to 4e-4. In the exact form the same kernel sums groups of at most
 ROWS_A_SUM rows, and the groups are joined in double precision.
 
-The exact form runs on a CPU in those layouts; the plain form runs everywhere else, since its sums are exact there. None
-makes the host wait for a device.
+The exact form runs on a CPU in those layouts; the plain form runs everywhere else, since its sums are exact there.
+Neither makes the host wait for a device.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def plain_batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """`batch_norm` as PyTorch has it."""
+    """`batch_norm` by PyTorch's own kernel."""
     return F.batch_norm(values, running_mean, running_var, weight, bias, True, momentum, eps)
 
 
@@ -72,7 +72,9 @@ def exact_batch_norm(
 def blend_statistics(
     running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, num_rows: int, momentum: float
 ) -> None:
-    """Mean and biased variance (C,) of `num_rows` rows join the running statistics in place, the variance unbiased."""
+    """Update the running statistics in place with the mean and biased variance (C,) of `num_rows` rows; the running
+    variance is unbiased.
+    """
     unbiased = variance * (num_rows / max(num_rows - 1, 1))
     running_mean.lerp_(mean.to(running_mean.dtype), momentum)
     running_var.lerp_(unbiased.to(running_var.dtype), momentum)
@@ -81,10 +83,10 @@ def blend_statistics(
 def row_moments(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (C,), in float64, over the rows of (N, C) or of a channels_last map (B, C, H, W)."""
     rows = _rows(values)
-    # of the values and of their squares, in which double precision loses nothing
+    # sums of the values and of their squares, without loss in double precision
     totals = torch.zeros(2, rows.shape[1], dtype=torch.float64)
     for group in _groups(rows):
-        # The kernel works in the precision of the running statistics that it is given; these are dropped.
+        # The kernel computes in the precision of the given running statistics; these are discarded.
         kept = None if rows.dtype in (torch.float32, torch.float64) else torch.zeros(group.shape[1])
         mean, variance = (
             part.view(-1, rows.shape[1]).double() for part in torch.batch_norm_update_stats(group, kept, kept, 0.0)
@@ -120,9 +122,9 @@ class _NormalisedRows(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         values, mean, scale, weight = ctx.saved_tensors
-        # torch's backward adds up the gradients one by one, too. If nearly all gradients of a map are alike, that costs
-        # up to 5e-4 of a bias's gradient. In imported networks no difference could be measured; exact sums would take
-        # 2 to 5 % of a training step.
+        # torch's backward also adds up the gradients one by one. If nearly all gradients of a map are alike, a bias's
+        # gradient is off by up to 5e-4. In imported networks no difference could be measured; exact sums would take 2
+        # to 5 % of a training step.
         parts = torch.ops.aten.native_batch_norm_backward(
             gradient, values, weight, None, None, mean, scale, True, ctx.eps, [True] * 3
         )
@@ -142,6 +144,6 @@ def _rows(values: Tensor) -> Tensor:
 
 
 def _groups(rows: Tensor) -> list[Tensor]:
-    """Rows (N, C) as (ROWS_A_SUM, G * C), each of the C columns of a group apart; and the rows that remain."""
+    """Rows (N, C) as (ROWS_A_SUM, G * C), with separate columns for each of the G groups; then the remaining rows."""
     whole = len(rows) // ROWS_A_SUM * ROWS_A_SUM
     return [rows[:whole].view(ROWS_A_SUM, -1)] * (whole > 0) + [rows[whole:]] * (whole < len(rows))

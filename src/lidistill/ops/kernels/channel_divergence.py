@@ -1,9 +1,9 @@
 """Kullback-Leibler divergence between the softmax over cells of a teacher's and of a student's channels
 (Shu et al., ICCV 2021). A 1x1 convolution may widen the student's map first.
 
-The plain form stores both distributions and their logarithms, each as wide as the teacher's map. The blocked form takes
-value and gradients together, some channels at a time and of those a block of cells at a time. It runs on every device,
-with blocks by device, and reads no value on the host.
+The plain form stores both distributions and their logarithms, each as wide as the teacher's map. The blocked form
+computes value and gradients together, for some channels at a time, in blocks of cells. It runs on every device, with a
+block size for each, and never makes the host wait.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def plain_channel_divergence(features: Tensor, weight: Tensor | None, target: Te
 def blocked_channel_divergence(
     features: Tensor, weight: Tensor | None, target: Tensor, temperature: float, elements: int, channels_at_once: int
 ) -> Tensor:
-    """`channel_divergence`, so many channels at a time, in blocks of cells with so many elements."""
+    """`channel_divergence` for `channels_at_once` channels at a time, in blocks of `elements` elements."""
     divergence: Tensor = _ChannelDivergence.apply(features, weight, target, temperature, elements, channels_at_once)
     return divergence
 
 
 class _ChannelDivergence(torch.autograd.Function):
-    """Forward takes the divergence in one sweep and its gradients in a second; backward only scales them."""
+    """Forward computes the divergence in one sweep and its gradients in a second; backward only scales them."""
 
     @staticmethod
     def forward(
@@ -97,7 +97,7 @@ class _ChannelDivergence(torch.autograd.Function):
 class _Distributions:
     """Softmax over the cells of student and teacher, for some channels of one frame, in one sweep over blocks of cells.
 
-    A block's exponentials are taken relative to its own maxima. The factors that make them relative to the whole frame
+    The exponentials of a block are relative to its own maxima. The factors that make them relative to the whole frame
     are known after the sweep.
     """
 
@@ -135,7 +135,7 @@ class _Distributions:
         return ((self.factors[:, 1] * differences).sum(dim=0) + log_student - log_teacher).sum()
 
     def slopes(self, scale: float) -> Iterator[tuple[slice, Tensor]]:
-        """Gradient of `scale` times the divergence for the student's logits, block by block: (n, K)."""
+        """Gradient of `scale` times the divergence with respect to the student's logits, block by block: (n, K)."""
         factors = (scale * self.factors).to(self.student.dtype)
         for block, (student, teacher) in zip(self.blocks, factors, strict=True):
             yield block, (self.student[block] * student).addcmul_(self.teacher[block], teacher, value=-1)

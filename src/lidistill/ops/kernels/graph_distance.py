@@ -4,11 +4,11 @@ The plain form gathers K neighbours of N centres, joins each with its centre to 
 subtracts. Three exact rearrangements avoid that. A 1x1 convolution of a joined pair is the sum of one projection of the
 neighbour and one of the centre, so only the M rows are projected. Mean and variance over all pairs follow from the
 number of graphs that use a row as a neighbour and from one sum of projected neighbours for each centre, so normalising
-is an affine change of the projections. The loss is a sum over graphs, so it and its gradient are taken together in
-blocks that fit the cache.
+is an affine change of the projections. The loss is a sum over graphs, so it and its gradient are computed together in
+blocks that fit into the cache.
 
-The blocked form runs everywhere, with blocks by device. On a CPU it skips graphs of negligible weight; elsewhere
-finding them would make the host wait for the device.
+The blocked form runs on every device, with a block size for each. On a CPU it skips graphs of negligible weight;
+elsewhere finding them would make the host wait for the device.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NORM_EPSILON = 1e-5  # as in PyTorch's BatchNorm
 NEGLIGIBLE_WEIGHT = 1e-12
 # Elements of encoded edges in a block: the second-level cache of a CPU core; on a GPU enough to keep it busy.
 BLOCK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 24}
-SPREAD_SAMPLE = 256  # graphs over which the spread of encoded edges is taken
+SPREAD_SAMPLE = 256  # graphs from which the spread of encoded edges is computed
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class EdgeEncoder(nn.Module):
 
         uses, sizes = graphs.uses.to(rows.dtype), graphs.sizes.to(rows.dtype)
         pairs = sizes.sum()
-        # Centred before squaring: the variance of a sum of far larger means would lose its digits.
+        # Centred before squaring: with means far larger than the spread, the variance would lose its digits.
         neighbour = neighbour - uses @ neighbour / pairs
         centre = centre - sizes @ centre / pairs
         crossed = (centre * _sums_over_neighbours(neighbour, graphs)).sum(dim=0)
@@ -128,7 +128,7 @@ def blocked_graph_distance(
     elements: int,
     skip_negligible: bool,
 ) -> Tensor:
-    """`graph_distance` in blocks of so many elements, of all graphs or without those of negligible weight."""
+    """`graph_distance` in blocks of `elements` elements; graphs of negligible weight may be skipped."""
     neighbour = torch.cat([teacher.neighbour, student.neighbour], dim=1)
     centre = torch.cat([teacher.centre, student.centre], dim=1)
     # The slot of an absent neighbour encodes to relu(-inf) = 0 in both networks: no distance, no gradient.
@@ -165,7 +165,7 @@ def _sums_over_neighbours(rows: Tensor, graphs: NeighbourGraphs) -> Tensor:
 
 
 class _GraphDistance(torch.autograd.Function):
-    """Forward takes the sum and its gradients in one pass over the edges; backward only scales them."""
+    """Forward computes the sum and its gradients in one pass over the edges; backward only scales them."""
 
     @staticmethod
     def forward(

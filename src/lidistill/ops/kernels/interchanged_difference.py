@@ -1,13 +1,14 @@
-"""How far each of two maps is from its reconstruction out of the other's code, and how far the codes are apart
-(itKD, CVPR 2023).
+"""Differences between two maps and their reconstructions, each from the other map's code, and the difference of the
+codes (itKD, CVPR 2023).
 
-Encoders and decoders are stacks of 1x1 convolutions, so maps are rows of cells. The plain form stores every layer's
-map. The swept form takes the maps in blocks of rows that stay in the cache: it encodes, decodes and compares a block
-and takes its gradients at once. Only the gradients of the student's map and of the weights are stored.
+Encoders and decoders are stacks of 1x1 convolutions, so maps are treated as rows of cells. The plain form stores every
+layer's map. The swept form processes the maps in blocks of rows that stay in the cache: it encodes, decodes and
+compares a block and computes its gradients at once. Only the gradients of the student's map and of the weights are
+stored.
 
-On a CPU the sweep takes the gradients in the forward pass, for the sum of both differences; backward looks whether they
-are asked for in that proportion, and else sweeps again. On other devices that look would make the host wait. So if both
-differences are used, the gradients are taken in the backward pass.
+On a CPU, the forward pass computes the gradients of the sum of both differences. The backward pass checks whether both
+have the same incoming gradient, and sweeps again if not. On other devices this check would make the host wait, so if
+both differences are used, the gradients are computed in the backward pass.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ def swept_interchanged_difference(
     rows_at_once: int,
     on_host: bool,
 ) -> tuple[Tensor, Tensor]:
-    """`interchanged_difference` in blocks of so many rows. `on_host`: backward may read the gradients it is given."""
+    """`interchanged_difference` in blocks of `rows_at_once` rows. `on_host`: backward may read the values of its
+    incoming gradients.
+    """
     weights = _flat(paths)
     options = (shares, len(paths[0].encoder), rows_at_once, on_host, torch.is_grad_enabled())
     interchange, codes = _Sweep.apply(teacher_map.detach(), student_map, options, *weights)
@@ -133,7 +136,7 @@ class _Sweep(torch.autograd.Function):
         weights, gradients = others[: ctx.num_weights], others[ctx.num_weights :]
         shares, depth, rows_at_once, on_host, _ = ctx.options
         used = [value for value, share in zip(wanted, (shares.interchange, shares.codes), strict=True) if share > 0]
-        # torch.equal and the comparison with 1 read values, which they may do on a host alone.
+        # torch.equal and the comparison with 1 read values, which is allowed only on the host.
         if ctx.in_backward or (on_host and not all(torch.equal(value, used[0]) for value in used)):
             paths = _paths(weights, depth)
             gradients = _sweep(teacher_map, student_map, shares, paths, rows_at_once, (wanted[0], wanted[1]))[1]
@@ -150,13 +153,13 @@ def _sweep(
     rows_at_once: int,
     scales: tuple[Scale, Scale] | None,
 ) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
-    """Both scalars and, given `scales`, the gradients of their sum times these: the student's map's, then those of the
-    weights in the order of `_flat`.
+    """Both scalars and, if `scales` are given, the gradients of their sum weighted by `scales`: of the student's map,
+    then of the weights in the order of `_flat`.
     """
     teacher, student = paths
     like = teacher.encoder[0][0]
     cells = teacher_map.shape[0] * teacher_map.shape[2] * teacher_map.shape[3]
-    # What one unit of absolute difference counts in each comparison.
+    # Weight of one unit of absolute difference in each comparison.
     of_wide = shares.interchange / (max(cells, 1) * teacher_map.shape[1])
     of_narrow = shares.interchange / (max(cells, 1) * student_map.shape[1])
     of_codes = shares.codes / (max(cells, 1) * teacher.encoder[-1][1].shape[0])
@@ -204,7 +207,7 @@ def _blocks(rows_at_once: int, *maps: Tensor) -> Iterator[list[Tensor]]:
 
 
 def _activations(rows: Tensor, layers: Sequence[Affine]) -> list[Tensor]:
-    """The rows, the result of each layer but the last after its ReLU, and the result of the last."""
+    """The rows, then the output of each layer: after its ReLU, except for the last layer, which has none."""
     steps = [rows]
     for weight, bias in layers[:-1]:
         steps.append(linear(steps[-1], weight, bias).relu_())
@@ -215,7 +218,7 @@ def _input_gradient(
     gradient: Tensor, inputs: Sequence[Tensor], layers: Sequence[Affine], into: Sequence[Affine], wanted: bool = True
 ) -> Tensor:
     """Gradient of the last layer's result -> gradient of the first layer's input, if wanted. Adds the gradients of the
-    weights to `into`; `inputs` are those of each layer.
+    weights to `into`; `inputs` holds the input of each layer.
     """
     for index in reversed(range(len(layers))):
         into[index][0].add_(outer_product_sum(gradient, inputs[index]))

@@ -1,8 +1,9 @@
-"""Joins enlarged maps along their channels while it puts their cells in order.
+"""Concatenates upsampled maps along their channels and puts their cells in order, in one pass.
 
-A transposed convolution whose outputs do not overlap is a matrix product whose results lie cell by cell: (B, h, s, w,
-s, C) for h x w cells that become s x s cells each. The plain form puts each map in order and joins them, in two passes.
-The one-pass form writes each map to its place in the result. It runs on every device and never makes the host wait.
+A transposed convolution whose outputs do not overlap is a matrix product. Its result is ordered cell by cell: (B, h, s,
+w, s, C) for h x w cells that become s x s cells each. The plain form puts each map in order and then concatenates them,
+in two passes. The one-pass form copies each map to its channels of the result. It runs on every device and never makes
+the host wait.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class _Joined(torch.autograd.Function):
 
 
 def _places(joined: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
-    """Where the maps of these shapes lie in the joined one (B, H, W, sum of C): a view of each shape."""
+    """Views of the joined map (B, H, W, sum of C), one in each of these shapes."""
     return [
         place.view(shape)
         for place, shape in zip(joined.split([shape[-1] for shape in shapes], dim=-1), shapes, strict=True)

@@ -1,8 +1,9 @@
 """Multiplication of many rows with a small weight, and the gradient of that weight.
 
-A CPU build of PyTorch brings two matrix libraries. The one behind `torch.mm` keeps to AVX2 on processors that are not
-its vendor's. The one behind convolutions does not, and is up to 2.3 times as fast there: 200 instead of 87 billion
-operations a second on one core of an AMD EPYC with AVX-512, for 1024 rows of 192 channels times 384.
+PyTorch's CPU build contains two matrix libraries. On other vendors' processors, the one behind `torch.mm` uses no
+instructions beyond AVX2. The one behind convolutions has no such limit and is up to 2.3 times as fast there: 200
+instead of 87 billion operations per second on one core of an AMD EPYC with AVX-512, for 1024 rows of 192 channels times
+384.
 
 The convolution form runs on a CPU in float32; the plain form runs everywhere else.
 """
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-# The dilation of a kernel of one cell changes nothing. But only above 1 does PyTorch always choose the library behind
+# A dilation does not change a 1x1 convolution. With a dilation above 1, PyTorch always uses the library behind
 # convolutions.
 DILATION = 2
 
@@ -25,7 +26,7 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def plain_linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`linear` as PyTorch has it."""
+    """`linear` by PyTorch's own function."""
     return F.linear(rows, weight, bias)
 
 
@@ -38,7 +39,7 @@ def convolution_linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None)
 def outer_product_sum(left: Tensor, right: Tensor) -> Tensor:
     """Sum over the rows of left (N, D) and right (N, C) of their outer products: (D, C).
 
-    That is the gradient of the weight of `linear`, from the gradient of its result and its rows.
+    This is the gradient of the weight of `linear`, if `left` is the gradient of its result and `right` its rows.
     """
     return (convolution_outer_product_sum if _is_for_convolution(left) else plain_outer_product_sum)(left, right)
 

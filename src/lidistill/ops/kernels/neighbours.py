@@ -1,13 +1,14 @@
 """Nearest neighbours in feature space, exact and deterministic.
 
-The plain form takes the distance of every query to every row. The sifted form takes a matrix product first, which is
-fast but rounded, and rounded differently from machine to machine. Every row that could be among the nearest, given a
-bound on that rounding, has its distance taken again from the plain differences. These decide, and the lower row goes
-first if they are equal. So the answer does not depend on the size of the chunks, on TF32 or on the matrix library.
+The plain form computes the distance of every query to every row. The sifted form first computes approximate distances
+by a matrix product, which is fast, but rounded differently from machine to machine. A bound on that rounding gives the
+rows that could be among the nearest. Their distances are computed again from the plain differences, and these decide;
+ties go to the lower row. So the result does not depend on the size of the chunks, on TF32 or on the matrix library.
 
-The sifted form runs on every device. How many rows pass the sieve depends on the values, so the host must wait for the
-device WAITS_A_CALL times a call and WAITS_A_CHUNK times a chunk of queries, and with groups WAITS_A_GROUPING times more
-and once more for each group. The plain form never waits, but needs all N * M distances in full.
+The sifted form runs on every device. The number of rows that could be among the nearest depends on the values, so the
+host waits for the device WAITS_A_CALL times per call and WAITS_A_CHUNK times per chunk of queries; with groups,
+WAITS_A_GROUPING times more and once more for each group. The plain form never waits, but computes all N * M distances
+in full.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import torch
 from torch import Tensor
 
 MEMORY_BYTES = 128 << 20
-BYTES_PER_CELL = 64  # of a chunk of the distance matrix if every row ties: distance, flag, pair, sort keys
+BYTES_PER_CELL = 64  # for each distance of a chunk if every row ties: distance, flag, pair, sort keys
 FAR = 1e30  # stands for infinity inside the matrix product, where 0 * inf would be NaN
 WAITS_A_CALL = 2  # which rows are the first of their copies, and which copies are kept
 WAITS_A_CHUNK = 2  # which pairs pass the sieve, and the largest number of them that a query has
-WAITS_A_GROUPING = 2  # which groups are asked for, and where their rows start and end
+WAITS_A_GROUPING = 2  # the distinct groups of the queries, and where their rows start and end
 
 
 def k_nearest(
@@ -36,8 +37,8 @@ def k_nearest(
 
     The distance is squared Euclidean, taken in float32. With `query_groups` (N,) and `database_groups` (M,) int64, the
     latter ascending, a query meets only rows of its own group. `k` is clamped to the smallest number of rows that any
-    query can choose from. A row with a NaN or an infinity is infinitely far from everything. Nothing is differentiable
-    here; memory beyond the result stays near `memory_bytes`.
+    query can choose from. A row with a NaN or an infinity is infinitely far from everything. There is no gradient.
+    Memory beyond the result stays near `memory_bytes`.
     """
     queries, database = _scaled(queries.detach().float(), database.detach().float())
     if query_groups is None or database_groups is None:
@@ -97,7 +98,7 @@ def _without_surplus_copies(database: Tensor, k: int) -> Tensor:
     ascending.
 
     Dead features make thousands of equal rows, all of them candidates of every query. A sort by checksum puts equal
-    rows side by side; if two checksums collide, a copy may stay, which costs time alone.
+    rows side by side; if two checksums collide, a copy may stay, which only costs time.
     """
     bits = (database + 0.0).view(torch.int32).long()  # -0 becomes 0
     order = torch.sort((bits * _checksum_weights(bits)).sum(dim=1), stable=True).indices
@@ -118,8 +119,8 @@ def _checksum_weights(bits: Tensor) -> Tensor:
 
 
 def _right_factor(database: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
-    """Mean of the finite rows of the database (M, C), and what centred queries are multiplied with: (C,) and (C + 1,
-    M).
+    """Mean (C,) of the finite rows of the database (M, C), and the right factor (C + 1, M) of the product with centred
+    queries.
     """
     sound = database.isfinite().all(dim=1, keepdim=True)
     centre = database.masked_fill(~sound, 0).mean(dim=0)
@@ -129,12 +130,13 @@ def _right_factor(database: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
 
 
 def _candidates(queries: Tensor, right: Tensor, rounding: float, k: int) -> tuple[Tensor, Tensor]:
-    """Rows of centred queries (n, C) and of the database that may be among their k nearest, paired, in ascending order:
+    """Pairs of a row of centred queries (n, C) and a database row that may be among its k nearest, in ascending order:
     two (K,) int64.
 
     With D the true squared distance and e the relative rounding, the product gives a lower bound L = |d|^2 (1 - e) - 2
-    q.d <= D - |q|^2 (1 - e). The columns are dealt into at least k groups; each group's least L belongs to a row with D
-    (1 - 4 e) <= L + |q|^2 (1 + 5 e), because |d|^2 <= 2 |q|^2 + 2 D. The k-th least of those bounds the k-th distance.
+    q.d <= D - |q|^2 (1 - e). The columns are split into at least k groups; each group's least L belongs to a row with D
+    (1 - 4 e) <= L + |q|^2 (1 + 5 e), because |d|^2 <= 2 |q|^2 + 2 D. The k-th least of these values bounds the k-th
+    distance.
     """
     sound = queries.isfinite().all(dim=1, keepdim=True)
     squares = (queries * queries).sum(dim=1).double()
@@ -142,7 +144,7 @@ def _candidates(queries: Tensor, right: Tensor, rounding: float, k: int) -> tupl
     with torch.autocast(queries.device.type, enabled=False):
         least = left @ right
 
-    # dealt like cards, so that neighbouring rows, often alike, fall into different groups
+    # interleaved, so that neighbouring rows, which are often alike, fall into different groups
     depth = max(1, right.shape[1] // (4 * k))
     num_groups = right.shape[1] // depth
     group_least = least[:, : num_groups * depth].unflatten(1, (depth, num_groups)).amin(dim=1)
@@ -150,7 +152,7 @@ def _candidates(queries: Tensor, right: Tensor, rounding: float, k: int) -> tupl
     kth_distance = ((kth_least + squares * (1 + 5 * rounding)) / (1 - 4 * rounding)).clamp(min=1e-30)
     bound = kth_distance * (1 + rounding) - squares * (1 - rounding)
     bound = (bound + bound.abs() * rounding).masked_fill(~sound[:, 0], torch.inf).float()
-    return (least <= bound[:, None]).nonzero(as_tuple=True)  # the host waits: their number is the size of what follows
+    return (least <= bound[:, None]).nonzero(as_tuple=True)  # the host waits for the number of pairs
 
 
 def _rounding(features: Tensor) -> float:
@@ -181,7 +183,7 @@ def _first_k(rows: Tensor, columns: Tensor, distances: Tensor, num_queries: int,
     """
     starts = torch.searchsorted(rows, torch.arange(num_queries + 1, device=rows.device))
     place = torch.arange(len(rows), device=rows.device) - starts[rows]
-    most = int(starts.diff().max())  # the host waits: the width of the table
+    most = int(starts.diff().max())  # the host waits for the width of the table
     keys = torch.full((num_queries, most), torch.iinfo(torch.int64).max, device=rows.device)
     keys[rows, place] = _keys(distances, columns)
     return keys.topk(k, dim=1, largest=False, sorted=True).values & 0xFFFFFFFF

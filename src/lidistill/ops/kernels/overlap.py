@@ -103,7 +103,7 @@ def _near_blocks(a: Tensor, b: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def on_nearest_axis(boxes: Tensor) -> Tensor:
-    """Boxes (N, 7) with yaw 0; length and width change places where the yaw was nearer to the y axis."""
+    """Boxes (N, 7) with yaw 0; length and width are swapped if the yaw is nearer to the y axis."""
     across = limit_period(boxes[:, 6], offset=0.5, period=math.pi).abs() >= math.pi / 4
     x, y, z, length, width, height, yaw = boxes.unbind(dim=-1)
     columns = [x, y, z, torch.where(across, width, length), torch.where(across, length, width), height, yaw * 0]
@@ -211,7 +211,7 @@ def _strip(x0: Tensor, y0: Tensor, x1: Tensor, y1: Tensor, half_length: Tensor, 
     """Integral over x, kept within +-half_length, of y along the edge from (x0, y0) to (x1, y1), y clamped to
     +-half_width.
 
-    Every share below lies in [0, 1], whatever the slope; where an edge has no run or no rise the share is not used.
+    Every share below lies in [0, 1], whatever the slope; if an edge has no run or no rise, the share is not used.
     """
     start, end = torch.clamp(x0, -half_length, half_length), torch.clamp(x1, -half_length, half_length)
     run, rise = x1 - x0, y1 - y0

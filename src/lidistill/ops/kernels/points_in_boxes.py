@@ -2,9 +2,9 @@
 
 Boxes are (N, 7): x y z length width height yaw in metres and radians, z at the centre. The test is made in float64.
 
-The plain form tests every pair. In the sifted form envelopes rule out most pairs with comparisons alone, so that the
-test meets few of them; but their number depends on the values, for which the host would have to wait for a device. So
-the sifted form runs on a CPU, and the plain form everywhere else.
+The plain form tests every pair. In the sifted form, comparisons with the boxes' envelopes rule out most pairs, so that
+few are tested. Their number depends on the values, so the host would have to wait for a device. Therefore the sifted
+form runs on a CPU, and the plain form everywhere else.
 """
 
 from __future__ import annotations

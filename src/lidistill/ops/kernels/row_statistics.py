@@ -2,8 +2,8 @@
 
 The statistics of every linear function of the rows follow from these two, however wide its result is.
 
-The blocked form runs everywhere, with blocks of rows by device. It neither stores the centred rows nor reads a value
-on the host.
+The blocked form runs on every device, with a block size for each. It does not store the centred rows and never makes
+the host wait.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def plain_moments(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def blocked_moments(rows: Tensor, rows_at_once: int) -> tuple[Tensor, Tensor]:
-    """`moments` in blocks of so many rows."""
+    """`moments` in blocks of `rows_at_once` rows."""
     mean, covariance = _Moments.apply(rows, rows_at_once)
     return mean, covariance
 

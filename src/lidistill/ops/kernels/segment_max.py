@@ -1,8 +1,8 @@
 """Maximum over groups of rows.
 
-The plain form shares a maximum's gradient through autograd; the shared form takes half of its time on a CPU, with the
-same result. `torch.segment_reduce` is no alternative: it gives each of the tied rows the whole gradient. The shared
-form runs on every device and never makes the host wait.
+Rows that share a maximum share its gradient in both forms. The plain form leaves this to autograd; the faster form
+takes half of its time on a CPU, with the same result. `torch.segment_reduce` is no alternative: it gives each of the
+tied rows the whole gradient. The faster form runs on every device and never makes the host wait.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ def segment_max(values: Tensor, segments: Tensor, num_segments: int) -> Tensor:
     segment without rows.
 
     Rows that share a maximum share its gradient in equal parts, as in `torch.amax`. The public tools give all of it to
-    one of them (torch.max, and torch_scatter's scatter_max). Duplicate points give equal rows, which move together: for
-    them both are the derivative that finite differences find. Rows that are equal by chance have no derivative there,
-    and both are subgradients; equal parts do not depend on the rows' order. Gradients can be taken once.
+    one of them (torch.max, and torch_scatter's scatter_max). Duplicate points give equal rows that change together: for
+    them, both rules give the derivative of finite differences. If rows are equal by chance, the maximum has no
+    derivative there, and both rules give subgradients; equal parts do not depend on the order of the rows. Gradients
+    can be taken once.
     """
     largest: Tensor = _SegmentMax.apply(values, segments, num_segments)
     return largest

@@ -1,14 +1,15 @@
-"""Sparse 3D convolution: a kernel applied at the occupied cells alone. It equals the dense convolution there, in values
+"""Sparse 3D convolution: a kernel applied only at the occupied cells. It equals the dense convolution there, in values
 and gradients.
 
-For each cell of the kernel, the rows that meet under it are gathered, multiplied by the cell's matrix and added to the
-outputs; the gradient takes the same way back. Under one cell every row occurs at most once, so the additions have one
-order and the result is the same on every run with the same number of threads, on CUDA too. Another number of threads
-may round the gradient of a weight otherwise, since the library splits long sums.
+For each cell of the kernel, the input rows that it pairs are gathered, multiplied by the cell's matrix and added to the
+output rows; the gradient goes the same way back. Each row occurs at most once per kernel cell, so the additions have a
+fixed order, and the result is the same on every run with the same number of threads, on CUDA too. With another number
+of threads, the gradient of a weight may be rounded differently, since the library splits long sums.
 
-The plain form is that sentence in autograd, which keeps every gathered row. The pieced form gathers again in the
-backward pass and lets all cells of the kernel share one store; on a CPU a cell's rows are taken in pieces that stay in
-a core's cache. It runs on every device and never makes the host wait, since a KernelMap counts its pairs on the host.
+The plain form does just this and leaves the gradient to autograd, which keeps every gathered row. The pieced form
+gathers again in the backward pass, and all kernel cells share one buffer; on a CPU, the rows of a kernel cell are
+processed in pieces that stay in a core's cache. It runs on every device and never makes the host wait, since a
+KernelMap has its counts on the host.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap, 
     """
     if len(weight) != len(kernel_map.counts):
         raise InputError(
-            f"sparse convolution: the map is of a kernel of {len(kernel_map.counts)} cells, the weight has "
-            f"{len(weight)}; build both alike"
+            f"sparse convolution: the map is for a kernel of {len(kernel_map.counts)} cells and the weight has "
+            f"{len(weight)}; build both for the same kernel"
         )
     if len(features) != kernel_map.num_inputs:
         raise InputError(
@@ -76,7 +77,7 @@ def plain_sparse_convolution(features: Tensor, weight: Tensor, kernel_map: Kerne
 
 
 def pieced_sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap, values_at_once: int) -> Tensor:
-    """`plain_sparse_convolution` in pieces of at most so many gathered and multiplied values."""
+    """`plain_sparse_convolution` in pieces of at most `values_at_once` gathered and multiplied values."""
     result: Tensor = _SparseConvolution.apply(features, weight, kernel_map, values_at_once)
     return result
 
@@ -155,15 +156,13 @@ class _SparseConvolution(torch.autograd.Function):
 
 
 def _rows_at_once(kernel_map: KernelMap, weight: Tensor, values_at_once: int) -> int:
-    """Rows that are gathered and multiplied at a time; their store is allocated once."""
+    """Rows that are gathered and multiplied at a time; the buffers for them are allocated once."""
     most = max((count for cell, count in enumerate(kernel_map.counts) if cell != kernel_map.identity), default=0)
     return max(1, min(most, values_at_once // max(1, sum(weight.shape[1:]))))
 
 
 def _pieces(kernel_map: KernelMap, at_once: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Cell of the kernel, and the rows of inputs and outputs of one piece, for all cells but the one under which every
-    row meets itself.
-    """
+    """The kernel cell, input rows and output rows of each piece, for all kernel cells except the identity."""
     start = 0
     for cell, count in enumerate(kernel_map.counts):
         if cell != kernel_map.identity:

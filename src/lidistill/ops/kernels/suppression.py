@@ -1,14 +1,14 @@
-"""Greedy non-maximum suppression: a box goes if it overlaps a better one that stays, or if its centre lies near to the
-centre of such a box.
+"""Greedy non-maximum suppression (NMS): a box is removed if it overlaps a better box that is kept, or if its centre is
+near the centre of such a box.
 
-Boxes are visited by descending score, block by block. A block is thinned in itself; then the boxes that stay remove
-later ones. Overlaps are taken only between boxes that are still there and whose envelopes overlap, so a long list costs
-little more than the boxes that it keeps.
+Boxes are visited by descending score, in blocks. NMS within a block comes first; then the kept boxes remove later ones.
+Overlaps are computed only between remaining boxes whose envelopes overlap, so a long list costs little more than the
+boxes that are kept.
 
-The plain form visits one box after the other, with the whole matrix of overlaps. The form by blocks runs on every
-device. How many boxes stay depends on the values, and the greedy choice within a block is a
-sequence of steps that a processor takes faster than a GPU. So the host waits for the device WAITS_A_BLOCK times for
-each block of boxes, and WAITS_A_CENTRE_BLOCK times for each block of centres.
+The plain form visits one box after the other, with the whole matrix of overlaps. The blocked form runs on every device.
+The number of kept boxes depends on the values, and the greedy choice within a block is sequential, which a CPU does
+faster than a GPU. So the host waits for the device WAITS_A_BLOCK times for each block of boxes, and
+WAITS_A_CENTRE_BLOCK times for each block of centres.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ WAITS_A_CENTRE_BLOCK = 4  # pairs within the radius; the greedy choice, there an
 def nms_rotated(
     boxes: Tensor, scores: Tensor, threshold: float, max_before: int | None = None, max_after: int | None = None
 ) -> Tensor:
-    """Rows of boxes (N, 7) that stay, by descending score (N,), equal scores by row: (K,) int64.
+    """Rows of the boxes (N, 7) that are kept, by descending score (N,), equal scores by row: (K,) int64.
 
-    A box goes if its overlap from above with a box that stays exceeds `threshold`. Only the `max_before` best boxes are
-    visited, and at most `max_after` stay. A NaN score ranks last; a box with a NaN overlaps nothing and stays.
+    A box is removed if its overlap in bird's-eye view with a kept box exceeds `threshold`. Only the `max_before` best
+    boxes are visited, and at most `max_after` are kept. A NaN score ranks last; a box with a NaN overlaps nothing and
+    is kept.
     """
     if len(boxes) == 0:
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
@@ -76,11 +77,11 @@ def nms_axis_aligned(
 
 
 def nms_circle(centers: Tensor, scores: Tensor, radius_m: float, max_after: int | None = None) -> Tensor:
-    """Rows of centres (N, 2) in metres that stay, by descending score (N,), equal scores by row: (K,) int64.
+    """Rows of the centres (N, 2) in metres that are kept, by descending score (N,), equal scores by row: (K,) int64.
 
-    A centre goes if one that stays is at most `radius_m` away; at most `max_after` stay. NaN as in `nms_rotated`. The
-    `min_radius` in the configurations of CenterPoint and mmdetection3d is the square of this radius: they compare it
-    with squared distances.
+    A centre is removed if a kept one is at most `radius_m` away; at most `max_after` are kept. NaN as in `nms_rotated`.
+    The `min_radius` in the configurations of CenterPoint and mmdetection3d is the square of this radius: they compare
+    it with squared distances.
     """
     order = _ranking(scores)
     alive = order
@@ -130,8 +131,8 @@ def _suppressing_pairs(a: Tensor, b: Tensor, threshold: float) -> tuple[Tensor, 
 
 
 def _greedy(num: int, first: Tensor, second: Tensor) -> Tensor:
-    """Rows of `num` ranked boxes that stay if each one that stays removes the later ones that it is paired with: (K,)
-    int64, from the pairs (P,) and (P,).
+    """Rows (K,) int64 of the kept ones among `num` ranked boxes, if each kept box removes the later boxes that the
+    pairs (P,) and (P,) join it with.
     """
     rows, columns = torch.stack([first, second]).cpu().numpy()
     later = rows < columns

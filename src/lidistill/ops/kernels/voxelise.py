@@ -3,9 +3,9 @@
 The rules are those of mmcv's `hard_voxelize`, spconv's `Point2Voxel` and OpenPCDet, so that weights trained there meet
 the same voxels here. One sort of the cell numbers does the work: nothing as large as the grid is ever allocated.
 
-The plain form sorts in torch, on any device and for grids of any size. The packed form runs on a CPU, in numpy: number
-and row stand side by side in one integer, so that nothing is gathered after the sort. It takes half of the time. How
-many voxels there are depends on the points, so in the plain form the host waits WAITS times for a device.
+The plain form sorts in torch, on any device and for grids of any size. The packed form runs on a CPU, in numpy: cell
+number and row are packed into one integer, so that nothing is gathered after the sort. It takes half of the time. The
+number of voxels depends on the points, so in the plain form the host waits WAITS times for a device.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lidistill.detector_inputs import VoxelGrid, Voxels
 from lidistill.ops.grid_cells import numbered_cells
 from lidistill.ops.masks import rows_of, true_rows
 
-POINTS_AT_ONCE = 1 << 15  # of the packed form: what they need stays in the cache
+POINTS_AT_ONCE = 1 << 15  # points per piece of the packed form, whose data stays in the cache
 OUTSIDE = -1  # in place of a cell's number
 WAITS = 4  # for the points inside, the voxels, the voxels of each frame, and the points they keep
 # rows (Q,) of the points to keep, voxel by voxel; the voxel of each (Q,); points (M,) and cell number (M,) of each
@@ -36,7 +36,7 @@ def voxelise(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGr
     A cell is floor((point - minimum) / voxel size) in float32; points outside the grid and points with a NaN or
     infinite value are dropped. Within a frame, voxels are numbered in order of their first point. A voxel keeps its
     first `max_points_per_voxel` points; once a frame has its `max_voxels_train` or `max_voxels_eval` voxels, points of
-    further cells are dropped while the voxels it has go on filling.
+    further cells are dropped, but its existing voxels are still filled.
     """
     cap = grid.max_voxels_train if training else grid.max_voxels_eval
     group = packed_groups if _is_for_packing(points, batch_size, grid) else plain_groups
@@ -76,7 +76,8 @@ def plain_groups(points: Tensor, batch_index: Tensor, batch_size: int, grid: Vox
     ends = torch.full((1,), len(keys), dtype=starts.dtype, device=starts.device)
     lengths = torch.diff(starts, append=ends)
 
-    # runs by their founder are voxels in order of appearance, frame by frame; those beyond the cap go
+    # runs sorted by their first point are voxels in order of appearance, frame by frame; those beyond the cap are
+    # dropped
     founders, by_age = torch.sort(order.index_select(0, starts))
     frame_starts = torch.searchsorted(frames, torch.arange(batch_size + 1, device=points.device))
     bounds = list(pairwise(torch.searchsorted(founders, frame_starts).tolist()))
@@ -96,10 +97,10 @@ def plain_groups(points: Tensor, batch_index: Tensor, batch_size: int, grid: Vox
 def _tensor_cells(
     points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGrid
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of the points (P, 3 + F) to voxelise, frame by frame, their frames, both (P',) int64, and the number of each
-    one's cell, frames included.
+    """Rows (P',) of the points (P, 3 + F) to voxelise, frame by frame; their frames (P',); and the numbers (P',) of
+    their cells, counted across frames.
 
-    The numbers (P',) are int32 where these can count the cells, which halves the time to sort them, else int64.
+    The numbers are int32 if these suffice to count the cells, which halves the time to sort them, else int64.
     """
     cells, inside = [], torch.ones(len(points), dtype=torch.bool, device=points.device)
     for axis, (low, size, num_cells) in enumerate(zip(grid.point_range[:3], grid.voxel_size, grid.shape, strict=True)):
@@ -114,7 +115,7 @@ def _tensor_cells(
         inside &= column.isfinite()
     rows = true_rows(inside)
     frames = batch_index.index_select(0, rows)
-    if batch_size > 1:  # most often they are sorted, but to ask would make the host wait for the device
+    if batch_size > 1:  # usually they are sorted already, but checking would make the host wait for the device
         frames, by_frame = torch.sort(frames, stable=True)
         rows = rows.index_select(0, by_frame)
     nx, ny, nz = grid.shape
@@ -166,7 +167,9 @@ def packed_groups(points: Tensor, batch_index: Tensor, batch_size: int, grid: Vo
 
 
 def _array_cells(points: np.ndarray, batch_index: np.ndarray, batch_size: int, grid: VoxelGrid) -> np.ndarray:
-    """The number of each point's cell, frames included, or OUTSIDE: (P,) int32 where these can count the cells."""
+    """Number of each point's cell, counted across frames, or OUTSIDE: (P,) int32 if these suffice to count the cells,
+    else int64.
+    """
     narrow = batch_size * prod(grid.shape) < np.iinfo(np.int32).max
     numbers: np.ndarray[Any, Any] = np.zeros(len(points), dtype=np.int32 if narrow else np.int64)
     for start in range(0, len(points), POINTS_AT_ONCE):
@@ -177,7 +180,7 @@ def _array_cells(points: np.ndarray, batch_index: np.ndarray, batch_size: int, g
             number += batch_index[piece]
         for axis in (2, 1, 0):
             cell = part[:, axis].astype(np.float32, copy=False) - np.float32(grid.point_range[axis])
-            with np.errstate(over="ignore"):  # so far out that it is infinitely many cells away
+            with np.errstate(over="ignore"):  # a point so far out that its cell number is infinite
                 cell /= np.float32(grid.voxel_size[axis])
             inside &= cell >= 0
             inside &= cell < grid.shape[axis]
@@ -193,9 +196,9 @@ def _array_cells(points: np.ndarray, batch_index: np.ndarray, batch_size: int, g
 
 
 def _with_rows(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Integers (N,) ascending, and the row of each; rows of equal numbers ascend: two (N,) int64.
+    """Integers (N,) in ascending order, and the row of each; rows of equal integers ascend: two (N,) int64.
 
-    Number and row stand side by side in one integer. All are then distinct, so that any sort is stable, and nothing is
+    Integer and row are packed into one integer. These are all distinct, so that any sort is stable, and nothing is
     gathered after it.
     """
     row_bits = len(numbers).bit_length()
