@@ -131,7 +131,7 @@ def test_most_methods_teach_it():
 
 def test_proposals_are_refused_since_each_network_puts_its_own():
     teacher, student = pair()
-    with pytest.raises(InputError, match="'proposals' has rows where each network itself puts them"):
+    with pytest.raises(InputError, match="'proposals' has rows at places that each network chooses"):
         METHODS["fitnets"](taps=("proposals",)).build(teacher.tap_specs, student.tap_specs)
 
 

@@ -55,7 +55,7 @@ def test_a_coarser_student_is_read_at_the_teachers_cells():
 def test_an_unknown_form_and_rows_without_a_counterpart_are_refused():
     with pytest.raises(InputError, match="attention_transfer.form is 'mean'; use one of paper, absolute"):
         AttentionTransferConfig(form="mean")
-    with pytest.raises(InputError, match="attention_transfer compares place by place, and 'proposals' has rows where"):
+    with pytest.raises(InputError, match="attention_transfer compares place by place, and 'proposals' has rows at"):
         AttentionTransferConfig(taps=("proposals",)).build(fakes.point_specs(4), fakes.point_specs(2))
 
 

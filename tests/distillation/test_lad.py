@@ -285,7 +285,7 @@ def test_heads_on_other_places_are_refused():
     )
     refused("are not in the same places", grid=replace(other.grid, origin=(0.5, 0.0)))
     refused("are not in the same places", anchors=replace(other.anchors, boxes=other.anchors.boxes + 1))
-    refused("1 anchors a class in a cell and the student 2", anchors=replace(other.anchors, rotations=1))
+    refused("1 anchors per class and cell and the student 2", anchors=replace(other.anchors, rotations=1))
     with pytest.raises(InputError, match="the teacher has 0 heads and the student 1"):
         check_same_places(own, ())
 

@@ -17,7 +17,7 @@ from lidistill.types import InputError
 from tests.distillation import fakes
 from tests.distillation.test_contract import assert_sound, reached_by, values
 
-OWN_PLACES = "where each network itself puts them"
+OWN_PLACES = "at places that each network chooses itself"
 NEEDS_MAP = "works on a map"
 # The reason why a method is refused on a tap; all others work.
 REFUSED = {

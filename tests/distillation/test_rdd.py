@@ -443,5 +443,7 @@ def test_bad_settings_are_named(settings, message):
 
 
 def test_rows_that_each_network_places_itself_are_refused():
-    with pytest.raises(InputError, match="rdd compares place by place, and 'proposals' has rows where each network"):
+    with pytest.raises(
+        InputError, match="rdd compares place by place, and 'proposals' has rows at places that each network"
+    ):
         RddConfig(tap="proposals").build(fakes.point_specs(8), fakes.point_specs(5))

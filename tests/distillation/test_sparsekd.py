@@ -230,7 +230,7 @@ def test_heads_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="the teacher has 1 heads and the student 0; build both for one dataset"):
         run(taught, DetectorOutput({}, ()))
     with pytest.raises(
-        InputError, match="the teacher has 2 anchors a class in a cell and the student 1; build both for one dataset"
+        InputError, match="the teacher has 2 anchors per class and cell and the student 1; build both for one dataset"
     ):
         run(taught, with_head(taught, anchors=replace(taught.heads[0].anchors, rotations=1)))
 

@@ -84,7 +84,7 @@ def test_heads_of_the_last_stage_with_common_places_are_compared():
     with pytest.raises(InputError, match="the teacher has 1 heads and the student 2; build both for one dataset"):
         comparable_stage("m", specs(4, "center"), specs(4, "centers"))
     second_alone = {"head.0": HeadSpec(10, RoiHeadOutput)}
-    with pytest.raises(InputError, match="'head.0' speaks of what each network's own first stage proposes"):
+    with pytest.raises(InputError, match="'head.0' predicts at the proposals of each network's own first stage"):
         comparable_stage("m", second_alone, second_alone)
     with pytest.raises(InputError, match="'head.0' is of kind 'anchor' in the teacher and 'center' in the student"):
         comparable_stage("m", specs(4), specs(4, "center"))

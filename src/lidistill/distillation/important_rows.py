@@ -21,7 +21,7 @@ def select_queries(importance: Tensor, groups: Tensor, num_queries: int, samplin
     """Rows (N,) of the graph centres: up to `num_queries` rows of each group, by importance (M,); ties go to the lower
     row.
 
-    `groups` (M,) holds indices into `seeds`; the text of a group alone seeds its random draw. `sampling` is "top",
+    `groups` (M,) holds indices into `seeds`; only the text of a group seeds its random draw. `sampling` is "top",
     "bottom" (the least important), "random", or "mixed": half by importance, the rest drawn.
     """
     chosen = []

@@ -91,7 +91,7 @@ class ItkdConfig(MethodConfig):
 class Itkd(DistillationMethod):
     """The shared autoencoder and the attention's fusion layers.
 
-    Logs the number of objects a frame and the norm of the fusion weights.
+    Logs the number of objects per frame and the norm of the fusion weights.
     """
 
     def __init__(

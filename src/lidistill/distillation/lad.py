@@ -1,8 +1,8 @@
 """The teacher chooses the positive anchors or cells of the labelled objects (LAD, WACV 2022, arXiv 2108.10520).
 
-It chooses those with the lowest teacher loss. There the student is trained on the labels, with its own loss; neither
-features nor scores are distilled. So this method has no loss term: it only sets `assigns`, and the detector's loss
-takes the teacher's ranking (`Detector.loss`, `ranked_by`).
+It chooses those with the lowest teacher loss. At these, the student is trained on the labels, with its own loss;
+neither features nor scores are distilled. So this method has no loss term: it only sets `assigns`, and the detector's
+loss takes the teacher's ranking (`Detector.loss`, `ranked_by`).
 
 Where we differ: the paper fits two Gaussians to the costs of an image's candidates; here the 9 anchors of lowest cost
 are the positives of an object. For a centre head, the positive is the cell of lowest cost among the 3 x 3 cells around

@@ -59,7 +59,7 @@ COLLAPSED_STD = 1e-3  # an encoded channel with a smaller standard deviation has
 
 @dataclass(frozen=True)
 class PointDistillerConfig(MethodConfig):
-    """With None or 0, `form` or the taps decide, as the comment of each setting says."""
+    """A setting of None or 0 leaves the choice to `form` and the taps, as its comment says."""
 
     name: ClassVar[str] = "pointdistiller"
     paper: ClassVar[str] = "PointDistiller, CVPR 2023, arXiv 2205.11098"

@@ -1,4 +1,4 @@
-"""Proposals of a network, from its raw head outputs alone: scores, boxes, and a region around each box, in metres."""
+"""Proposals of a network, taken from its raw head outputs: scores, boxes, and a region around each box, in metres."""
 
 from __future__ import annotations
 

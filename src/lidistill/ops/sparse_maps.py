@@ -5,8 +5,8 @@ The sites are those of spconv, on which OpenPCDet and mmdetection3d build SECOND
 number of sites, not with the grid: neighbours are found in a hash table of about sixteen slots per site. Sites that
 share a slot are found by binary search, so the maps are exact, and the same on every run.
 
-The numbers of pairs and of output sites depend on the input, so the host waits for the device as often as
-WAITS_SUBMANIFOLD and WAITS_STRIDED say. A network builds each map once for all convolutions of a level.
+The numbers of pairs and of output sites depend on the input, so the host waits for the device (see WAITS_SUBMANIFOLD
+and WAITS_STRIDED). A network builds each map once for all convolutions of a level.
 """
 
 from __future__ import annotations

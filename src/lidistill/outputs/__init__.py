@@ -1,4 +1,4 @@
-"""What a detector's forward pass gives: features at places, and what heads say of them."""
+"""Output of a detector's forward pass: features of maps and scattered rows, and the raw predictions of its heads."""
 
 from lidistill.outputs.anchor_heads import AnchorHeadOutput, Anchors
 from lidistill.outputs.center_heads import CenterHeadOutput

@@ -1,4 +1,4 @@
-"""Heads whose boxes are relative to anchors."""
+"""Heads that code boxes relative to anchors."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ANCHOR_TOLERANCE_M = 1e-4  # between the anchors of two networks
 
 @dataclass(frozen=True)
 class Anchors:
-    """The boxes that an anchor head's codes refer to, and when one of them stands for an object."""
+    """The anchor boxes of a head, and the overlap from which an anchor is positive."""
 
     boxes: Tensor  # (H * W * K * R, 7): rows y-major, then x, then class, then rotation
     rotations: int  # R, anchors of one class in a cell
-    matched: tuple[float, ...]  # one a class: overlap of nearest-axis rectangles from which an anchor is an object
+    matched: tuple[float, ...]  # one per class: overlap of nearest-axis rectangles from which an anchor is positive
 
     def same_as(self, other: Anchors) -> bool:
-        """Whether both have the same boxes, within ANCHOR_TOLERANCE_M."""
+        """Whether both have the same anchors, within ANCHOR_TOLERANCE_M."""
         if self.rotations != other.rotations or self.boxes.shape != other.boxes.shape:
             return False
         return torch.equal(self.boxes, other.boxes) or torch.allclose(self.boxes, other.boxes, atol=ANCHOR_TOLERANCE_M)
@@ -76,11 +76,11 @@ class AnchorHeadOutput(MapHeadOutput):
         return torch.cat([lower - missing, upper + missing], dim=1)
 
     def positives(self, boxes: Sequence[Boxes], most: int | None = None) -> ObjectRows:
-        """The anchors that stand for objects of their class, in their own order: from the class's matched overlap on,
-        and each object's best.
+        """The positive anchors, in their own order: those with at least the matched overlap of their class, and the
+        best anchor of each object.
 
-        An anchor stands for the object that it overlaps most; an object that overlaps no anchor has none. A frame has
-        the `most` anchors of the largest overlap. This is the matching of OpenPCDet's anchor heads.
+        An anchor is assigned to the object that it overlaps most; an object that overlaps no anchor has none. A frame
+        keeps the `most` anchors with the largest overlap. This is the matching of OpenPCDet's anchor heads.
         """
         found = []
         for labelled in boxes:
@@ -106,7 +106,7 @@ class AnchorHeadOutput(MapHeadOutput):
         if reason or not isinstance(other, AnchorHeadOutput):
             return reason
         own, others = self.anchors.rotations, other.anchors.rotations
-        return "" if own == others else f"the teacher has {own} anchors a class in a cell and the student {others}"
+        return "" if own == others else f"the teacher has {own} anchors per class and cell and the student {others}"
 
     def elsewhere(self, other: HeadOutput) -> str:
         assert isinstance(other, AnchorHeadOutput)
@@ -141,8 +141,8 @@ class AnchorHeadOutput(MapHeadOutput):
         return apart[:, :6].abs().sum(dim=1) + apart[:, 6].sin().abs()
 
     def _overlaps(self, labelled: Boxes) -> list[tuple[Tensor, Tensor, Tensor, float]]:
-        """For each class with objects near its anchors: rows of the objects (N,), of those anchors (A,), their overlaps
-        (A, N), and the overlap from which one stands for an object.
+        """For each class with objects near its anchors: rows of the objects (N,), rows of those anchors (A,), their
+        overlaps (A, N), and the overlap from which an anchor is positive.
         """
         anchors = self.anchors.boxes.view(-1, len(self.classes), self.anchors.rotations, 7)
         found = []

@@ -1,4 +1,4 @@
-"""Heads that state a heat map of object centres, and at every cell the box of an object that might be centred there."""
+"""Heads with a heat map of object centres and, at every cell, the box of an object centred there."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class CenterHeadOutput(MapHeadOutput):
         return decode_centers(vectors[:, first : first + CODE_SIZE], self.grid.numbered(places.rows), self.grid)
 
     def candidates(self, frame: int) -> Candidates:
-        """Cells, once for each class whose score has its largest value among the neighbours there (CenterPoint, CVPR
-        2021, section 3); the others have the score -1.
+        """All cells, once for each class: with the class score where it is a local maximum (CenterPoint, CVPR 2021,
+        section 3), with -1 elsewhere.
         """
         scores = self.maps["heatmap"][frame].float().sigmoid()
         scores = scores.masked_fill(scores < F.max_pool2d(scores, 3, stride=1, padding=1), -1.0).flatten(1)
@@ -63,7 +63,7 @@ class CenterHeadOutput(MapHeadOutput):
     def regions(self, boxes: Tensor, rows: Tensor, rule: RegionRule) -> Tensor:
         """Squares of cells around the peaks, with the radius of the Gaussian that stands for the box."""
         sizes = boxes[:, 3:5].double() / boxes.new_tensor(self.grid.cell, dtype=torch.float64)
-        # A window larger than the map would show no more of it.
+        # A window larger than the map has no more cells.
         radius = rule.radius(sizes[:, 0], sizes[:, 1]).clamp(max=max(self.grid.size))[:, None]
         peak = self.grid.numbered(rows).flip(1)
         return self.grid.in_metres(torch.cat([peak - radius, peak + radius + 1], dim=1))
@@ -73,8 +73,8 @@ class CenterHeadOutput(MapHeadOutput):
         return object_cells(self.grid, boxes, most, self.classes)
 
     def object_weights(self, boxes: Sequence[Boxes], overlap: float, min_radius: int) -> tuple[ObjectRows, Tensor]:
-        """The cells where the heat map that the labels want is not 0, and its values: 1 in the cells of centres,
-        Gaussians around.
+        """The cells where the target heat map of the labels is not 0, and its values: 1 in the cells of centres,
+        Gaussians around them.
         """
         num_classes, places = len(self.classes), self.positives(boxes)
         objects = places.of(boxes)
@@ -120,7 +120,7 @@ class CenterHeadOutput(MapHeadOutput):
         return own[torch.isin(named, other_named)], others[torch.isin(other_named, named)]
 
     def scores_at(self, other: HeadOutput, places: ObjectRows, floor: float) -> Tensor:
-        """Read bilinearly where the grids differ."""
+        """As in the base class, but read bilinearly if the grids differ."""
         assert isinstance(other, CenterHeadOutput)
         scores = FeatureMap(as_full(self.maps["heatmap"]).sigmoid().clamp(floor, 1 - floor), self.grid)
         cells = other.grid.numbered(places.rows)

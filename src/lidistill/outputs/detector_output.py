@@ -1,4 +1,4 @@
-"""What a detector's forward pass gives."""
+"""Output of a detector's forward pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DetectorOutput:
 
     taps: Mapping[str, FeatureMap | FeatureSet]
     heads: tuple[HeadOutput, ...]  # of the only stage, or of the last one
-    earlier: tuple[tuple[HeadOutput, ...], ...] = ()  # heads of the stages before, first to last
+    earlier: tuple[tuple[HeadOutput, ...], ...] = ()  # heads of the earlier stages, first to last
 
     @property
     def stages(self) -> tuple[tuple[HeadOutput, ...], ...]:

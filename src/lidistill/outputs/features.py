@@ -1,6 +1,6 @@
-"""Features that a detector shows on its way: on the cells of a map, or at scattered places.
+"""Intermediate features of a detector: on the cells of a map, or at scattered places.
 
-Methods that compare two networks place by place use the verbs of `Features` and never ask which of the two it is.
+Methods that compare two networks place by place use the interface of `Features`, whichever of the two it is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lidistill.ops.roi import RoiReading, roi_reading, scattered_reading, turned
 from lidistill.outputs.places import object_cells
 from lidistill.types import Boxes, InputError, MapGrid
 
-POSITION_TOLERANCE_M = 1e-3  # up to which a row of two networks is at one place
+POSITION_TOLERANCE_M = 1e-3  # rows of two networks up to this distance are at the same place
 
 Own = TypeVar("Own", bound="Features")
 
@@ -32,7 +32,7 @@ class Features(ABC):
 
     @abstractmethod
     def with_features(self: Own, features: Tensor) -> Own:
-        """Other features, of any width, at the same places."""
+        """The same places with these features, of any width."""
 
     @abstractmethod
     def as_set(self) -> FeatureSet:
@@ -40,16 +40,16 @@ class Features(ABC):
 
     @abstractmethod
     def image(self) -> Tensor:
-        """The features as (B, C, H, W), without copying them: scattered rows are one image of (1, C, N, 1)."""
+        """The features as (B, C, H, W), without copying them; scattered rows are one image (1, C, N, 1)."""
 
     @abstractmethod
     def frame_images(self) -> list[Tensor]:
-        """The same, but no image of (b, C, H, W) joins rows of two frames."""
+        """As `image`, but without mixing frames of scattered rows: each frame with rows has its own image."""
 
     @abstractmethod
     def frame_vectors(self, num_frames: int) -> Tensor:
-        """A vector a frame: (B, D). Of a map its whole content; scattered rows have no counterpart in another frame,
-        so it is their mean.
+        """One vector per frame: (B, D). For a map, all its values. For scattered rows, which have no counterpart in
+        another frame, their mean.
         """
 
     @abstractmethod
@@ -72,22 +72,26 @@ class Features(ABC):
 
     @abstractmethod
     def inside(self, boxes: Sequence[Boxes]) -> Tensor:
-        """Which rows lie in a box of their frame, seen from above: bool, as `image` without its channels."""
+        """Which rows lie in a box of their frame, in bird's-eye view: bool, in the shape of `image` without its
+        channels.
+        """
 
     @abstractmethod
     def objects_on(self, boxes: Sequence[Boxes], most: int | None = None) -> tuple[Tensor, Tensor]:
-        """Frames (N,) and boxes (N, 7) of the objects that have a row: the first `most` in each frame."""
+        """Frames (N,) and boxes (N, 7) of at most the first `most` objects per frame that the features cover: with
+        their centre on the map, or with a scattered row in their axis-aligned envelope.
+        """
 
     @abstractmethod
     def box_reading(self, geometry: Tensor, frames: Tensor, size: int) -> RoiReading:
-        """What is read inside boxes (N, 7) of frames (N,): size x size places, turned with the box, of a map; all rows
-        inside, of scattered ones, as one bin each.
+        """The reading of boxes (N, 7) of frames (N,). For a map: size x size places that rotate with the box. For
+        scattered rows: each row inside any of the boxes, as one bin.
         """
 
     @abstractmethod
     def region_reading(self, regions: Tensor, frames: Tensor, size: int) -> RoiReading:
-        """What is read in rectangles (N, 4: x_low, y_low, x_high, y_high; metres) of frames (N,): size x size bins of
-        a map; the mean of the rows inside, of scattered ones, as one bin.
+        """The reading of rectangles (N, 4: x_low, y_low, x_high, y_high; metres) of frames (N,). For a map: size x size
+        bins. For scattered rows: one bin, the mean of the rows inside.
         """
 
 
@@ -162,7 +166,7 @@ class FeatureSet(Features):
         return scattered_reading(self.positions, self.batch_index, regions, frames)
 
     def _rows_inside(self, geometry: Tensor, frames: Tensor) -> Tensor:
-        """Which rows lie in boxes (N, 7) of frames (N,), seen from above: (M,) bool."""
+        """Which rows lie in any of the boxes (N, 7) of frames (N,), in bird's-eye view: (M,) bool."""
         inside = torch.zeros(len(self.features), dtype=torch.bool, device=self.positions.device)
         for frame in frames.unique().tolist():
             own = self.batch_index == frame

@@ -1,7 +1,7 @@
-"""What every detection head says, whatever places it speaks of: anchors, cells of a map, points or proposals.
+"""The common interface of all detection heads, whether they predict at anchors, cells of a map, points or proposals.
 
-A head speaks of rows. For each it gives a vector of numbers: one logit a class, then the code of a box, and perhaps
-more. Methods that compare two heads use the verbs below and never ask which head it is.
+A head has rows. For each row it predicts a vector: one logit per class, then the code of a box, and perhaps more.
+Methods that compare two heads use the interface below and do not depend on the kind of head.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Candidates:
 
 @dataclass(frozen=True)
 class RegionRule:
-    """How much around a box belongs to it."""
+    """Size of the region around a box."""
 
-    min_cells: int = 3  # a side of the region around an anchor head's box
-    gaussian_overlap: float = 0.1  # of the radius around a centre head's peak, as when its targets are drawn
-    min_radius: int = 2  # of it, in cells
+    min_cells: int = 3  # least cells per side of the region around an anchor head's box
+    gaussian_overlap: float = 0.1  # sets the radius around a centre head's peak, as in its targets
+    min_radius: int = 2  # least such radius, in cells
 
     def radius(self, lengths: Tensor, widths: Tensor) -> Tensor:
         """Radius (N,) in whole cells, float64, around peaks with boxes of lengths (N,) and widths (N,) in cells."""
@@ -45,18 +45,18 @@ class RegionRule:
 
 
 class HeadOutput(ABC):
-    """Raw numbers of one detection head: logits and box codes, before any sigmoid."""
+    """Raw output of one detection head: logits and box codes, before any sigmoid."""
 
-    name: ClassVar[str]  # how errors call this kind of head
+    name: ClassVar[str]  # name of this kind of head in error messages
     # whether the network itself chooses where its rows lie, as a second stage does: two networks then share no row
     has_own_places: ClassVar[bool] = False
-    # whether an object is a peak of a heat map whose neighbours are half right, instead of rows that stand for it
+    # whether an object is a peak of a heat map, with partial scores around it, instead of a set of positive rows
     has_peaks: ClassVar[bool] = False
-    direction_part: ClassVar[str] = ""  # the part, if there is one, whose numbers are logits of alternatives
+    direction_part: ClassVar[str] = ""  # name of the part with the logits of the direction bins, if there is one
 
     classes: tuple[int, ...]  # indices into the detector's classes that this head predicts
 
-    # Its numbers
+    # Predictions
 
     @property
     @abstractmethod
@@ -71,25 +71,27 @@ class HeadOutput(ABC):
     @property
     @abstractmethod
     def further_parts(self) -> dict[str, int]:
-        """Names and widths of what it says of a row beside the vector."""
+        """Names and widths of the predictions for a row that are not part of its vector."""
 
     @property
     def object_width(self) -> int:
-        """How many numbers a vector has."""
+        """Length of a row's vector."""
         return sum(self.parts.values())
 
     @property
     def channel_groups(self) -> tuple[int, ...]:
-        """Widths of the groups of numbers in a vector that belong together: by default its parts."""
+        """Widths of the groups of channels in a vector that belong together: by default its parts."""
         return tuple(self.parts.values())
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """All that depends on the input, by name: maps (B, C, H, W), or rows (R, C) of all frames, grouped by frame."""
+        """All tensors that depend on the input, by name: maps (B, C, H, W), or rows (R, C) of all frames, grouped by
+        frame.
+        """
 
     @abstractmethod
     def with_tensors(self: Head, tensors: Mapping[str, Tensor], counts: Sequence[int]) -> Head:
-        """The same head with other `tensors`; those that are rows belong to frames of `counts` rows."""
+        """The same head with other `tensors`. If they are rows, frame i has `counts[i]` of them."""
 
     @abstractmethod
     def all_values(self, part: str) -> Tensor:
@@ -101,7 +103,7 @@ class HeadOutput(ABC):
 
     @abstractmethod
     def places_at(self, rows: Tensor) -> ObjectRows:
-        """Rows (P,) of `class_logits`, ascending, as places."""
+        """The places of rows (P,) of `class_logits`, ascending."""
 
     @abstractmethod
     def values(self, part: str, places: ObjectRows) -> Tensor:
@@ -119,15 +121,15 @@ class HeadOutput(ABC):
         """The detector's class (N,) of columns (N,) of the logits."""
         return torch.tensor(self.classes, device=columns.device)[columns]
 
-    # Its boxes
+    # Boxes
 
     @abstractmethod
     def boxes(self, vectors: Tensor, places: ObjectRows) -> Tensor:
-        """Boxes (P, 7) in metres that vectors (P, object_width) at places state; with gradient."""
+        """Boxes (P, 7) in metres, decoded from vectors (P, object_width) at places, with gradient."""
 
     @abstractmethod
     def candidates(self, frame: int) -> Candidates:
-        """The rows of a frame with their best score, or with each score of a class where a row may have several."""
+        """The rows of a frame with their best class; for heads with peaks, each row once for every class."""
 
     @abstractmethod
     def regions(self, boxes: Tensor, rows: Tensor, rule: RegionRule) -> Tensor:
@@ -135,35 +137,35 @@ class HeadOutput(ABC):
 
     @abstractmethod
     def bounds(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Least and largest x, y of the centres of boxes that count, metres."""
+        """Lower and upper x, y in metres; boxes with their centre outside are not counted."""
 
-    # Where the labels are
+    # Labelled objects
 
     @abstractmethod
     def positives(self, boxes: Sequence[Boxes], most: int | None = None) -> ObjectRows:
-        """The rows that stand for labelled objects of its classes; `boxes` has one entry a frame, and a frame the best
-        `most`.
+        """The positive rows, which stand for labelled objects of the head's classes. `boxes` has one entry per frame;
+        at most the best `most` rows per frame are kept.
         """
 
     def object_weights(self, boxes: Sequence[Boxes], overlap: float, min_radius: int) -> tuple[ObjectRows, Tensor]:
-        """Rows where labelled objects are, and how much each of them stands for one of each class: (P, K) in [0, 1].
+        """Rows at labelled objects, and their weight for each class: (P, K) in [0, 1].
 
-        Around a peak that is a Gaussian: `overlap` and `min_radius` as in `ops.heatmaps`. A row that stands for an
-        object counts in full.
+        For heads with peaks, the weights are Gaussians around the objects, with `overlap` and `min_radius` as in
+        `ops.heatmaps`. For other heads, the positive rows have the weight 1.
         """
         places = self.positives(boxes)
         return places, torch.ones((len(places), len(self.classes)), device=places.rows.device)
 
     @abstractmethod
     def near_objects(self, labelled: Boxes, frame: int, share: float) -> Tensor:
-        """Places (P, 2: x, y; metres) of the rows that stand for an object of the frame, more than `share` as well as
-        its best row does.
+        """Positions (P, 2: x, y; metres) of the rows near an object of the frame: their match, such as an overlap, is
+        above `share` of that of the object's best row.
         """
 
-    # Beside another head
+    # Comparison with another head
 
     def unlike(self, other: HeadOutput) -> str:
-        """Why the vectors of this (the teacher's) head and another (the student's) are incomparable, or ""."""
+        """Why the vectors of this (the teacher's) head and another (the student's) do not compare; "" if they do."""
         if type(self) is not type(other):
             return f"a head of kind {self.name!r} cannot be compared with one of kind {other.name!r}"
         if self.classes != other.classes:
@@ -174,16 +176,16 @@ class HeadOutput(ABC):
     def elsewhere(self, other: HeadOutput) -> str:
         """Why the rows of this (the teacher's) head are not at the places of another's (the student's); "" if they are.
 
-        Both heads can be compared (`unlike`).
+        Only for heads of one kind (`unlike` is "").
         """
 
     def is_at(self, other: HeadOutput) -> bool:
-        """Whether the rows of both are at the same places, whatever they say there."""
+        """Whether the rows of both are at the same places, whatever they predict there."""
         return not self.elsewhere(other)
 
     @abstractmethod
     def counterparts(self, other: HeadOutput, places: ObjectRows) -> ObjectRows:
-        """For each of this head's `places` the row of `other` that is nearest in metres and of the same class and
+        """For each of this head's `places`, the row of `other` that is nearest in metres and has the same class and
         rotation.
         """
 
@@ -195,18 +197,18 @@ class HeadOutput(ABC):
         return places, self.counterparts(other, places)
 
     def scores_at(self, other: HeadOutput, places: ObjectRows, floor: float) -> Tensor:
-        """Class scores (P, K) of this head, kept `floor` away from 0 and 1, at `places` of another head."""
+        """Class scores (P, K) of this head, clamped to [floor, 1 - floor], at `places` of another head."""
         logits = as_full(self.values(next(iter(self.parts)), other.counterparts(self, places)))
         return logits.sigmoid().clamp(floor, 1 - floor)
 
     def scores_around(self, places: ObjectRows, regions: Tensor, crop: int) -> Tensor:
-        """Class scores (P, N, K) that belong to objects at `places`: those of the row, N = 1, or of a heat map read at
-        N = crop * crop places of their regions (P, 4; metres).
+        """Class scores (P, N, K) of objects at `places`: those of the row, N = 1, or those of a heat map at N = crop *
+        crop places of the regions (P, 4; metres).
         """
         return as_full(self.values(next(iter(self.parts)), places)).sigmoid()[:, None]
 
     def areas(self, regions: Tensor) -> Tensor:
-        """Over how many scores a sum over regions (P, 4; metres) would go: (P,)."""
+        """Number of scores that a sum over regions (P, 4; metres) has: (P,)."""
         return torch.ones_like(regions[:, 0])
 
     @property
@@ -223,17 +225,20 @@ class HeadOutput(ABC):
     def code_differences(self, one: Tensor, other: Tensor) -> Tensor:
         """Differences (P, c) of box codes (P, c), `other` - `one`.
 
-        Angles that are written as such are compared by the sine of their difference, blind to half a turn.
+        Angles in radians are compared by the sine of their difference, which ignores half turns.
         """
 
     @abstractmethod
     def box_distances(self, other: HeadOutput, own: ObjectRows, others: ObjectRows, decoded: bool) -> Tensor:
-        """L1 distances (P,) of the boxes at the `own` places, without gradient, and at the `others` of another head: of
-        their codes, or `decoded` to metres and radians; 0 for heads with peaks, which are compared by their scores.
+        """L1 distances (P,) between the boxes at this head's `own` places, without gradient, and at the places `others`
+        of another head.
+
+        Codes are compared, or with `decoded` boxes in metres and radians. 0 for heads with peaks, which are compared
+        only by their scores.
         """
 
     @abstractmethod
     def mixed(self: Head, other: Head, takes_own: Tensor, logits: Tensor) -> Head:
-        """The head with these logits (R, K) that says what this one says where `takes_own` (R,) is true, and what
-        `other` says elsewhere; without gradient. Both are at the same places.
+        """A head with the given logits (R, K). Its other values are those of this head where `takes_own` (R,) is true,
+        and those of `other` elsewhere; without gradient. Both heads must be at the same places.
         """

@@ -1,4 +1,4 @@
-"""Heads that speak of the cells of a map: what anchors and centres have in common."""
+"""Heads that predict at the cells of a map: the common part of anchor heads and centre heads."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MapHead = TypeVar("MapHead", bound="MapHeadOutput")
 
 @dataclass(frozen=True)
 class MapHeadOutput(HeadOutput, ABC):
-    """Maps (B, C, H, W) by name; a cell has `rows_per_cell` rows, whose numbers stand next to each other."""
+    """Maps (B, C, H, W) by name. A cell has `rows_per_cell` rows, whose channels lie next to each other."""
 
-    object_maps: ClassVar[tuple[str, ...]]  # those that make a vector, in order: class logits first
+    object_maps: ClassVar[tuple[str, ...]]  # names of the maps that make a vector, in order: class logits first
 
     classes: tuple[int, ...]
     maps: Mapping[str, Tensor]  # name -> (B, C, H, W)
@@ -31,7 +31,7 @@ class MapHeadOutput(HeadOutput, ABC):
     @property
     @abstractmethod
     def rows_per_cell(self) -> int:
-        """Rows that speak of one cell."""
+        """Number of rows in each cell."""
 
     @property
     def num_frames(self) -> int:
@@ -93,16 +93,16 @@ class MapHeadOutput(HeadOutput, ABC):
         return replace(self, maps=maps)
 
     def _width(self, name: str) -> int:
-        """Numbers a row."""
+        """Channels per row."""
         return self.maps[name].shape[1] // self.rows_per_cell
 
     def _where(self, places: ObjectRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Frames, rows and columns of cells, and which of a cell's rows: four (P,)."""
+        """Frames, rows and columns of the cells, and the index of each row within its cell: four (P,)."""
         cells = self.grid.numbered(torch.div(places.rows, self.rows_per_cell, rounding_mode="floor"))
         return places.frames, cells[:, 0], cells[:, 1], places.rows % self.rows_per_cell
 
     def _read(self, name: str, frames: Tensor, rows: Tensor, columns: Tensor, slots: Tensor) -> Tensor:
-        """A part (P, width) there."""
+        """Part `name` (P, width) of the given rows."""
         values = self.maps[name][frames, :, rows, columns]
         if self.rows_per_cell == 1:
             return values

@@ -1,4 +1,4 @@
-"""Where labelled objects are in a detector's output: rows of cells, anchors, points or proposals, frame by frame."""
+"""Rows of a detector's output that belong to labelled objects: cells, anchors, points or proposals, frame by frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lidistill.types import Boxes, MapGrid
 
 @dataclass(frozen=True)
 class ObjectRows:
-    """Places of objects, frame by frame."""
+    """Rows of objects, frame by frame."""
 
     frames: Tensor  # (P,) int64, ascending
     rows: Tensor  # (P,) int64, within the frame: a cell (y-major), an anchor, a point or a proposal
@@ -21,12 +21,12 @@ class ObjectRows:
 
     @staticmethod
     def at(frames: Tensor, rows: Tensor) -> ObjectRows:
-        """Places that stand for no particular object."""
+        """Rows without a labelled object; `objects` is 0."""
         return ObjectRows(frames, rows, torch.zeros_like(rows))
 
     @staticmethod
     def joined(found: Sequence[tuple[Tensor, Tensor]]) -> ObjectRows:
-        """Rows and objects of each frame, side by side."""
+        """From the (rows, objects) of each frame."""
         return ObjectRows(
             torch.cat([torch.full_like(rows, frame) for frame, (rows, _) in enumerate(found)]),
             torch.cat([rows for rows, _ in found]),
@@ -41,11 +41,11 @@ class ObjectRows:
         return ObjectRows(self.frames[chosen], self.rows[chosen], self.objects[chosen])
 
     def within(self, rows_per_frame: int) -> Tensor:
-        """Rows (P,) of the frames laid one after the other."""
+        """Rows (P,) counted over all frames, if every frame has `rows_per_frame` rows."""
         return self.frames * rows_per_frame + self.rows
 
     def of(self, boxes: Sequence[Boxes]) -> Boxes:
-        """The object of each place: boxes (P)."""
+        """The labelled object of each row: boxes (P). `boxes` has one entry per frame."""
         starts = torch.tensor([0, *(len(frame) for frame in boxes)], device=self.rows.device).cumsum(dim=0)
         return Boxes.joined(boxes)[starts[self.frames] + self.objects]
 
@@ -53,10 +53,10 @@ class ObjectRows:
 def object_cells(
     grid: MapGrid, boxes: Sequence[Boxes], most: int | None = None, classes: Sequence[int] | None = None
 ) -> ObjectRows:
-    """The cell that holds the centre of each object, in the order of the labels; an object with its centre off the map
-    is left out.
+    """The cell that holds the centre of each object, in the order of the labels.
 
-    With `classes` only objects of these classes count. A frame has the first `most` of its objects.
+    Objects with their centre off the map are left out, and those of other classes than `classes`, if given. Of the
+    remaining ones, a frame keeps the first `most`.
     """
     found = []
     for labelled in boxes:
@@ -69,8 +69,8 @@ def object_cells(
 
 
 def worthiest(rows: Tensor, objects: Tensor, worth: Tensor, most: int | None) -> tuple[Tensor, Tensor]:
-    """Rows (P,) with their objects (P,) -> the `most` of largest worth (P,), in the order of their rows; of equal ones
-    the first.
+    """Of rows (P,) with objects (P,), the `most` with the largest worth (P,), in the order of their rows; ties go to
+    the first. None keeps all.
     """
     kept = torch.argsort(worth, descending=True, stable=True)[:most]
     kept = kept[torch.argsort(rows[kept])]

@@ -1,4 +1,4 @@
-"""Heads that speak of scattered rows: of points, and of the proposals of a first stage."""
+"""Heads that predict at scattered rows: at points, or at the proposals of a first stage."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class RowHeadOutput(HeadOutput, ABC):
     classes: tuple[int, ...]
     logits: Tensor  # (N, K)
     batch_index: Tensor  # (N,) int64, ascending
-    frames: int  # of the batch, also those without a row
+    frames: int  # number of frames in the batch, including those without rows
 
     @property
     @abstractmethod
     def box_part(self) -> Tensor:
-        """What a vector says beside the logits: (N, c)."""
+        """The part of the vectors after the logits: (N, c)."""
 
     @property
     @abstractmethod
@@ -48,7 +48,7 @@ class RowHeadOutput(HeadOutput, ABC):
 
     @abstractmethod
     def worth(self, labelled: Boxes, frame: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows (P,) of a frame that stand for objects of its classes, their objects (P,), and how well (P,)."""
+        """The positive rows (P,) of a frame, their objects (P,), and how well they match (P,), larger is better."""
 
     @property
     def num_frames(self) -> int:
@@ -90,7 +90,7 @@ class RowHeadOutput(HeadOutput, ABC):
         )
 
     def near_objects(self, labelled: Boxes, frame: int, share: float) -> Tensor:
-        """Where the rows are that stand for an object."""
+        """Positions of the positive rows, whatever the `share`."""
         return self.centres[self.batch_index == frame][self.worth(labelled, frame)[0], :2]
 
     def elsewhere(self, other: HeadOutput) -> str:
@@ -110,7 +110,9 @@ class RowHeadOutput(HeadOutput, ABC):
         for frame in places.frames.unique().tolist():
             mine, others = places.frames == frame, other.centres[other.batch_index == frame]
             if len(others) == 0:
-                raise InputError(f"the other network's head {self.name!r} has no row in a frame; give both one input")
+                raise InputError(
+                    f"the other network's head {self.name!r} has no row in a frame; give both the same input"
+                )
             rows[mine] = k_nearest(own[mine], others, 1)[:, 0]
         return ObjectRows(places.frames, rows, places.objects)
 
@@ -127,17 +129,17 @@ class RowHeadOutput(HeadOutput, ABC):
         return torch.searchsorted(self.batch_index, frames)
 
     def _at(self, places: ObjectRows) -> Tensor:
-        """Rows (P,) of all frames."""
+        """Rows (P,) counted over all frames."""
         return self._starts()[places.frames] + places.rows
 
     def _blended(self, other: RowHeadOutput, takes_own: Tensor) -> Tensor:
-        """Codes (N, c) of this head where `takes_own` (N,), of the other elsewhere; without gradient."""
+        """Box parts (N, c) of this head where `takes_own` (N,) is true, of the other elsewhere; without gradient."""
         return torch.where(takes_own[:, None], as_full(self.box_part.detach()), as_full(other.box_part.detach()))
 
 
 @dataclass(frozen=True)
 class PointHeadOutput(RowHeadOutput):
-    """A box at every point: codes are those of `ops.box_codes.encode_points`."""
+    """A box at every point, with the codes of `ops.box_codes.encode_points`."""
 
     name: ClassVar[str] = "point"
 
@@ -174,7 +176,9 @@ class PointHeadOutput(RowHeadOutput):
         return decode_points(vectors[:, len(self.classes) :], self.positions[self._at(places)].to(vectors.dtype))
 
     def worth(self, labelled: Boxes, frame: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Points inside of objects, the better the nearer to the centre; one in two objects stands for the nearer."""
+        """Points inside objects; the nearer to the object's centre, the better. A point in two objects belongs to the
+        nearer one.
+        """
         kept = torch.isin(labelled.labels, labelled.labels.new_tensor(self.classes)).nonzero()[:, 0]
         points, boxes = self.positions[self.batch_index == frame], labelled.geometry[kept]
         away = torch.cdist(boxes[:, :3].to(points.dtype), points)
@@ -194,9 +198,7 @@ class PointHeadOutput(RowHeadOutput):
 
 @dataclass(frozen=True)
 class RoiHeadOutput(RowHeadOutput):
-    """A second stage's verdict on the proposals of the first: a box for each. The rows lie where the first stage of
-    this very network proposed them.
-    """
+    """Output of a second stage: a score and a refined box for each proposal of the same network's first stage."""
 
     name: ClassVar[str] = "roi"
     has_own_places: ClassVar[bool] = True
@@ -234,7 +236,9 @@ class RoiHeadOutput(RowHeadOutput):
         return vectors[:, len(self.classes) :]
 
     def worth(self, labelled: Boxes, frame: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Proposals that overlap an object by at least ROI_MATCHED, and each object's best, the better the more."""
+        """Proposals that overlap an object by at least ROI_MATCHED, and the best proposal of each object; the larger
+        the overlap, the better.
+        """
         kept = torch.isin(labelled.labels, labelled.labels.new_tensor(self.classes)).nonzero()[:, 0]
         proposals = self.proposals[self.batch_index == frame]
         overlap = overlap_3d(proposals, labelled.geometry[kept].to(proposals.dtype))

@@ -1,4 +1,4 @@
-"""What a tap, or a head, will give, known before the first batch."""
+"""Specs of taps and heads: what is known of them before the first batch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lidistill.outputs.head_output import HeadOutput
 class TapSpec(ABC):
     """One entry of a detector's `tap_specs`.
 
-    Heads stand beside the taps, as "head.0", "head.1", ...; those of an earlier stage as "stage.0.head.0", ...
+    Heads are listed beside the taps, as "head.0", "head.1", ...; those of an earlier stage as "stage.0.head.0", ...
     """
 
-    kind: ClassVar[str]  # how errors call it
+    kind: ClassVar[str]  # its name in error messages
     is_head: ClassVar[bool] = False
     is_map: ClassVar[bool] = False
 
@@ -29,7 +29,7 @@ class TapSpec(ABC):
         """
 
     def unlike(self, other: TapSpec) -> str:
-        """Why the two are no taps of one kind; "" if they are."""
+        """Why the two are not taps of the same kind; "" if they are."""
         if type(self) is type(other):
             return ""
         return f"is a {self.kind} in the teacher and a {other.kind} in the student"
@@ -37,7 +37,7 @@ class TapSpec(ABC):
 
 @dataclass(frozen=True)
 class MapSpec(TapSpec):
-    """Of a FeatureMap. Maps are read at each other's places, so all of them can be compared."""
+    """Spec of a FeatureMap. A map can be read at the cells of any other, so all maps can be compared."""
 
     kind: ClassVar[str] = "map"
     is_map: ClassVar[bool] = True
@@ -50,7 +50,7 @@ class MapSpec(TapSpec):
 
 @dataclass(frozen=True)
 class SetSpec(TapSpec):
-    """Of a FeatureSet."""
+    """Spec of a FeatureSet."""
 
     kind: ClassVar[str] = "set"
 
@@ -62,7 +62,7 @@ class SetSpec(TapSpec):
         if reason or not isinstance(other, SetSpec):
             return reason
         if self.has_own_places or other.has_own_places:
-            return "has rows where each network itself puts them, so teacher and student share none"
+            return "has rows at places that each network chooses itself, so teacher and student share none"
         if self.stride != other.stride:
             return (
                 f"has rows that stand for cells {self.stride} voxels wide in the teacher and {other.stride} in the "
@@ -73,7 +73,7 @@ class SetSpec(TapSpec):
 
 @dataclass(frozen=True)
 class HeadSpec(TapSpec):
-    """Of a HeadOutput."""
+    """Spec of a HeadOutput."""
 
     kind: ClassVar[str] = "head"
     is_head: ClassVar[bool] = True
@@ -89,5 +89,5 @@ class HeadSpec(TapSpec):
         if self.output is not other.output:
             return f"is of kind {self.output.name!r} in the teacher and {other.output.name!r} in the student"
         if self.output.has_own_places:
-            return "speaks of what each network's own first stage proposes, so teacher and student share no row"
+            return "predicts at the proposals of each network's own first stage, so teacher and student share no row"
         return ""

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Few enough that their sum is exact to 1e-6, and enough that the groups cost nothing beside their rows.
+# Few enough that their sum is exact to 1e-6, and enough that the cost of the groups is negligible.
 ROWS_A_SUM = 128
 
 

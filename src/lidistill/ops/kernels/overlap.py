@@ -48,8 +48,8 @@ def overlap_3d(a: Tensor, b: Tensor) -> Tensor:
 
 
 def overlap_nearest_bev(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union, seen from above, of boxes (N, 7) and (M, 7) turned to their nearest axis: (N, M) in [0,
-    1].
+    """Intersection over union, in bird's-eye view, of boxes (N, 7) and (M, 7) turned to their nearest axis: (N, M), 0
+    to 1.
 
     The overlap by which anchor heads assign targets: `boxes3d_nearest_bev_iou` of OpenPCDet, `BboxOverlapsNearest3D` of
     mmdetection3d.
@@ -73,8 +73,10 @@ def overlap_pairs_3d(a: Tensor, b: Tensor) -> Tensor:
 
 
 def near_pairs(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows of (N, 7) and of (M, 7) whose envelopes overlap from above, paired, in pieces of bounded size: two (K,)
-    int64 each. The host waits for the device once for each piece.
+    """Pairs of rows of (N, 7) and of (M, 7) whose envelopes overlap in bird's-eye view, in pieces of bounded size: two
+    (K,) int64 each.
+
+    The host waits for the device once for each piece.
     """
     if len(a) > len(b):  # the longer side runs innermost
         for rows, columns in near_pairs(b, a):

@@ -21,8 +21,8 @@ from lidistill.ops.kernels.overlap import near_pairs, on_nearest_axis, overlap_b
 from lidistill.ops.masks import true_rows
 
 BLOCK = 256  # boxes of a block
-WAITS_A_BLOCK = 7  # pairs near and pairs over the threshold, twice; the greedy choice, there and back; what is left
-WAITS_A_CENTRE_BLOCK = 4  # pairs within the radius; the greedy choice, there and back; what is left
+WAITS_A_BLOCK = 7  # near pairs and pairs over the threshold, twice; the greedy choice, there and back; remaining boxes
+WAITS_A_CENTRE_BLOCK = 4  # pairs within the radius; the greedy choice, there and back; remaining centres
 
 
 def nms_rotated(

@@ -65,7 +65,7 @@ def padded(voxels: Voxels) -> Tensor:
 
 
 def plain_groups(points: Tensor, batch_index: Tensor, batch_size: int, grid: VoxelGrid, cap: int) -> Groups:
-    """Points (P, 3 + F) of the frames `batch_index` (P,) by voxel, with at most `cap` voxels a frame."""
+    """Points (P, 3 + F) of the frames `batch_index` (P,) by voxel, with at most `cap` voxels per frame."""
     rows, frames, keys = _tensor_cells(points, batch_index, batch_size, grid)
 
     # the points of a cell side by side, in file order: a run, whose first point founded the voxel
@@ -100,7 +100,7 @@ def _tensor_cells(
     """Rows (P',) of the points (P, 3 + F) to voxelise, frame by frame; their frames (P',); and the numbers (P',) of
     their cells, counted across frames.
 
-    The numbers are int32 if these suffice to count the cells, which halves the time to sort them, else int64.
+    The numbers are int32 if that suffices to count the cells, which halves the time to sort them, else int64.
     """
     cells, inside = [], torch.ones(len(points), dtype=torch.bool, device=points.device)
     for axis, (low, size, num_cells) in enumerate(zip(grid.point_range[:3], grid.voxel_size, grid.shape, strict=True)):
@@ -167,7 +167,7 @@ def packed_groups(points: Tensor, batch_index: Tensor, batch_size: int, grid: Vo
 
 
 def _array_cells(points: np.ndarray, batch_index: np.ndarray, batch_size: int, grid: VoxelGrid) -> np.ndarray:
-    """Number of each point's cell, counted across frames, or OUTSIDE: (P,) int32 if these suffice to count the cells,
+    """Number of each point's cell, counted across frames, or OUTSIDE: (P,) int32 if that suffices to count the cells,
     else int64.
     """
     narrow = batch_size * prod(grid.shape) < np.iinfo(np.int32).max
