@@ -63,7 +63,7 @@ class PointDistillerConfig(MethodConfig):
 
     name: ClassVar[str] = "pointdistiller"
     paper: ClassVar[str] = "PointDistiller, CVPR 2023, arXiv 2205.11098"
-    # empty: the first of encoder, bev.*, neck, points that both networks have, without sets of differing cell size
+    # empty: the first of encoder, bev.*, neck, points that both networks have; sets of different cell size are skipped
     taps: Names = ()
     form: Literal["paper", "released"] = "paper"  # or "released"
     # graphs per frame, or per batch with scope "batch"; None: 1000 or 6000; fewer if there are fewer rows
