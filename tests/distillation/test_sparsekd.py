@@ -196,6 +196,19 @@ def test_anchors_of_another_grid_teach_scores_alone():
     assert losses.terms["sparsekd/box"] == 0
 
 
+def test_codes_relative_to_other_anchors_are_not_compared():
+    taught, learnt = fakes.output(4, BATCH, 1), fakes.output(4, BATCH, 2)
+    anchors = learnt.heads[0].anchors
+    longer = with_head(
+        learnt, anchors=replace(anchors, boxes=anchors.boxes * anchors.boxes.new_tensor([1, 1, 1, 1.2, 1, 1, 1]))
+    )
+    same = run(taught, learnt)
+    losses = run(taught, longer)
+    assert same.terms["sparsekd/box"] > 0
+    assert losses.terms["sparsekd/box"] == 0
+    assert losses.terms["sparsekd/class"] == same.terms["sparsekd/class"]
+
+
 @pytest.mark.parametrize("kind", ["center", "anchor"])
 def test_without_objects_there_is_nothing_to_learn(kind):
     taught, learnt = (fakes.output(4, BATCH, seed, kind=kind, requires_grad=True) for seed in (1, 2))

@@ -115,6 +115,10 @@ class AnchorHeadOutput(MapHeadOutput):
             return reason
         return "the anchors of teacher and student are not in the same places"
 
+    def is_at(self, other: HeadOutput) -> bool:
+        """Whether both have the same cells and anchors, so that codes of the same row can be compared."""
+        return isinstance(other, AnchorHeadOutput) and super().is_at(other) and self.anchors.same_as(other.anchors)
+
     def counterparts(self, other: HeadOutput, places: ObjectRows) -> ObjectRows:
         assert isinstance(other, AnchorHeadOutput)
         if self.grid.same_as(other.grid):
