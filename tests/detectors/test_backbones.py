@@ -75,7 +75,7 @@ def test_the_neck_is_that_of_its_layers_in_values_gradients_and_statistics(neck_
     ("wrong", "sentence"),
     [
         ({"layers": (3, 5)}, "layers has 2 entries for 3 stages"),
-        ({"neck_strides": (1, 2, 2)}, r"do not bring the trunk's \(2, 4, 8\) to one size; try \(1, 2, 4\)"),
+        ({"neck_strides": (1, 2, 2)}, r"do not bring the trunk's \(2, 4, 8\) to one resolution; try \(1, 2, 4\)"),
         ({"channels": (64, 0, 256)}, "bev.channels.1 is 0; give 1 or more"),
         ({"neck_strides": (4, 8, 16)}, "do not bring"),
         (
@@ -105,7 +105,7 @@ def test_a_last_stage_of_one_cell_is_refused():
 
 def test_a_grid_that_only_the_trunk_divides_is_refused():
     shrinking = BevConfig(channels=(4,), layers=(0,), strides=(2,), neck_channels=(4,), neck_strides=(0.5,))
-    with pytest.raises(InputError, match="6 cells along x do not divide by the stride 4"):
+    with pytest.raises(InputError, match="6 cells along x are not divisible by the stride 4"):
         shrinking.check_grid(VoxelGrid((0, 0, -3, 6, 8, 1), (1, 1, 4)))
     shrinking.check_grid(VoxelGrid((0, 0, -3, 8, 8, 1), (1, 1, 4)))
 

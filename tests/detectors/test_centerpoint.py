@@ -242,7 +242,7 @@ def test_a_grid_that_the_strides_do_not_divide_is_refused_with_the_nearest(form,
     grid = replace(config.grid, point_range=(0.0, -3.84, -3.0, cells * size[0], 3.84, 1.0))
     with pytest.raises(
         InputError,
-        match=rf"{cells} cells along x do not divide by the stride {stride} of trunk and neck; set the "
+        match=rf"{cells} cells along x are not divisible by the stride {stride} of trunk and neck; set the "
         rf"maximum of x to 10\.24 m",
     ):
         replace(config, grid=grid)

@@ -20,7 +20,7 @@ def test_voxels_of_the_same_grid_pass_whatever_their_cap():
 
 
 def test_voxels_of_another_grid_are_refused():
-    with pytest.raises(InputError, match="max_points_per_voxel 9 cannot feed a detector with 5"):
+    with pytest.raises(InputError, match="max_points_per_voxel 9 do not fit a detector with 5"):
         voxels_on(GRID, random_voxels(grid=replace(GRID, max_points_per_voxel=9)))
     with pytest.raises(InputError, match="needs voxels"):
         voxels_on(GRID, None)

@@ -76,7 +76,7 @@ def test_teacher_and_student_see_the_same_pillars():
 def test_voxels_of_another_grid_are_refused():
     other = replace(small_config(), grid=VoxelGrid((0.0, -3.84, -3.0, 10.24, 3.84, 1.0), (0.64, 0.64, 4.0)))
     batch = small_batch()
-    with pytest.raises(InputError, match="prepare once per grid"):
+    with pytest.raises(InputError, match="once per grid"):
         small_config().build()(batch, other.build().prepare(batch))
 
 
@@ -196,7 +196,7 @@ def test_a_saved_state_restores_the_network():
 
 def test_anchors_in_another_order_than_the_classes_are_refused():
     config = small_config()
-    with pytest.raises(InputError, match="one anchor a class, in the same order"):
+    with pytest.raises(InputError, match="one anchor per class, in the same order"):
         replace(config, classes=config.classes[::-1])
 
 

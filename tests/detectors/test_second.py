@@ -236,7 +236,8 @@ def test_a_grid_that_the_strides_do_not_divide_is_refused_with_the_nearest():
     grid = VoxelGrid((0.0, -3.84, -3.0, 10.64, 3.84, 1.0), (0.08, 0.08, 0.1))
     with pytest.raises(
         InputError,
-        match=r"133 cells along x do not divide by the stride 16 of trunk and neck; set the maximum of x to 10\.24 m",
+        match=r"133 cells along x are not divisible by the stride 16 of trunk and neck; "
+        r"set the maximum of x to 10\.24 m",
     ):
         replace(small_config(), grid=grid)
 

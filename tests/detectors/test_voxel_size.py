@@ -65,7 +65,7 @@ def test_a_senseless_size_is_refused(size):
 def test_a_size_that_leaves_no_cell_is_refused_with_the_largest():
     with pytest.raises(
         InputError,
-        match=r"4 cells, as many as the last stage joins to one, do not fit into 149\.76 m along x; use "
+        match=r"4 voxels, which make one cell of the coarsest map, do not fit into 149\.76 m along x; use "
         r"at most 37\.44 m",
     ):
         with_voxel_size(WAYMO, 100.0)

@@ -1,4 +1,4 @@
-"""Detectors: points in, taps and raw heads out. Distillation leaves no trace here."""
+"""Detectors: points -> taps (intermediate features) and raw head outputs. They contain nothing of distillation."""
 
 from lidistill.detectors.centerpoint import CenterPointPillarConfig, CenterPointVoxelConfig
 from lidistill.detectors.detector import Detector, DetectorConfig, count_parameters

@@ -1,4 +1,4 @@
-"""The bird's-eye view network: a trunk that goes down in resolution and a neck that brings its stages back to one."""
+"""The bird's-eye view (BEV) network: a trunk whose stages reduce the resolution, and a neck that brings them to one."""
 
 from __future__ import annotations
 
@@ -28,15 +28,18 @@ NeckStride = Annotated[Number, Field(gt=0, le=64)]
 
 @dataclass(frozen=True)
 class BevConfig(Settings):
-    """Trunk and neck; one entry a stage. The defaults are those of PointPillars and its KITTI networks."""
+    """Settings of trunk and neck, one entry per stage. The defaults are those of PointPillars on KITTI.
+
+    Raises InputError if the neck does not bring all stages to one resolution.
+    """
 
     place: ClassVar[str] = "bev"
 
     channels: Widths = (64, 128, 256)
-    layers: tuple[LayersOrNone, ...] = (3, 5, 5)  # convolutions after the strided one
+    layers: tuple[LayersOrNone, ...] = (3, 5, 5)  # convolutions of each stage after its strided one
     strides: tuple[Stride, ...] = (2, 2, 2)
     neck_channels: Widths = (128, 128, 128)
-    neck_strides: tuple[NeckStride, ...] = (1, 2, 4)  # by how much each stage is enlarged; 0.5 halves it
+    neck_strides: tuple[NeckStride, ...] = (1, 2, 4)  # upsampling factor of each stage; 0.5 halves the resolution
 
     def __post_init__(self) -> None:
         for name in ("layers", "strides", "neck_channels", "neck_strides"):
@@ -55,12 +58,12 @@ class BevConfig(Settings):
             fitting = tuple(max(1, stride // self.stage_strides[0]) for stride in self.stage_strides)
             raise InputError(
                 f"bev: the neck's strides {self.neck_strides} do not bring the trunk's {self.stage_strides} to one "
-                f"size; try {fitting}"
+                f"resolution; try {fitting}"
             )
 
     @property
     def stage_strides(self) -> tuple[int, ...]:
-        """Cells of the grid per cell of each stage."""
+        """Stride of each stage's output, relative to the trunk's input map."""
         strides, product = [], 1
         for stride in self.strides:
             product *= stride
@@ -69,11 +72,11 @@ class BevConfig(Settings):
 
     @property
     def neck_stride(self) -> int:
-        """Cells of the grid per cell of the joined map."""
+        """Stride of the neck's output, relative to the trunk's input map."""
         return int(self.stage_strides[0] / self.neck_strides[0])
 
     def thinner(self, rule: WidthRule) -> BevConfig:
-        """Fewer channels in trunk and neck."""
+        """The same settings with fewer channels in trunk and neck (`rule.backbone`)."""
         return replace(
             self,
             channels=tuple(rule.width(channels, rule.backbone) for channels in self.channels),
@@ -81,8 +84,10 @@ class BevConfig(Settings):
         )
 
     def check_grid(self, grid: VoxelGrid, encoder_stride: int = 1) -> None:
-        """Raise InputError, with the nearest valid range, unless every stage has whole cells; the encoder shrinks the
-        grid by its stride first.
+        """Raise InputError unless the grid divides into whole cells of every stage and of the neck.
+
+        The trunk's input map has the stride `encoder_stride`. The error gives the nearest valid ranges. A grid whose
+        coarsest map has a single cell is refused as well.
         """
         coarsest = math.lcm(self.stage_strides[-1], self.neck_stride) * encoder_stride
         shape = grid.shape
@@ -92,7 +97,7 @@ class BevConfig(Settings):
                 fewer, more = shape[axis] // coarsest * coarsest, -(-shape[axis] // coarsest) * coarsest
                 valid = [f"{low + cells * step:.6g} m ({cells} cells)" for cells in (fewer, more) if cells > 0]
                 raise InputError(
-                    f"grid: {shape[axis]} cells along {'xy'[axis]} do not divide by the stride {coarsest} of trunk "
+                    f"grid: {shape[axis]} cells along {'xy'[axis]} are not divisible by the stride {coarsest} of trunk "
                     "and neck; "
                     f"set the maximum of {'xy'[axis]} to {' or '.join(valid)}, or the voxel size to "
                     f"{(grid.point_range[axis + 3] - low) / more:.6g} m"
@@ -105,9 +110,9 @@ class BevConfig(Settings):
 
 
 class BevTrunk(nn.Module):
-    """Stages of 3 x 3 convolutions, the first of each strided: a map (B, C, H, W) -> one map a stage.
+    """Stages of 3 x 3 convolutions, the first of each stage strided: a map (B, C, H, W) -> one map per stage.
 
-    The map comes as a Canvas, of which only the occupied cells are worked on, or as a tensor, for an export.
+    The input is a Canvas, so that the first convolution can skip empty cells, or a dense tensor, for an export.
     """
 
     def __init__(self, config: BevConfig, in_channels: int) -> None:
@@ -125,7 +130,7 @@ class BevTrunk(nn.Module):
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Order of the weights, and so of the maps."""
+        """Memory format of the weights, which the maps follow."""
         first = next(self.parameters())
         return (
             torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
@@ -148,7 +153,7 @@ class BevTrunk(nn.Module):
         return maps
 
     def layer_graph(self, canvas: tuple[ChannelBlock, ...]) -> tuple[list[Layer], tuple[ChannelBlock, ...]]:
-        """Its layers, and the channels of each stage."""
+        """The trunk's layers, and one block of output channels per stage."""
         layers: list[Layer] = []
         ends: list[ChannelBlock] = []
         blocks = canvas
@@ -163,7 +168,7 @@ class BevTrunk(nn.Module):
 
 
 class BevNeck(nn.Module):
-    """Enlarges every stage to one resolution and joins them: -> (B, sum of neck channels, H, W)."""
+    """Brings every stage to one resolution and concatenates them: -> (B, sum of neck channels, H, W)."""
 
     def __init__(self, config: BevConfig) -> None:
         super().__init__()
@@ -177,7 +182,7 @@ class BevNeck(nn.Module):
         return joined_maps(enlarged).permute(0, 3, 1, 2)
 
     def layer_graph(self, stages: tuple[ChannelBlock, ...]) -> tuple[list[Layer], tuple[ChannelBlock, ...]]:
-        """Its layers, and the channels of the joined map."""
+        """The neck's layers, and the channels of its output: one block per stage."""
         layers = []
         for index, (branch, stage) in enumerate(zip(self.branches, stages, strict=True)):
             assert isinstance(branch, nn.Sequential)
@@ -187,10 +192,11 @@ class BevNeck(nn.Module):
 
 
 def _enlarged(branch: nn.Module, stage: Tensor) -> Tensor:
-    """A branch's result on a stage (B, C, h, w) with steps of s cells: (B, h, s, w, s, C'), as `joined_maps` takes it.
+    """Apply a branch with upsampling factor s to a stage (B, C, h, w): -> (B, h, s, w, s, C'), for `joined_maps`.
 
-    A transposed convolution whose outputs do not overlap is one matrix product, which takes two thirds to nine tenths
-    of its time. Norm and ReLU treat all cells alike, so they come before the cells are put in order.
+    A transposed convolution whose outputs do not overlap is computed as one matrix product, in two thirds to nine
+    tenths of its time. Norm and ReLU do not depend on the order of the cells, so they run before the cells are
+    reordered.
     """
     resizing, norm, relu = branch.children()
     if isinstance(resizing, nn.Conv2d):
@@ -207,7 +213,7 @@ def _enlarged(branch: nn.Module, stage: Tensor) -> Tensor:
 
 
 def _resizing(in_channels: int, out_channels: int, stride: float) -> nn.Module:
-    """Kernel = stride, so no two outputs overlap; a stride of 1 is a transposed convolution, too, as in OpenPCDet."""
+    """The kernel equals the stride, so outputs do not overlap. A stride of 1 is also transposed, as in OpenPCDet."""
     if stride < 1:
         return nn.Conv2d(in_channels, out_channels, int(1 / stride), int(1 / stride), bias=False)
     return nn.ConvTranspose2d(in_channels, out_channels, int(stride), int(stride), bias=False)

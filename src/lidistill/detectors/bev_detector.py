@@ -1,8 +1,7 @@
-"""What the one-stage detectors have in common: an encoder that turns voxels into a bird's-eye view map, a trunk and a
-neck on it, and a head.
+"""The base of the one-stage detectors: an encoder turns voxels into a bird's-eye view map, a trunk and a neck process
+the map, and a head predicts boxes.
 
-PointPillars, SECOND and CenterPoint differ in which encoder and which head they put together; each states that in its
-own file.
+PointPillars, SECOND and CenterPoint combine different encoders and heads; the file of each detector states which.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ class BevEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, voxels: Voxels) -> tuple[FeatureSet, Canvas]:
-        """The rows for the tap `encoder`, and the trunk's input."""
+        """Return the features for the tap `encoder`, and the trunk's input."""
 
     @abstractmethod
     def exportable(self) -> nn.Module:
-        """The same function in standard operators, which torch.export can trace: padded voxels -> the map.
+        """Return the encoder in standard operators that torch.export can trace: padded voxels of a frame -> the map.
 
-        Its inputs are (M, S, 3 + F) points with any filling behind the kept ones, (M,) counts and (M, 4) coords as in
-        Voxels, of one frame. An InputError where the encoder has no such form.
+        Its inputs are points (M, S, 3 + F), counts (M,) and coords (M, 4), the last two as in Voxels. Slots beyond a
+        voxel's count may hold any finite values. Raises InputError if the encoder has no such form.
         """
 
     @abstractmethod
     def layer_graph(self) -> tuple[list[Layer], tuple[ChannelBlock, ...]]:
-        """Its layers, and the channels of the map."""
+        """Return the encoder's layers, and the channels of its map."""
 
 
 class EncoderConfig(Settings, ABC):
@@ -55,7 +54,7 @@ class EncoderConfig(Settings, ABC):
 
     place: ClassVar[str] = "encoder"
 
-    channels: Channels  # of the rows
+    channels: Channels  # of the tap `encoder`
 
     @property
     def stride(self) -> int:
@@ -64,11 +63,11 @@ class EncoderConfig(Settings, ABC):
 
     @abstractmethod
     def map_channels(self, grid: VoxelGrid) -> int:
-        """Channels of the map."""
+        """Number of channels of the map."""
 
     @abstractmethod
     def check_grid(self, grid: VoxelGrid) -> None:
-        """An InputError unless the encoder can work on `grid`."""
+        """Raise InputError unless the encoder can work on `grid`."""
 
     @abstractmethod
     def thinner(self, rule: WidthRule) -> EncoderConfig:
@@ -76,33 +75,33 @@ class EncoderConfig(Settings, ABC):
 
     @abstractmethod
     def build(self, grid: VoxelGrid, num_point_features: int) -> BevEncoder:
-        """`num_point_features` counts the columns after x, y, z."""
+        """Return an encoder with fresh weights; `num_point_features` counts the columns after x, y, z."""
 
 
 class BevHead(nn.Module, ABC):
-    """The joined map (B, C, H, W) -> raw head maps; loss and boxes are read off them."""
+    """The neck's map (B, C, H, W) -> raw head outputs, from which the loss and the boxes are computed."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> tuple[HeadOutput, ...]:
-        """One output a task."""
+        """Return one output per task."""
 
     @abstractmethod
     def specs(self, stride: int) -> tuple[HeadSpec, ...]:
-        """What is known of each output before the first batch; `stride` is that of the map."""
+        """Describe each output before the first batch. `stride` counts voxels per cell of the map."""
 
     @abstractmethod
     def loss(
         self, outputs: tuple[HeadOutput, ...], batch: Batch, ranked_by: tuple[HeadOutput, ...] | None = None
     ) -> Losses:
-        """Weighted terms; `ranked_by` as in Detector.loss."""
+        """Return the weighted loss terms; `ranked_by` is explained in Detector.loss."""
 
     @abstractmethod
     def decode(self, outputs: tuple[HeadOutput, ...]) -> list[Boxes]:
-        """Detections of each frame, best first."""
+        """Return the detections of each frame, best first."""
 
     @abstractmethod
     def layer_graph(self, joined: tuple[ChannelBlock, ...]) -> list[Layer]:
-        """Its layers, given the channels of the joined map."""
+        """Return the head's layers; `joined` are the channels of the neck's map."""
 
 
 class HeadConfig(Settings, ABC):
@@ -112,7 +111,7 @@ class HeadConfig(Settings, ABC):
 
     @abstractmethod
     def check_classes(self, classes: tuple[str, ...]) -> None:
-        """An InputError unless the head predicts just these classes."""
+        """Raise InputError unless the head predicts exactly these classes."""
 
     @abstractmethod
     def thinner(self, rule: WidthRule) -> HeadConfig:
@@ -122,7 +121,7 @@ class HeadConfig(Settings, ABC):
     def build(
         self, in_channels: int, classes: tuple[str, ...], point_range: tuple[float, ...], size: tuple[int, int]
     ) -> BevHead:
-        """`size` is the width and height of the map, in cells."""
+        """Return a head with fresh weights for a map of `size` (width, height) cells over `point_range` in metres."""
 
 
 Config = TypeVar("Config", bound="BevDetectorConfig")
@@ -130,7 +129,10 @@ Config = TypeVar("Config", bound="BevDetectorConfig")
 
 @dataclass(frozen=True)
 class BevDetectorConfig(DetectorConfig, ABC):
-    """Settings of a BevDetector. A detector's own config says which kinds of encoder and head it has."""
+    """Settings of a BevDetector. Each detector's subclass fixes the kinds of encoder and head.
+
+    Raises InputError if classes, grid, encoder, trunk, neck and head do not fit together.
+    """
 
     grid: VoxelGrid = field(kw_only=True)
     encoder: InstanceOf[EncoderConfig] = field(kw_only=True)
@@ -150,8 +152,8 @@ class BevDetectorConfig(DetectorConfig, ABC):
         return BevDetector(self)
 
     def thinner(self: Config, rule: WidthRule) -> Config:
-        """Fewer channels in the encoder, in trunk and neck (`rule.backbone`), and in the head where it has channels of
-        its own.
+        """The same detector with fewer channels in the encoder (`rule.encoder`), in trunk and neck (`rule.backbone`),
+        and in the head's hidden layers, if it has any (`rule.head`).
         """
         return replace(
             self, encoder=self.encoder.thinner(rule), bev=self.bev.thinner(rule), head=self.head.thinner(rule)
@@ -161,12 +163,12 @@ class BevDetectorConfig(DetectorConfig, ABC):
 class BevDetector(Detector):
     """The network of a BevDetectorConfig.
 
-    Maps follow the memory format of the trunk's weights, channels_last at first, which is faster.
-    `.to(memory_format=torch.contiguous_format)` changes it; results are those of channels_last to rounding.
+    Maps follow the memory format of the trunk's weights: by default channels_last, which is faster.
+    `.to(memory_format=torch.contiguous_format)` changes it; the results agree to rounding.
     """
 
     config: BevDetectorConfig
-    _has_warned = False  # of voxels beyond the cap
+    _has_warned = False  # whether it has warned of voxels beyond the cap
 
     def __init__(self, config: BevDetectorConfig) -> None:
         super().__init__()
@@ -198,7 +200,7 @@ class BevDetector(Detector):
         return self.config.grid
 
     def prepare(self, batch: Batch) -> Voxels:
-        """The batch on this detector's grid."""
+        """Voxelise the batch on this detector's grid. Warns once if a cap drops voxels."""
         batch = as_batch(batch)
         voxels = voxelise(batch.points, batch.batch_index, batch.size, self.grid, self.training)
         if voxels.num_over_cap and not self._has_warned:
@@ -207,7 +209,7 @@ class BevDetector(Detector):
             warnings.warn(
                 f"{voxels.num_over_cap} voxels in a batch with frames {', '.join(batch.frame_ids[:3])} are beyond "
                 f"grid.{cap} = {getattr(self.grid, cap)} and were dropped with their points, as published; raise the "
-                "cap to keep them (said once)",
+                "cap to keep them (shown once)",
                 stacklevel=2,
             )
         return voxels
@@ -229,7 +231,7 @@ class BevDetector(Detector):
     def dense(self, canvas: Tensor) -> dict[str, Tensor]:
         """The part that is exported: the encoder's map (B, C, H, W) -> the raw head maps, named "head.0.class", ...
 
-        Standard operators on dense tensors alone. What lies before is the encoder's `exportable` form; decoding comes
+        It consists of standard operators on dense tensors. The encoder's `exportable` form comes before it, decoding
         after it.
         """
         heads = self.head(self.neck(self.trunk(canvas)))
@@ -242,7 +244,7 @@ class BevDetector(Detector):
         return self.head.decode(output.heads)
 
     def for_inference(self) -> Detector:
-        """As in Detector, with every norm folded into the convolution before it."""
+        """As in Detector; every BatchNorm that follows a convolution is folded into it."""
         twin = super().for_inference()
         fold_norms(twin)
         return twin
@@ -260,16 +262,16 @@ class BevDetector(Detector):
 
 
 def voxels_on(grid: VoxelGrid, inputs: Inputs) -> Voxels:
-    """`inputs`, if they are voxels and lie on `grid`; InputError if not.
+    """Return `inputs` if they are voxels of `grid`; raise InputError otherwise.
 
-    The caps of voxels a frame may differ, since they depend on the mode.
+    The caps on voxels per frame may differ, because the cap in use depends on the mode (training or evaluation).
     """
     if not isinstance(inputs, Voxels):
-        raise InputError("a detector with a grid needs voxels; hand it the result of its prepare(batch)")
+        raise InputError("a detector with a grid needs voxels; pass the result of its prepare(batch)")
     for name in ("point_range", "voxel_size", "max_points_per_voxel"):
         given, own = getattr(inputs.grid, name), getattr(grid, name)
         if given != own:
             raise InputError(
-                f"voxels made with {name} {given} cannot feed a detector with {own}; prepare once per grid"
+                f"voxels made with {name} {given} do not fit a detector with {own}; call prepare(batch) once per grid"
             )
     return inputs

@@ -1,8 +1,8 @@
-"""A bird's-eye view map on its way into the trunk: rows at the cells that hold something, zero everywhere else.
+"""The trunk's input: a sparse bird's-eye view map with features at the occupied cells and zero everywhere else.
 
-Few cells do: 2 % of those of PointPillars and 8 % of those of SECOND on a KITTI frame. So the first convolution of the
-trunk is done on those rows alone: it has the values and gradients of the dense one, to rounding, at a fraction of its
-products and memory.
+On a KITTI frame, 2 % of the cells of PointPillars and 8 % of those of SECOND are occupied. On a CPU, the trunk's first
+convolution therefore uses only these cells. To rounding, it has the values and gradients of the dense convolution, with
+a fraction of the multiplications and memory.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from lidistill.ops.kernels.sparse_convolution import Sites, sparse_convolution, 
 
 @dataclass(frozen=True)
 class Canvas:
-    """A map (B, C, H, W) by its occupied cells."""
+    """A map (B, C, H, W), stored as its occupied cells."""
 
-    rows: Tensor  # (N, C)
-    sites: Sites  # N places on a grid of one layer: (1, H, W)
+    rows: Tensor  # (N, C) features of the occupied cells
+    sites: Sites  # the N occupied cells, on a grid of shape (1, H, W)
 
     def dense(self, background: Tensor | None = None) -> Tensor:
-        """The map (B, C, H, W) in channels_last order, with `background` (C,) at the cells without a row; zero where it
-        is None.
+        """Return the dense map (B, C, H, W) in channels_last order.
+
+        Empty cells hold `background` (C,), or zero if it is None.
         """
         _, height, width = self.sites.shape
         batch, _, y, x = self.sites.coords.unbind(dim=1)
@@ -37,8 +38,8 @@ class Canvas:
         return table.view(self.sites.batch_size, height, width, channels).permute(0, 3, 1, 2)
 
     def convolved(self, convolution: nn.Conv2d) -> Tensor:
-        """The map that `convolution` makes of this one: (B, C', H', W') in channels_last order."""
-        # the dense one is fast there, and finding the pairs would wait for the device
+        """Apply `convolution` to the map: -> (B, C', H', W') in channels_last order."""
+        # On a GPU the dense convolution is fast, and to find the pairs of the sparse one the host would have to wait.
         if self.rows.device.type != "cpu":
             return convolution(self.dense())
         (down, right), pad = convolution.stride, convolution.padding

@@ -1,6 +1,6 @@
 """CenterPoint (CVPR 2021): pillars or voxels, a bird's-eye view network and a centre head.
 
-This is its first stage, which finds the boxes.
+This is the first stage of CenterPoint; the second stage, which refines the boxes, is not included.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every detector is: settings that build it, and four verbs (prepare, forward, loss, decode)."""
+"""The base classes of all detectors: settings, and a network with four methods (prepare, forward, loss, decode)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NORM_MOMENTUM = 0.01
 
 @dataclass(frozen=True)
 class DetectorConfig(Settings, ABC):
-    """Everything needed to build a detector; it proves its geometry when it is made."""
+    """Everything needed to build a detector. Raises InputError if the settings do not fit together."""
 
     place: ClassVar[str] = "detector"
     name: ClassVar[str]
@@ -33,11 +33,11 @@ class DetectorConfig(Settings, ABC):
     @property
     @abstractmethod
     def point_range(self) -> Range:
-        """x_min y_min z_min x_max y_max z_max in metres: where the detector looks."""
+        """Detection range: x_min y_min z_min x_max y_max z_max in metres."""
 
     @abstractmethod
     def build(self) -> Detector:
-        """A freshly initialised detector (torch's global generator)."""
+        """Return a detector with random weights, drawn from torch's global generator."""
 
     @abstractmethod
     def thinner(self, rule: WidthRule) -> DetectorConfig:
@@ -45,49 +45,55 @@ class DetectorConfig(Settings, ABC):
 
 
 class Detector(nn.Module, ABC):
-    """Points in, taps and raw heads out; the loss and the boxes are read off that output."""
+    """Points -> taps (intermediate features) and raw head outputs, from which the loss and the boxes are computed."""
 
     config: DetectorConfig
     tap_specs: Mapping[str, TapSpec]
 
     @abstractmethod
     def prepare(self, batch: Batch) -> Inputs:
-        """What the network reads, made of the points; caps are those of the mode (training or evaluation)."""
+        """Make the network's inputs from the points, for example voxels. Caps depend on the mode (train or eval)."""
 
     @abstractmethod
     def shares_input_with(self, other: Detector) -> bool:
-        """Whether this detector can work on what `other` prepares, so that it is made once for both."""
+        """Whether this detector can use the inputs that `other` prepares, so that they are made once for both."""
 
     @abstractmethod
     def forward(self, batch: Batch, inputs: Inputs | None = None) -> DetectorOutput:
-        """Prepares by itself if `inputs` is None. Given the same `inputs`, the rows of two detectors agree."""
+        """Run the network on `inputs`, or on `prepare(batch)` if `inputs` is None.
+
+        Two detectors with the same `inputs` have the same pillars, voxels or points in the rows of their input.
+        """
 
     @abstractmethod
     def loss(self, output: DetectorOutput, batch: Batch, ranked_by: DetectorOutput | None = None) -> Losses:
-        """The task loss. Nothing is stored or changed: asking twice gives the same number.
+        """Return the weighted terms of the detection loss. Nothing is stored or changed, so a second call returns the
+        same values.
 
-        With `ranked_by`, the output of another network on the same places decides which of them stand for the labelled
-        objects: those where that network's own loss would be lowest. An InputError where the two do not have the same
-        places.
+        With `ranked_by`, the output of another network on the same anchors or cells assigns the labels: positive are
+        those where that network's own loss would be lowest (LAD, WACV 2022). Raises InputError if the two outputs do
+        not have the same anchors or cells.
         """
 
     @abstractmethod
     def decode(self, output: DetectorOutput) -> list[Boxes]:
-        """Detections with scores, one entry a frame, best first."""
+        """Return the detections of each frame with their scores, best first."""
 
     def for_inference(self) -> Detector:
-        """A frozen copy in evaluation mode whose outputs, taps included, are this one's to rounding; it may be faster,
-        and cannot be trained.
+        """Return a frozen copy in evaluation mode, which may be faster and cannot be trained.
+
+        Its outputs, taps included, equal this detector's in evaluation mode to rounding.
         """
         return copy.deepcopy(self).eval().requires_grad_(False)
 
     def layer_graph(self) -> tuple[Layer, ...]:
-        """All layers with weights in the order in which they work, by which a thinner detector can start from this; ()
-        where that is not known.
+        """Return all layers with weights in the order of the forward pass, or () if it is not known.
+
+        With it, a thinner student can be initialised from this detector's channels.
         """
         return ()
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of trainable and frozen parameters, each shared one once."""
+    """Number of parameters, trainable and frozen; a shared parameter counts once."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,4 +1,6 @@
-"""BatchNorm folded into the convolution before it: with running statistics it is an affine map, so the weights can hold
+"""Folding BatchNorm into the convolution before it.
+
+With running statistics, BatchNorm is an affine map of each channel, so the convolution's weights and bias can include
 it.
 """
 
@@ -15,10 +17,10 @@ Convolution = nn.Conv2d | nn.ConvTranspose2d | SparseConvolution
 
 
 def fold_norms(network: nn.Module) -> None:
-    """Fold every norm that stands right behind a convolution in its block into that convolution, and leave nothing in
-    its place.
+    """Fold every BatchNorm that directly follows a convolution in the same module into that convolution, and put an
+    identity in its place.
 
-    The network then has the outputs that it had in evaluation mode, to rounding in its precision, and can no longer be
+    `network` is changed. To rounding, its outputs are then those that it had in evaluation mode; it can no longer be
     trained.
     """
     for block in list(network.modules()):
@@ -30,9 +32,7 @@ def fold_norms(network: nn.Module) -> None:
 
 @torch.no_grad()
 def folded(layer: Convolution, norm: nn.modules.batchnorm._BatchNorm) -> Convolution:
-    """`layer` with a bias and the weights that give what `norm` with its running statistics makes of it; `layer` itself
-    is changed.
-    """
+    """Fold `norm`, with its running statistics, into the weight and bias of `layer`, which is changed and returned."""
     assert norm.running_mean is not None and norm.running_var is not None
     # in double precision, so that only the result is rounded
     scale = norm.weight.double() * torch.rsqrt(norm.running_var.double() + norm.eps)
@@ -45,7 +45,7 @@ def folded(layer: Convolution, norm: nn.modules.batchnorm._BatchNorm) -> Convolu
 
 
 def _by_output(scale: Tensor, layer: Convolution) -> Tensor:
-    """(C,) shaped to multiply the output channels of the layer's weight."""
+    """Reshape `scale` (C,) so that it broadcasts over the output channels of the layer's weight."""
     axis = 2 if isinstance(layer, SparseConvolution) else int(isinstance(layer, nn.ConvTranspose2d))
     return scale.view([-1 if place == axis else 1 for place in range(layer.weight.dim())])
 

@@ -1,4 +1,4 @@
-"""BatchNorm of maps and of rows: torch's layers, with batch statistics that are exact to rounding on a CPU
+"""BatchNorm of maps and of rows: torch's layers, but with batch statistics that are exact to rounding on a CPU
 (`ops/kernels/batch_norm.py`).
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lidistill.detectors.detector import NORM_EPS, NORM_MOMENTUM
 from lidistill.ops.kernels.batch_norm import batch_norm, blend_statistics
 
-LEAST_ROWS = 2  # that have a variance
+LEAST_ROWS = 2  # fewer rows have no variance
 
 
 class MapNorm(nn.BatchNorm2d):
@@ -24,7 +24,7 @@ class MapNorm(nn.BatchNorm2d):
 class RowNorm(nn.BatchNorm1d):
     """BatchNorm1d of rows (N, C).
 
-    In training, fewer than two rows have no variance: the running statistics stand in and stay as they are.
+    In training, fewer than LEAST_ROWS rows are normalised with the running statistics, which then stay unchanged.
     """
 
     def __init__(self, channels: int) -> None:
@@ -40,15 +40,16 @@ class RowNorm(nn.BatchNorm1d):
 def move_running_statistics(
     norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, variance: Tensor, num_rows: int
 ) -> None:
-    """Mean and biased variance (C,) of a batch of `num_rows` rows join the running statistics as in torch: the variance
-    unbiased.
+    """Update the running statistics with the mean and the biased variance (C,) of a batch of `num_rows` rows.
+
+    As in torch, the running variance takes the unbiased variance.
     """
     assert norm.running_mean is not None and norm.running_var is not None
     blend_statistics(norm.running_mean, norm.running_var, mean, variance, num_rows, _next_momentum(norm))
 
 
 def _normalised_in_training(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tensor:
-    """The result of `norm` for rows (N, C) or maps (B, C, H, W) in training; its running statistics move on."""
+    """Normalise rows (N, C) or maps (B, C, H, W) with batch statistics, and update the running statistics of `norm`."""
     norm._check_input_dim(values)
     assert norm.running_mean is not None and norm.running_var is not None
     momentum = _next_momentum(norm)
@@ -56,10 +57,11 @@ def _normalised_in_training(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tenso
 
 
 def _next_momentum(norm: nn.modules.batchnorm._BatchNorm) -> float:
-    """Weight of the next batch in the running statistics, which is counted by this call."""
+    """Count the next batch in `num_batches_tracked`, and return its weight in the running statistics."""
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
     if norm.momentum is not None:
         return norm.momentum
-    # The mean of all batches alike. The host waits for the device, as in torch's layers; only settling asks for it.
+    # Without a momentum, all batches have equal weight; only `batchnorm_statistics.settle` uses this. As in torch's
+    # layers, the host waits for the device.
     return 1 / int(norm.num_batches_tracked)

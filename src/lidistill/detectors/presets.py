@@ -1,4 +1,4 @@
-"""Settings for each detector on each dataset: the published ones where there are any."""
+"""Settings for each detector on each dataset: the published ones, if there are any."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SIMULATED_ANCHORS = tuple(
     for matched, unmatched in [SIMULATED_OVERLAPS[anchor.name]]
 )
 
-# OpenPCDet's heads. Published thinner students keep the hidden layers' width on nuScenes alone.
+# OpenPCDet's heads. In the published thinner students, the hidden layers keep their width on nuScenes only.
 NUSCENES_HEAD = CenterHeadConfig(
     tasks=NUSCENES_TASKS,
     bias_before_norm=True,
@@ -57,7 +57,7 @@ WAYMO_HEAD = CenterHeadConfig(head_follows_shared=True, bias_before_norm=True, w
 
 
 def waymo_head(*center_range: float) -> CenterHeadConfig:
-    """Waymo's head with its limits of detected centres: x_min y_min z_min x_max y_max z_max."""
+    """Waymo's head. `center_range` limits the centres of detections: x_min y_min z_min x_max y_max z_max in metres."""
     x_min, y_min, z_min, x_max, y_max, z_max = center_range
     post = CenterPostProcessing(
         center_range=(x_min, y_min, z_min, x_max, y_max, z_max), nms_threshold=0.7, max_after=500
@@ -65,7 +65,7 @@ def waymo_head(*center_range: float) -> CenterHeadConfig:
     return replace(WAYMO_HEAD, post=post)
 
 
-# One task, as on Waymo; boxes that overlap much more than objects do in the ground plane are duplicates.
+# One task, as on Waymo. Objects hardly overlap in the ground plane, so boxes that overlap by more are duplicates.
 KITTI_HEAD = replace(WAYMO_HEAD, post=CenterPostProcessing(nms_threshold=0.1))
 SIMULATED_HEAD = replace(KITTI_HEAD, shared_channels=32, head_channels=16)
 
@@ -104,8 +104,9 @@ def second_kitti() -> SecondConfig:
 def second_simulated() -> SecondConfig:
     """A size for two CPU cores: a training step costs about one and a half times that of `pointpillars_simulated`.
 
-    The map has the published cells of 0.4 m, by voxels twice as large and one halving less: here most voxels of 0.05 m
-    hold one point, and with them, at half the published widths, a step costs 3.7 times that of PointPillars.
+    The map has the published cells of 0.4 m, with voxels twice as large and one halving less. On these scenes, most
+    voxels of 0.05 m hold a single point; with them and half the published widths, a step costs 3.7 times that of
+    PointPillars.
     """
     return SecondConfig(
         classes=CLASSES,
@@ -117,11 +118,11 @@ def second_simulated() -> SecondConfig:
 
 
 def centerpoint_pillar_nuscenes() -> CenterPointPillarConfig:
-    """OpenPCDet's network on dynamic pillars of 0.2 m: 5,989,030 parameters, six tasks, ten sweeps with the time since
-    each.
+    """OpenPCDet's network on dynamic pillars of 0.2 m: 5,989,030 parameters, six tasks, ten sweeps with the age of each
+    point.
 
-    Its dynamic pillars take the points of every height: only x and y are compared with its range, whose heights of
-    -5..3 m merely give the pillars their centre. These here are 200 m tall around the same centre of -1 m.
+    OpenPCDet's dynamic pillars take points of any height: only x and y are compared with the range, and its heights of
+    -5..3 m are used only for the centre of the pillars. Here the pillars are 200 m tall around the same centre of -1 m.
     """
     return CenterPointPillarConfig(
         classes=NUSCENES_CLASSES,
@@ -148,7 +149,7 @@ def centerpoint_pillar_waymo() -> CenterPointPillarConfig:
 
 
 def centerpoint_pillar_kitti() -> CenterPointPillarConfig:
-    """PointPillars' grid, encoder and trunk with a centre head for all three classes; no published network."""
+    """PointPillars' grid, encoder and trunk with a centre head for all three classes; not a published network."""
     pillars = pointpillars_kitti()
     return CenterPointPillarConfig(classes=CLASSES, grid=pillars.grid, encoder=pillars.encoder, head=KITTI_HEAD)
 
@@ -193,7 +194,7 @@ def centerpoint_voxel_waymo() -> CenterPointVoxelConfig:
 
 
 def centerpoint_voxel_kitti() -> CenterPointVoxelConfig:
-    """SECOND's grid with the residual encoder and a centre head for all three classes; no published network."""
+    """SECOND's grid with the residual encoder and a centre head for all three classes; not a published network."""
     return CenterPointVoxelConfig(classes=CLASSES, grid=second_kitti().grid, head=KITTI_HEAD)
 
 
@@ -227,7 +228,7 @@ PRESETS: dict[tuple[str, str], Callable[[], DetectorConfig]] = {
 
 
 def preset(detector: str, dataset: str) -> DetectorConfig:
-    """Settings of `detector` for `dataset`; InputError for names without any."""
+    """Return the settings of `detector` for `dataset`; raise InputError if there is no such preset."""
     if (detector, dataset) not in PRESETS:
         raise unknown_name("detector and dataset", f"{detector} {dataset}", (" ".join(names) for names in PRESETS))
     return PRESETS[detector, dataset]()

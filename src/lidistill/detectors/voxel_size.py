@@ -1,5 +1,5 @@
-"""The same network on larger or smaller cells, such as the students of SparseKD (NeurIPS 2022) and RDD (ICCV 2023) on
-coarser pillars.
+"""The same network with larger or smaller voxels, such as the students of SparseKD (NeurIPS 2022) and RDD (ICCV 2023)
+with coarser pillars.
 """
 
 from __future__ import annotations
@@ -10,21 +10,25 @@ from dataclasses import replace
 from lidistill.detectors.bev_detector import Config
 from lidistill.types import InputError
 
-DECIMALS = 6  # of the range, in metres: hides the rounding of cells * size
+DECIMALS = 6  # of the range in metres; rounding to them hides the rounding errors of cells * size
 
 
 def with_voxel_size(config: Config, size: float, max_points_per_voxel: int | None = None) -> Config:
-    """`config` with cells of `size` metres along x and y; widths, depths and heights stay as they are.
+    """`config` with voxels of `size` metres along x and y; channels, layers and the voxel height stay unchanged.
 
-    The range becomes the nearest one that the trunk's stages divide, the smaller of two equally near: 0.64 m turns
-    Waymo's +-74.88 m into +-74.24 m, as in SparseKD's settings, and 0.4 m into +-75.2 m, where those have +-73.6 m. An
-    axis whose range is centred on the sensor stays so, another one keeps its minimum. Coarser cells hold more points:
-    the published students' caps are 28, 36 and 50 on pillars of 0.4, 0.48 and 0.64 m, against 20 on 0.32 m. InputError
-    for a size that leaves the last stage no cell.
+    The range becomes the nearest one that divides into whole cells of the coarsest map; of two equally near ones, the
+    smaller. With 0.64 m, Waymo's +-74.88 m becomes +-74.24 m, as in SparseKD's settings. With 0.4 m it becomes
+    +-75.2 m, while SparseKD's settings have +-73.6 m. An axis whose range is centred on the sensor stays centred; any
+    other axis keeps its minimum.
+
+    `max_points_per_voxel` is the new cap; None keeps the old one. Coarser voxels hold more points: the published
+    students have caps of 28, 36 and 50 on pillars of 0.4, 0.48 and 0.64 m, against 20 on 0.32 m.
+
+    Raises InputError if the size is not a positive number of metres, or so large that the coarsest map has no cell.
     """
     if not 0 < size < float("inf"):
         raise InputError(f"voxel size {size} m; give a positive number of metres")
-    # cells of the grid per cell of the coarsest map
+    # voxels per cell of the coarsest map
     coarsest = config.encoder.stride * math.lcm(config.bev.stage_strides[-1], config.bev.neck_stride)
     low, high = list(config.grid.point_range[:3]), list(config.grid.point_range[3:])
     for axis in range(2):
@@ -32,7 +36,7 @@ def with_voxel_size(config: Config, size: float, max_points_per_voxel: int | Non
         num_blocks = math.ceil(extent / (coarsest * size) - 0.5 - 1e-9)
         if num_blocks < 1:
             raise InputError(
-                f"voxel size {size} m: {coarsest} cells, as many as the last stage joins to one, do not fit into "
+                f"voxel size {size} m: {coarsest} voxels, which make one cell of the coarsest map, do not fit into "
                 f"{extent:.6g} m along {'xy'[axis]}; "
                 f"use at most {extent / coarsest:.6g} m"
             )

@@ -1,4 +1,4 @@
-"""How wide a student is: the share of its teacher's channels that each part keeps."""
+"""The width of a student: the share of the teacher's channels that each part keeps."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class WidthRule(Settings):
     encoder: Multiplier = 1.0
     backbone: Multiplier = 1.0
     head: Multiplier = 1.0
-    multiple_of: Channels = 1  # widths are rounded to multiples of this, as some accelerators like it
+    multiple_of: Channels = 1  # widths are rounded to multiples of this, which some accelerators prefer
 
     @staticmethod
     def for_compression(factor: float, multiple_of: int = 1) -> WidthRule:
-        """The rule that leaves about 1 / `factor` of the parameters.
+        """Return the rule for a student with about 1 / `factor` of the parameters.
 
-        The number of parameters grows with the square of the width, so widths are divided by sqrt(factor), cut to one
-        decimal: by 1.4, 2, 2.8 and 4 for 2x, 4x, 8x and 16x. These are the divisors of the published students
-        (PointDistiller, CVPR 2023).
+        The number of parameters grows with the square of the width, so widths are divided by sqrt(factor), rounded down
+        to one decimal: by 1.4, 2, 2.8 and 4 for 2x, 4x, 8x and 16x. These are the divisors of the published students
+        (PointDistiller, CVPR 2023). Raises InputError for a factor outside 1..10,000.
         """
         factor = checked(Compression, factor, "compression")
         multiplier = 10 / math.floor(10 * math.sqrt(factor) + 1e-9)
         return WidthRule(multiplier, multiplier, multiplier, multiple_of)
 
     def width(self, channels: int, multiplier: float) -> int:
-        """`channels` times `multiplier`, rounded down, then to the nearest multiple; never 0."""
+        """`channels` times `multiplier`, rounded down and then to the nearest multiple of `multiple_of`; never 0."""
         floored = math.floor(channels * multiplier + 1e-9)
         return max(1, math.floor(floored / self.multiple_of + 0.5)) * self.multiple_of

@@ -1,4 +1,4 @@
-"""The pillar encoder in standard operators on padded pillars, as it is published: what an export can trace."""
+"""The pillar encoder in its published form: standard operators on padded pillars, which an export can trace."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lidistill.types import InputError
 
 @dataclass(frozen=True)
 class AffineLayer:
-    """A linear layer with the norm behind it, in evaluation mode: relu(x @ weight.T + bias)."""
+    """A linear layer, the BatchNorm behind it in evaluation mode, and a ReLU: relu(x @ weight.T + bias)."""
 
     weight: Tensor  # (C', C)
     bias: Tensor  # (C',)
 
     @staticmethod
     def of(linear: nn.Linear, norm: nn.modules.batchnorm._BatchNorm) -> AffineLayer:
-        """Both as one, rounded once."""
+        """Merge layer and BatchNorm in double precision, so that only the result is rounded."""
         assert norm.running_mean is not None and norm.running_var is not None
         scale = norm.weight.double() * torch.rsqrt(norm.running_var.double() + norm.eps)
         bias = norm.bias.double() - norm.running_mean.double() * scale
@@ -52,18 +52,22 @@ class PaddedPillars(nn.Module):
     first_centre: Tensor
 
     def forward(self, points: Tensor, counts: Tensor, coords: Tensor) -> Tensor:
-        """(M, S, 3 + F) points, S the grid's cap if empty slots count; (M,) counts and (M, 4) coords as in Voxels."""
+        """Points (M, S, 3 + F), counts (M,) and coords (M, 4), the last two as in Voxels -> the map (1, C, H, W).
+
+        Slots beyond a pillar's count may hold any finite values. Raises InputError if empty slots are counted and S is
+        not the grid's `max_points_per_voxel`.
+        """
         if self.counts_empty_slots and points.shape[1] != self.slots:
             raise InputError(
-                f"pillars are padded to {points.shape[1]} points and the network counts {self.slots} slots; pad to "
-                f"{self.slots}"
+                f"pillars are padded to {points.shape[1]} points, but the network has {self.slots} slots per pillar; "
+                f"pad to {self.slots}"
             )
         held = torch.arange(points.shape[1], device=points.device) < counts[:, None]
         features = self._decorated(points, counts, coords, held)
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             features = F.relu(F.linear(features, weight, bias))
             if not self.counts_empty_slots:
-                features = features.masked_fill(~held[..., None], 0.0)  # no ReLU is below 0
+                features = features.masked_fill(~held[..., None], 0.0)  # 0 never exceeds a ReLU
             largest = features.amax(dim=1)
             if index < len(self.weights) - 1:
                 features = torch.cat([features, largest[:, None].expand_as(features)], dim=2)
@@ -72,7 +76,7 @@ class PaddedPillars(nn.Module):
         return canvas.T.reshape(1, largest.shape[1], self.height, self.width)
 
     def _decorated(self, points: Tensor, counts: Tensor, coords: Tensor, held: Tensor) -> Tensor:
-        """As `pillars.decorated_points`, zero in empty slots: (M, S, F + 6)."""
+        """As `pillars.decorated_points`, with zeros in empty slots: (M, S, 3 + F + 6)."""
         centres = coords[:, [3, 2, 1]].to(points.dtype) * self.voxel_size + self.first_centre
         from_centre = (points[..., :3] - centres[:, None]) * held[..., None]
         mean = from_centre.sum(dim=1) / counts[:, None].to(points.dtype)

@@ -1,12 +1,12 @@
-"""From points to one feature vector per pillar.
+"""The pillar encoder: from points to one feature vector per pillar.
 
-The published pillar encoder works on padded pillars: (M, T, C) slots, of which most are empty. Four facts let us work
-on real points, with at most one row for all of a pillar's empty slots, and get the same numbers:
+The published encoder works on padded pillars: (M, T, C) slots, of which most are empty. This one works on real points,
+with at most one row for all empty slots of a pillar. It computes the same numbers, because of four facts:
 
-* the empty slots of a pillar are alike, in the first layer even those of all pillars: they are zero;
-* the batch statistics over all M * T rows follow from the weighted mean and covariance of the input features, because a
-  layer is linear;
-* equal rows share one maximum, and its gradient in equal parts;
+* The empty slots of a pillar have equal features. In the first layer, all empty slots are zero.
+* A layer is linear, so the batch statistics over all M * T slots follow from the weighted mean and covariance of the
+  input features.
+* Equal rows share one maximum, and its gradient in equal parts.
 * BatchNorm and ReLU are monotone per channel, so they can be applied after the maximum over a pillar instead of before.
 """
 
@@ -41,15 +41,15 @@ NO_CAP = 2**31 - 1  # for the caps of a VoxelGrid: more points than a frame ever
 
 @dataclass(frozen=True)
 class PillarEncoderConfig(EncoderConfig):
-    """One layer and counted empty slots are PointPillars'; OpenPCDet's CenterPoint has `hidden_channels=(32,)`."""
+    """Settings of a PillarEncoder. Defaults are PointPillars'; OpenPCDet's CenterPoint has `hidden_channels=(32,)`."""
 
     channels: Channels = 64
     # mmdetection3d's KITTI networks: x, y, z themselves are replaced by the offsets to the pillar's centre
     legacy_features: bool = False
-    # of the layers before the last; the next layer sees twice as many, the pillar's maximum beside the point's
+    # of the layers before the last; the next layer's input has twice as many: a point's and its pillar's maxima
     hidden_channels: Hidden = ()
-    # Whether the slots that a pillar leaves empty take part in the batch statistics and in the maximum, as in hard
-    # voxelisation, or do not exist, as in the dynamic one, whose grid has NO_CAP.
+    # "counted": empty slots take part in the batch statistics and in the maximum, as in hard voxelisation.
+    # "absent": empty slots do not exist, as in dynamic voxelisation, whose grid has NO_CAP.
     empty_slots: Literal["counted", "absent"] = "counted"
 
     def map_channels(self, grid: VoxelGrid) -> int:
@@ -77,11 +77,13 @@ class PillarEncoderConfig(EncoderConfig):
 
 
 class StatedNorm(nn.BatchNorm1d):
-    """BatchNorm that is told the statistics of a batch instead of its rows. Its state is that of BatchNorm1d."""
+    """BatchNorm that is given the statistics of a batch instead of its rows. Its state_dict is that of BatchNorm1d."""
 
     def scale_and_shift(self, mean: Tensor, variance: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance (C,) over all `num_rows` rows -> the affine map (C,), (C,) that normalises; updates
-        the running statistics.
+        """Mean and biased variance (C,) over all `num_rows` rows -> scale (C,) and shift (C,) of the normalisation.
+
+        In training this updates the running statistics. In evaluation mode, or without rows, the running statistics are
+        used instead.
         """
         assert self.running_mean is not None and self.running_var is not None
         if self.training and num_rows > 0:
@@ -94,14 +96,14 @@ class StatedNorm(nn.BatchNorm1d):
 
 @dataclass(frozen=True)
 class SlotRows:
-    """Features of all slots: of each point, of the empty ones, and those that all slots of a pillar share."""
+    """Features of all slots: those of each point, those of empty slots, and those that all slots of a pillar share."""
 
     points: Tensor  # (P, F), grouped by pillar
-    empty: Tensor | None  # (M, F), or (1, F) where those of all pillars are alike; None where empty slots do not exist
-    shared: Tensor | None = None  # (M, G), behind the F features of every slot
+    empty: Tensor | None  # (M, F), or (1, F) if equal in all pillars; None if empty slots do not exist
+    shared: Tensor | None = None  # (M, G), appended to the F features of every slot
 
     def projected(self, weight: Tensor, voxels: Voxels) -> SlotRows:
-        """Every slot's features times `weight` (C, F + G); what a pillar shares is multiplied once."""
+        """Multiply every slot's features by `weight` (C, F + G), and the shared features once per pillar."""
         own, rest = weight[:, : self.points.shape[1]], weight[:, self.points.shape[1] :]
         points = F.linear(self.points, own)
         empty = None if self.empty is None else F.linear(self.empty, own)
@@ -111,7 +113,7 @@ class SlotRows:
         return SlotRows(points + common.index_select(0, voxels.voxel_index), None if empty is None else empty + common)
 
     def count(self, voxels: Voxels) -> int:
-        """Slots that take part."""
+        """Number of slots, empty ones included if they exist."""
         return len(self.points) if self.empty is None else len(voxels.counts) * voxels.grid.max_points_per_voxel
 
     def times(self, voxels: Voxels) -> Tensor:
@@ -122,8 +124,8 @@ class SlotRows:
 
 
 class PillarLayer(nn.Module):
-    """Linear layer, BatchNorm and ReLU of every slot, and the maximum over each pillar (PointPillars, CVPR 2019,
-    section 2.1).
+    """Linear layer, BatchNorm and ReLU of every slot, then the maximum over each pillar (PointPillars, CVPR 2019,
+    section 2.1). All after the linear layer is left to Activations.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -132,15 +134,14 @@ class PillarLayer(nn.Module):
         self.norm = StatedNorm(out_channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
 
     def forward(self, rows: SlotRows, voxels: Voxels) -> Activations:
-        # A channel with a negative scale has its maximum where the projection is smallest, so its sign is turned
-        # before.
+        # A channel with a negative scale has its maximum where the projection is smallest, so it is negated first.
         scale = self.norm.weight.detach()
         sign = torch.where(scale < 0, -torch.ones_like(scale), torch.ones_like(scale))
         weight = self.linear.weight * sign[:, None]
         projected = rows.projected(weight, voxels)
         if not self.norm.training:
             statistics = self.norm.running_mean, self.norm.running_var
-        else:  # the first layer has few features for many channels
+        else:  # the first layer has fewer input than output channels
             mean, variance = moments_behind(rows, weight, voxels) if rows.shared is None else moments(projected, voxels)
             statistics = mean * sign, variance
         scale, shift = self.norm.scale_and_shift(*statistics, rows.count(voxels))  # type: ignore[arg-type]
@@ -149,14 +150,14 @@ class PillarLayer(nn.Module):
 
 @dataclass(frozen=True)
 class Activations:
-    """What a layer gives, still to be scaled, shifted and cut off at 0."""
+    """A layer's projections, before scale, shift and ReLU."""
 
     projected: SlotRows
-    scale: Tensor  # (C,), not below 0
+    scale: Tensor  # (C,), at least 0
     shift: Tensor  # (C,)
 
     def maxima(self, voxels: Voxels) -> Tensor:
-        """Over the slots of each pillar: (M, C)."""
+        """The maxima over the slots of each pillar, after scale, shift and ReLU: (M, C)."""
         peak = segment_max(self.projected.points, voxels.voxel_index, len(voxels.counts))
         if self.projected.empty is not None:
             partial = voxels.counts < voxels.grid.max_points_per_voxel
@@ -164,7 +165,7 @@ class Activations:
         return self._finished(peak)
 
     def joined(self, maxima: Tensor) -> SlotRows:
-        """Each slot's own features, and the maxima (M, C) of its pillar."""
+        """Each slot's own features after the ReLU, with its pillar's `maxima` (M, C) appended."""
         empty = self.projected.empty
         return SlotRows(self._finished(self.projected.points), None if empty is None else self._finished(empty), maxima)
 
@@ -173,7 +174,7 @@ class Activations:
 
 
 class PillarEncoder(BevEncoder):
-    """Layers on the points of each pillar, and the last one's maxima on a map."""
+    """Layers on the points of each pillar; the maxima of the last layer form the map."""
 
     def __init__(self, config: PillarEncoderConfig, grid: VoxelGrid, num_point_features: int) -> None:
         super().__init__()
@@ -188,7 +189,7 @@ class PillarEncoder(BevEncoder):
         self.layers = nn.ModuleList(PillarLayer(before, after) for before, after in zip(inputs, outputs, strict=True))
 
     def forward(self, voxels: Voxels) -> tuple[FeatureSet, Canvas]:
-        """Pillars (M) with P' kept points -> features (M, C) of all of them, and the map that holds them."""
+        """M pillars with P' kept points -> features (M, C) of the pillars, and the map that holds them."""
         # Half precision would round coordinates of 70 m to 0.25 m.
         with torch.autocast(voxels.points.device.type, enabled=False):
             features = decorated_points(voxels, self.legacy_features)
@@ -219,12 +220,14 @@ class PillarEncoder(BevEncoder):
 
 
 def decorated_points(voxels: Voxels, legacy_features: bool) -> Tensor:
-    """(P', F + 6): the point's own columns, its offset to the mean of the pillar's points, and its offset to the
-    pillar's centre.
+    """Features (P', 3 + F + 6) of the kept points: the point's own columns, its offset to the mean of the pillar's
+    points, and its offset to the pillar's centre.
+
+    With `legacy_features`, the last offset also replaces x, y, z (mmdetection3d).
     """
     rows = voxels.voxel_index
     from_centre = voxels.points[:, :3] - voxel_centres(voxels)[rows]
-    # The mean is taken of the offsets, which are small, since a mean of coordinates of 70 m would be rounded to 4e-6 m.
+    # Averaging the offsets is precise, because they are small. A mean of coordinates of 70 m is rounded to 4e-6 m.
     sums = torch.segment_reduce(from_centre, "sum", lengths=voxels.counts, axis=0, unsafe=True)
     from_mean = from_centre - (sums / voxels.counts[:, None].to(sums.dtype))[rows]
     own = torch.cat([from_centre, voxels.points[:, 3:]], dim=1) if legacy_features else voxels.points
@@ -233,14 +236,14 @@ def decorated_points(voxels: Voxels, legacy_features: bool) -> Tensor:
 
 def voxel_centres(voxels: Voxels) -> Tensor:
     """Centres (M, 3) of the voxels in metres."""
-    # The half voxel is added to the range first, as both public tools do, so that rounding agrees.
+    # The half voxel is added to the range first, as OpenPCDet and mmdetection3d do, so that rounding agrees.
     axes = zip((3, 2, 1), voxels.grid.point_range[:3], voxels.grid.voxel_size, strict=True)
     places = [voxels.coords[:, column].to(voxels.points.dtype) * step + (low + step / 2) for column, low, step in axes]
     return torch.stack(places, dim=1)
 
 
 def moments(rows: SlotRows, voxels: Voxels) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (F,) over all slots; the rows share nothing."""
+    """Mean and biased variance (F,) over all slots of `rows`, which have no shared features."""
     num_slots = max(rows.count(voxels), 1)
     total, times = rows.points.sum(dim=0), None
     if rows.empty is not None:
@@ -254,8 +257,10 @@ def moments(rows: SlotRows, voxels: Voxels) -> tuple[Tensor, Tensor]:
 
 
 def moments_behind(rows: SlotRows, weight: Tensor, voxels: Voxels) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (C,) over all slots times `weight` (C, F), from the mean and covariance of the F
-    features; the rows share nothing.
+    """Mean and biased variance (C,) over all slots of the features times `weight` (C, F), computed from the mean and
+    covariance of the F features.
+
+    `rows` are those of the first layer: they have no shared features, and zeros in empty slots.
     """
     num_slots = max(rows.count(voxels), 1)
     # Double precision, since features that are nearly copies of each other make the covariance nearly singular.

@@ -1,6 +1,4 @@
-"""Layers on the occupied voxels alone: a sparse convolution with BatchNorm and ReLU, and the basic block of two of them
-with a skip.
-"""
+"""Layers on occupied voxels only: a sparse convolution with BatchNorm and ReLU, and a residual block of two of them."""
 
 from __future__ import annotations
 
@@ -15,14 +13,14 @@ from lidistill.ops.kernels.sparse_convolution import KernelMap, sparse_convoluti
 
 
 class SparseConvolution(nn.Module):
-    """Rows (N, C_in) of the input sites -> rows (M, C_out) of the sites that a KernelMap leads to.
+    """Features (N, C_in) at the input sites of a KernelMap -> features (M, C_out) at its output sites.
 
-    Weights are (K, C_in, C_out), K z-major.
+    The weight is (K, C_in, C_out), with the K kernel cells in z-major order.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_volume: int = 27, bias: bool = False) -> None:
         super().__init__()
-        # torch's own start of dense convolutions, which spconv has, too
+        # the initialisation of torch's dense convolutions, which spconv uses, too
         bound = 1 / math.sqrt(kernel_volume * in_channels)
         self.weight = nn.Parameter(torch.empty(kernel_volume, in_channels, out_channels).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound)) if bias else None
@@ -43,13 +41,13 @@ class SparseBlock(nn.Module):
         return F.relu_(self.normalised(features, kernel_map))
 
     def normalised(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
-        """What the ReLU is given."""
+        """The block without its ReLU."""
         result: Tensor = self.norm(self.conv(features, kernel_map))
         return result
 
 
 class ResidualBlock(nn.Module):
-    """Two submanifold convolutions with BatchNorm, and a skip around both before the last ReLU: (N, C) -> (N, C)."""
+    """Two submanifold convolutions with BatchNorm, and a skip connection before the last ReLU: (N, C) -> (N, C)."""
 
     def __init__(self, channels: int, bias: bool = False) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
-"""From points to a bird's-eye view map by convolutions on the occupied voxels alone (SECOND, Sensors 2018;
-CenterPoint's voxel networks).
+"""The sparse voxel encoder: from voxels to a bird's-eye view map by convolutions on occupied voxels only (SECOND,
+Sensors 2018; CenterPoint's voxel networks).
 
-The first stage keeps the grid, each further one halves it, and a last convolution along z flattens what is left. Within
-a stage all convolutions are submanifold: their sites are those of their input, so that the occupied voxels do not
-spread. Sites, strides and paddings are those of OpenPCDet and mmdetection3d, whose grid has one layer of cells more
-along z than the range holds.
+The first stage keeps the resolution, and each further stage halves it with its first convolution. A last convolution
+reduces the number of layers along z. All other convolutions are submanifold: their output sites are their input sites,
+so the occupied voxels do not spread. Sites, strides and paddings are those of OpenPCDet and mmdetection3d; as there,
+the grid has one more layer along z than the range.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ FLAT_PADDING: Triple = (0, 0, 0)
 
 @dataclass(frozen=True)
 class SparseEncoderConfig(EncoderConfig):
-    """The defaults are those of SECOND; CenterPoint's residual networks have stages of 16, 32, 64 and 128 channels with
-    2 blocks each.
+    """Settings of a SparseEncoder. The defaults are those of SECOND; CenterPoint's residual networks have stages of 16,
+    32, 64 and 128 channels with 2 blocks each.
     """
 
     kind: Literal["plain", "residual"] = "plain"  # a block is one convolution, or two with a skip
     stage_channels: Widths = (16, 32, 64, 64)
-    stage_blocks: tuple[LayersOrNone, ...] = (1, 2, 2, 2)  # beside the convolution that opens the stage
+    stage_blocks: tuple[LayersOrNone, ...] = (1, 2, 2, 2)  # besides the convolution that opens the stage
     channels: Channels = 128  # of the last convolution
     bias: bool = False  # of the convolutions in residual blocks: OpenPCDet's have one, mmdetection3d's none
 
@@ -63,9 +63,7 @@ class SparseEncoderConfig(EncoderConfig):
 
     @property
     def paddings(self) -> tuple[Triple, ...]:
-        """Of the strided convolution that opens each stage but the first; the last one's leaves the top and the bottom
-        out.
-        """
+        """Paddings (z, y, x) of the strided convolutions that open all stages but the first; the last has 0 along z."""
         halvings = len(self.stage_channels) - 1
         return tuple((0, 1, 1) if index == halvings - 1 else (1, 1, 1) for index in range(halvings))
 
@@ -73,7 +71,7 @@ class SparseEncoderConfig(EncoderConfig):
         return self.channels * self.depth(grid.shape[2])
 
     def depth(self, cells: int) -> int:
-        """Layers along z that the last convolution leaves of a grid with `cells` of them; below 1 for none."""
+        """Layers along z after the last convolution, for a grid with `cells` layers; below 1 if none remains."""
         left = cells + 1
         for padding in self.paddings:
             left = (left + 2 * padding[0] - KERNEL[0]) // DOWN[0] + 1
@@ -100,16 +98,16 @@ class SparseEncoderConfig(EncoderConfig):
 
 @dataclass(frozen=True)
 class Level:
-    """The sites of one stage: how they are reached from the stage before, and which of them are neighbours."""
+    """The sites of one stage, and the kernel maps of its convolutions."""
 
     sites: Sites
-    entry: KernelMap
+    entry: KernelMap  # of the convolution that opens the stage
     around: KernelMap  # of all convolutions that keep the sites
 
 
 class SparseEncoder(BevEncoder):
-    """Mean of each voxel's points, stages of sparse convolutions, and the last rows as a map of channels * depth
-    channels.
+    """Mean of each voxel's points, then stages of sparse convolutions, then a map of channels * depth channels, where
+    depth is the number of layers along z.
     """
 
     def __init__(self, config: SparseEncoderConfig, grid: VoxelGrid, num_point_features: int) -> None:
@@ -124,8 +122,9 @@ class SparseEncoder(BevEncoder):
         self.output = SparseBlock(config.stage_channels[-1], config.channels, kernel_volume=FLAT_KERNEL[0])
 
     def forward(self, voxels: Voxels) -> tuple[FeatureSet, Canvas]:
-        """Voxels (M) -> rows (N, channels) of the last convolution's sites, each once for its layer along z, and the
-        map.
+        """M voxels -> features (N, channels) at the sites of the last convolution, and the map.
+
+        A cell of the map has one site for each of its occupied layers along z.
         """
         # Half precision would round coordinates of 70 m to 0.25 m.
         with torch.autocast(voxels.points.device.type, enabled=False):
@@ -140,9 +139,7 @@ class SparseEncoder(BevEncoder):
             return rows, flattened(features, sites)
 
     def index_maps(self, voxels: Voxels) -> tuple[list[Level], Sites, KernelMap]:
-        """The levels, each built once for all of its convolutions; and the sites of the last convolution with the way
-        there.
-        """
+        """Return the levels of all stages, and the sites and the kernel map of the last convolution."""
         width, height, layers = self.grid.shape
         sites = Sites(voxels.coords, (layers + 1, height, width), voxels.batch_size)
         around = submanifold_map(sites, KERNEL)
@@ -153,7 +150,7 @@ class SparseEncoder(BevEncoder):
         return levels, *strided_map(sites, FLAT_KERNEL, FLAT_STRIDE, FLAT_PADDING)
 
     def trunk(self, features: Tensor, levels: Sequence[Level]) -> Tensor:
-        """Rows (M, 3 + F) of the voxels -> rows of the last level."""
+        """Features (M, 3 + F) of the voxels -> features at the sites of the last level."""
         for stage, level in zip(self.stages, levels, strict=True):
             opening, *blocks = stage.children()
             features = opening(features, level.entry)
@@ -164,17 +161,17 @@ class SparseEncoder(BevEncoder):
     def exportable(self) -> nn.Module:
         raise InputError(
             "a sparse encoder has no form in standard operators: its convolutions look up neighbours in tables that "
-            "each frame makes anew; export the dense part alone, and run the encoder with lidistill before it"
+            "are built for each frame; export the dense part alone, and run the encoder with lidistill before it"
         )
 
     def receptive_centres(self, coords: Tensor) -> Tensor:
-        """Middle (N, 3) of what each of the last convolution's sites (N, 4: batch z y x) sees, in metres."""
+        """Centres (N, 3), in metres, of the receptive fields of the last convolution's sites (N, 4: batch, z, y, x)."""
         layers = [(KERNEL, DOWN, padding) for padding in self.config.paddings] + [
             (FLAT_KERNEL, FLAT_STRIDE, FLAT_PADDING)
         ]
         places = []
-        for axis in (2, 1, 0):  # z y x, read backwards
-            step, first = 1.0, 0.5  # voxels per site, and the middle of site 0
+        for axis in (2, 1, 0):  # x, y, z; kernels, strides and paddings are ordered z, y, x
+            step, first = 1.0, 0.5  # stride, and centre of the receptive field of site 0, in voxels
             for kernel, stride, padding in layers:
                 first += step * ((kernel[axis] - 1) / 2 - padding[axis])
                 step *= stride[axis]
@@ -187,7 +184,8 @@ class SparseEncoder(BevEncoder):
         for index, stage in enumerate(self.stages):
             for place, block in enumerate(stage.children()):
                 name, output = f"stages.{index}.{place}", f"encoder.{index}.{place}"
-                if isinstance(block, ResidualBlock):  # the last layer's channels are added to those that came in
+                # the second convolution is added to the block's input, so both have the same channels
+                if isinstance(block, ResidualBlock):
                     layers += [
                         _layer(f"{name}.first", blocks, output),
                         _layer(f"{name}.second", (ChannelBlock(output),), blocks[0].source),
@@ -200,16 +198,16 @@ class SparseEncoder(BevEncoder):
 
 
 def voxel_means(voxels: Voxels) -> Tensor:
-    """Mean over the points of each voxel, every column: (M, 3 + F)."""
+    """Mean of the points of each voxel in every column: (M, 3 + F)."""
     sums = torch.segment_reduce(voxels.points, "sum", lengths=voxels.counts, axis=0, unsafe=True)
     return sums / voxels.counts[:, None].to(sums.dtype)
 
 
 def flattened(features: Tensor, sites: Sites) -> Canvas:
-    """Rows (N, C) at sites on D layers -> a map of C * D channels, channel c of layer d at c * D + d."""
+    """Features (N, C) at sites on D layers -> a map of C * D channels: channel c of layer d becomes c * D + d."""
     depth, height, width = sites.shape
     batch, z, y, x = sites.coords.unbind(dim=1)
-    # How many cells hold something depends on the sites, so the host waits for the device, as it did for the maps.
+    # The number of occupied cells depends on the sites, so the host waits for the device, as for the kernel maps.
     cells, column = torch.unique((batch * height + y) * width + x, return_inverse=True)
     layers = features.new_zeros((len(cells) * depth, features.shape[1])).index_copy(0, column * depth + z, features)
     columns = layers.view(len(cells), depth, features.shape[1]).transpose(1, 2).flatten(1)
@@ -217,10 +215,11 @@ def flattened(features: Tensor, sites: Sites) -> Canvas:
 
 
 def points_under(voxels: Voxels, sites: Sites, stride: int) -> Tensor:
-    """Kept points in the block of voxels that shrinks to each site: (N,) int64.
+    """Number of kept points in the block of voxels that belongs to each site: (N,) int64.
 
-    Blocks are `stride` voxels wide along x and y and twice as many along z, where the topmost layer of sites takes what
-    is left above. They do not overlap, so a point counts once; a site that sees points of other blocks alone has none.
+    A block has `stride` voxels along x and y, and 2 * `stride` along z; the blocks of the topmost layer of sites also
+    take the voxels above. Blocks do not overlap, so a point counts once. A site has 0 points if all points in its
+    receptive field lie in other blocks.
     """
     batch, z, y, x = voxels.coords.unbind(dim=1)
     blocks = torch.stack([batch, (z // (2 * stride)).clamp(max=sites.shape[0] - 1), y // stride, x // stride], dim=1)
@@ -230,7 +229,7 @@ def points_under(voxels: Voxels, sites: Sites, stride: int) -> Tensor:
 
 
 def _layer(name: str, inputs: tuple[ChannelBlock, ...], output: str) -> Layer:
-    """Of a SparseBlock."""
+    """The layer of a SparseBlock."""
     return Layer(f"{name}.conv", f"{name}.norm", inputs, output, axes=(2, 1))
 
 

@@ -1,1 +1,1 @@
-"""What says where objects are: one folder a kind of head, with its settings, targets, losses and decoding."""
+"""Detection heads: one folder per kind of head, with its settings, targets, losses and decoding."""

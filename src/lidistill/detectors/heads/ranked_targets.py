@@ -1,8 +1,7 @@
-"""Targets of which another network decides where they are: the places that stand for an object are those where that
-network would lose least.
+"""Label assignment by a teacher: an object's positives are the anchors or cells where the teacher's loss is lowest.
 
-Label assignment distillation (LAD, WACV 2022, arXiv 2108.10520) for the heads of this package. What the places should
-say stays what the labels say.
+This is label assignment distillation (LAD, WACV 2022, arXiv 2108.10520) for the heads of this package. The classes and
+boxes that the positives should predict still come from the labels.
 """
 
 from __future__ import annotations
@@ -17,22 +16,20 @@ from lidistill.ops.anchor_matching import BACKGROUND, IGNORED
 from lidistill.outputs import HeadOutput
 from lidistill.types import Boxes, InputError
 
-NUM_POSITIVES = 9  # anchors an object, and at least so many that it chooses from
+NUM_POSITIVES = 9  # anchors per object, chosen from at least as many candidates
 
-AnchorCosts = Callable[[Tensor, Tensor, int], Tensor]  # anchors (P,), box (7,), its class -> costs (P,)
+AnchorCosts = Callable[[Tensor, Tensor, int], Tensor]  # rows of anchors (P,), box (7,), its class -> costs (P,)
 # frames (N,), channels (N,), cells (N, 2), codes (N, 8) -> costs (N,)
 CenterCosts = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def check_same_places(outputs: Sequence[HeadOutput], ranked_by: Sequence[HeadOutput]) -> None:
-    """An InputError unless both networks' heads speak of the same cells or anchors."""
-    remedy = (
-        "give teacher and student one dataset, grid, strides and anchors, or leave out the method that assigns labels"
-    )
+    """Raise InputError unless the heads of both networks have the same cells or anchors."""
+    remedy = "give both the same dataset, grid, strides and anchors, or leave out the method that assigns labels"
     if len(outputs) != len(ranked_by):
         raise InputError(
-            f"the teacher has {len(ranked_by)} heads and the student {len(outputs)}, so it cannot assign the "
-            f"student's labels; {remedy}"
+            f"the teacher has {len(ranked_by)} heads and the student {len(outputs)}, so the teacher cannot "
+            f"assign the student's labels; {remedy}"
         )
     for own, other in zip(outputs, ranked_by, strict=True):
         reason = other.unlike(own) or other.elsewhere(own)
@@ -42,13 +39,13 @@ def check_same_places(outputs: Sequence[HeadOutput], ranked_by: Sequence[HeadOut
 
 @torch.no_grad()
 def cheapest_anchors(boxes: Boxes, anchors: Tensor, own: AnchorTargets, costs: AnchorCosts) -> AnchorTargets:
-    """Anchors (cells, classes, rotations, 7) of one frame -> for each object the NUM_POSITIVES cheapest of its class
-    stand for it.
+    """Assign each object of a frame to the NUM_POSITIVES anchors of its class with the lowest costs.
 
-    Candidates are the anchors whose centre lies in the box from above, or is among the nearest ones. An anchor that two
-    objects claim goes to the one for which it is cheaper. Others that would stand for an object or be ignored by the
-    detector's own matching `own` are ignored: the teacher did not choose them, yet they show an object. The rest is
-    background. Boxes with a NaN, an infinity or without volume are left out.
+    `anchors` is (cells, classes, rotations, 7). Candidates are the anchors whose centre lies in the box seen from
+    above, and the nearest ones. An anchor chosen by two objects is assigned to the object for which it costs less.
+    Anchors that the teacher does not choose are ignored if they are positive or ignored in `own`, the detector's own
+    matching, because they overlap an object; the rest are background. Boxes with a NaN or infinite value, without
+    volume or of an unknown class are left out.
     """
     num_classes, rotations = anchors.shape[1:3]
     geometry = boxes.geometry
@@ -74,17 +71,17 @@ def cheapest_anchors(boxes: Boxes, anchors: Tensor, own: AnchorTargets, costs: A
     lowest = price.new_full((len(labels),), torch.inf).scatter_reduce(0, row, price, "amin")
     winning = price == lowest[row]
     row, claimant = row[winning], claimant[winning]
-    # of equally cheap objects the first
+    # the first of the objects with equal costs
     truth = torch.full_like(labels, len(boxes)).scatter_reduce(0, row, claimant, "amin")
     labels = labels.index_put((row,), boxes.labels[truth[row]] + 1)
     return AnchorTargets(labels, torch.where(truth < len(boxes), truth, 0))
 
 
 def candidate_cells(box: Tensor, anchors: Tensor, least: int) -> Tensor:
-    """Rows of anchors (cells, 7) with their centre in a box (7,) seen from above, and of the `least` nearest with all
-    that are as near: (C,).
+    """Rows (C,) of the anchors (cells, 7) whose centre lies in a box (7,) seen from above, and of the `least` nearest
+    ones, ties included.
 
-    Anchors too far to touch the box are none, so that an object far off the map has no candidate.
+    Anchors that are too far away to touch the box are left out, so an object far off the map has no candidate.
     """
     away = (anchors[:, :2] - box[:2]).double()
     yaw = box[6].double()
@@ -100,11 +97,11 @@ def candidate_cells(box: Tensor, anchors: Tensor, least: int) -> Tensor:
 def cheapest_cells(
     costs: CenterCosts, size: tuple[int, int], frames: Tensor, channels: Tensor, cells: Tensor, codes: Tensor
 ) -> Tensor:
-    """Cells (N, 2: row, column) of objects -> the cheapest among each cell and its eight neighbours on a map of `size`
-    (width, height): (N, 2).
+    """Cells (N, 2: row, column) of objects -> the cell with the lowest cost among each cell and its eight neighbours on
+    a map of `size` (width, height): (N, 2).
 
-    `codes` (N, 8) are those relative to `cells`; a neighbour is judged by the codes relative to itself. The own cell
-    goes first among equals.
+    `frames` and `channels` are (N,), `codes` (N, 8) are relative to `cells`. The cost of a neighbour is computed with
+    the codes relative to that neighbour. Of cells with equal costs, the object's own cell comes first.
     """
     steps = sorted(
         ((row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)),

@@ -1,1 +1,1 @@
-"""Anchors: boxes on the cells of a map that stand for objects."""
+"""The anchor head, which predicts boxes relative to anchors at the cells of a map."""

@@ -1,4 +1,4 @@
-"""Anchor boxes on the cells of a map, and the half turns that their codes leave open."""
+"""Anchor boxes at the cells of a map, and the direction bins, since box codes give the yaw only up to half a turn."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lidistill.types import InputError
 
 @dataclass(frozen=True)
 class AnchorClass(Settings):
-    """The anchors of one class and when one of them counts as an object."""
+    """The anchors of one class, and the overlaps that make them positive or background."""
 
     place: ClassVar[str] = "anchor"
 
     name: Text
     size: tuple[Length, Length, Length]  # length, width, height in metres
     bottom_z: Metres  # height of the bottom face, metres
-    matched: Share  # overlap from which an anchor is an object
-    unmatched: Share  # overlap below which it is background; in between it is ignored
+    matched: Share  # overlap from which an anchor is positive
+    unmatched: Share  # overlap below which an anchor is background; in between it is ignored
 
     def __post_init__(self) -> None:
         if self.unmatched > self.matched:
@@ -37,16 +37,16 @@ class AnchorClass(Settings):
 
 @dataclass(frozen=True)
 class DirectionBins(Settings):
-    """The box code knows the yaw up to half a turn only; a classifier with two bins tells the halves apart.
+    """The box code gives the yaw only up to half a turn; a classifier with two bins decides between the directions.
 
-    Bin 0 holds yaws in [offset, offset + pi), bin 1 the rest. OpenPCDet's KITTI networks use an offset of 0.78539,
-    mmdetection3d's of -pi/2.
+    Bin 0 holds yaws in [offset, offset + pi) radians, bin 1 the rest. OpenPCDet's KITTI networks use an offset of
+    0.78539, mmdetection3d's of -pi/2.
     """
 
     place: ClassVar[str] = "head.direction"
 
     offset: Turn = 0.78539
-    # Decoding takes the regressed yaw to [offset - limit_offset * pi, offset + (1 - limit_offset) * pi).
+    # Decoding wraps the regressed yaw into [offset - limit_offset * pi, offset + (1 - limit_offset) * pi).
     limit_offset: Annotated[Number, Field(ge=-2, le=2)] = 0.0
 
 
@@ -58,7 +58,7 @@ def anchor_grid(
     height: int,
     placement: Literal["corners", "centres"],
 ) -> Tensor:
-    """(height * width * classes * rotations, 7): rows y-major, then x, then class, then rotation; z is the box centre.
+    """Return anchors (height * width * classes * rotations, 7), ordered by y, x, class, rotation; z is the box centre.
 
     "corners" spreads the anchors from one end of the range to the other, both included (OpenPCDet without
     align_center); "centres" puts them on the centres of the cells (mmdetection3d's aligned generator).
@@ -82,12 +82,12 @@ def _places(low: float, high: float, count: int, placement: str) -> Tensor:
 
 
 def direction_bin(yaw: Tensor, bins: DirectionBins) -> Tensor:
-    """Which half turn a yaw (N,) points into: (N,) int64, 0 or 1."""
+    """Return the direction bin, 0 or 1, of each yaw (N,) in radians: (N,) int64."""
     turned = limit_period(yaw - bins.offset, 0.0, 2 * math.pi)
     return torch.floor(turned / math.pi).long().clamp(0, 1)
 
 
 def with_direction(yaw: Tensor, direction: Tensor, bins: DirectionBins) -> Tensor:
-    """A yaw (N,) known up to half a turn, turned into the half that `direction` (N,) names."""
+    """Turn each yaw (N,), known up to half a turn, into the bin `direction` (N,): (N,) radians."""
     half = limit_period(yaw - bins.offset, bins.limit_offset, math.pi)
     return half + bins.offset + math.pi * direction.to(yaw.dtype)

@@ -1,4 +1,4 @@
-"""The anchor assignment: which anchors of a frame stand for which labelled boxes, which are background or ignored."""
+"""Anchor assignment: which anchors of a frame are positive, and for which box; which are background or ignored."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from lidistill.types import Boxes
 
 @dataclass(frozen=True)
 class AnchorTargets:
-    """What the anchors of one frame should say."""
+    """Targets of the anchors of one frame."""
 
     labels: Tensor  # (A,) int64: -1 ignored, 0 background, 1 + class
-    truth: Tensor  # (A,) int64: row of the box that an anchor stands for; 0 where it stands for none
+    truth: Tensor  # (A,) int64: row of the box to which a positive anchor is assigned; 0 for all others
 
     @property
     def positive(self) -> Tensor:
-        """Rows of the anchors that stand for a box: (P,)."""
+        """Rows of the positive anchors: (P,)."""
         return (self.labels > BACKGROUND).nonzero()[:, 0]
 
 
 def assign_anchors(
     boxes: Boxes, anchors: Tensor, classes: tuple[AnchorClass, ...], matching: Matching
 ) -> AnchorTargets:
-    """Match anchors (cells, classes, rotations, 7) of one frame to its boxes, as a rule each class among itself.
+    """Match the anchors (cells, classes, rotations, 7) of one frame to its boxes.
 
-    Which overlaps count is that of `ops.anchor_matching.matched_anchors`. With "mmdet3d-any-class" anchors of a class
-    are matched to the boxes of all classes and take over their class, so that an anchor with the size of a pedestrian
-    may stand for a car. mmdetection3d's SECOND is trained so (its `assign_per_class` is off).
+    `ops.anchor_matching.matched_anchors` states the rules of each `matching`. Anchors are matched to boxes of their own
+    class, except with "mmdet3d-any-class": there they are matched to the boxes of all classes and take the class of
+    their box, so an anchor of a pedestrian's size may be assigned to a car. mmdetection3d's SECOND is trained in this
+    way (its `assign_per_class` is off).
     """
     num_anchors, num_classes = anchors.shape[:3].numel(), anchors.shape[1]
     labels = torch.zeros(num_anchors, dtype=torch.int64, device=anchors.device)

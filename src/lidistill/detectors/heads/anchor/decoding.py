@@ -17,27 +17,30 @@ from lidistill.types import Boxes, InputError
 
 @dataclass(frozen=True)
 class PostProcessing(Settings):
-    """Score threshold, rotated non-maximum suppression, and how many boxes go in and come out, a frame."""
+    """Score threshold, rotated non-maximum suppression (NMS), and the number of boxes per frame before and after it."""
 
     place: ClassVar[str] = "head.post"
 
     score_threshold: Share = 0.1
-    nms_threshold: Share = 0.01  # overlap on the ground above which the lower score goes
-    class_agnostic: bool = False  # one suppression over all classes (OpenPCDet) instead of one per class
+    nms_threshold: Share = 0.01  # overlap on the ground above which the box with the lower score is removed
+    class_agnostic: bool = False  # one NMS over all classes (OpenPCDet) instead of one per class
     # a box may be reported as every class that passes the threshold (mmdetection3d), not only as its best one
     every_class: bool = False
-    max_before: BoxCount = 1000  # best boxes before suppression, all classes together
+    max_before: BoxCount = 1000  # best boxes before NMS, all classes together
     max_after: BoxCount = 100  # best boxes after it, all classes together
 
     def __post_init__(self) -> None:
         if self.class_agnostic and self.every_class:
             raise InputError(
-                "post-processing: class_agnostic suppression keeps one class a box; switch every_class off"
+                "post-processing: class_agnostic suppression keeps one class per box; switch every_class off"
             )
 
 
 def candidates(logits: Tensor, settings: PostProcessing) -> tuple[Tensor, Tensor]:
-    """Rows of logits (A, K) that are worth decoding, best first, and their scores: (C,), (C, K)."""
+    """Rows (C,) of logits (A, K) whose best score reaches the threshold, best first, and their scores (C, K).
+
+    At most `settings.max_before` rows are returned.
+    """
     near = torch.unique_consecutive((logits >= least_logit(settings.score_threshold)).nonzero()[:, 0])
     scores = torch.sigmoid(as_full(logits[near]))
     best = scores.max(dim=1).values
@@ -47,17 +50,18 @@ def candidates(logits: Tensor, settings: PostProcessing) -> tuple[Tensor, Tensor
 
 
 def least_logit(score_threshold: float) -> float:
-    """A logit that lies safely, if not far, below all whose score reaches the threshold: few are left to take the
-    sigmoid of.
+    """Return a logit slightly below all logits whose score reaches the threshold.
+
+    With it, most logits can be discarded before the sigmoid is computed.
     """
     if score_threshold < 1e-30:
         return -math.inf
-    score = min(score_threshold, 1 - 1e-6)  # higher ones are 1 in single precision
+    score = min(score_threshold, 1 - 1e-6)  # single precision rounds higher ones to 1
     return math.log(score / (1 - score)) - 1e-2
 
 
 def detections(geometry: Tensor, scores: Tensor, settings: PostProcessing) -> Boxes:
-    """Candidate boxes (C, 7) with class scores (C, K) -> detections, best first."""
+    """Candidate boxes (C, 7) with class scores (C, K) -> detections, best first; non-finite boxes are dropped."""
     usable = torch.isfinite(geometry).all(dim=1)
     geometry, scores = geometry[usable], scores[usable]
     best, label = scores.max(dim=1)

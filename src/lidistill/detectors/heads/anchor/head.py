@@ -1,4 +1,4 @@
-"""An anchor head: three 1 x 1 convolutions, their losses, and their boxes."""
+"""The anchor head: 1 x 1 convolutions for classes, boxes and directions, their losses, and decoding."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from lidistill.types import Batch, Boxes, InputError, Losses, MapGrid
 
 CODE_SIZE = 7
 DIRECTION_BINS = 2
-# score of every anchor before training, so that the many background anchors start quiet (RetinaNet, section 3.3)
+# initial score of every anchor, so that the loss of the many background anchors starts small (RetinaNet, section 3.3)
 PRIOR = 0.01
 
 
 @dataclass(frozen=True)
 class AnchorHeadConfig(HeadConfig):
-    """Defaults are those of OpenPCDet's KITTI networks."""
+    """Settings of an AnchorHead. The defaults are those of OpenPCDet's KITTI networks."""
 
-    anchors: Annotated[tuple[AnchorClass, ...], Field(max_length=100)] = ()  # one a class, in the order of the classes
+    anchors: Annotated[tuple[AnchorClass, ...], Field(max_length=100)] = ()  # one per class, in their order
     rotations: Annotated[tuple[Turn, ...], Field(min_length=1, max_length=32)] = (0.0, 1.57)
     placement: Literal["corners", "centres"] = "corners"  # see anchor_grid
     matching: Matching = "openpcdet"  # see assign_anchors
-    # each frame's loss over its own objects, or the batch's loss over all of them (mmdetection3d)
+    # divide each frame's loss by its number of positives, or the batch's loss by the number of all (mmdetection3d)
     normaliser: Literal["frame", "batch"] = "frame"
     direction: DirectionBins = field(default_factory=DirectionBins)
     class_weight: NonNegative = 1.0
@@ -55,7 +55,7 @@ class AnchorHeadConfig(HeadConfig):
     direction_weight: NonNegative = 0.2
     focal_alpha: Share = 0.25
     focal_gamma: Annotated[Number, Field(ge=0, le=100)] = 2.0
-    box_beta: Softness = 1 / 9  # error at which smooth L1 turns from square to straight
+    box_beta: Softness = 1 / 9  # error at which smooth L1 turns from quadratic to linear
     code_weights: Annotated[tuple[NonNegative, ...], Field(min_length=7, max_length=7)] = (
         1.0,
         1.0,
@@ -71,12 +71,12 @@ class AnchorHeadConfig(HeadConfig):
         names = tuple(anchor.name for anchor in self.anchors)
         if not classes or names != classes:
             raise InputError(
-                f"head: anchors for {names} do not fit the classes {classes}; give one anchor a class, in the same "
+                f"head: anchors for {names} do not fit the classes {classes}; give one anchor per class, in the same "
                 "order"
             )
 
     def thinner(self, rule: WidthRule) -> AnchorHeadConfig:
-        """The head has no channels of its own, so it stays as it is."""
+        """Return the head unchanged: it has no hidden channels."""
         return self
 
     def build(
@@ -86,7 +86,7 @@ class AnchorHeadConfig(HeadConfig):
 
 
 class AnchorHead(BevHead):
-    """Scores, box codes and directions for the anchors of every cell; the output type states the maps' layout."""
+    """Class logits, box codes and direction logits of all anchors; AnchorHeadOutput states the layout of the maps."""
 
     anchors: Tensor  # (H * W * A, 7)
     code_weights: Tensor
@@ -117,8 +117,8 @@ class AnchorHead(BevHead):
 
     def forward(self, features: Tensor) -> tuple[AnchorHeadOutput]:
         layers = {"class": self.conv_class, "box": self.conv_box, "direction": self.conv_direction}
-        # One matrix product for the three layers: a convolution of 1x1 takes a slow path on one CPU thread, a quarter
-        # of a training step.
+        # One matrix product for the three layers: on one CPU thread, 1 x 1 convolutions take a slow path that costs a
+        # quarter of a training step.
         weight = torch.cat([layer.weight.flatten(1) for layer in layers.values()])
         bias = torch.cat([layer.bias for layer in layers.values() if layer.bias is not None])
         joined = F.linear(features.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
@@ -133,10 +133,10 @@ class AnchorHead(BevHead):
     def loss(
         self, outputs: tuple[HeadOutput, ...], batch: Batch, ranked_by: tuple[HeadOutput, ...] | None = None
     ) -> Losses:
-        """Terms `class`, `box` and `direction`, weighted; logs `positives`, the mean number of anchors with an object,
-        a frame.
+        """Return the weighted terms `class`, `box` and `direction`, and the log `positives`: the mean number of
+        positive anchors per frame.
 
-        With `ranked_by` the anchors that stand for objects are those of `cheapest_anchors`, by the losses of that head.
+        With `ranked_by`, `cheapest_anchors` chooses the positive anchors by the losses of that head.
         """
         config = self.config
         num_classes, rotations = len(config.anchors), len(config.rotations)
@@ -192,8 +192,8 @@ class AnchorHead(BevHead):
 
     @torch.no_grad()
     def _costs(self, outputs: tuple[HeadOutput, ...], ranked_by: tuple[HeadOutput, ...]) -> list[AnchorCosts]:
-        """For each frame, what the other head's anchors would lose by standing for an object: weighted class and box
-        loss.
+        """For each frame, a function that returns the costs of anchors for an object: the weighted class and box loss
+        of the other head.
         """
         check_same_places(outputs, ranked_by)
         logits, codes, _ = self._rows(ranked_by[0])
@@ -203,8 +203,8 @@ class AnchorHead(BevHead):
         ]
 
     def _costs_of(self, logits: Tensor, codes: Tensor, rows: Tensor, box: Tensor, label: int) -> Tensor:
-        """Costs (P,) of the anchors `rows` (P,) as stand-ins for a box (7,) of class `label`; logits (A, K) and codes
-        (A, 7) of a frame.
+        """Costs (P,) of the anchors `rows` (P,) if assigned to a box (7,) of class `label`, from the logits (A, K) and
+        codes (A, 7) of a frame.
         """
         config = self.config
         wanted = encode_anchors(box.expand(len(rows), -1).to(self.anchors.dtype), self.anchors[rows])
@@ -218,8 +218,10 @@ class AnchorHead(BevHead):
         return logits, codes, directions
 
     def _cells(self, output: HeadOutput) -> tuple[Tensor, Tensor, Tensor]:
-        """The maps by cell and anchor of the cell, K, 7 and 2 numbers each: (B, H * W, A / (H * W), ...), views where
-        the maps are channels_last.
+        """The maps with K, 7 and 2 numbers per anchor: (B, H * W, anchors per cell, ...). They are views if the maps
+        are channels_last.
+
+        Raises InputError if the number of anchors is not this head's.
         """
         widths = {"class": len(self.config.anchors), "box": CODE_SIZE, "direction": DIRECTION_BINS}
         cells = [
@@ -229,6 +231,7 @@ class AnchorHead(BevHead):
         num_anchors = cells[0].shape[1] * cells[0].shape[2]
         if num_anchors != self.anchors.shape[0]:
             raise InputError(
-                f"head output with {num_anchors} anchors a frame does not belong to a head with {self.anchors.shape[0]}"
+                f"head output with {num_anchors} anchors a frame does not belong to a head with "
+                f"{self.anchors.shape[0]}; pass the output of this detector"
             )
         return cells[0], cells[1], cells[2]

@@ -1,4 +1,4 @@
-"""The three terms of an anchor head, each summed over the anchors of a frame."""
+"""The three loss terms of an anchor head, each summed over the anchors of a frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Te
     """Sigmoid focal loss of logits (A, K) for labels (A,: -1 ignored, 0 background, 1 + class), summed (RetinaNet, ICCV
     2017, eq. 5).
     """
-    # Nearly every entry is "not this class", so all are summed as such and the few others are put right.
+    # Nearly every entry is a negative, so all are summed as negatives first, and the few positives are corrected.
     against = (1 - alpha) * _focal(logits, gamma)
     ignored = (labels == IGNORED).nonzero()[:, 0]
     objects = (labels > BACKGROUND).nonzero()[:, 0]
@@ -24,7 +24,7 @@ def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Te
 
 
 def focal_costs(logits: Tensor, kinds: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Sigmoid focal loss of logits (P, K) as objects of the classes (P,), one by one: (P,)."""
+    """Sigmoid focal loss of each row of logits (P, K) as a positive of its class in `kinds` (P,): (P,)."""
     against = (1 - alpha) * _focal(logits, gamma)
     own = kinds[:, None]
     in_favour = alpha * _focal(-logits.gather(1, own), gamma)
@@ -32,20 +32,20 @@ def focal_costs(logits: Tensor, kinds: Tensor, alpha: float, gamma: float) -> Te
 
 
 def _focal(logits: Tensor, gamma: float) -> Tensor:
-    """p^gamma * -log(1 - p) of the probability p that a logit states."""
+    """-p^gamma * log(1 - p) with p = sigmoid(logit)."""
     return torch.sigmoid(logits).pow(gamma) * F.softplus(logits)
 
 
 def box_loss(codes: Tensor, targets: Tensor, beta: float, code_weights: Tensor) -> Tensor:
-    """Smooth L1 of codes (P, 7), summed.
+    """Smooth L1 loss of codes (P, 7) against targets (P, 7), summed; differences are multiplied by `code_weights` (7,).
 
-    Yaws are compared by the sine of their difference, blind to half a turn (SECOND, section 3.2.2).
+    Yaws are compared by the sine of their difference, which ignores half turns (SECOND, section 3.2.2).
     """
     return box_costs(codes, targets, beta, code_weights).sum()
 
 
 def box_costs(codes: Tensor, targets: Tensor, beta: float, code_weights: Tensor) -> Tensor:
-    """As `box_loss`, one by one: (P,)."""
+    """`box_loss` of each row: (P,)."""
     difference = (
         torch.cat([codes[:, :6] - targets[:, :6], torch.sin(codes[:, 6:] - targets[:, 6:])], dim=1) * code_weights
     )

@@ -1,1 +1,1 @@
-"""Centres: cells of a heat map that stand for objects."""
+"""The centre head, which predicts a heat map of object centres and a box at every cell."""

@@ -1,4 +1,4 @@
-"""The layers of a centre head: for each map a branch of convolutions."""
+"""The layers of a centre head: one branch of convolutions for each map."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEAD_NORM_MOMENTUM = 0.1
 
 
 class Branch(nn.Module):
-    """Hidden convolutions and the one that makes a map of them."""
+    """Hidden convolutions and an output convolution: (B, C, H, W) -> (B, out_channels, H, W)."""
 
     def __init__(
         self, in_channels: int, channels: int, out_channels: int, hidden_layers: int, bias: bool, is_heatmap: bool

@@ -1,4 +1,4 @@
-"""From heat maps to detections: which cells speak of an object, and which of their boxes stay."""
+"""From heat maps to detections: the cells that may hold an object, and the suppression of duplicate boxes."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class CenterPostProcessing(Settings):
     score_threshold: Share = 0.1  # of the heat map
     # a cell must have the best score of its class among its eight neighbours (CenterPoint, CVPR 2021, section 3)
     local_maxima: bool = False
-    max_candidates: BoxCount = 500  # best cells before suppression, a frame and task
+    max_candidates: BoxCount = 500  # best cells before suppression, per frame and task
     center_range: Range | None = None  # x_min y_min z_min x_max y_max z_max of centres; None: no limit
     suppression: Literal["rotated", "circle", "none"] = "rotated"  # among the boxes of a task, whatever their class
-    nms_threshold: Share = 0.2  # rotated: overlap on the ground above which the lower score goes
+    nms_threshold: Share = 0.2  # rotated: overlap on the ground above which the lower-scored box is removed
     radii: Annotated[
         tuple[Length, ...], Field(max_length=100)
-    ] = ()  # circle: metres within which the lower score goes; one a task, or one for all
-    max_after: BoxCount = 83  # best boxes after suppression, a frame and task
-    # weight of the predicted overlap in the score, see `score_with_overlap`; one a class, or one for all
+    ] = ()  # circle: metres within which the lower-scored box is removed; one per task, or one for all
+    max_after: BoxCount = 83  # best boxes after suppression, per frame and task
+    # weight of the predicted overlap in the score, see `score_with_overlap`; one per class, or one for all
     overlap_exponents: Annotated[tuple[Share, ...], Field(min_length=1, max_length=100)] = (0.5,)
 
     def __post_init__(self) -> None:
@@ -45,19 +45,19 @@ class CenterPostProcessing(Settings):
         if self.suppression == "circle" and not self.radii:
             raise InputError(
                 f"head.post: circle suppression needs radii above 0 m, not {self.radii}; give one for all tasks or "
-                "one a task"
+                "one per task"
             )
 
     def check_counts(self, num_tasks: int, num_classes: int) -> None:
-        """An InputError unless the settings a task and a class are as many as these."""
+        """Raise InputError unless there is one radius per task and one exponent per class, or one for all."""
         if self.suppression == "circle" and len(self.radii) not in (1, num_tasks):
             raise InputError(
-                f"head.post: {len(self.radii)} radii for {num_tasks} tasks; give one for all or one a task"
+                f"head.post: {len(self.radii)} radii for {num_tasks} tasks; give one for all or one per task"
             )
         if len(self.overlap_exponents) not in (1, num_classes):
             raise InputError(
                 f"head.post: {len(self.overlap_exponents)} overlap_exponents for {num_classes} classes; give one for "
-                "all or one a class"
+                "all or one per class"
             )
 
 
@@ -73,7 +73,7 @@ class Candidates:
 def find_candidates(heatmap: Tensor, settings: CenterPostProcessing) -> list[Candidates]:
     """Logits (B, K, H, W) -> the best cells of each frame.
 
-    A cell may be a candidate for several classes; equal scores go by class, row, column.
+    A cell may be a candidate for several classes. Equal scores are ordered by class, row, column.
     """
     scores = torch.sigmoid(heatmap.float())
     if settings.local_maxima:
@@ -92,10 +92,10 @@ def find_candidates(heatmap: Tensor, settings: CenterPostProcessing) -> list[Can
 
 
 def score_with_overlap(scores: Tensor, overlaps: Tensor, exponents: Tensor) -> Tensor:
-    """Scores (N,) and predicted overlaps (N,: -1..1) -> score^(1 - a) * overlap^a with the overlap in 0..1 and the
-    exponents a (N,): (N,).
+    """Scores (N,), predicted overlaps (N,) in -1..1 and exponents a (N,) -> score^(1 - a) * overlap^a (N,), with the
+    overlap mapped to 0..1.
 
-    Rescoring by a predicted overlap as in AFDetV2 (AAAI 2022), in the form in which OpenPCDet's centre heads have it.
+    This is the rescoring by a predicted overlap of AFDetV2 (AAAI 2022), in the form of OpenPCDet's centre heads.
     """
     return scores ** (1 - exponents) * ((overlaps + 1) / 2).clamp(0, 1) ** exponents
 
@@ -110,7 +110,7 @@ def within_range(geometry: Tensor, settings: CenterPostProcessing) -> Tensor:
 
 
 def suppress(geometry: Tensor, scores: Tensor, task: int, settings: CenterPostProcessing) -> Tensor:
-    """Rows of the boxes (N, 7) with scores (N,) of one task that stay, best first: (K,)."""
+    """Suppress duplicates among the boxes (N, 7) with scores (N,) of one task: the rows (K,) to keep, best first."""
     if settings.suppression == "rotated":
         return nms_rotated(geometry, scores, settings.nms_threshold, max_after=settings.max_after)
     if settings.suppression == "circle":

@@ -1,4 +1,4 @@
-"""A centre head: for each task a heat map of object centres, and at every cell the box of an object that might be
+"""The centre head: for each task a heat map of object centres, and at every cell the box of an object that might be
 centred there.
 
 CenterPoint (CVPR 2021), section 4.1, with the layers, initial weights and losses of OpenPCDet and mmdetection3d.
@@ -42,8 +42,8 @@ CODE_SIZE = sum(CODES.values())
 
 @dataclass(frozen=True)
 class CenterHeadConfig(HeadConfig):
-    """Defaults are those of the published nuScenes networks, with one task; on Waymo they have no velocity and a
-    box_weight of 2.
+    """Settings of a CenterHead. The defaults are those of the published nuScenes networks, but with one task; the Waymo
+    networks have no velocity and a box_weight of 2.
     """
 
     tasks: Annotated[
@@ -55,17 +55,17 @@ class CenterHeadConfig(HeadConfig):
     # their width (mmdetection3d). The nuScenes students of 4.70, 3.48 and 1.38 M parameters keep it; with thinner ones
     # they would have 4.34, 3.13 and 1.09 M.
     head_follows_shared: bool = False
-    hidden_layers: Layers = 1  # a branch
+    hidden_layers: Layers = 1  # per branch
     bias_before_norm: bool = False  # OpenPCDet's networks have this bias; the following BatchNorm cancels it
     with_velocity: bool = True
-    with_overlap: bool = False  # predict the overlap of each box with its object and let it weigh in the score
+    with_overlap: bool = False  # predict the overlap of each box with its object and use it in the score
     targets: CenterTargetSettings = field(default_factory=CenterTargetSettings)
     heatmap_weight: NonNegative = 1.0
     box_weight: NonNegative = 0.25
     overlap_weight: NonNegative = 1.0
     # x, y, z, length, width, height, sine, cosine, velocity along x and y; the last two only with velocity. The
-    # nuScenes files of OpenPCDet have the 0.2 on sine and cosine instead: they took the row over from CenterPoint,
-    # where the velocity stands before the rotation.
+    # nuScenes files of OpenPCDet have the 0.2 on sine and cosine instead: they copied the list of CenterPoint,
+    # where the velocity comes before the rotation.
     code_weights: Annotated[tuple[NonNegative, ...], Field(min_length=10, max_length=10)] = (*(1.0,) * 8, 0.2, 0.2)
     post: CenterPostProcessing = field(default_factory=CenterPostProcessing)
 
@@ -98,9 +98,9 @@ class CenterHeadConfig(HeadConfig):
 class CenterHead(BevHead):
     """Heat maps and box codes of every cell; see CenterHeadOutput for the maps.
 
-    The many convolutions are left one by one. Joined into one a task, with their BatchNorms, they took 1.1 to 1.3 times
-    as long to train on a CPU (0.7 times on a map of 24 x 24 cells with 16 channels): the map of all hidden layers
-    together leaves the cache.
+    The branches are computed one by one. With the convolutions and BatchNorms of a task merged into one, training took
+    1.1 to 1.3 times as long on a CPU (0.7 times on a map of 24 x 24 cells with 16 channels), because the merged map of
+    all hidden layers does not fit into the cache.
     """
 
     code_weights: Tensor
@@ -156,10 +156,10 @@ class CenterHead(BevHead):
     def loss(
         self, outputs: tuple[HeadOutput, ...], batch: Batch, ranked_by: tuple[HeadOutput, ...] | None = None
     ) -> Losses:
-        """Terms `heatmap`, `box` and, where predicted, `overlap`, summed over tasks; logs `positives`, the mean number
-        of objects a frame.
+        """Return the weighted terms `heatmap`, `box` and, if predicted, `overlap`, summed over tasks, and the log
+        `positives`: the mean number of objects per frame.
 
-        With `ranked_by` an object's peak is the cell of `cheapest_cells`, by the losses of that head.
+        With `ranked_by`, `cheapest_cells` chooses the cell of an object's peak by the losses of that head.
         """
         terms, positives = [], 0
         if ranked_by is not None:
@@ -176,7 +176,7 @@ class CenterHead(BevHead):
         return Losses(sums, logs={"positives": self.code_weights.new_tensor(positives / batch.size)})
 
     def task_terms(self, output: CenterHeadOutput, targets: CenterTargets) -> dict[str, Tensor]:
-        """The weighted terms of one task, each over the batch's number of peaks or objects."""
+        """The weighted terms of one task, divided by the batch's number of peaks (heat map) or of objects (others)."""
         config = self.config
         codes = self._codes(output, targets.frames, targets.cells)
         wanted = torch.cat([targets.codes, targets.velocity], dim=1)[:, : codes.shape[1]]
@@ -193,8 +193,8 @@ class CenterHead(BevHead):
 
     @torch.no_grad()
     def decode(self, outputs: tuple[HeadOutput, ...]) -> list[Boxes]:
-        """Detections of each frame, best first; the score of a box is its heat map's, with its predicted overlap where
-        there is one.
+        """Detections of each frame, best first. The score of a box is that of the heat map, combined with its predicted
+        overlap if there is one.
         """
         by_task = [self._decode_task(task, output) for task, output in enumerate(self._checked(outputs))]
         return [_best_first(parts) for parts in zip(*by_task, strict=True)]
@@ -236,8 +236,8 @@ class CenterHead(BevHead):
     def _costs_of(
         self, output: CenterHeadOutput, frames: Tensor, channels: Tensor, cells: Tensor, codes: Tensor
     ) -> Tensor:
-        """What a head would lose (N,) by having the peak of objects with codes (N, 8) in cells (N, 2); velocities are
-        left out.
+        """Costs (N,) of having the peaks of objects with codes (N, 8) in `cells` (N, 2): the weighted heat map and box
+        loss of `output`, without velocities.
         """
         config = self.config
         logits = _at(output.maps["heatmap"], frames, cells).gather(1, channels[:, None])[:, 0]
@@ -250,23 +250,26 @@ class CenterHead(BevHead):
         return torch.cat([_at(output.maps[name], frames, cells) for name in names], dim=1)
 
     def _checked(self, outputs: tuple[HeadOutput, ...]) -> tuple[CenterHeadOutput, ...]:
-        """`outputs`, if this head could have made them; InputError if not."""
+        """Return `outputs` if their tasks and maps are those of this head; raise InputError otherwise."""
         if tuple(output.classes for output in outputs) != self.task_classes:
             given = [output.classes for output in outputs]
             raise InputError(
                 f"head output for the tasks {given} does not belong to a centre head with the tasks "
-                f"{list(self.task_classes)}"
+                f"{list(self.task_classes)}; pass the output of this detector"
             )
         checked = []
         for output in outputs:
             if not isinstance(output, CenterHeadOutput):
-                raise InputError(f"head output of kind {output.name!r} does not belong to a centre head")
+                raise InputError(
+                    f"head output of kind {output.name!r} does not belong to a centre head; pass the output of this "
+                    "detector"
+                )
             for name, channels in _branches(self.config, len(output.classes)).items():
                 shape = tuple(output.maps[name].shape[1:]) if name in output.maps else None
                 if shape != (channels, *self.grid.shape):
                     raise InputError(
                         f"head output whose {name!r} map is {shape} does not belong to a centre head with "
-                        f"{(channels, *self.grid.shape)}"
+                        f"{(channels, *self.grid.shape)}; pass the output of this detector"
                     )
             checked.append(output)
         return tuple(checked)
@@ -289,6 +292,6 @@ def _scores(boxes: Boxes) -> Tensor:
 
 
 def _best_first(parts: tuple[Boxes, ...]) -> Boxes:
-    """All tasks' detections of one frame."""
+    """Join the detections of all tasks of one frame, best first."""
     joined = Boxes.joined(parts)
     return joined[torch.sort(_scores(joined), descending=True, stable=True).indices]

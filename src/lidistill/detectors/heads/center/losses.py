@@ -1,19 +1,19 @@
-"""The terms of a centre head: how far its heat map and the codes at the objects' cells are off."""
+"""The loss terms of a centre head: for its heat map, and for the codes at the objects' cells."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-SCORE_FLOOR = 1e-4  # scores are kept this far from 0 and 1; beyond it a cell has no gradient, as in the published heads
+SCORE_FLOOR = 1e-4  # scores are clamped this far from 0 and 1, where they have no gradient, as in the published heads
 
 
 def heatmap_loss(logits: Tensor, target: Tensor, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
-    """Penalty-reduced focal loss of logits (B, K, H, W) for a heat map (B, K, H, W) of Gaussians, over the number of
-    cells that are 1.
+    """Penalty-reduced focal loss of logits (B, K, H, W) for a target heat map (B, K, H, W) of Gaussians, divided by the
+    number of peaks.
 
-    CenterNet (Objects as Points, 2019), equation 1: cells at a peak want 1, all others 0, the less so the closer to a
-    peak they are. A batch without a peak is divided by 1.
+    CenterNet (Objects as Points, 2019), equation 1: the target score is 1 at peaks (cells that are 1) and 0 at all
+    other cells, whose weight decreases towards a peak. Without a peak, the sum is divided by 1.
     """
     score = torch.sigmoid(logits).clamp(SCORE_FLOOR, 1 - SCORE_FLOOR)
     peak = target == 1
@@ -23,14 +23,14 @@ def heatmap_loss(logits: Tensor, target: Tensor, alpha: float = 2.0, beta: float
 
 
 def peak_costs(logits: Tensor, alpha: float = 2.0) -> Tensor:
-    """What each of logits (P,) would add to `heatmap_loss` at a peak: (P,)."""
+    """What each of the logits (P,) would add to the sum in `heatmap_loss` at a peak: (P,)."""
     score = torch.sigmoid(logits).clamp(SCORE_FLOOR, 1 - SCORE_FLOOR)
     return -torch.log(score) * (1 - score) ** alpha
 
 
 def code_loss(codes: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Absolute error of codes (N, C) with weights (C,), summed, over the number of objects N; targets that are NaN or
-    infinite do not count.
+    """L1 loss of codes (N, C) with weights (C,), divided by the number of objects N; targets that are NaN or infinite
+    do not count.
     """
     known = torch.isfinite(target)
     error = torch.where(known, codes - torch.where(known, target, 0.0), 0.0).abs()

@@ -1,4 +1,4 @@
-"""What a centre head should say: a heat map a class, and box codes at the cells that hold their centres."""
+"""Targets of a centre head: one heat map per class, and box codes at the cells that hold the objects' centres."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lidistill.ops.heatmaps import draw_gaussians, gaussian_radius
 from lidistill.settings import BoxCount, CellsOrNone, InnerShare, Settings
 from lidistill.types import Boxes, MapGrid
 
-LARGEST_RADIUS = 1 << 30  # wider than any map, and its square still an int64
+LARGEST_RADIUS = 1 << 30  # cells: wider than any map, and its square still fits into an int64
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class CenterTargetSettings(Settings):
 
     gaussian_overlap: InnerShare = 0.1  # see ops.heatmaps.gaussian_radius
     min_radius: CellsOrNone = 2  # cells
-    max_objects: BoxCount = 500  # a frame and task; the first ones count
+    max_objects: BoxCount = 500  # per frame and task; only the first ones count
     # objects whose centre is off the map: left out (mmdetection3d), or moved to its border (OpenPCDet)
     outside: Literal["skip", "border"] = "skip"
 
 
 @dataclass(frozen=True)
 class CenterTargets:
-    """Targets of one task for a batch; N objects, grouped by frame."""
+    """Targets of one task for a batch with N objects, grouped by frame."""
 
     heatmap: Tensor  # (B, K, H, W) in [0, 1], 1 at the centres
     frames: Tensor  # (N,) int64
@@ -49,16 +49,16 @@ def center_targets(
     settings: CenterTargetSettings,
     move: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
 ) -> CenterTargets:
-    """Targets of the task that predicts `classes` on a map with the cells of `grid`, one entry of `boxes` a frame.
+    """Targets of the task that predicts `classes` on a map with the cells of `grid`; `boxes` has one entry per frame.
 
-    Boxes of other classes, boxes with a NaN or an infinity and boxes without volume are skipped. Two objects of one
-    cell share its peak, and each wants its own codes there. `move` may put the peaks elsewhere: given frames (N,),
-    channels (N,), cells (N, 2) and codes (N, 8), it returns other cells (N, 2) of the map that stand for the objects.
-    Matches `CenterHead.assign_targets` of OpenPCDet and `get_targets` of mmdetection3d.
+    Boxes of other classes, boxes with a NaN or infinite value and boxes without volume are skipped. Two objects in one
+    cell share its peak, but each has its own target codes there. `move` may move the peaks: it takes frames (N,),
+    channels (N,), cells (N, 2) and codes (N, 8), and returns the cells (N, 2) of the map to use instead. Matches
+    `CenterHead.assign_targets` of OpenPCDet and `get_targets` of mmdetection3d.
     """
     objects = Boxes.joined(boxes)
     geometry, labels = objects.geometry.float(), objects.labels
-    # NaN where the dataset says nothing
+    # NaN if the dataset has no velocities
     velocity = (
         geometry.new_full((len(objects), 2), torch.nan)
         if objects.velocity is None
@@ -67,7 +67,7 @@ def center_targets(
     counts = torch.tensor([len(frame) for frame in boxes], device=geometry.device)
     frames = torch.repeat_interleave(torch.arange(len(boxes), device=geometry.device), counts)
 
-    # Positions on the map are compared as numbers, not as whole cells: a huge one has no int64.
+    # Positions on the map are compared as floats, not as whole cells: a huge one does not fit into an int64.
     edges = geometry.new_tensor(grid.size)
     places = grid.in_cells(geometry[:, :2])
     of_class = labels[:, None] == torch.tensor(classes, device=labels.device)  # (all boxes, K)
@@ -79,7 +79,7 @@ def center_targets(
     geometry, frames, places = geometry[rows], frames[rows], places[rows]
 
     centred = geometry
-    # from the middle of the last cell, or from the outer edge of the first, like OpenPCDet
+    # moved to the outer edge of the first cell or to the middle of the last one, as in OpenPCDet
     if settings.outside == "border":
         nearest = torch.minimum(places.clamp(min=0), edges - 0.5)
         moved_there = grid.in_metres(nearest)
