@@ -259,7 +259,7 @@ def test_a_file_of_another_dataset_is_refused(tmp_path, source):
     "key", ["bbox_head.tasks.0.feature_adapt_cls.conv_offset.weight", "roi_head.shared_fc_layer.0.weight"]
 )
 def test_second_stages_and_deformable_heads_are_named(tmp_path, key):
-    with pytest.raises(InputError, match=f"no place for {key}; is this a CenterPoint on voxels of det3d"):
+    with pytest.raises(InputError, match=f"unknown keys {key}; is this a CenterPoint on voxels of det3d"):
         imported(tmp_path, "det3d", **{key: np.zeros(3, np.float32)})
 
 

@@ -222,12 +222,12 @@ def test_a_key_from_which_the_size_is_read_is_missed_too(tmp_path, key):
 
 @pytest.mark.parametrize("key", ["dense_head.conv_extra.weight", "roi_head.x", "backbone_2d.blocks.0.0.weight"])
 def test_an_unknown_key_is_named(tmp_path, key):
-    with pytest.raises(InputError, match=f"no place for {key}; is this a PointPillars of openpcdet"):
+    with pytest.raises(InputError, match=f"unknown keys {key}; is this a PointPillars of openpcdet"):
         import_checkpoint(file_of(tmp_path, "openpcdet", **{key: np.zeros(3, np.float32)}))
 
 
 def test_a_key_of_a_layer_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"no place for trunk\.stages\.0\.9\.weight"):
+    with pytest.raises(InputError, match=r"unknown keys trunk\.stages\.0\.9\.weight"):
         import_checkpoint(
             file_of(tmp_path, "mmdet3d", **{"backbone.blocks.0.9.weight": np.zeros((8, 8, 3, 3), np.float32)})
         )

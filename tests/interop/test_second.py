@@ -163,7 +163,7 @@ def test_points_with_other_columns_are_refused(tmp_path):
 def test_missing_unknown_and_foreign_keys_are_named(tmp_path, source):
     with pytest.raises(InputError, match=r"it lacks encoder\.output\.conv\.weight, our names"):
         imported(tmp_path, source, **{OUTPUT[source]: None})
-    with pytest.raises(InputError, match=r"no place for roi_head\.x; is this a SECOND of"):
+    with pytest.raises(InputError, match=r"unknown keys roi_head\.x; is this a SECOND of"):
         imported(tmp_path, source, **{"roi_head.x": np.zeros(2, np.float32)})
     with pytest.raises(
         InputError, match=r"lacks encoder\.stages\.2\.1\.norm\.bias \(our names\); the file is incomplete"
@@ -177,7 +177,7 @@ def test_missing_unknown_and_foreign_keys_are_named(tmp_path, source):
 
 def test_a_second_is_no_pointpillars(tmp_path, source):
     path = saved(tmp_path, source, formula_state(second_table(source)))
-    with pytest.raises(InputError, match="no place for .*; is this a PointPillars of"):
+    with pytest.raises(InputError, match="unknown keys .*; is this a PointPillars of"):
         import_checkpoint(path, model="pointpillars")
 
 

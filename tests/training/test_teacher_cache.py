@@ -277,7 +277,9 @@ def test_the_space_is_said_before_the_second_batch_and_refused_where_it_is_not_t
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, 3 * 10**11))
     outcome(distilled, small_batch())
     said = capfd.readouterr().err
-    assert f"{8 * size / 1e6:.1f} MB for 4 frames x 2 views, {2 * size / 1e6:.1f} MB of it there; free 300.0 GB" in said
+    assert (
+        f"{8 * size / 1e6:.1f} MB for 4 frames x 2 views, {2 * size / 1e6:.1f} MB already stored, 300.0 GB free" in said
+    )
     outcome(distilled, small_batch())
     assert capfd.readouterr().err == ""
     for free, fits in ((6 * size, True), (6 * size - 1, False)):  # two of eight are there

@@ -36,7 +36,8 @@ def take_turns(
 
     In a turn, every detector processes its frame of the same index on `threads` CPU threads; the next turn has the
     opposite order. `frames` holds equally many frames for each detector. There are at least LEAST_TURNS turns, and more
-    until `budget_s` is spent, up to MOST_TURNS. `advance` is called with the number of turns done.
+    until `budget_s` is spent, up to MOST_TURNS. `advance` is called with the number of turns done. Raises InputError
+    without detectors or frames, or if the numbers of frames differ.
     """
     lengths = {len(own) for own in frames.values()}
     if not detectors or frames.keys() != detectors.keys() or lengths in (set(), {0}) or len(lengths) > 1:

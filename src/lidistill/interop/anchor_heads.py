@@ -1,4 +1,4 @@
-"""Anchor heads of OpenPCDet and mmdetection3d: their conventions become settings, their rows follow our class order."""
+"""Anchor heads of OpenPCDet and mmdetection3d: conventions become settings, and rows are put into our class order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def convert_anchor_head(
 ) -> tuple[AnchorHeadConfig, tuple[str, ...], dict[str, Tensor]]:
     """Return the head's settings, the classes in the order of the file, and the weights.
 
-    The rows of the weights follow the order of the anchors in the settings.
+    The rows of the weights follow the order of the anchors in the settings. Raises InputError if the classes do not fit
+    the file or the dataset.
     """
     convention = ANCHOR_CONVENTIONS[checkpoint.source]
     order = tuple(classes or checkpoint.classes or convention.classes)

@@ -1,6 +1,6 @@
 """How other tools write headings, box codes and classes, and how their heads are trained and decoded.
 
-Headings: the anchor heads of both toolboxes know a yaw up to half a turn, and two direction bins tell the halves apart;
+Headings: the anchor heads of both toolboxes regress the yaw up to half a turn, and two direction bins decide the rest;
 the bins start at 0.78539 rad in OpenPCDet and at -pi/2 rad in mmdetection3d. Centre heads store cosine and sine in
 OpenPCDet, sine and cosine in mmdetection3d (as here), and those of -pi/2 minus our yaw in det3d.
 """

@@ -29,7 +29,8 @@ def convert_center_head(
 ) -> tuple[CenterHeadConfig, tuple[str, ...], dict[str, Tensor]]:
     """Return the head's settings, the classes in the order of the file's scores, and the weights.
 
-    The tasks are those of the file. `known` are the classes of the dataset.
+    The tasks are those of the file. `known` are the classes of the dataset. Raises InputError if the classes do not fit
+    the file or the dataset.
     """
     tasks = indices(weights, r"head\.tasks\.(\d+)\.heatmap\.output\.weight")
     counts = [read(weights, f"head.tasks.{task}.heatmap.output.weight", checkpoint, model, 4)[0] for task in tasks]

@@ -18,11 +18,11 @@ from lidistill.interop.sparse_encoders import convert_sparse_encoder, encoder_ru
 
 PILLAR_MODEL, VOXEL_MODEL = "CenterPoint on pillars", "CenterPoint on voxels"
 
-# On nuScenes OpenPCDet's network limits neither the points per pillar, nor the number of pillars in training and in
-# evaluation, nor the heights of the points in metres; the others do.
+# Limits of the nuScenes networks: points per pillar, pillars in training and pillars in evaluation; heights of points
+# in metres. OpenPCDet's network has none of them.
 NUSCENES_CAPS = {"mmdet3d": (20, 30000, 40000), "det3d": (20, 30000, 60000)}
 NUSCENES_HEIGHTS = (-5.0, 3.0)
-HARD_PILLARS = "at most 20 points per pillar, points of -5..3 m alone; empty slots take part in statistics and maxima"
+HARD_PILLARS = "at most 20 points per pillar, only points of -5..3 m; empty slots take part in statistics and maxima"
 DYNAMIC_PILLARS = "pillars without caps take the points of every height, here -101..99 m: the tool limits only x and y"
 
 

@@ -29,7 +29,10 @@ class Converted:
 
 
 def renamed(checkpoint: ForeignCheckpoint, rules: Rules, model: str) -> dict[str, Tensor]:
-    """Return the weights under our keys, in single precision; InputError for a key without a place, or two for one."""
+    """Return the weights under our keys, in single precision.
+
+    Raises InputError for a key that no rule matches, and for two keys that become one.
+    """
     own, unknown = {}, []
     for key, value in checkpoint.weights.items():
         name = our_key(key, rules)
@@ -44,7 +47,7 @@ def renamed(checkpoint: ForeignCheckpoint, rules: Rules, model: str) -> dict[str
             own[name] = value.float() if value.is_floating_point() else value
     if unknown:
         raise InputError(
-            f"{checkpoint.path}: no place for {listed(unknown)}; is this a {model} of {checkpoint.source}?"
+            f"{checkpoint.path}: unknown keys {listed(unknown)}; is this a {model} of {checkpoint.source}?"
         )
     return own
 
@@ -52,7 +55,7 @@ def renamed(checkpoint: ForeignCheckpoint, rules: Rules, model: str) -> dict[str
 def read(
     weights: Mapping[str, Tensor], key: str, checkpoint: ForeignCheckpoint, model: str, dimensions: int
 ) -> tuple[int, ...]:
-    """Return the shape of a weight, from which the caller reads sizes; InputError unless it has `dimensions`."""
+    """Return the shape of a weight; raise InputError if it is missing or does not have `dimensions` axes."""
     if key not in weights or weights[key].dim() != dimensions:
         found = f"{key} is {tuple(weights[key].shape)}" if key in weights else f"it lacks {key}"
         raise InputError(
@@ -68,7 +71,7 @@ def indices(keys: Iterable[str], pattern: str) -> list[int]:
 
 
 def check_shapes(checkpoint: ForeignCheckpoint, converted: Converted) -> None:
-    """Raise InputError unless the weights are exactly those of the network."""
+    """Raise InputError unless keys and shapes of the weights are exactly those of the network."""
     with torch.device("meta"):
         needed = {key: value.shape for key, value in converted.config.build().state_dict().items()}
     weights = converted.weights
@@ -77,7 +80,7 @@ def check_shapes(checkpoint: ForeignCheckpoint, converted: Converted) -> None:
         raise InputError(f"{checkpoint.path}: lacks {listed(missing)} (our names); the file is incomplete")
     if extra:
         raise InputError(
-            f"{checkpoint.path}: no place for {listed(extra)} (our names); is this a {converted.config.name} of "
+            f"{checkpoint.path}: unknown keys {listed(extra)} (our names); is this a {converted.config.name} of "
             f"{checkpoint.source}?"
         )
     wrong = [

@@ -40,8 +40,8 @@ def import_checkpoint(
 
     `source` ("openpcdet", "mmdet3d" or "det3d") must agree with the content; None accepts any. `dataset` names the
     preset from which the geometry comes. `classes` gives the order of the file's scores, if neither the file nor its
-    tool's published network does. Raises InputError if the file is unreadable, of another tool or model, or holds a key
-    without a place in our network.
+    tool's published network does. Raises InputError if the file is unreadable, of another tool or model, or its keys or
+    shapes are not those of our network.
     """
     if model not in CONVERTERS:
         raise unknown_name("model to import", model, CONVERTERS)

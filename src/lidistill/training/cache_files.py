@@ -1,7 +1,7 @@
-"""A detector's output in files: one file a frame and part, where a part is a tap, the maps of all heads, or the boxes.
+"""Storing a detector's output: one file per frame and part. A part is a tap, the tensors of all heads, or the boxes.
 
-Files hold plain arrays and a description, each with a checksum (npz). They appear whole or not at all; one that cannot
-be read counts as missing.
+Files are npz archives of plain arrays and a description, each with a checksum. A file is written whole or not at all,
+and a file that cannot be read counts as missing.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _LARGEST_HALF = torch.finfo(torch.float16).max
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """One frame's share of a part.
+    """One part of the output on one frame, as it is stored.
 
-    `tensors` lie on the CPU as they are stored: maps without the batch axis, in the order of their memory.
+    `tensors` are on the CPU. Maps have no batch axis and keep their memory order.
     """
 
-    about: dict[str, Any]  # what the part is made of beside its tensors
+    about: dict[str, Any]  # what describes the part besides its tensors
     tensors: dict[str, Tensor]
     layouts: dict[str, str]  # of each tensor: "rows", "map" (C, H, W) or "map, channels last" (H, W, C)
     dtypes: dict[str, str]  # of each tensor, before any rounding
 
     def halved(self) -> FrameRecord:
-        """The maps in float16, rounded to 11 significant bits; one with a larger value than float16 can hold stays as
-        it is.
+        """The record with its float32 maps rounded to float16 (11 significant bits); a map with a value above float16's
+        largest stays unchanged.
         """
         return replace(
             self, tensors={name: _half(t) if self.layouts[name] != "rows" else t for name, t in self.tensors.items()}
@@ -49,7 +49,7 @@ class FrameRecord:
 
 
 def record_of(part: Part) -> FrameRecord:
-    """What is kept of a part of the output on one frame, that is on a batch of one."""
+    """The record of one part of the output on a batch of one frame."""
     if isinstance(part, FeatureMap):
         return _record({"kind": "map", "origin": part.grid.origin, "cell": part.grid.cell}, {"features": part.features})
     if isinstance(part, FeatureSet):
@@ -66,9 +66,10 @@ def record_of(part: Part) -> FrameRecord:
 
 
 def join(records: Sequence[FrameRecord], device: torch.device, heads: Sequence[HeadOutput] = ()) -> Part:
-    """The part on the frames of `records` side by side, bit for bit but for what `halved` rounded.
+    """Join the records of several frames into the part on their batch, bit for bit except for what `halved` rounded.
 
-    Of heads only what depends on the input is stored; the rest is that of `heads`, any output of the same detector.
+    Only the tensors of heads that depend on the input are stored. The rest is taken from `heads`, any head outputs of
+    the same detector.
     """
     about, stored_as = records[0].about, records[0].about["kind"]
     if stored_as == "boxes":
@@ -89,14 +90,14 @@ def join(records: Sequence[FrameRecord], device: torch.device, heads: Sequence[H
 
 
 def write_record(path: Path, record: FrameRecord) -> None:
-    """Whole or not at all; an InputError where it cannot be written."""
+    """Write a record, whole or not at all; raise InputError if it cannot be written."""
     about = json.dumps({"name": _name(path), "about": record.about, "layouts": record.layouts, "dtypes": record.dtypes})
     arrays = {f"tensor {name}": _as_array(tensor) for name, tensor in record.tensors.items()}
     save_arrays(path, {"description": np.array(about), **arrays}, compressed=False)
 
 
 def read_record(path: Path) -> FrameRecord | None:
-    """None if the file is missing, damaged, of another format, or was written under another name."""
+    """Read a record; None if the file is missing, damaged, of another format, or was written under another name."""
     try:
         described = parse_json(str(load_arrays(path, {"description": ("U", 0)}, "")["description"]), str(path))
         if described["name"] != _name(path):
@@ -110,7 +111,7 @@ def read_record(path: Path) -> FrameRecord | None:
 
 
 def _name(path: Path) -> str:
-    """What a file's place says of its content: the teacher, the frame's input and the part."""
+    """The end of the path, which identifies the teacher, the frame's input and the part."""
     return "/".join(path.parts[-3:])
 
 
@@ -144,7 +145,7 @@ def _half(tensor: Tensor) -> Tensor:
 
 
 def _as_array(tensor: Tensor) -> np.ndarray:
-    """NumPy has no bfloat16; its bits are kept as integers."""
+    """Return the tensor as an array; bfloat16, which NumPy lacks, as integers with the same bits."""
     return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 

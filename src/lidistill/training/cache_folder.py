@@ -1,4 +1,4 @@
-"""The folder in which a teacher's outputs are kept, frame by frame and part by part."""
+"""The folder in which a teacher's outputs are stored, frame by frame and part by part."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from lidistill.types import InputError
 
 
 class OutputStore:
-    """Records by key and part. A folder that cannot be written costs a warning, not the training."""
+    """Stores records by key and part. If the folder cannot be written, it warns, and the training continues."""
 
     def __init__(self, folder: Path, description: Mapping[str, Any], num_frames: int, num_views: int) -> None:
-        """`folder` holds the stores of all teachers; this one is named after `description`, which says whose it is.
+        """`folder` holds the stores of all teachers; this one is named by a digest of `description`, which identifies
+        the teacher.
 
-        Frames and views say how many outputs there will be.
+        There will be `num_frames` * `num_views` outputs.
         """
         self.folder = folder / digest(json.dumps(description, sort_keys=True).encode())
         self.num_frames, self.num_views = num_frames, num_views
@@ -39,14 +40,14 @@ class OutputStore:
             self._stop(error)
 
     def load(self, key: str, part: str) -> FrameRecord | None:
-        """What is stored, or None."""
+        """Return the stored record, or None."""
         record = read_record(self._path(key, part))
         if record is not None:
             self._note_size(key, part)
         return record
 
     def store(self, key: str, part: str, record: FrameRecord) -> None:
-        """A folder that cannot be written costs a warning and the saving, not the training."""
+        """Store a record. If it cannot be written, warn and store nothing from then on."""
         if not self.writes:
             return
         try:
@@ -61,18 +62,18 @@ class OutputStore:
 
     def _stop(self, error: InputError) -> None:
         self.writes = False
-        warnings.warn(f"the teacher's outputs are not stored, so it runs where they are missing: {error}", stacklevel=3)
+        warnings.warn(f"the teacher's outputs are not stored, so it runs for each missing one: {error}", stacklevel=3)
 
     def _note_size(self, key: str, part: str) -> None:
         if self.has_announced:
             return
-        with suppress(OSError):  # removed by somebody in the meantime
+        with suppress(OSError):  # another process may have removed the file
             self.sizes.setdefault(part, []).append(self._path(key, part).stat().st_size)
 
     def announce(self) -> None:
-        """After the first batch, which shows what the methods read: say how much space all of it will take.
+        """Print how much space all outputs will take, estimated from what the methods read of the first batch.
 
-        InputError if the disk cannot hold it.
+        Raises InputError if the disk cannot hold them.
         """
         if not self.sizes or self.has_announced:
             return
@@ -83,7 +84,7 @@ class OutputStore:
         present = sum(path.stat().st_size for part in self.sizes for path in self.folder.glob(f"??/*.{part}.npz"))
         free = shutil.disk_usage(self.folder).free
         views = f"{self.num_frames} frames x {self.num_views} view{'s' if self.num_views > 1 else ''}"
-        space = f"{_readable(whole)} for {views}, {_readable(present)} of it there; free {_readable(free)}"
+        space = f"{_readable(whole)} for {views}, {_readable(present)} already stored, {_readable(free)} free"
         if is_first_process():
             Console(stderr=True).print(
                 f"teacher's outputs in {self.folder}: {space}", highlight=False, markup=False, soft_wrap=True

@@ -52,7 +52,8 @@ def fit(
     without weight decay. `identity` distinguishes experiments: only the experiment that saved a resume file can resume
     from it.
 
-    After a signal, the current step is finished and saved; then `Stopped` is raised.
+    After a signal, the current step is finished and saved; then `Stopped` is raised. NotFinite is raised if a loss or a
+    gradient becomes NaN or infinite, and InputError if the resume file does not fit this run.
     """
     if settings.norm_momentum:
         for layer in objective.modules():

@@ -1,9 +1,9 @@
-"""The cached teacher: its outputs are computed once, kept on disk, and replayed when the same input comes back.
+"""The cached teacher: its outputs are computed once, stored on disk, and reused when the same input occurs again.
 
-A frozen teacher in evaluation mode is a function of its input, so an output is kept under a digest of just that: the
-points of the frame as the student sees it, the voxels it was given, the precision. A frame that was changed in any way
-is another input; nothing stale can be replayed. What makes a cache worth its space is that inputs come back, which
-`count_views` demands: no augmentation, or flips alone.
+The output of a frozen teacher in evaluation mode depends only on its input. It is stored under a digest of this input:
+the points of the frame as the student sees them, the voxels, the kind of device and the precision. A frame that changed
+in any way is a different input, so an outdated output is never reused. A cache is useful only if inputs repeat, which
+`count_views` checks: no augmentation, or flips only.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from lidistill.types import Batch, Boxes, InputError
 
 CachePrecision = Literal["float32", "float16"]
 PRECISIONS = get_args(CachePrecision)
-HEADS, BOXES = "heads", "boxes"  # the parts of an output beside its taps
+HEADS, BOXES = "heads", "boxes"  # the parts of an output besides its taps
 
 
 def count_views(augmentation: Augmentation) -> int:
-    """How many versions of a frame training can see: 1, 2 or 4.
+    """Return how many versions of a frame the training can see: 1, 2 or 4.
 
-    An InputError where every step sees a new one, and nothing could be replayed.
+    Raises InputError if every step sees a new version, so that no output could be reused.
     """
     changes = {
         "paste={}": any(augmentation.paste.values()),
@@ -42,13 +42,13 @@ def count_views(augmentation: Augmentation) -> int:
         "rotation=0": augmentation.rotation != 0,
         "scale=[1,1]": augmentation.scale != (1, 1),
         "translation_std=[0,0,0]": any(augmentation.translation_std),
-        # moves the last bits even below the voxel caps: points of a pillar are summed in their order
+        # changes the last bits even below the voxel caps, because the points of a pillar are summed in their order
         "shuffle=false": augmentation.shuffle,
     }
     remedies = [f"augmentation.{remedy}" for remedy, changed in changes.items() if changed]
     if remedies:
         raise InputError(
-            "distillation.cache_teacher replays the teacher's outputs, and this augmentation makes every input a new "
+            "distillation.cache_teacher reuses the teacher's outputs, but this augmentation makes every input a new "
             "one; "
             f"set {' '.join(remedies)}, or distillation.cache_teacher=false"
         )
@@ -56,64 +56,67 @@ def count_views(augmentation: Augmentation) -> int:
 
 
 def check_batch_free(teacher_bn: str) -> None:
-    """An InputError unless the teacher's output on a frame is the same whatever stands beside it in the batch."""
+    """Raise InputError unless the teacher's output on a frame is independent of the other frames of the batch."""
     if teacher_bn != "eval":
         raise InputError(
-            f"distillation.cache_teacher cannot be used with distillation.teacher_bn={teacher_bn}, by which an "
-            "output depends on the whole batch; "
+            f"distillation.cache_teacher cannot be used with distillation.teacher_bn={teacher_bn}, because an "
+            "output then depends on the whole batch; "
             "set distillation.teacher_bn=eval, or distillation.cache_teacher=false"
         )
 
 
 def default_folder() -> Path:
-    """`teachers` in LIDISTILL_CACHE, or in ~/.cache/lidistill."""
+    """`teachers` in the folder LIDISTILL_CACHE, by default ~/.cache/lidistill."""
     return cache_folder("teachers")
 
 
 class CachedTeacher:
-    """Stands in for a frozen teacher with its verbs forward and decode. Parts of its output are loaded, or computed and
-    kept, when first read.
+    """Replaces forward and decode of a frozen teacher. A part of its output is loaded, or computed and stored, when it
+    is first read.
 
-    So nothing is stored that no method reads, and methods that read the same parts share them, as do all students of
-    one teacher. The folder of a teacher is named after its weights, its settings, `precision` and the versions of this
-    package and of torch.
+    Therefore only parts that some method reads are stored. Methods that read the same part share it, and so do all
+    students of one teacher. The teacher's folder is named by a digest of its weights, its settings, `precision` and the
+    versions of this package and of torch.
 
-    Where a frame's part is missing, the teacher runs on that frame alone: matrix products round the rows of a frame in
-    another way where other frames stand beside them, and a stored output would then depend on the batch in which it was
-    made. A training therefore ends with the same weights whatever is stored. From one with the running teacher it
-    differs by that rounding (about 1e-6 of a feature), with a batch of one not at all.
+    For a missing part of a frame, the teacher runs on that frame alone. In a larger batch, matrix products would round
+    the rows of the frame differently, and the stored output would depend on the batch. A training therefore ends with
+    the same weights no matter what was stored before. It differs from a training with the running teacher by this
+    rounding (about 1e-6 of a feature), and with a batch size of one not at all.
 
-    With `precision` "float16" maps are rounded to 11 significant bits (relative error up to 4.9e-4, from 6e-5 on)
-    before they are used, whether they come from disk or from the teacher. Sets and boxes are never rounded.
+    With `precision` "float16", maps are rounded to 11 significant bits (relative error up to 4.9e-4 for values above
+    6e-5) before they are used, whether they come from disk or from the teacher. Sets and boxes are never rounded.
     """
 
     def __init__(
         self, teacher: Detector, folder: Path, num_frames: int, num_views: int = 1, precision: str = "float32"
     ) -> None:
-        """`folder` holds the caches of all teachers; frames and views say how many outputs there will be."""
+        """`folder` holds the caches of all teachers. There will be `num_frames` * `num_views` outputs.
+
+        Raises InputError for an unknown `precision`.
+        """
         if precision not in PRECISIONS:
             raise InputError(f"distillation.cache_precision is {precision!r}; use one of {', '.join(PRECISIONS)}")
         self.teacher = teacher
         self.half = precision == "float16"
         self.store = OutputStore(folder, teacher_description(teacher, precision), num_frames, num_views)
-        # heads of each stage, without content; what of them is no part of a frame is known once the teacher has run
+        # heads of each stage without frames: what does not depend on the input; None until the teacher has run
         self.heads_like: list[list[HeadOutput]] | None = None
 
     @property
     def folder(self) -> Path:
-        """Where this teacher's outputs are kept."""
+        """Where this teacher's outputs are stored."""
         return self.store.folder
 
     def __call__(self, batch: Batch, inputs: Inputs | None = None) -> DetectorOutput:
-        """The teacher's output, its parts still to be read.
+        """Return the teacher's output; its parts are loaded or computed when they are read.
 
-        An InputError once it is clear that the disk cannot hold what will be stored.
+        Raises InputError if the disk cannot hold all outputs, as estimated from the first batch.
         """
         self.store.announce()
         return _Recalled(_BatchOutput(self, batch, inputs))
 
     def decode(self, output: DetectorOutput) -> list[Boxes]:
-        """The teacher's detections, one entry a frame."""
+        """Return the teacher's detections, one entry per frame."""
         assert isinstance(output, _Recalled)
         return output.source.part(BOXES)
 
@@ -131,7 +134,7 @@ class _BatchOutput:
         self.live: dict[int, DetectorOutput] = {}
 
     def part(self, name: str) -> Any:
-        """A tap, the heads or the boxes, of all frames side by side."""
+        """Return a tap, the heads or the boxes of all frames of the batch."""
         if name not in self.parts:
             self.parts[name] = self._joined([self._record(name, row) for row in range(len(self.frames))])
         return self.parts[name]
@@ -157,7 +160,7 @@ class _BatchOutput:
         )
 
     def stages(self, heads: tuple[HeadOutput, ...]) -> tuple[tuple[HeadOutput, ...], ...]:
-        """All heads, in order, as those of each stage."""
+        """Split all heads, in order, into those of each stage."""
         ends = list(accumulate(map(len, self.cache.heads_like or [])))
         return tuple(heads[start:end] for start, end in pairwise([0, *ends]))
 
@@ -167,7 +170,7 @@ class _BatchOutput:
         return join(records, self.device, [head for stage in self.cache.heads_like or [] for head in stage])
 
     def _run(self, row: int) -> DetectorOutput:
-        """The running teacher's output on one frame, in the precision of the step, wherever a method asks for it."""
+        """Run the teacher on one frame in the precision of the step, even if a method has switched autocast off."""
         if row not in self.live:
             with self.precision.restored():
                 self.live[row] = self.cache.teacher(*self.frames[row])
@@ -176,7 +179,7 @@ class _BatchOutput:
 
 
 class _Recalled(DetectorOutput):
-    """A DetectorOutput whose parts come into being when they are read."""
+    """A DetectorOutput whose parts are loaded or computed when they are read."""
 
     def __init__(self, source: _BatchOutput) -> None:
         object.__setattr__(self, "source", source)
@@ -214,7 +217,7 @@ class _Taps(Mapping[str, FeatureMap | FeatureSet]):
 
 
 class _Precision:
-    """Autocast of the training step. A method may read a part where it has switched autocast off."""
+    """The autocast state of the training step; a method may read a part after it has switched autocast off."""
 
     def __init__(self, device_type: str, enabled: bool, dtype: torch.dtype) -> None:
         self.device_type, self.enabled, self.dtype = device_type, enabled, dtype

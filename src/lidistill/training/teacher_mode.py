@@ -1,4 +1,4 @@
-"""Which statistics the teacher's BatchNorm uses while it teaches."""
+"""Which statistics the teacher's BatchNorm uses during distillation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lidistill.distillation.certificate import TEACHER_BN as TEACHER_BN
 
 @contextmanager
 def teacher_batch_norm(teacher: nn.Module, mode: str) -> Iterator[None]:
-    """The teacher in a mode of TEACHER_BN while the block runs.
+    """Set the BatchNorm of `teacher` to a mode of TEACHER_BN while the block runs.
 
-    "eval": the running statistics. "train-frozen": those of the batch, while the running ones stay as they are.
+    "eval" uses the running statistics. "train-frozen" uses those of the batch and leaves the running ones unchanged.
     """
     if mode == "eval":
         yield

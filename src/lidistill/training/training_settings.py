@@ -57,14 +57,14 @@ class TrainingSettings(Settings):
     beta2: ShareBelowOne = 0.99
     weight_decay: NonNegative = 0.01
     clip_norm: NonNegative = 10.0  # largest gradient norm; 0: no clipping
-    # of BatchNorm's running statistics; 0: the detector's own (0.01). Short trainings recompute the statistics last
+    # of BatchNorm's running statistics; 0: the detector's own (0.01). A short training recomputes them at its end
     norm_momentum: Share = 0.0
     # "32", "bf16" or "fp16" (autocast); "auto": bf16 if the device has units for it, otherwise 32
     precision: Precision = "32"
     ema_decay: ShareBelowOne = 0.0  # 0: no moving average of the weights
     validate_every: StepsOrNone = 0  # steps; 0: only after the last one
     validation_frames: CountOrNone = 64  # frames of a validation while training; 0: all
-    save_every: Steps = 100  # steps between two writings of the resume file
+    save_every: Steps = 100  # steps between two saves of the resume file
     log_every: Steps = 10
     # steps between two measurements of each method's gradient relative to the detection loss's; 0: never. The log shows
     # those that fall on a logged step
