@@ -81,7 +81,7 @@ def test_points_above_three_metres_reach_dynamic_pillars_alone(tmp_path, source)
     assert int(detector.prepare(batch_of(above)).counts.sum()) == len(points) + (source == "openpcdet")
     assert sum(config.grid.point_range[2::3]) / 2 == -1.0  # the pillars' centre, which the weights know
     assert any("every height" in note for note in report["conventions"]) == (source == "openpcdet")
-    assert any("-5..3 m alone" in note for note in report["conventions"]) == (source != "openpcdet")
+    assert any("only points of -5..3 m" in note for note in report["conventions"]) == (source != "openpcdet")
 
 
 def test_sizes_and_settings_are_read_from_the_weights(tmp_path, source):
