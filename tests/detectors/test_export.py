@@ -103,7 +103,7 @@ def test_pillars_padded_to_another_number_of_slots_are_refused():
 
 
 def test_a_sparse_encoder_says_that_it_cannot_be_exported():
-    with pytest.raises(InputError, match="export the dense part alone"):
+    with pytest.raises(InputError, match="export only the dense part"):
         preset("second", "simulated").build().encoder.exportable()
 
 

@@ -1,4 +1,7 @@
-"""The bird's-eye view (BEV) network: a trunk whose stages reduce the resolution, and a neck that brings them to one."""
+"""The bird's-eye view (BEV) network: a trunk and a neck.
+
+The trunk's stages reduce the resolution. The neck brings their maps to one resolution and concatenates them.
+"""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Detector(nn.Module, ABC):
     def forward(self, batch: Batch, inputs: Inputs | None = None) -> DetectorOutput:
         """Run the network on `inputs`, or on `prepare(batch)` if `inputs` is None.
 
-        Two detectors with the same `inputs` have the same pillars, voxels or points in the rows of their input.
+        With the same `inputs`, a row is the same pillar, voxel or point in two detectors.
         """
 
     @abstractmethod

@@ -76,7 +76,7 @@ ANCHOR_CONVENTIONS = {
 class CenterConvention:
     """How one tool stores, trains and decodes its centre heads."""
 
-    rows: Mapping[str, tuple[Row, ...]]  # branch -> our rows; the rows of other branches stay as they are
+    rows: Mapping[str, tuple[Row, ...]]  # branch -> our rows; the rows of all other branches stay unchanged
     code_weights: Weights  # of networks with velocities
     outside: Literal["skip", "border"]
     max_candidates: tuple[int, int]  # with velocities (nuScenes) and without (Waymo)

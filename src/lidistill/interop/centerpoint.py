@@ -27,10 +27,12 @@ DYNAMIC_PILLARS = "pillars without caps take the points of every height, here -1
 
 
 def pillar_rules(source: str) -> Rules:
+    """Return the rules for the keys of CenterPoint on pillars from the tool `source`."""
     return (*PILLARS[source], *BEV[source], *CENTER_HEADS[source])
 
 
 def voxel_rules(checkpoint: ForeignCheckpoint) -> Rules:
+    """Return the rules for the keys of CenterPoint on voxels."""
     return (*encoder_rules(checkpoint), *BEV[checkpoint.source], *CENTER_HEADS[checkpoint.source])
 
 

@@ -73,7 +73,10 @@ RESIDUAL_ENCODERS: dict[str, Rules] = {
 
 
 def _bev(blocks: str, deblocks: str, shift: int) -> Rules:
-    """`shift` is the index of the first convolution within a stage: 1 if a padding layer comes first."""
+    """Make the rules for trunk and neck.
+
+    `shift` is the index of the first convolution within a stage: 1 if a padding layer comes first.
+    """
     return (
         (rf"{blocks}\.(\d+)\.(\d+)\.(.+)", rf"trunk.stages.\1.<\2-{shift}>.\3"),
         (rf"{deblocks}\.(\d+)\.([01])\.(.+)", r"neck.branches.\1.\2.\3"),

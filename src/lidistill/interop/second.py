@@ -16,7 +16,7 @@ from lidistill.interop.sparse_encoders import convert_sparse_encoder, encoder_ru
 
 MODEL = "SECOND"
 
-# mmdetection3d trains SECOND with other overlaps than PointPillars: an anchor is an object from the first one up, and
+# mmdetection3d trains SECOND with other overlaps than PointPillars: an anchor is positive from the first one up, and
 # background below the second.
 MMDET3D_OVERLAPS = {"Pedestrian": (0.35, 0.2), "Cyclist": (0.35, 0.2)}
 MMDET3D_NOTES = (
@@ -27,6 +27,7 @@ MMDET3D_NOTES = (
 
 
 def rules(checkpoint: ForeignCheckpoint) -> Rules:
+    """Return the rules for the keys of SECOND."""
     return (*encoder_rules(checkpoint), *BEV[checkpoint.source], *ANCHOR_HEADS[checkpoint.source])
 
 

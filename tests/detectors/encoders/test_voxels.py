@@ -357,7 +357,7 @@ def test_a_grid_too_flat_is_refused_with_the_smallest_that_fits():
         ({"stage_channels": (), "stage_blocks": ()}, r"encoder.stage_channels is \(\); give at least 1 of them"),
         ({"stage_blocks": (1, -1, 2, 2)}, "encoder.stage_blocks.1 is -1; give 0 or more"),
         ({"kind": "dense"}, "kind is 'dense'; use one of plain, residual"),
-        ({"bias": True}, "bias is for residual blocks alone"),
+        ({"bias": True}, "only residual blocks have a bias"),
     ],
 )
 def test_settings_that_make_no_network_are_refused(change, message):

@@ -125,7 +125,7 @@ class SlotRows:
 
 class PillarLayer(nn.Module):
     """Linear layer, BatchNorm and ReLU of every slot, then the maximum over each pillar (PointPillars, CVPR 2019,
-    section 2.1). All after the linear layer is left to Activations.
+    section 2.1). The returned Activations applies all steps after the linear layer.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

@@ -55,7 +55,7 @@ class SparseEncoderConfig(EncoderConfig):
                 "give one for each stage"
             )
         if self.bias and self.kind == "plain":
-            raise InputError("encoder: bias is for residual blocks alone; set kind to residual, or bias to false")
+            raise InputError("encoder: only residual blocks have a bias; set kind to residual, or bias to false")
 
     @property
     def stride(self) -> int:
@@ -161,7 +161,7 @@ class SparseEncoder(BevEncoder):
     def exportable(self) -> nn.Module:
         raise InputError(
             "a sparse encoder has no form in standard operators: its convolutions look up neighbours in tables that "
-            "are built for each frame; export the dense part alone, and run the encoder with lidistill before it"
+            "are built for each frame; export only the dense part, and run the encoder with lidistill before it"
         )
 
     def receptive_centres(self, coords: Tensor) -> Tensor:

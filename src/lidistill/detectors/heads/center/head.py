@@ -176,7 +176,7 @@ class CenterHead(BevHead):
         return Losses(sums, logs={"positives": self.code_weights.new_tensor(positives / batch.size)})
 
     def task_terms(self, output: CenterHeadOutput, targets: CenterTargets) -> dict[str, Tensor]:
-        """The weighted terms of one task, divided by the batch's number of peaks (heat map) or of objects (others)."""
+        """The weighted terms of one task, divided by the number of peaks (heat map) or objects (box, overlap)."""
         config = self.config
         codes = self._codes(output, targets.frames, targets.cells)
         wanted = torch.cat([targets.codes, targets.velocity], dim=1)[:, : codes.shape[1]]
