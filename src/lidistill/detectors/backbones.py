@@ -216,7 +216,10 @@ def _enlarged(branch: nn.Module, stage: Tensor) -> Tensor:
 
 
 def _resizing(in_channels: int, out_channels: int, stride: float) -> nn.Module:
-    """The kernel equals the stride, so outputs do not overlap. A stride of 1 is also transposed, as in OpenPCDet."""
+    """The kernel equals the stride, so outputs do not overlap.
+
+    A stride of 1 also gives a transposed convolution, as in OpenPCDet.
+    """
     if stride < 1:
         return nn.Conv2d(in_channels, out_channels, int(1 / stride), int(1 / stride), bias=False)
     return nn.ConvTranspose2d(in_channels, out_channels, int(stride), int(stride), bias=False)

@@ -65,7 +65,7 @@ def waymo_head(*center_range: float) -> CenterHeadConfig:
     return replace(WAYMO_HEAD, post=post)
 
 
-# One task, as on Waymo. Objects hardly overlap in the ground plane, so boxes that overlap by more are duplicates.
+# One task, as on Waymo. Objects hardly overlap in the ground plane, so boxes above the threshold are duplicates.
 KITTI_HEAD = replace(WAYMO_HEAD, post=CenterPostProcessing(nms_threshold=0.1))
 SIMULATED_HEAD = replace(KITTI_HEAD, shared_channels=32, head_channels=16)
 

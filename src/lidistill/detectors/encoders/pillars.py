@@ -141,7 +141,7 @@ class PillarLayer(nn.Module):
         projected = rows.projected(weight, voxels)
         if not self.norm.training:
             statistics = self.norm.running_mean, self.norm.running_var
-        else:  # the first layer has fewer input than output channels
+        else:  # the first layer usually has fewer input than output channels
             mean, variance = moments_behind(rows, weight, voxels) if rows.shared is None else moments(projected, voxels)
             statistics = mean * sign, variance
         scale, shift = self.norm.scale_and_shift(*statistics, rows.count(voxels))  # type: ignore[arg-type]

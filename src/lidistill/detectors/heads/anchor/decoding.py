@@ -56,7 +56,7 @@ def least_logit(score_threshold: float) -> float:
     """
     if score_threshold < 1e-30:
         return -math.inf
-    score = min(score_threshold, 1 - 1e-6)  # single precision rounds higher ones to 1
+    score = min(score_threshold, 1 - 1e-6)  # keeps the logit finite; a lower limit discards fewer logits
     return math.log(score / (1 - score)) - 1e-2
 
 

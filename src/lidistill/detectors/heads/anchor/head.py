@@ -47,7 +47,7 @@ class AnchorHeadConfig(HeadConfig):
     rotations: Annotated[tuple[Turn, ...], Field(min_length=1, max_length=32)] = (0.0, 1.57)
     placement: Literal["corners", "centres"] = "corners"  # see anchor_grid
     matching: Matching = "openpcdet"  # see assign_anchors
-    # divide each frame's loss by its number of positives, or the batch's loss by the number of all (mmdetection3d)
+    # divide each frame's loss by its own number of positives, or the batch's loss by the batch's (mmdetection3d)
     normaliser: Literal["frame", "batch"] = "frame"
     direction: DirectionBins = field(default_factory=DirectionBins)
     class_weight: NonNegative = 1.0

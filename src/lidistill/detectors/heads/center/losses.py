@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SCORE_FLOOR = 1e-4  # scores are clamped this far from 0 and 1, where they have no gradient, as in the published heads
+SCORE_FLOOR = 1e-4  # scores are clamped this far from 0 and 1; beyond, the gradient is 0, as in the published heads
 
 
 def heatmap_loss(logits: Tensor, target: Tensor, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
