@@ -13,7 +13,9 @@ from lidistill.types import InputError
     "device", ["mps", "xpu", "meta", "cpu:1", "cuda:", "cuda:-1", "cuda:1000", "gpu", "", "CPU", "cpu " * 1000]
 )
 def test_other_devices_are_refused(device):
-    with pytest.raises(InputError, match=r"^--device '.* is no device that lidistill runs on; use auto, cpu or cuda"):
+    with pytest.raises(
+        InputError, match=r"^--device '.* is not a device that lidistill runs on; use auto, cpu or cuda"
+    ):
         pick_device(device)
 
 

@@ -78,7 +78,7 @@ def test_steps_are_compared_turn_by_turn_with_the_plain_student(compared):
         assert step["turns"] == 9
         assert 0 < step["over_plain"]["low"] <= step["over_plain"]["value"] <= step["over_plain"]["high"]
     table = (compared / "comparison.md").read_text().rpartition("One training step")[2]
-    assert "the two taking turns" in table
+    assert "measured in turns" in table
     assert " ms" not in table
 
 
@@ -197,7 +197,7 @@ if __name__ == "__main__":
 def test_a_row_that_cannot_work_is_refused_before_anything_is_written(journey, tmp_path):
     for row, sentence in (
         (Row("bad", ("fitnets",), ("methods.fitnets.taps=[nowhere]",)), "row bad: fitnets needs the tap 'nowhere'"),
-        (Row("idle", (), ()), "row idle teaches nothing"),
+        (Row("idle", (), ()), "row idle distils nothing"),
         (Row.of("itdk"), "did you mean 'itkd'"),
     ):
         with pytest.raises(InputError, match=sentence):
@@ -225,17 +225,16 @@ def cells_for(journey, out, **changes):
     )
 
 
-def test_rows_under_other_terms_are_refused(journey, tmp_path):
+def test_rows_under_unequal_conditions_are_refused(journey, tmp_path):
     teacher = read_experiment(RunFolder(journey.teacher))
     cells = cells_for(journey, tmp_path)
     check_alike(cells, teacher)
     longer = [*cells[:-1], cells_for(journey, tmp_path, overrides=("training.steps=13",))[-1]]
-    with pytest.raises(
-        InputError, match="none and fitnets-half would be compared under other terms: their training settings differ"
-    ):
+    message = "none and fitnets-half would be compared under unequal conditions: their training settings differ"
+    with pytest.raises(InputError, match=message):
         check_alike(longer, teacher)
     stricter = cells_for(journey, tmp_path, overrides=("detector.head.post.score_threshold=0.2",))
-    with pytest.raises(InputError, match="teacher's boxes are post-processed otherwise"):
+    with pytest.raises(InputError, match="teacher's and the students' boxes are post-processed differently"):
         check_alike(stricter, teacher)
 
 
@@ -300,11 +299,11 @@ def test_a_row_changes_the_lesson_and_nothing_else():
     assert Row.of("none").methods == ()
     with pytest.raises(InputError, match="lists logits twice"):
         Row.of("logits+logits")
-    with pytest.raises(InputError, match="would change more than the lesson"):
+    with pytest.raises(InputError, match="would change more than the distillation"):
         Row("longer", ("logits",), ("training.steps=5",))
-    with pytest.raises(InputError, match="would change more than the lesson"):
+    with pytest.raises(InputError, match="would change more than the distillation"):
         Row("elsewhere", ("logits",), ("distillation.teacher=runs/other",))
-    with pytest.raises(InputError, match="takes no lesson"):
+    with pytest.raises(InputError, match="is not distilled"):
         Row("none", ("logits",))
     with pytest.raises(InputError, match="names a folder"):
         Row("a/b", ("logits",))

@@ -281,7 +281,7 @@ def test_the_runs_of_a_report_are_timed_in_turns_when_it_is_made(journey, tmp_pa
     assert written.headline in text
     assert f"Timed on {timing['device']}, 1 CPU thread" in text
     untimed = jobs.report(runs, tmp_path / "untimed", timing=False)
-    assert "nothing is said about speed" in untimed.path.read_text()
+    assert "it makes no statement on speed" in untimed.path.read_text()
     assert not (tmp_path / "untimed" / "timing.json").exists()
 
 
@@ -296,7 +296,7 @@ def test_a_run_that_cannot_be_timed_is_left_out_with_the_reason(journey, tmp_pat
 
 def test_a_finished_run_is_never_overwritten(journey):
     experiment = jobs.load_run(journey.plain).experiment
-    with pytest.raises(InputError, match="already holds a run; go on with `lidistill train --resume --out"):
+    with pytest.raises(InputError, match="already holds a run; resume it with `lidistill train --resume --out"):
         jobs.train(experiment, journey.plain)
 
 

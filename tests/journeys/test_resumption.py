@@ -128,7 +128,7 @@ def test_a_command_without_a_start_is_a_sentence(journey, monkeypatch, capsys, t
         (("train", "--resume", "--out", tmp_path / "x"), "no run to resume"),
         (
             ("train", journey.teacher, "--out", journey.plain),
-            f"go on with `lidistill train --resume --out {journey.plain}`",
+            f"resume it with `lidistill train --resume --out {journey.plain}`",
         ),
         (("train", "--resume", "--out", journey.plain, LOWER), "all of its 12 steps are done"),
     ):

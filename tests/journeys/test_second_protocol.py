@@ -178,8 +178,8 @@ def test_a_real_gain_is_negative_and_called_a_gain(better, tmp_path):
 def test_a_protocol_that_is_not_listed_costs_the_intervals_and_nothing_else(better, tmp_path):
     write_report(better, tmp_path, {})
     text = (tmp_path / "report.md").read_text()
-    assert text.count("No interval is given, since the protocol 'misses' is not known to this installation.") == 1
-    assert "how sure that is, is not known" in text
+    assert text.count("No interval is given, because the protocol 'misses' is unknown to this installation.") == 1
+    assert "its uncertainty is unknown" in text
 
 
 def test_runs_of_two_protocols_are_not_set_side_by_side(better, tmp_path):

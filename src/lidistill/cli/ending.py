@@ -65,7 +65,7 @@ def _how_to_go_on(words: list[str]) -> str:
 def _end_without_reader() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())  # flushing the rest when Python ends would fail again
-    _end("the reader of the output has closed it", 128 + signal.SIGPIPE)
+    _end("the program that reads the output has closed it", 128 + signal.SIGPIPE)
 
 
 def _end(sentence: str, code: int) -> None:

@@ -44,7 +44,7 @@ def evaluate(
     run: Annotated[Path | None, typer.Argument(help="A run folder; not with --predictions.")] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(help="Predictions of another tool: a predictions.npz, or files in the benchmark's own form."),
+        typer.Option(help="Predictions of another tool: a predictions.npz, or files in the benchmark's own format."),
     ] = None,
     data: Annotated[
         str | None,
@@ -101,8 +101,8 @@ def predict(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="Calibration for files in the benchmark's own form: a file, or a folder with one per scan. Default: "
-            "the folder calib beside that of the scans."
+            help="Calibration for files in the benchmark's own format: a file, or a folder with one per scan. Default: "
+            "the folder calib beside the folder of the scans."
         ),
     ] = None,
     columns: Annotated[
@@ -137,7 +137,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders: teacher, plain student, distilled students.")],
     out: Out = Path("report"),
     timing: Annotated[
-        bool, typer.Option(help="Measure the runs' latency in turns first; without it, the page has no latency.")
+        bool, typer.Option(help="Measure the runs' latency in turns first; without it, the page shows no latency.")
     ] = True,
     device: Device = "auto",
 ) -> None:

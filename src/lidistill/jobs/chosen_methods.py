@@ -53,7 +53,7 @@ def methods_of_one_student(given: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_pairing(objective: Distilled) -> None:
-    """Compute the loss once on a made-up frame; InputError if a method cannot pair the two networks.
+    """Compute the loss once on a made-up frame; InputError if a method cannot work with the two networks.
 
     The objective stays unchanged, and so do its BatchNorm statistics and torch's random numbers.
     """
@@ -74,7 +74,7 @@ def check_pairing(objective: Distilled) -> None:
 
 
 def made_up_batch(detector: Detector) -> Batch:
-    """Make a frame with points in the middle of the detector's range and one object of each class there."""
+    """Make a batch of one frame: 256 points around the middle of the detector's range, and one object of each class."""
     low, high = torch.tensor(detector.config.point_range).view(2, 3)
     middle = (low + high) / 2
     reach = torch.minimum((high - low) / 2, torch.tensor([4.0, 4.0, 1.0])) * 0.99

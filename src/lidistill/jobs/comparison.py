@@ -1,4 +1,4 @@
-"""Many students of one teacher under one budget: every method, every seed, one table.
+"""Trains many students of one teacher on the same schedule: every method, every seed, one table.
 
 Rows differ in seed and distillation only: data, order of frames, schedule, augmentation, network and post-processing
 are the same, and this is checked. Each student has an ordinary run folder. Finished students are kept, interrupted ones
@@ -53,11 +53,11 @@ def compare(
     ray: str | None = None,
     certificate: bool = True,
 ) -> Path:
-    """Train the teacher (or take it), the plain student and a student a row and seed; returns the table in Markdown.
+    """Train the teacher, unless the plan names a finished one, then one student per row and seed.
 
-    `processes` students are trained at a time, each with its share of the processor's cores; `ray` is the address of a
-    Ray cluster that does it instead, on a file system that all of its machines share. `certificate=False` skips the
-    examination of the teacher.
+    Returns the path of the table in Markdown. `processes` students are trained at a time, each with an equal share of
+    the processor's cores. `ray` is the address of a Ray cluster that trains them instead; its machines must share the
+    file system of `out`. `certificate=False` skips the check of the teacher.
     """
     out = Path(out)
     processes = checked(AtLeastOneProcess, processes, "--processes")
@@ -90,7 +90,7 @@ def compare(
         _check_finished(cells)
         rows = list(dict.fromkeys(cell.row for cell in cells))
         console.print(
-            f"[bold]{len(cells)} students[/bold]: {len(rows)} rows, the plain student among them, from "
+            f"[bold]{len(cells)} students[/bold]: {len(rows)} rows, including the plain student, with "
             f"{len(plan.seeds)} seeds each"
         )
         train_students(cells, processes=processes, device=device, ray=ray)
@@ -104,18 +104,18 @@ def compare(
 
 
 def _keep_plan(out: Path, plan: Comparison) -> None:
-    """Write the plan beside the runs, or make sure that it is the one the runs there were made for."""
+    """Write the plan beside the runs; InputError if the runs there were made for another plan."""
     path = out / "comparison.yaml"
     content = plain(asdict(plan))
     if path.is_file() and read_yaml(path) != content:
         raise InputError(
-            f"{path} holds another plan; go on with the same rows, seeds and settings, or choose another --out"
+            f"{path} holds another plan; resume with the same rows, seeds and settings, or choose another --out"
         )
     write_text(path, yaml.safe_dump(content, sort_keys=False))
 
 
 def _keep_teacher(out: Path, teacher: Path) -> None:
-    """Students of two teachers never stand in one table: the teacher's weights are remembered by their hash."""
+    """Write the hash of the teacher's weights; InputError if the students in `out` had another teacher."""
     path = out / "teacher.sha256"
     digest = sha256_of(RunFolder(teacher).checkpoint, "train the teacher again, or restore its folder")
     if path.exists() and read_text(path, "choose another --out").strip() != digest:
@@ -127,7 +127,7 @@ def _keep_teacher(out: Path, teacher: Path) -> None:
 
 
 def _examine(cells: Sequence[StudentRun], teacher: Path, out: Path, device: str) -> None:
-    """Refuse a sick teacher once, before the first student."""
+    """Check the teacher once, before the first student; InputError if it fails."""
     folder = RunFolder(out)
     experiment = next(cell.experiment for cell in cells if cell.experiment.distillation is not None)
     distillation = experiment.distillation
@@ -137,7 +137,7 @@ def _examine(cells: Sequence[StudentRun], teacher: Path, out: Path, device: str)
 
 
 def _check_finished(cells: Sequence[StudentRun]) -> None:
-    """What lies there already must be what the plan asks for, defaults of this version included."""
+    """Raise InputError if a run was trained with other settings than the plan's, this version's defaults included."""
     for cell in cells:
         folder = RunFolder(cell.folder)
         if folder.experiment.is_file():

@@ -1,4 +1,4 @@
-"""What a comparison trains: its rows, its seeds, and the experiment behind every cell."""
+"""What a comparison trains: its rows, its seeds, and the experiment of every student."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Row(Settings):
     """One kind of student."""
 
     name: Text
-    methods: Names = ()  # none: the plain student, or the teacher's labels alone
-    overrides: Overrides = ()  # of the distillation only, for example methods.pointdistiller.reweight=false
+    methods: Names = ()  # empty: the plain student, or a student that uses only the teacher's labels or weights
+    overrides: Overrides = ()  # of distillation settings only, for example methods.pointdistiller.reweight=false
 
     def __post_init__(self) -> None:
         if not self.name or set(self.name) & set("/\\ "):
@@ -44,31 +44,32 @@ class Row(Settings):
         for override in self.overrides:
             if not override.startswith(DISTILLATION_PREFIXES) or override.startswith("distillation.teacher="):
                 raise InputError(
-                    f"row {self.name}: {override!r} would change more than the lesson; set it for all rows instead"
+                    f"row {self.name}: {override!r} would change more than the distillation; set it for all rows "
+                    "instead"
                 )
         if self.name == PLAIN and (self.methods or self.overrides):
-            raise InputError(f"row {PLAIN} is the plain student, which takes no lesson; give the row another name")
+            raise InputError(f"row {PLAIN} is the plain student, which is not distilled; give the row another name")
 
     @staticmethod
     def of(text: str) -> Row:
-        """ "itkd" or "itkd+logits"; "none" is the plain student.
+        """Make the row of `text`, such as "itkd" or "itkd+logits"; "none" is the plain student.
 
-        A method from outside gives its class's name to the row.
+        A method from outside the package (`my_module:Config`) appears in the row's name by its class.
         """
         return Row("+".join(part.rpartition(":")[2] for part in text.split("+")), method_names(text))
 
 
 @dataclass(frozen=True)
 class Comparison(Settings):
-    """What to compare, and under which budget."""
+    """What to compare, and with which settings."""
 
     start: Text  # the teacher's run folder; or a detector's name or a YAML file, from which a teacher is trained first
     rows: Annotated[tuple[Row, ...], Field(max_length=1000)]
     seeds: Annotated[tuple[Seed, ...], Field(max_length=1000)] = (0, 1, 2)
     compression: Compression = 4.0
     data: Text | None = None
-    overrides: Overrides = ()  # of every run, the teacher's own training included
-    multiple_of: Channels = 1  # the students' widths are multiples of it
+    overrides: Overrides = ()  # for every run, the teacher's training included
+    multiple_of: Channels = 1  # the students' widths are multiples of this number
 
     def __post_init__(self) -> None:
         names = [row.name for row in self.rows]
@@ -82,12 +83,13 @@ class Comparison(Settings):
 
     @staticmethod
     def read(path: str | Path) -> Comparison:
-        """A recipe in YAML."""
+        """Read a recipe, a YAML file."""
         return settings_from(Comparison, read_yaml(Path(path)), str(path))
 
     def changed(self, *, teacher: str | Path | None, seeds: int | None, overrides: Sequence[str]) -> Comparison:
-        """With another teacher (and its data), so many seeds, and more overrides; None and nothing keep the recipe's
-        own.
+        """Return a plan with another teacher (and its data), another number of seeds, and further overrides.
+
+        None keeps the recipe's own value.
         """
         return replace(
             self,
@@ -99,7 +101,7 @@ class Comparison(Settings):
 
 
 def first_seeds(count: int) -> tuple[int, ...]:
-    """The seeds 0, 1, ... of a row that is trained `count` times."""
+    """Return the seeds 0, 1, ..., count - 1; InputError unless `count` is from 1 to 1000."""
     return tuple(range(checked(Annotated[Whole, Field(ge=1, le=1000)], count, "--seeds")))
 
 
@@ -107,7 +109,7 @@ def plan_student_runs(plan: Comparison, teacher_experiment: Experiment, teacher:
     """Every student to train, the plain ones first. `teacher` is the run folder of `teacher_experiment`.
 
     Overrides of the detector apply to the teacher's settings before they are thinned, so every student has the
-    compression that was asked for.
+    requested compression.
     """
     base = teacher_experiment.overridden(plan.overrides)
     rule = WidthRule.for_compression(plan.compression, plan.multiple_of)
@@ -128,33 +130,33 @@ def plan_student_runs(plan: Comparison, teacher_experiment: Experiment, teacher:
 
 
 def check_alike(cells: Sequence[StudentRun], teacher: Experiment) -> None:
-    """InputError unless the students differ in seed and distillation only, and the teacher is post-processed alike."""
+    """Raise InputError unless students differ only in seed and distillation, and have the teacher's post-processing."""
     first = cells[0].experiment
     check_labels(teacher.detector, first.data.spec, "teacher")
     for cell in cells[1:]:
         for key in ("data", "detector", "training", "augmentation"):
             if getattr(cell.experiment, key) != getattr(first, key):
                 raise InputError(
-                    f"{cells[0].row} and {cell.row} would be compared under other terms: their {key} settings "
-                    "differ; set them for all rows"
+                    f"{cells[0].row} and {cell.row} would be compared under unequal conditions: their {key} "
+                    "settings differ; set them for all rows"
                 )
     own, others = (experiment.to_dict()["detector"].get("head", {}).get("post") for experiment in (teacher, first))
     if own != others:
         raise InputError(
-            "the teacher's boxes are post-processed otherwise than the students' (detector.head.post); use the same "
+            "the teacher's and the students' boxes are post-processed differently (detector.head.post); use the same "
             "settings for both"
         )
 
 
 def check_distillations(cells: Sequence[StudentRun], teacher: Experiment) -> None:
-    """InputError if a row's methods cannot work between these two networks, before anything is trained."""
+    """Raise InputError, before anything is trained, if a row's methods cannot work with the teacher and the student."""
     teacher_network, student = teacher.detector.build(), cells[0].experiment.detector.build()
     for row, cell in {cell.row: cell for cell in cells}.items():
         distillation = cell.experiment.distillation
         if distillation is None:
             continue
         if not distillation.methods and distillation.teacher_labels is None and not distillation.is_start_alone:
-            raise InputError(f"row {row} teaches nothing: name a method, or set distillation.teacher_labels=0.3")
+            raise InputError(f"row {row} distils nothing: name a method, or set distillation.teacher_labels=0.3")
         try:
             for method in distillation.methods:
                 built(

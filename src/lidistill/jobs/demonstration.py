@@ -24,7 +24,8 @@ from lidistill.types import InputError
 
 COMPRESSION = 4.0
 DEMO_METHODS = ("pointdistiller", "logits")
-# A demo frame has about 1,700 pillars and a KITTI frame 7,000, so the graphs and their edges are fewer in proportion.
+# A demo frame has about 1,700 pillars and a KITTI frame 7,000, so PointDistiller uses fewer queries and neighbours in
+# proportion.
 DEMO_METHOD_SETTINGS = ("methods.pointdistiller.num_queries=300", "methods.pointdistiller.num_neighbours=32")
 
 SCORED_WHILE_TRAINING = "training.validate_every=400"  # steps; scoring changes no weight
@@ -40,8 +41,8 @@ def demo(
 
     Returns the path of the HTML report. All three are trained on the same schedule; one student is trained alone, the
     other is distilled. After an interruption, run it again: finished stages are kept, the interrupted one is resumed,
-    and the result is that of an uninterrupted demo. InputError if `out` holds a demo with other settings; with `anew`
-    that demo is removed first.
+    and the result equals that of an uninterrupted demo. InputError if `out` holds a demo with other settings; with
+    `anew` that demo is removed first.
     """
     pick_device(device)
     with claimed(out):
@@ -125,7 +126,7 @@ def _of_any_folder(experiment: Experiment) -> Experiment:
 
 def _remove(out: Path, data: SimulatedData) -> None:
     """Remove what a demo has written to `out`, except simulated frames that the next demo can use."""
-    if not (out / "data" / MANIFEST).is_file():  # the demo writes it first: without it this is another folder
+    if not (out / "data" / MANIFEST).is_file():  # the demo writes it first, so without it the folder is not a demo's
         return
     for name in ("teacher", "plain", "distilled", "report"):
         if (out / name).is_dir():

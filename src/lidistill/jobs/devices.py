@@ -1,4 +1,4 @@
-"""Where a command runs: its device, and the precision that runs there."""
+"""The device that a command runs on, and the precision of the network there."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from lidistill.types import InputError
 
 
 def pick_device(device: str) -> torch.device:
-    """ "auto" takes CUDA where there is one."""
+    """Return the torch device named "cpu", "cuda" or "cuda:N"; "auto" is CUDA if torch sees such a device, else the
+    CPU.
+
+    InputError if `device` is another name, or torch does not see the device.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", device):
         raise InputError(
-            f"--device {shown(device)} is no device that lidistill runs on; use auto, cpu or cuda, or one of several "
-            "as cuda:1"
+            f"--device {shown(device)} is not a device that lidistill runs on; use auto, cpu or cuda, or name one of "
+            "several GPUs, as in cuda:1"
         )
     picked = torch.device(device)
     if picked.type == "cuda" and not torch.cuda.is_available():
@@ -37,7 +41,10 @@ def pick_device(device: str) -> torch.device:
 
 
 def pick_precision(precision: str, device: torch.device, setting: str) -> PrecisionName:
-    """What runs on `device` where `setting` asks for `precision`; what "auto" comes to is said in a line."""
+    """Return the precision that runs on `device` for the value `precision` of `setting`.
+
+    For "auto", print the precision that was chosen, and why.
+    """
     chosen, reason = settled(named_precision(precision, setting), device)
     if precision == "auto" and is_first_process():
         Console(stderr=True).print(
@@ -47,8 +54,9 @@ def pick_precision(precision: str, device: torch.device, setting: str) -> Precis
 
 
 def with_precision(experiment: Experiment, device: torch.device, earlier: Experiment | None = None) -> Experiment:
-    """`experiment` with the precision that runs on `device` instead of "auto"; that of the `earlier` run where it goes
-    on with one.
+    """Return `experiment` with the precision "auto" replaced by the one that runs on `device`.
+
+    A resumed run keeps the precision of the `earlier` run.
     """
     training = experiment.training
     if training.precision != "auto":

@@ -131,9 +131,10 @@ def _training_data(experiment: Experiment, source: FrameSource) -> dict[str, Any
 def evaluate_predictions(
     path: str | Path, data: DataSettings, *, split: str = VALIDATION, out: str | Path | None = None
 ) -> Scores:
-    """Score predictions made elsewhere: a `predictions.npz`, or what the dataset's protocol reads of other tools.
+    """Score predictions made elsewhere: a `predictions.npz`, or files of other tools that the dataset's protocol reads.
 
-    `out` is a folder for scores and matches. InputError where the predictions are of another dataset.
+    Scores and matches are written to the folder `out`, if given. InputError if `path` does not exist, or if its
+    predictions were made on another dataset.
     """
     path = Path(path)
     source = data.open(split)
@@ -155,24 +156,24 @@ def evaluate_predictions(
 
 
 def _predictions_of(spec: DatasetSpec, path: Path) -> Predictions:
-    """The predictions in a file, unless it says that they are of another dataset."""
+    """Load the predictions of a file; InputError if it names a dataset other than `spec`."""
     predictions = Predictions.load(path)
     if predictions.dataset not in ("", spec.name):
         raise InputError(
-            f"{path}: holds predictions on {shown(predictions.dataset)}, not on {spec.name}; give --data of the "
-            "dataset that was predicted"
+            f"{path}: holds predictions on {shown(predictions.dataset)}, not on {spec.name}; set --data to the "
+            "dataset that they were made on"
         )
     return predictions
 
 
 def score_frames(spec: DatasetSpec, predictions: Predictions, frames: Iterable[Frame]) -> tuple[Scores, Resamplable]:
-    """Scores by the dataset's own protocol, and what resamples its frames."""
+    """Return the scores by the dataset's own protocol, and the matches whose frames can be resampled for intervals."""
     scores, matches = protocol_of(spec).evaluate(predictions, frames)
     return replace(scores, simulated=spec.simulated), matches
 
 
 def labels(data: DataSettings, source: FrameSource, split: str) -> dict[str, Any]:
-    """What every published figure carries about its data."""
+    """Return the facts about the data that are written beside every score."""
     spec = source.spec
     return {
         "dataset": spec.name,
@@ -184,7 +185,7 @@ def labels(data: DataSettings, source: FrameSource, split: str) -> dict[str, Any
 
 
 def spread(count: int, wanted: int) -> list[int]:
-    """Up to `wanted` rows of `count`, evenly apart; all of them where `wanted` is 0."""
+    """Return up to `wanted` evenly spaced rows of `count`; all rows if `wanted` is 0."""
     if not wanted or wanted >= count:
         return list(range(count))
     return [row * count // wanted for row in range(wanted)]

@@ -1,4 +1,4 @@
-"""Boxes for scans on disk: JSON, a picture, and the benchmark's own form of each."""
+"""Detects objects in scans on disk, and writes them as JSON, as a picture, and in the benchmark's own format."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def predict(
 ) -> list[Path]:
     """Detect objects in one or more scans and write NAME.json and NAME.png of each; return the JSON paths.
 
-    `scans` is a `.bin` file or a folder of them. The files hold every box; the picture shows those that score at least
-    `minimum_score`. The protocol of the run's dataset adds files in its own form, such as KITTI's NAME.txt;
-    `calibration` is a file or folder that this form needs, and the protocol says where it looks without one.
+    `scans` is a `.bin` file or a folder of them. The JSON file holds every box; the picture shows those that score at
+    least `minimum_score`. The protocol of the run's dataset adds files in its own format, such as KITTI's NAME.txt;
+    `calibration` is a file or folder that this format needs. Without it, the protocol prints where it looks.
 
-    `columns` is the number of values per point in the files, of which the detector reads the first. By default the
-    files hold as many as the detector reads; InputError if their values look otherwise.
+    `columns` is the number of values per point in the scans; the detector reads the first of them. By default it is the
+    number that the detector reads; InputError if the values look like another number of columns.
 
     A scan that cannot be read raises InputError; with `skip_bad` it is reported and left out. The network runs in
     `precision`, one of PRECISIONS.

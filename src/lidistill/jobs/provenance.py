@@ -1,4 +1,4 @@
-"""What a reader needs to make a run again: version, commit, device and time."""
+"""The provenance of a run: version, commit, device and time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lidistill.deploy.profile import device_name
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """What a reader needs to make the run again: version, commit, device, time, versions of the parts."""
+    """Return what a reader needs to make the run again: version, commit, device, UTC time and package versions."""
     return {
         "version": lidistill.__version__,
         "commit": commit(),
@@ -33,8 +33,9 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the source tree the package runs from, with "+changes" when it has been edited; None outside a
-    checkout.
+    """Return the commit of the source tree that the package runs from; None outside a git checkout.
+
+    "+changes" is added if files of the package differ from the commit.
     """
     here = Path(lidistill.__file__).parent
 

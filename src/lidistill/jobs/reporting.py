@@ -1,4 +1,4 @@
-"""Write a report, and time its runs beside each other first."""
+"""Time runs in turns, and write a report about them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ THREADS = 1
 
 @dataclass(frozen=True)
 class Report:
-    """A written report: its page, and the sentence that the page says first."""
+    """A written report: the path of its HTML page, and the page's headline."""
 
     path: Path
     headline: str
@@ -37,9 +37,10 @@ class Report:
 def report(runs: Sequence[str | Path], out: str | Path, *, timing: bool = True, device: str = "auto") -> Report:
     """Compare run folders on one page.
 
-    With `timing` their detectors are timed first, taking turns on the frames that were kept in the folders, one CPU
-    thread each; the milliseconds of every turn are kept in `timing.json`. That takes under a minute for published
-    networks on one core, seconds for the simulator's. Without it the page says nothing about speed.
+    With `timing`, their detectors are timed first: they take turns on the sample frames of the run folders, with one
+    CPU thread each. The milliseconds of every turn are written to `timing.json`. Timing takes under a minute for
+    published networks on one core, and seconds for the simulator's. Without `timing`, the page makes no statement on
+    speed.
     """
     out = Path(out)
     with prepared(out):
@@ -54,7 +55,9 @@ def report(runs: Sequence[str | Path], out: str | Path, *, timing: bool = True, 
 
 
 def time_runs(runs: Sequence[Run], device: torch.device) -> Timing:
-    """The runs' times a frame. A run without weights or kept frames is left out, with the reason."""
+    """Measure the times per frame of the runs, in turns. A run without weights or sample frames is left out, with the
+    reason.
+    """
     detectors: dict[str, Detector] = {}
     frames: dict[str, Sequence[Frame]] = {}
     left_out: dict[str, str] = {}
@@ -68,8 +71,8 @@ def time_runs(runs: Sequence[Run], device: torch.device) -> Timing:
         first = next(iter(frames.values()), kept)
         if not kept or [frame.id for frame in kept] != [frame.id for frame in first]:
             left_out[run.label] = (
-                f"{run.folder.samples}: holds no frames, or others than the first run's; run `lidistill evaluate` on "
-                "both again"
+                f"{run.folder.samples}: holds no frames, or different ones than the first run's; run `lidistill "
+                "evaluate` on both again"
             )
             continue
         detectors[run.label], frames[run.label] = detector, kept

@@ -114,7 +114,7 @@ def _refusal(folder: RunFolder, others: Changes) -> InputError:
     )
     more = f"; and {len(others) - 4} more" if len(others) > 4 else ""
     return InputError(
-        f"{folder.path}: cannot resume with other settings ({said}{more}); {folder.resume_command()} takes the run's "
+        f"{folder.path}: cannot resume with other settings ({said}{more}); {folder.resume_command()} uses the run's "
         f"own, and `lidistill train --from {folder.path}` starts a new run from its weights"
     )
 

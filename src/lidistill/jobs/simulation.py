@@ -13,7 +13,7 @@ from lidistill.simulate import DEFAULT_SENSOR, SimulatorSettings
 def simulate(out: str | Path, *, frames: int, preset: str = DEFAULT_SENSOR, seed: int = 0, workers: int = 0) -> Path:
     """Write `frames` simulated frames to the folder `out` in KITTI's layout, and return the folder.
 
-    `workers` processes do it; with 0, one per core.
+    `workers` processes render the frames; 0 means one process per core.
     """
     frames, seed, workers = (
         checked(Count, frames, "--frames"),

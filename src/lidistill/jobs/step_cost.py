@@ -1,5 +1,5 @@
-"""What one training step costs beside the plain student's: time, memory, and parameters that are thrown away after
-training.
+"""The cost of one training step compared with the plain student's: time, memory, and parameters that are discarded
+after training.
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ WARM_UP, TURNS = 2, 9
 
 
 def measure_steps(students: Mapping[Path, Experiment], device: str = "auto") -> None:
-    """Measure a step of each trained run, given as folder -> experiment; the first is the plain student, with which the
-    others are compared.
+    """Measure a training step of each trained run, and write the figures to `step.json` in its folder.
 
-    Each run takes turns with the plain student on the same first batch, in its own precision, and the ratio of their
-    times is taken turn by turn: times of different moments cannot be compared. The figures are kept in `step.json` of
-    the run folder, and left as they are where they were measured on the same device with as many threads. On CUDA the
-    memory is the peak of allocated bytes; elsewhere the bytes that the step keeps for its backward pass, which decide
-    that peak.
+    `students` maps run folders to experiments; the first one is the plain student, with which the others are compared.
+    Each run takes turns with the plain student on the same first batch, in its own precision. The ratio of their times
+    is computed in each turn, because the speed of a machine varies over time. A `step.json` that was measured with the
+    same batch size, device and number of threads is kept. On CUDA, the memory is the peak of allocated bytes;
+    elsewhere, it is the number of bytes that the step saves for its backward pass, which determines the peak.
     """
     where = pick_device(device)
     plain_folder, plain_experiment = next(iter(students.items()))
@@ -68,14 +67,14 @@ def _is_measured(run: RunFolder, conditions: Mapping[str, Any]) -> bool:
 
 def _objective(experiment: Experiment, folder: Path, device: torch.device) -> nn.Module:
     torch.manual_seed(experiment.seed)
-    # The trained student: methods that look at its detections would find none in a fresh one, and do nothing.
+    # Use the trained student: with random weights, methods that use its detections would find none and do nothing.
     return build_objective(experiment, load_run(folder).detector).to(device).train()
 
 
 def _cost(
     own: nn.Module, plain: nn.Module, batch: Batch, precision: PrecisionName, device: torch.device
 ) -> dict[str, Any]:
-    """Time and memory of a step of `own`, and the ratio of its time to that of `plain`."""
+    """Return the time and memory of a step of `own`, and the ratio of its time to the time of `plain`."""
     seconds: dict[str, list[float]] = {"plain": [], "own": []}
     with autocast(settled(precision, device)[0], device):
         for turn in range(-WARM_UP, TURNS) if own is not plain else ():
@@ -98,7 +97,10 @@ def _cost(
 
 
 def _timed(objective: nn.Module, batch: Batch, device: torch.device) -> float:
-    """Seconds of one forward and backward pass, without the optimiser's step, which adapters lengthen a little."""
+    """Return the seconds of one forward and backward pass.
+
+    The optimiser's step is left out; adapters lengthen it a little.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = perf_counter()

@@ -178,5 +178,5 @@ def _in_words(error: BaseException) -> str:
     if isinstance(error, BrokenProcessPool):
         return "its process was killed, perhaps because memory ran out; use fewer --processes"
     if isinstance(error, Stopped):
-        return f"{error} by a signal; run the comparison again to go on"
+        return f"{error} by a signal; run the comparison again to resume"
     return f"{type(error).__name__}: {error}"

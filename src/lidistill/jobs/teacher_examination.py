@@ -1,4 +1,4 @@
-"""Whether a teacher is fit to teach: it is scored on the student's own validation frames first."""
+"""Checks a teacher before distillation: it is scored on the student's own validation frames."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def examine_teacher(
     validation: FrameSource,
     device: str,
 ) -> None:
-    """Score the teacher on the student's own validation frames, and keep the findings in `certificate.json`.
+    """Score the teacher on the student's own validation frames, and write `certificate.json` into `folder`.
 
-    InputError if a check fails.
+    Unlabelled frames are left out. InputError if a check fails.
     """
     frames = [
         frame
@@ -54,6 +54,6 @@ def examine_teacher(
     write_json(folder.certificate, {"teacher": str(teacher.folder.path), "frames": len(frames), **findings.to_dict()})
     if not findings.passed:
         raise InputError(
-            f"{teacher.folder.path}: refused as a teacher: {findings.sentence()}; mend it, or override with "
-            "--no-certificate"
+            f"{teacher.folder.path}: refused as a teacher: {findings.sentence()}; correct it, or skip "
+            "this check with --no-certificate"
         )

@@ -1,4 +1,4 @@
-"""Runs on disk, opened whole."""
+"""Loads runs from disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TrainedRun:
 
 
 def load_run(path: str | Path) -> TrainedRun:
-    """The run in a folder. A missing or foreign checkpoint is an InputError."""
+    """Load the run in a folder. InputError if its checkpoint is missing or belongs to another detector."""
     folder = RunFolder(Path(path))
     experiment = read_experiment(folder)
     detector = experiment.detector.build()
@@ -30,5 +30,5 @@ def load_run(path: str | Path) -> TrainedRun:
 
 
 def read_experiment(folder: RunFolder) -> Experiment:
-    """What the folder's `experiment.yaml` describes."""
+    """Read the experiment in the folder's `experiment.yaml`."""
     return Experiment.from_dict(folder.read_experiment(), str(folder.experiment))

@@ -35,12 +35,13 @@ from lidistill.types import InputError
 def train(
     experiment: Experiment, out: str | Path, *, resume: bool = False, device: str = "auto", certificate: bool = True
 ) -> Scores | None:
-    """Train, save the weights, predict on the validation split, score and profile, all in the run folder `out`.
+    """Train, save the weights, predict on the validation split, score and profile; write all of it to the folder `out`.
 
-    With `resume` an interrupted run goes on and ends with the weights of an uninterrupted one; settings of
-    `resumption.CHANGEABLE` may be others than before, which is recorded. Without it an existing run is never
-    overwritten. `certificate=False` skips the examination of the teacher. In a distributed run the other processes only
-    train, and get None.
+    With `resume`, an interrupted run is resumed, and ends with the weights of an uninterrupted one. The settings in
+    `resumption.CHANGEABLE` may then differ from before; the run records which do. Without `resume`, InputError if `out`
+    holds a run. `certificate=False` skips the check of the teacher.
+
+    Returns the scores. In a distributed run, all processes but the first only train, and return None.
     """
     folder = RunFolder(Path(out))
     if not is_first_process():
@@ -72,12 +73,12 @@ def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str,
     if changed and finished:
         raise InputError(
             f"{folder.path}: all of its {step} steps are done, so {', '.join(changed)} would change nothing; "
-            f"train on from its weights with `lidistill train --from {folder.path}`"
+            f"to train further from its weights, use `lidistill train --from {folder.path}`"
         )
     objective = build_objective(experiment, detector, len(frames))
     if step == 0 and isinstance(objective, Distilled):
         check_pairing(objective)
-    # a run that has taken steps has a teacher that passed, or that was not to be examined
+    # if the run has taken steps, its teacher has passed the check, or the check was turned off
     if distillation is not None and certificate and step == 0:
         examine_teacher(load_run(distillation.teacher), experiment, distillation, folder, validation, device)
     if first and not finished:
@@ -111,14 +112,14 @@ def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str,
 
 
 def _claim(folder: RunFolder, experiment: Experiment, resume: bool) -> Changes | None:
-    """None for a new run; for one that goes on, the settings that change.
+    """Return the settings that change in a resumed run; None for a new run.
 
-    An InputError where `experiment` is not the run that lies there.
+    InputError if the folder holds a run and `resume` is false, or if the run differs in settings that may not change.
     """
     if not folder.experiment.is_file():
         return None
     if not resume:
         raise InputError(
-            f"{folder.path} already holds a run; go on with {folder.resume_command()}, or choose another --out"
+            f"{folder.path} already holds a run; resume it with {folder.resume_command()}, or choose another --out"
         )
     return check_changes(folder, read_experiment(folder), experiment)

@@ -17,7 +17,7 @@ from lidistill.types import Batch, collate
 
 
 def training_frames(experiment: Experiment, source: FrameSource) -> TrainingFrames:
-    """The augmented frames of an experiment, addressed by (epoch, row)."""
+    """Return the augmented training frames of an experiment; they are indexed by (epoch, row)."""
     augmentation = experiment.augmentation
     distillation = experiment.distillation
     if distillation is not None and distillation.labelled_share < 1:
@@ -29,11 +29,12 @@ def training_frames(experiment: Experiment, source: FrameSource) -> TrainingFram
 def last_batches(
     frames: TrainingFrames, training: TrainingSettings, seed: int, count: int, name: str, where: torch.device
 ) -> Iterator[Batch]:
-    """The last batches of the training once more, which follow from the seed: a resumed run sees those of an
-    uninterrupted one.
+    """Yield the last `count` batches of the training again, on the device `where`.
+
+    They follow from the seed, so a resumed run gets the batches of an uninterrupted one.
     """
     end = training.total_steps(len(frames)) * training.accumulate
-    count = min(count, end)  # weights that were trained before have seen more batches than this training had
+    count = min(count, end)  # fine-tuned weights may have seen more batches than this training has
     with progress(f"settle BatchNorm of {name}", count) as advance:
         for done, keys in enumerate(StepBatches(len(frames), training.batch_size, seed, end - count, end), start=1):
             yield collate([frames[key] for key in keys]).to(where)

@@ -1,4 +1,4 @@
-"""The score that is watched while a detector trains."""
+"""The validation score that is logged while a detector trains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from lidistill.types import Frame
 
 
 class Validation:
-    """Scores a detector on a part of the validation split while it trains; empty where nothing there can be scored."""
+    """Scores a detector on a part of the validation split while it trains.
+
+    A call returns the headline score by its name. If there is none, it returns the worst value of the scale, or nothing
+    if the scale has no worst value.
+    """
 
     def __init__(self, experiment: Experiment, source: FrameSource, device: str) -> None:
         self.frames: list[Frame] = [source[row] for row in spread(len(source), experiment.training.validation_frames)]

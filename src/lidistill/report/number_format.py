@@ -13,7 +13,7 @@ MINUS = "−"
 
 
 def finite(value: Any) -> float | None:
-    """The number as a float, or None where there is no finite number."""
+    """Return the number as a float; None if `value` is no finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)
@@ -26,7 +26,7 @@ def score(value: Any, scale: Scale) -> str:
 
 
 def change(value: Any, scale: Scale) -> str:
-    """A difference of two scores, with a sign; what rounds to zero has no sign."""
+    """A difference of two scores, with a sign unless it rounds to zero."""
     number = finite(value)
     if number is None:
         return MISSING
@@ -46,7 +46,7 @@ def factor(value: Any) -> str:
 
 
 def span(estimate: Estimate) -> str:
-    """The interval alone: `+0.4 to +3.1` of a difference, `0.97× to 1.12×` of a ratio."""
+    """The interval alone: `+0.4 to +3.1` for a difference, `0.97× to 1.12×` for a ratio."""
     return f"{_written(estimate.low, estimate.scale)} to {_written(estimate.high, estimate.scale)}"
 
 
@@ -56,7 +56,7 @@ def interval(estimate: Estimate, over: str = "") -> str:
 
 
 def with_span(estimate: Estimate) -> str:
-    """The figure, and in brackets its interval where there is one: `+1.7 (+0.4 to +3.1)`."""
+    """The figure, followed by its interval in brackets if it has one: `+1.7 (+0.4 to +3.1)`."""
     return _written(estimate.value, estimate.scale) + (f" ({span(estimate)})" if estimate.has_interval else "")
 
 
@@ -94,7 +94,7 @@ def percent(value: Any) -> str:
 
 
 def ratio(above: Any, below: Any) -> float | None:
-    """above / below, or None where either is missing or `below` is not positive."""
+    """Return above / below; None if either is missing or `below` is not positive."""
     upper, lower = finite(above), finite(below)
     return None if upper is None or lower is None or lower <= 0 else upper / lower
 

@@ -58,10 +58,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: always a PNG, and where it was drawn from lines an SVG whose colours follow the page."""
+    """A picture as a PNG; a chart also has an SVG, whose colours follow the page."""
 
     kind: ClassVar[str] = "figure"
-    name: str  # file name without its ending
+    name: str  # file name without its extension
     alt: str
     png: bytes
     svg: str | None = None
@@ -69,7 +69,7 @@ class Figure:
 
     @property
     def source(self) -> str:
-        """The PNG as a data address."""
+        """The PNG as a `data:` URL."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
@@ -90,13 +90,13 @@ class Gallery:
     kind: ClassVar[str] = "gallery"
     columns: tuple[str, ...]
     runs: tuple[int | None, ...]  # index of the run shown in each column
-    rows: tuple[tuple[str, tuple[Figure, ...]], ...]  # row title, one figure a column
+    rows: tuple[tuple[str, tuple[Figure, ...]], ...]  # row title, one figure per column
     caption: str = ""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Blocks that are shown on demand."""
+    """Blocks that stay hidden until the reader opens them."""
 
     kind: ClassVar[str] = "fold"
     title: str
@@ -115,7 +115,7 @@ class Section:
 
 @dataclass(frozen=True)
 class KeyFigure:
-    """One large number with what it means."""
+    """One large number and its meaning."""
 
     value: str
     name: str
@@ -124,7 +124,7 @@ class KeyFigure:
 
 @dataclass(frozen=True)
 class RunColour:
-    """How a run is called, and its colours on light and dark ground."""
+    """A run's label, and its colours on a light and on a dark background."""
 
     label: str
     on_light: str
@@ -136,7 +136,7 @@ class Page:
     title: str
     headline: str
     lead: str
-    badge: str  # empty, or what must stand beside every figure
+    badge: str  # warning shown beside the headline, such as SIMULATED DATA; empty if none is needed
     verdict: str  # "gain", "unproven", "loss" or "none": the tone of the headline
     key_figures: tuple[KeyFigure, ...]
     runs: tuple[RunColour, ...]

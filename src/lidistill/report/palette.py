@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Colour:
-    """A hue as it is drawn on white paper and on the dark ground of a bird's-eye view."""
+    """A colour as it is drawn on white paper and on the dark background of a bird's-eye view."""
 
     on_light: str
     on_dark: str
 
 
-# Hues of the Okabe-Ito palette, lightened for the dark ground.
+# Hues of the Okabe-Ito palette, lightened for the dark background.
 TRUTH = Colour("#5b6472", "#e8edf4")
 ROLES = {
     "truth": TRUTH,
@@ -39,7 +39,9 @@ ALIASES = {
 
 
 def colours_of(names: Sequence[str]) -> list[Colour]:
-    """A colour for each name: a role's own colour for the first row of that role, a further one for every other row."""
+    """Return a colour for each name: the role's own colour for its first occurrence, a further colour for every other
+    name.
+    """
     taken: set[str] = set()
     colours, others = [], 0
     for name in names:

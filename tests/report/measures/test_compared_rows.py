@@ -79,7 +79,7 @@ def test_matches_of_other_frames_cost_the_interval_over_frames_alone(copies, tmp
 
 def test_a_protocol_that_is_not_known_is_said_once(copies, tmp_path):
     text, content, _ = compare(copies, tmp_path / "out", {})
-    assert text.count("the protocol 'kitti' is not known to this installation") == 1
+    assert text.count("the protocol 'kitti' is unknown to this installation") == 1
     assert content["rows"][1]["gain"] is not None
 
 

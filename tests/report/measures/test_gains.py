@@ -68,7 +68,7 @@ def test_a_teacher_that_is_not_ahead_has_no_lead_to_recover(runs, teacher):
     pair = pair_of(runs, teacher, 40, 45)
     assert pair.recovered is None
     assert ("not ahead" in recovered_sentence(pair)) == (teacher is not None)
-    assert "not known" in recovered_sentence(dataclasses.replace(pair, teacher=None))
+    assert "unknown" in recovered_sentence(dataclasses.replace(pair, teacher=None))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_teacher_that_is_not_ahead_has_no_lead_to_recover(runs, teacher):
         ((0.0, 5.0), "unproven", "includes zero"),
         ((0.04, 5.0), "unproven", "0.0 to +5.0 includes zero"),
         ((0.06, 5.0), "gain", "+0.1 to +5.0"),
-        ((None, None), "unproven", "not known"),
+        ((None, None), "unproven", "unknown"),
     ],
 )
 def test_the_sentence_follows_the_interval(runs, interval, verdict, words):
@@ -105,7 +105,7 @@ def test_a_lead_that_is_not_shown_is_not_divided_by(runs):
     )
     ahead = dataclasses.replace(pair, lead=Estimate(2.0, 1.0, 5.0, scale=AP))
     assert ahead.recovered == 1.5
-    assert recovered_sentence(ahead).startswith("The distilled student passes the teacher here: its gain is 150%")
+    assert recovered_sentence(ahead).startswith("The distilled student surpasses the teacher here: its gain is 150%")
 
 
 def test_the_lead_is_teacher_minus_plain_with_its_own_interval(runs, pair):
@@ -179,7 +179,7 @@ def spoiled(path, **changes):
         (lambda path: spoiled(path, truths=None), "holds no array 'truths'"),
         (
             lambda path: shutil.copy(path.parent.parent / "teacher" / "matches.npz", path),
-            "are of different evaluations",
+            "come from different evaluations",
         ),
     ],
 )
@@ -213,7 +213,7 @@ def test_runs_of_a_protocol_that_is_not_known_stand_without_intervals(trio):
     assert not pair.headline.has_interval
     assert pair.missing == ()
     assert unknown_protocols(runs) == (
-        "No interval is given, since the protocol 'kitti' is not known to this installation."
+        "No interval is given, because the protocol 'kitti' is unknown to this installation."
     )
     assert unknown_protocols(read_runs(trio, PROTOCOLS)) == ""
 

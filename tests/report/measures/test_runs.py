@@ -87,7 +87,7 @@ def test_runs_scored_otherwise_are_refused_by_name(copies, changes, words):
 def test_simulated_and_real_runs_are_kept_apart_before_they_are_scored(copies):
     (copies[1] / "scores.json").unlink()
     edit_experiment(copies[1], data={"name": "kitti"})
-    with pytest.raises(InputError, match="never set side by side"):
+    with pytest.raises(InputError, match="never compared"):
         read_runs(copies, PROTOCOLS)
 
 

@@ -48,9 +48,9 @@ def test_few_frames_are_called_few(runs, frames, warned):
 
 
 def test_one_seed_is_not_enough_and_many_are_listed(runs, pair):
-    assert "Trained from another seed" in said(runs, [pair])
+    assert "Another seed would give" in said(runs, [pair])
     spread = SeedSpread((pair,), (1.0, 2.0), Estimate(1.5, -4.9, 7.9))
-    assert "Trained from another seed" not in said(runs, [pair], [spread])
+    assert "Another seed would give" not in said(runs, [pair], [spread])
     assert "Single seeds: +1.0, +2.0." in said(runs, [pair], [spread])
 
 
@@ -67,9 +67,9 @@ def test_weights_chosen_on_the_validation_frames_are_admitted(runs):
 
 
 def test_not_evaluated_is_explained_where_it_occurs(runs):
-    assert "n/a stands where" not in said(runs, [])
+    assert "n/a means that" not in said(runs, [])
     scores = dataclasses.replace(runs[0].scores, values={**runs[0].scores.values, "strict/3d/Car/R40/easy": None})
-    assert "n/a stands where" in said([dataclasses.replace(runs[0], scores=scores)], [])
+    assert "n/a means that" in said([dataclasses.replace(runs[0], scores=scores)], [])
 
 
 def test_one_network_with_two_speeds_says_how_much_speeds_mean(runs, pair):

@@ -49,12 +49,12 @@ def test_the_headline_says_that_there_is_one_seed(runs, pair):
 def test_the_headline_says_in_what_else_the_students_differ(runs, pair, key, value, said):
     sentence, verdict = headline(runs, [lifted(pair, **{key: value})], [])
     assert sentence == (
-        "From one seed, the distilled student is +3.4 AP from the plain one (95% interval over frames +1.2 to +5.4), "
-        f"but they differ in more than distillation (plain first): {said}."
+        "From one seed, the distilled student differs from the plain one by +3.4 AP (95% interval over frames +1.2 to "
+        f"+5.4), but the two differ in more than distillation (plain first): {said}."
     )
     assert verdict == "unproven"
     tiles = key_figures([lifted(pair, **{key: value})], [], None)
-    assert tiles[0].name == "AP from the plain student, with other settings"
+    assert tiles[0].name == "AP difference from the plain student, whose settings differ"
     assert "of the teacher's lead" not in [tile.name for tile in tiles]
 
 

@@ -1,1 +1,1 @@
-"""What run folders say: runs, gains, times, and tables of them."""
+"""Runs, gains and times, read from run folders, and tables of them."""

@@ -1,4 +1,4 @@
-"""The rows of a comparison: each kind of student over its seeds, and what it gains over the plain one."""
+"""The rows of a comparison: each kind of student over its seeds, and its gain over the plain student."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lidistill.types import InputError
 
 @dataclass(frozen=True)
 class ComparedRow:
-    """The runs of one kind of student, one a seed, in the order of the seeds."""
+    """The runs of one kind of student, one per seed, in the order of the seeds."""
 
     name: str
     folders: tuple[Path, ...]
@@ -29,12 +29,12 @@ class ComparedRow:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one row of the table says; scores and gains in the unit of the scores."""
+    """The figures of one row of the table; gains have the unit of the scores."""
 
     name: str
     seeds: tuple[int, ...]
-    scores: dict[str, tuple[float | None, ...]]  # score key -> one value a seed
-    # Gain over the plain student, mean over seeds, with its interval over the choice of frames; None for the plain one.
+    scores: dict[str, tuple[float | None, ...]]  # score key -> one value per seed
+    # Mean gain over the plain student, with its interval over the choice of frames; None for the plain student itself.
     over_frames: Estimate | None
     over_seeds: Estimate | None  # the same gain with Student's t interval over the seeds; None for one seed
     step: dict[str, Any] | None
@@ -60,14 +60,15 @@ class Measured:
 
 
 def measured(name: str, own: Sequence[Run], plain: Sequence[Run], main: str) -> Measured:
-    """A row of the table, from its own runs and the plain student's, one run for each seed. InputError if their seeds
-    differ.
+    """Return a row of the table from its runs `own` and the plain student's runs, one run per seed each.
+
+    `main` is the key of the headline score. InputError if the seeds differ.
     """
     seeds = tuple(run.seed for run in own)
     if seeds != tuple(run.seed for run in plain):
         raise InputError(
-            f"row {name} was trained from the seeds {seeds}, the plain student from others; train the same seeds for "
-            "every row"
+            f"row {name} was trained from the seeds {seeds}, the plain student from different ones; train the same "
+            "seeds for every row"
         )
     scores = {key: tuple(run.value(key) for run in own) for key in shown_keys(own)}
     over_frames: Estimate | None = None
@@ -82,14 +83,14 @@ def measured(name: str, own: Sequence[Run], plain: Sequence[Run], main: str) -> 
 
 
 def shown_keys(runs: Sequence[Run]) -> list[str]:
-    """The scores of a comparison's table: those of the summary, and those whose gains are stated."""
+    """Return the keys of the scores in a comparison's tables: those of the summary and those whose gains are stated."""
     layouts = [run.scores.layout for run in runs if run.scores is not None]
     return list(dict.fromkeys(key for layout in layouts for key in (*layout.summary.values(), *layout.gains.all_keys)))
 
 
 def _over_frames(own: Sequence[Run], plain: Sequence[Run], main: str) -> tuple[Estimate, tuple[str, ...]]:
-    """The mean gain with its interval over frames, and sentences on why there is none, if a run's frames cannot be
-    read.
+    """Return the mean gain with its interval over frames; if a run's frames cannot be read, return the gain alone and
+    sentences that say why.
     """
     kept = [(kept_frames(a), kept_frames(b)) for a, b in zip(plain, own, strict=True)]
     pairs = [(a.frames, b.frames) for a, b in kept if a.frames is not None and b.frames is not None]
@@ -110,7 +111,9 @@ def _over_seeds(own: Sequence[Run], plain: Sequence[Run], main: str) -> Estimate
 
 
 def _gains(own: Sequence[Run], plain: Sequence[Run], main: str) -> list[float]:
-    """The gain of each seed. A missing score counts as its scale's worst value; if there is none, no gain is given."""
+    """Return the gain of each seed. A missing score counts as the worst value of its scale; if the scale has none, the
+    list is empty.
+    """
     gains = [(_counted(b, main), _counted(a, main)) for a, b in zip(plain, own, strict=True)]
     known = [after - before for after, before in gains if after is not None and before is not None]
     return known if len(known) == len(gains) else []

@@ -28,7 +28,7 @@ PLAIN = "none"
 
 @dataclass(frozen=True)
 class WrittenComparison:
-    """The written table, and its first part: scores and gains."""
+    """The path of the written page, and its first table: scores and gains."""
 
     path: Path
     gains: Table
@@ -37,10 +37,10 @@ class WrittenComparison:
 def write_comparison(
     rows: Sequence[ComparedRow], teacher: str | Path, out: str | Path, protocols: Mapping[str, Protocol]
 ) -> WrittenComparison:
-    """Write `comparison.json` and `comparison.md` into `out`; `protocols` read what the runs kept for intervals.
+    """Write `comparison.json` and `comparison.md` into `out`; `protocols` read the runs' `matches.npz` for intervals.
 
-    The first row is the plain student. InputError where runs were scored under other conditions, or a row lacks a seed
-    of the first.
+    The first row is the plain student. InputError if the runs were scored under different conditions, or a row has
+    other seeds than the first.
     """
     out = Path(out)
     runs = {
@@ -103,7 +103,7 @@ def _gains_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run], sc
 
 
 def _full_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run], scores: Scores) -> Table | None:
-    """The mean of every score whose gains are stated; None where the first table has them all."""
+    """The mean of every score whose gains are stated; None if the first table shows them all."""
     layout = scores.layout.gains
     if set(layout.all_keys) <= set(scores.layout.summary.values()):
         return None
@@ -121,9 +121,7 @@ def _means(row: Measured, keys: Iterable[str], scores: Scores) -> tuple[str, ...
 
 
 def _cost_table(rows: Sequence[Measured]) -> Table | None:
-    """What a training step costs. Times are ratios to the plain student's, since only ratios were measured side by
-    side.
-    """
+    """What a training step costs. Times are ratios to the plain student's, since only those two are timed in turns."""
     timed = [(row, row.step) for row in rows if row.step is not None]
     if not timed:
         return None
@@ -134,9 +132,9 @@ def _cost_table(rows: Sequence[Measured]) -> Table | None:
     steps = [step for _, step in timed]
     where = _listed(sorted({f"{step.get('device')}, {step.get('threads')} CPU threads" for step in steps}))
     caption = (
-        f"One training step (forward and backward, batch {steps[0].get('batch_size')}) on {where}; its time over the "
-        "plain student's, the two taking "
-        f"turns: median and 95% interval over the turns; memory: {steps[0].get('memory')}"
+        f"One training step (forward and backward, batch {steps[0].get('batch_size')}) on {where}. Time: "
+        "ratio to the plain student's step, measured in turns, median and 95% interval over the turns. "
+        f"Memory: {steps[0].get('memory')}"
     )
     return Table(("Student", "Time, plain = 1", "Memory", "Extra parameters"), lines, caption)
 
@@ -165,7 +163,7 @@ def _conditions_in_words(runs: Sequence[Run], rows: Sequence[Measured]) -> str:
 
 
 def _without_intervals(runs: Sequence[Run], rows: Sequence[Measured]) -> list[str]:
-    """Why rows have no interval over frames."""
+    """Sentences that say why rows have no interval over frames."""
     return [
         sentence
         for sentence in dict.fromkeys((unknown_protocols(runs), *(s for row in rows for s in row.missing)))
@@ -174,7 +172,7 @@ def _without_intervals(runs: Sequence[Run], rows: Sequence[Measured]) -> list[st
 
 
 def _labels_in_words(runs: Sequence[Run]) -> list[str]:
-    """Sentences on rows whose labels or first weights differ from the plain student's."""
+    """Sentences on rows whose labels or initial weights differ from the plain student's."""
     said = {}
     for run in runs:
         distillation = run.setting("distillation") or {}
@@ -184,8 +182,10 @@ def _labels_in_words(runs: Sequence[Run]) -> list[str]:
             distillation.get("initialise", "random"),
         )
         parts = [f"labels of {share:.0%} of the frames"] if share != 1 else []
-        parts += [f"the teacher's boxes from a score of {score_of:g} as labels"] if score_of is not None else []
-        parts += [f"first weights from the teacher ({start})"] if start != "random" else []
+        parts += (
+            [f"the teacher's boxes with a score of at least {score_of:g} as labels"] if score_of is not None else []
+        )
+        parts += [f"initial weights from the teacher ({start})"] if start != "random" else []
         if parts:
             said[run.folder.name.rpartition("-seed")[0]] = (
                 f"{run.folder.name.rpartition('-seed')[0]}: {', '.join(parts)}."
@@ -194,7 +194,7 @@ def _labels_in_words(runs: Sequence[Run]) -> list[str]:
 
 
 def _provenance(runs: Sequence[Run], key: str) -> Any:
-    """What the runs' provenance says under `key`: one value, or a list where they differ."""
+    """The value under `key` in the runs' provenance; a list of values if the runs differ."""
     found = [(run.setting("provenance") or {}).get(key) for run in runs]
     values = [value for row, value in enumerate(found) if value not in found[:row]]
     return values[0] if len(values) == 1 else values

@@ -14,7 +14,7 @@ STAGES = ("prepare", "network", "decode")
 
 
 def costs_table(runs: Sequence[Run]) -> Table | None:
-    """Parameters, multiply-accumulates and memory; None where no run was profiled."""
+    """Parameters, multiply-accumulates and memory; None if no run was profiled."""
     profiled = [(row, run) for row, run in enumerate(runs) if run.cost is not None]
     if not profiled:
         return None
@@ -36,7 +36,7 @@ def costs_table(runs: Sequence[Run]) -> Table | None:
 
 
 def times_table(runs: Sequence[Run], timing: Timing) -> Table | None:
-    """Milliseconds a frame by stage, and how fast each run is beside the first; None where no run was timed."""
+    """Milliseconds per frame by stage, and each run's speed relative to the first run's; None if no run was timed."""
     timed = [(row, run) for row, run in enumerate(runs) if timing.of(run)]
     if not timed:
         return None
@@ -57,8 +57,8 @@ def times_table(runs: Sequence[Run], timing: Timing) -> Table | None:
         if run.label in estimates and estimates[run.label].is_proven
     )
     caption = (
-        "Milliseconds a frame, the runs taking turns on the same frames: median, and in brackets the middle half of "
-        "the turns; stages are medians. "
+        "Milliseconds per frame; the runs take turns on the same frames. Whole: median, and in brackets the middle "
+        "half of the turns. Stages: medians. "
         f"Times as fast as the {first.label.lower()}: median over the turns with its 95% interval, bold where it "
         "excludes 1"
     )
@@ -79,10 +79,12 @@ def parts_table(runs: Sequence[Run]) -> Table | None:
         return amount(macs) if share is None else f"{amount(macs)} ({percent(share)})"
 
     rows = tuple((part, *(cell(run, part) for run in profiled)) for part in parts)
-    return Table(("Part", *(run.label for run in profiled)), rows, "Multiply-accumulates a frame by part")
+    return Table(
+        ("Part", *(run.label for run in profiled)), rows, "Multiply-accumulates per frame, by part of the network"
+    )
 
 
 def _reduced(value: Any, reference: Any) -> str:
-    """A count, and by how much it is below that of the first run."""
+    """A count, and how many times smaller it is than the reference, if it is."""
     fewer = ratio(reference, value)
     return amount(value) if fewer is None or fewer < 1.05 else f"{amount(value)} ({times(fewer)} fewer)"

@@ -8,12 +8,13 @@ from typing import Any
 from lidistill.report.measures.gains import Pair
 
 _NOT_SETTINGS = ("role", "name", "provenance", "format", "distillation")
-_ORIGIN = ("commit", "device")  # what provenance says of how a run came about, beside its settings
+_ORIGIN = ("commit", "device")  # keys of the provenance that are compared, too
 
 
 def differences(pair: Pair) -> list[str]:
-    """Settings, commit and device in which the two students differ, apart from distillation, such as `training.steps:
-    300 and 600` (the plain student's first).
+    """Settings, commit and device in which the two students differ, apart from distillation.
+
+    Each is a text such as `training.steps: 300 and 600`; the plain student's value comes first.
     """
     plain, distilled = (
         _flat(run.experiment) | {key: run.setting("provenance", key) for key in _ORIGIN}
@@ -24,7 +25,7 @@ def differences(pair: Pair) -> list[str]:
 
 
 def in_brief(changed: Sequence[str], most: int) -> str:
-    """The first `most` of them, and how many more there are."""
+    """Join the first `most` differences, and state how many more there are."""
     more = [f"and {len(changed) - most} more"] if len(changed) > most else []
     return "; ".join([*changed[:most], *more])
 

@@ -31,8 +31,8 @@ class Pair:
     teacher: Run | None
     gains: Mapping[str, Estimate]  # score key -> gain, the headline score among them
     main: str
-    lead: Estimate = UNKNOWN  # of the teacher over the plain student, in the headline score
-    missing: tuple[Missing, ...] = ()  # what the intervals would need
+    lead: Estimate = UNKNOWN  # the teacher's lead over the plain student in the headline score
+    missing: tuple[Missing, ...] = ()  # why there are no intervals
 
     @property
     def headline(self) -> Estimate:
@@ -51,8 +51,9 @@ class Pair:
 
 
 def pair_runs(runs: Sequence[Run]) -> list[Pair]:
-    """One pair for each distilled run. Its plain run has the same network if there is one, then the same seed, and
-    comes first among equals.
+    """Return one pair for each distilled run, if there is a plain run.
+
+    A plain run with the same network is preferred, then one with the same seed, then the one given first.
     """
     kept = {run.label: kept_frames(run) for run in runs if run.role in ("teacher", "plain", "distilled")}
     plains = [run for run in runs if run.role == "plain"]
@@ -70,7 +71,8 @@ def pair_runs(runs: Sequence[Run]) -> list[Pair]:
 def gain_sentence(gain: Estimate, seeds: int = 1, others: str = "") -> str:
     """A sentence on a gain in the headline score. The interval is over frames for one seed, and over seeds for several.
 
-    `others` lists what else the two students do not share; the gain is then not attributed to distillation.
+    `others` lists differences between the two students apart from distillation. If there are any, the sentence does not
+    attribute the gain to distillation.
     """
     if gain.value is None:
         return "No gain can be stated: one of the two students has no score."
@@ -79,13 +81,12 @@ def gain_sentence(gain: Estimate, seeds: int = 1, others: str = "") -> str:
     if others:
         known = f" ({interval(gain, 'frames' if seeds == 1 else 'seeds')})" if gain.has_interval else ""
         return (
-            f"{trained}, the distilled student is {amount} from the plain one{known}, but they differ "
-            "in more than distillation "
-            f"(plain first): {others}."
+            f"{trained}, the distilled student differs from the plain one by {amount}{known}, but the two differ in "
+            f"more than distillation (plain first): {others}."
         )
     points = amount if seeds == 1 else f"{amount} on average"
     if not gain.has_interval:
-        return f"{trained}, distillation changes the student by {points}; how sure that is, is not known."
+        return f"{trained}, distillation changes the student by {points}; its uncertainty is unknown."
     sureness = interval(gain, "frames" if seeds == 1 else "seeds")
     if gain.is_proven:
         verbs = {"gain": "lifts", "loss": "lowers"} if gain.scale.higher_is_better else _WHERE_LOWER_IS_BETTER
@@ -97,13 +98,13 @@ def gain_sentence(gain: Estimate, seeds: int = 1, others: str = "") -> str:
 def recovered_sentence(pair: Pair) -> str:
     """A sentence on the share of the teacher's lead that the student recovered."""
     if pair.teacher is None:
-        return "No teacher is among the runs, so the share of its lead that was recovered is not known."
+        return "No teacher is among the runs, so the recovered share of its lead is unknown."
     scale = pair.lead.scale
     teacher, plain = pair.teacher.value(pair.main), pair.plain.value(pair.main)
     ahead = pair.lead.improvement
     if pair.recovered is None:
         if teacher is None or plain is None or pair.headline.value is None or ahead is None:
-            return "The share of the teacher's lead that was recovered is not known, since a score is missing."
+            return "The recovered share of the teacher's lead is unknown, because a score is missing."
         if ahead > 0:
             return (
                 f"The teacher's own lead of {with_unit(score(ahead, scale), scale)} is not shown "
@@ -117,7 +118,7 @@ def recovered_sentence(pair: Pair) -> str:
     if pair.recovered <= 0:
         return f"None of {lead} is recovered."
     if pair.recovered > 1:
-        return f"The distilled student passes the teacher here: its gain is {percent(pair.recovered)} of {lead}."
+        return f"The distilled student surpasses the teacher here: its gain is {percent(pair.recovered)} of {lead}."
     return f"Distillation recovers {percent(pair.recovered)} of {lead}."
 
 
@@ -140,8 +141,9 @@ def _measured(plain: Run, distilled: Run, teacher: Run | None, kept: Mapping[str
 def _gains(
     first: Run, second: Run, keys: Sequence[str], kept: Mapping[str, KeptFrames]
 ) -> tuple[dict[str, Estimate], list[Missing]]:
-    """The gain of `second` over `first` in each score, with intervals if the frames of both can be read, and what is
-    missing for them.
+    """Return the gain of `second` over `first` in each score, and the reasons why there are no intervals.
+
+    The gains have intervals if the frames of both runs can be read.
     """
     scores = first.scores or second.scores
     scales = {} if scores is None else {key: scores.scale_of(key) for key in keys}

@@ -11,7 +11,7 @@ from lidistill.report.page_blocks import Table
 
 
 def provenance_table(runs: Sequence[Run]) -> Table:
-    """Where each figure comes from, one column a run."""
+    """Where each figure comes from, one column per run."""
     rows = [(name, *(_text(read(run)) for run in runs)) for name, read in _PROVENANCE.items()]
     return Table(
         ("", *(run.label for run in runs)),

@@ -1,4 +1,4 @@
-"""Run folders as rows of a report: read, ordered, named, and refused where they cannot stand side by side."""
+"""Run folders as rows of a report: read, ordered, named, and refused if they cannot be compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lidistill.types import InputError
 
 TITLES = {"teacher": "Teacher", "plain": "Plain student", "distilled": "Distilled student"}
 
-# What must agree before two runs are printed in one table, and what it is called.
+# Keys of scores.json that must agree before two runs are printed in one table, and their names in messages.
 CONDITIONS = {
     "dataset": "the dataset",
     "split": "the split",
@@ -30,7 +30,7 @@ _FIGURES = ("values", "curves", "counts", "layout")
 
 @dataclass(frozen=True)
 class Run:
-    """One row: what its folder says. Files that are not there are None."""
+    """The contents of one run folder. The contents of a missing file are None."""
 
     folder: RunFolder
     label: str  # unique within the report
@@ -39,7 +39,7 @@ class Run:
     experiment: Mapping[str, Any]
     conditions: Mapping[str, Any]  # of scores.json: dataset, split, frames, seed, commit, device, ...
     scores: Scores | None
-    protocol: Protocol | None  # that scored it; None where it is not scored, or by a protocol that is not known here
+    protocol: Protocol | None  # that scored the run; None if it is unscored or the protocol is unknown here
     cost: Mapping[str, Any] | None  # profile.json
     log: Sequence[Mapping[str, Any]]
 
@@ -58,14 +58,14 @@ class Run:
         return self.setting("seed")
 
     def setting(self, *path: str) -> Any:
-        """What `experiment.yaml` holds under nested keys; None where there is no such setting."""
+        """The value under nested keys in `experiment.yaml`; None if there is no such setting."""
         value: Any = self.experiment
         for key in path:
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
     def value(self, key: str) -> float | None:
-        """A score in its unit; None where it was not measured."""
+        """A score in its unit; None if it was not measured."""
         return None if self.scores is None else self.scores.values.get(key)
 
     @property
@@ -78,11 +78,11 @@ class Run:
 
 
 def read_runs(paths: Sequence[str | Path], protocols: Mapping[str, Protocol]) -> list[Run]:
-    """The runs in report order: teachers, plain students, distilled students, others; within a role as given.
+    """Read runs and return them in report order: teachers, plain students, distilled students, others; within a role as
+    given.
 
-    `protocols` read what was kept for intervals; a run of another protocol stands without them.
-
-    InputError where a folder is no run, is given twice, or was scored under other conditions than another one.
+    `protocols` read `matches.npz` for intervals; a run of another protocol has no intervals. InputError if a folder is
+    not a run, is given twice, or was scored under other conditions than another one.
     """
     if not paths:
         raise InputError(
@@ -126,14 +126,12 @@ def read_runs(paths: Sequence[str | Path], protocols: Mapping[str, Protocol]) ->
 
 
 def first_scores(runs: Sequence[Run]) -> Scores | None:
-    """The scores of the first run that has any: headline, scale and layout are the same for all runs that stand side by
-    side.
-    """
+    """The scores of the first run that has any. Its headline score, scale and layout hold for all runs of a report."""
     return next((run.scores for run in runs if run.scores is not None), None)
 
 
 def is_simulated(runs: Sequence[Run]) -> bool:
-    """Whether the runs learnt from or were scored on simulated data.
+    """Whether the runs were trained or scored on simulated data.
 
     A dataset named "simulated" counts, too, even if its folder does not say so.
     """
@@ -141,7 +139,7 @@ def is_simulated(runs: Sequence[Run]) -> bool:
 
 
 def simulated_note(runs: Sequence[Run]) -> str:
-    """End of a table's caption if its results are on simulated data; else empty."""
+    """Last words of a table's caption if its results are on simulated data; else empty."""
     return "; simulated data" if is_simulated(runs) else ""
 
 
@@ -157,7 +155,7 @@ def _rank(role: str) -> int:
 
 
 def _labels(folders: Sequence[RunFolder], experiments: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The role of each run. If several runs share it, the folder's name follows; if names repeat, too, its path.
+    """The role of each run. If several runs share it, the folder's name follows; if names also repeat, its path.
 
     Bytes that are not UTF-8 are escaped.
     """
@@ -184,9 +182,8 @@ def _check_side_by_side(runs: Sequence[Run]) -> None:
         if _simulated(runs[0]) != _simulated(run):
             simulated, real = (runs[0], run) if _simulated(runs[0]) else (run, runs[0])
             raise InputError(
-                f"{simulated.folder.path} stands on simulated data and {real.folder.path} on real data; such figures "
-                "are never set side by side: "
-                "write one report for each"
+                f"{simulated.folder.path} has results on simulated data and {real.folder.path} on real data, which "
+                "are never compared; write one report for each"
             )
     scored = [run for run in runs if run.scores is not None]
     for run in scored[1:]:
@@ -202,6 +199,6 @@ def _check_side_by_side(runs: Sequence[Run]) -> None:
 def _compared(first: Run, second: Run) -> list[tuple[str, Any, Any]]:
     assert first.scores is not None and second.scores is not None
     compared = [(name, first.conditions.get(key), second.conditions.get(key)) for key, name in CONDITIONS.items()]
-    # Truths that count: the same number of frames of another recording, or other simulated streets, give themselves
-    # away here.
+    # The number of labelled objects reveals frames of another recording, or of other simulated streets, even if there
+    # are equally many.
     return [*compared, ("the labelled objects", dict(first.scores.counts), dict(second.scores.counts))]

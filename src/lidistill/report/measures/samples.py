@@ -1,4 +1,4 @@
-"""A few validation frames kept in the run folder, so that pictures need no dataset."""
+"""A few validation frames that are stored in the run folder, so that pictures can be drawn without the dataset."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ class Samples:
 def save_samples(
     path: str | Path, frames: Sequence[Frame], classes: Sequence[str], point_range: Sequence[float]
 ) -> None:
-    """Write S frames to an npz file: their points (P, 3+F) and boxes (N, 7) are concatenated, and offsets (S + 1,)
-    separate them again.
+    """Write S frames to an npz file.
+
+    Their points (P, 3 + F) and boxes (N, 7) are concatenated; offsets (S + 1,) mark where each frame begins and ends.
+    InputError if the frames have different numbers of point features.
     """
     truths = [Boxes.empty() if frame.boxes is None else frame.boxes for frame in frames]
     columns = max((frame.points.shape[1] for frame in frames), default=3)
@@ -57,7 +59,7 @@ def save_samples(
 
 
 def load_samples(path: str | Path) -> Samples:
-    """The frames of a `samples.npz`. InputError names the file if it is missing, damaged or inconsistent."""
+    """Load the frames of a `samples.npz`. InputError names the file if it is missing, damaged or inconsistent."""
     remedy = "write it again with `lidistill evaluate` on its folder"
     content = load_arrays(path, _KINDS, remedy)
     ids, classes, point_range = content["ids"], content["classes"], content["point_range"]

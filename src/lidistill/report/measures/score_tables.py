@@ -15,8 +15,8 @@ from lidistill.report.page_blocks import Table
 
 
 def results_table(runs: Sequence[Run], pairs: Sequence[Pair], timing: Timing | None = None) -> Table:
-    """One row a run: the scores of the protocol's summary, what distillation gained, and what the run costs; its
-    latency where the runs were timed.
+    """One row per run: the scores of the protocol's summary, the gain from distillation, parameters and MACs, and the
+    latency if the runs were timed.
     """
     scores = first_scores(runs)
     keys = {"Score": ""} if scores is None else scores.layout.summary
@@ -45,7 +45,7 @@ def results_table(runs: Sequence[Run], pairs: Sequence[Pair], timing: Timing | N
 
 
 def score_table(runs: Sequence[Run], layout: KeyTable) -> Table | None:
-    """One row for each row of the layout and each run; None where no run is scored."""
+    """One row for each row of the layout and each run; None if no run is scored."""
     scored = [(row, run) for row, run in enumerate(runs) if run.scores is not None]
     if not scored:
         return None
@@ -64,9 +64,9 @@ def score_table(runs: Sequence[Run], layout: KeyTable) -> Table | None:
 
 
 def gains_table(pair: Pair) -> Table | None:
-    """The gain of one pair in each score that the protocol lists for gains; stressed where the interval excludes zero.
+    """The gain of one pair in each score that the protocol lists for gains; bold where the interval excludes zero.
 
-    None where the two are not scored.
+    None if the distilled student has none of these scores.
     """
     scores = pair.distilled.scores
     if scores is None:
@@ -94,7 +94,7 @@ def gains_table(pair: Pair) -> Table | None:
 
 
 def counts_table(runs: Sequence[Run]) -> Table | None:
-    """How many labelled objects stand behind each score."""
+    """The number of labelled objects behind each score."""
     scores = first_scores(runs)
     layout = None if scores is None else scores.layout.counts
     if scores is None or layout is None:

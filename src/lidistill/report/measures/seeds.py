@@ -24,7 +24,10 @@ class SeedSpread:
 
 
 def seed_spreads(pairs: Sequence[Pair]) -> list[SeedSpread]:
-    """One spread for every setting that was trained from at least two seeds, with a plain student for each seed."""
+    """One spread for each group of two or more pairs that differ only in the seed.
+
+    Only pairs count in which the plain and the distilled student have the same seed.
+    """
     groups: dict[str, list[Pair]] = {}
     for pair in pairs:
         if pair.headline.value is not None and pair.plain.seed == pair.distilled.seed:

@@ -1,5 +1,5 @@
-"""Time for each frame, measured side by side for all runs when the report is made. The report makes no other statement
-on speed.
+"""Times per frame, measured for all runs in turns when the report is made. The report makes no other statement on
+speed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from lidistill.report.number_format import factor, interval, milliseconds
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds a frame of several runs that took turns on the same frames, one entry a turn."""
+    """Milliseconds per frame of several runs that took turns on the same frames, one entry per turn."""
 
     device: str
     threads: int  # CPU threads of one operation
-    frames: int  # different frames, taken one at a time
+    frames: int  # number of different frames; each is processed alone
     turns: Mapping[str, Mapping[str, Sequence[float]]]  # run label -> "total" or stage -> milliseconds
     left_out: Mapping[str, str] = field(default_factory=dict)  # run label -> why it was not timed
 
@@ -51,7 +51,7 @@ class Timing:
         )
 
     def times_as_fast(self, run: Run, reference: Run) -> Estimate:
-        """The time of `reference` over that of `run`, turn by turn, with its interval."""
+        """The ratio of `reference`'s time to `run`'s: the median over the turns, with its interval."""
         above, below = self.of(reference), self.of(run)
         return median_ratio(above, below) if len(above) == len(below) else Estimate.ratio(None)
 
@@ -66,4 +66,4 @@ def speed_sentence(pair: Pair, timing: Timing) -> str:
     student = pair.distilled.label
     if faster.is_proven:
         return f"{student}: {factor(faster.value)} as fast as its teacher ({interval(faster)})."
-    return f"{student}: no difference of speed from its teacher is shown ({factor(faster.value)}, {interval(faster)})."
+    return f"{student}: no difference in speed from its teacher is shown ({factor(faster.value)}, {interval(faster)})."

@@ -31,11 +31,11 @@ QUIET = "#8fa0b8"
 POINTS = LinearSegmentedColormap.from_list("height", ["#33507a", "#5f86b5", "#9fc0dd", "#e9f2fa"])
 RING_STEP_M = 20.0
 LABELLED_BOXES = 60  # more names than this hide the picture
-TICK_BEYOND_M = 0.8  # the heading tick leaves the box by this much, so that a pedestrian's is seen too
+TICK_BEYOND_M = 0.8  # the heading tick extends beyond the box by this much, so that it is visible on a pedestrian, too
 DOTS_PER_INCH = 100
 
 
-# names of files and classes may hold a dollar sign, which would begin a formula
+# names of files and classes may contain a dollar sign, which would start a formula
 @matplotlib.rc_context({"text.parse_math": False})
 def draw_bev(
     points: Tensor | ArrayLike,
@@ -50,14 +50,15 @@ def draw_bev(
     text_scale: float = 1.0,
     colours: Mapping[str, Colour] | None = None,
 ) -> bytes:
-    """A picture from above of points (P, 3+) and boxes per source, as the bytes of a PNG; also written to `path` when
-    given.
+    """Draw points (P, 3+) and the boxes of each source from above. Return the bytes of a PNG, and write them to `path`
+    if given.
 
-    Forward (+x) is up and left (+y) is left. Each box has a tick from its centre through its front. The source "truth"
+    Forward (+x) is up, and left (+y) is left. Each box has a tick from its centre through its front. The source "truth"
     is filled; names such as "teacher", "plain", "distilled" and "student" have fixed colours. The boxes of the first
-    source carry their class, and their score when they have one. `point_range` is x_min y_min z_min x_max y_max z_max
-    in metres; what lies outside, and what is not finite, is not drawn. `text_scale` enlarges texts and lines, for
-    pictures that are shown small.
+    source are labelled with their class, and their score if they have one. `point_range` is x_min y_min z_min x_max
+    y_max z_max in metres; points and boxes outside it in x or y are cut off, and those that are not finite are left
+    out. `text_scale` enlarges texts and lines for pictures that are shown small. InputError if `point_range` is empty
+    in x or y.
     """
     extent = tuple(float(value) for value in point_range)
     x_min, y_min, _, x_max, y_max, _ = extent
@@ -76,8 +77,10 @@ def draw_bev(
 
 @contextmanager
 def _freed_at_once() -> Iterator[None]:
-    """Collect the block's garbage at once. A figure holds reference cycles of about 1 MB, which would otherwise stay
-    until a full collection, and those are rare once libraries have made a million objects.
+    """Free the memory of figures at the end of the block.
+
+    A figure has reference cycles of about 1 MB, which would otherwise stay until a full garbage collection. Full
+    collections are rare once libraries have made a million objects.
     """
     if not gc.isenabled():
         yield
@@ -141,7 +144,7 @@ def _encoded(figure: Figure) -> bytes:
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
     stream = io.BytesIO()
-    # 128 colours are told apart no worse than 2**24 here, and make the file three times smaller.
+    # Here, 128 colours look like 2**24, and the file is three times smaller.
     picture.quantize(128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
     return stream.getvalue()
 
@@ -182,7 +185,7 @@ def _draw_rings(axes: Any, extent: tuple[float, float, float, float], scale: flo
             clip_on=True,
             zorder=1,
         )
-    # The sensor: a small arrow that looks forward.
+    # The sensor: a small arrow that points forward.
     axes.add_patch(
         Polygon([(-0.9, -1.0), (0.0, 1.6), (0.9, -1.0)], closed=True, facecolor=QUIET, edgecolor="none", zorder=4)
     )
@@ -194,7 +197,7 @@ def _draw_points(axes: Any, points: Tensor | ArrayLike, height: tuple[float, flo
     cloud = cloud[np.isfinite(cloud).all(axis=1)]
     if not len(cloud):
         return
-    # Colour spans what the frame holds: most points are near the ground, far below the top of the range.
+    # The colours span the heights in the frame: most points are near the ground, far below the top of the range.
     inside = cloud[(cloud[:, 2] >= height[0]) & (cloud[:, 2] <= height[1])]
     low, high = np.percentile(inside[:, 2], [2, 98]) if len(inside) else height
     paper = _on_paper(cloud[:, :2])

@@ -13,7 +13,7 @@ from lidistill.report.number_format import score
 
 
 def print_table(table: blocks.Table) -> None:
-    """A table of the report, its caption below it; what is stressed there is bold here."""
+    """Print a table of the report with its caption below; stressed cells are bold."""
     shown = Table()
     for number, column in enumerate(table.columns):
         shown.add_column(
@@ -32,7 +32,7 @@ def print_table(table: blocks.Table) -> None:
 
 
 def print_scores(scores: Scores) -> None:
-    """The table that the protocol lays out for the terminal; without one, the first that it shows."""
+    """Print the table that the protocol lays out for the terminal; without one, its first table."""
     printed = scores.layout.printed or PrintedTable(scores.layout.tables[0])
     layout = printed.table
     title = layout.title or layout.caption

@@ -1,4 +1,4 @@
-"""What the page says first: one sentence, what was measured, and a few numbers."""
+"""The top of the page: the headline, what was measured, and a few key figures."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from lidistill.report.number_format import (
 )
 from lidistill.report.page_blocks import KeyFigure
 
-IN_HEADLINE = 3  # settings that the headline names where the two students differ in more than distillation
+IN_HEADLINE = 3  # differences that the headline names if the two students differ in more than distillation
 
 
 def headline(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedSpread]) -> tuple[str, str]:
-    """The sentence that a reader takes away, and its tone.
+    """The main result in one sentence, and its tone (`Page.verdict`).
 
-    It is about the first pair given, or about all seeds of that pair's setting.
+    It is about the first pair, or about all seeds of that pair's settings.
     """
     if pairs:
         spread = spread_of(pairs[0], spreads)
         compared, gain = ((pairs[0],), pairs[0].headline) if spread is None else (spread.pairs, spread.mean)
         others = dict.fromkeys(other for pair in compared for other in differences(pair))
         sentence = gain_sentence(gain, len(compared), in_brief(list(others), IN_HEADLINE))
-        # A gain that other settings may have brought is not shown to be distillation's.
+        # A gain that other settings may explain is not proven to come from distillation.
         return sentence, "unproven" if others and gain.value is not None else gain.verdict
     scores = first_scores(runs)
     if scores is None:
@@ -68,7 +68,7 @@ def lead(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
         assert scored.scores is not None
         return score(run.value(main), scored.scores.scale)
 
-    methods = f"taught by {' and '.join(pair.distilled.methods)}" if pair.distilled.methods else "with a teacher"
+    methods = f"distilled with {' and '.join(pair.distilled.methods)}" if pair.distilled.methods else "with a teacher"
     scores = f"{of(pair.plain)} for the student alone, {of(pair.distilled)} {methods}"
     teacher = "" if pair.teacher is None else f", {of(pair.teacher)} for the teacher"
     recovered = "" if differences(pair) else f" {recovered_sentence(pair)}"
@@ -76,8 +76,8 @@ def lead(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
 
 
 def key_figures(pairs: Sequence[Pair], spreads: Sequence[SeedSpread], timing: Timing | None) -> list[KeyFigure]:
-    """Up to five numbers: gain, share of the teacher's lead, how much smaller the student is, and how much faster where
-    that is shown.
+    """Up to five numbers: the gain, the share of the teacher's lead, the savings in parameters and MACs, and the
+    speed-up if its interval excludes 1.
     """
     if not pairs:
         return []
@@ -86,9 +86,9 @@ def key_figures(pairs: Sequence[Pair], spreads: Sequence[SeedSpread], timing: Ti
     spread, gain = spread_of(pair, spreads), pair.headline
     scale = gain.scale
     if differences(pair):
-        name = "from the plain student, with other settings"
+        name = "difference from the plain student, whose settings differ"
     else:
-        name = "gained" if scale.higher_is_better else "from the plain student, lower is better"
+        name = "gained" if scale.higher_is_better else "difference from the plain student, lower is better"
     name = f"{scale.unit} {name}".lstrip()
     if spread is not None:
         found = [KeyFigure(change(spread.mean.value, scale), name, interval(spread.mean, f"{len(spread.gains)} seeds"))]

@@ -1,4 +1,4 @@
-"""From run folders to one page: what it says first, its sections, and the files."""
+"""From run folders to one page: its headline, its sections and its files."""
 
 from __future__ import annotations
 
@@ -33,18 +33,19 @@ PROPER_NAMES = {
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path, protocols: Mapping[str, Protocol]) -> Path:
-    """Compare run folders on one page that says nothing about speed; `lidistill.jobs.report` times the runs first.
-    Returns the path of the HTML.
+    """Compare run folders on one page, and return the path of its HTML.
 
-    `protocols` read what the runs kept for intervals, such as `lidistill.datasets.PROTOCOLS`. InputError where a folder
-    is no run, or where two cannot stand side by side.
+    `protocols`, such as `lidistill.datasets.PROTOCOLS`, read the runs' `matches.npz` for intervals. The page makes no
+    statement on speed; `lidistill.jobs.report` times the runs first. InputError if a folder is not a run, or if two
+    runs cannot be compared.
     """
     return write_page(build_page(read_runs(runs, protocols)), out)
 
 
 def write_page(page: Page, out: str | Path) -> Path:
-    """Write report.html (self-contained), report.md with its figures, report.tex with the main table; returns the path
-    of the HTML.
+    """Write report.html (self-contained), report.md with its figures, and report.tex with the main table.
+
+    Returns the path of the HTML.
     """
     out = Path(out)
     for section in page.sections:
@@ -59,7 +60,7 @@ def write_page(page: Page, out: str | Path) -> Path:
 
 
 def build_page(runs: Sequence[Run], timing: Timing | None = None) -> Page:
-    """Everything the page says, before it is HTML or Markdown.
+    """Build the contents of the page, before they become HTML or Markdown.
 
     Statements on speed come from `timing`; without it there are none.
     """
@@ -94,7 +95,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # The SVGs are our own drawings, their texts escaped by the drawing library.
+    # The SVGs are drawn here, and the drawing library has escaped their texts.
     environment.filters["drawing"] = Markup
     environment.filters["unrendered"] = _unrendered
     return environment
@@ -111,6 +112,6 @@ def _title(runs: Sequence[Run]) -> str:
 
 
 def _dataset(run: Run) -> str:
-    """How the dataset calls itself in a title."""
+    """The dataset's name in a title."""
     name = str(run.conditions.get("dataset") or run.setting("data", "name") or "unknown data")
     return str(run.conditions.get("dataset_title") or PROPER_NAMES.get(name, name))

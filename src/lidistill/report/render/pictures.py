@@ -1,4 +1,4 @@
-"""Bird's-eye views of the sample frames: what each run found there."""
+"""Bird's-eye views of the sample frames with the detections of each run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lidistill.types import Boxes, Frame
 
 SHOWN_FRAMES = 4
 SHOWN_RUNS = 4
-MINIMUM_SCORE = 0.3  # detections below it would hide the picture
+MINIMUM_SCORE = 0.3  # detections with lower scores would hide the picture
 WIDTH_PX = 720
 TEXT_SCALE = 1.7  # three pictures share a line of the page
 SHORT_NAME = 3  # letters of a class; whole names hide small objects
@@ -26,7 +26,7 @@ LEAST_SIDE_M = 30.0
 
 
 def gallery(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Block]:
-    """A row of pictures for each sample frame, with one picture for each run. What is missing is named instead."""
+    """A row of pictures for each sample frame, with one picture for each run. Missing files are named instead."""
     with_samples = next((run for run in runs if run.folder.samples.is_file()), None)
     if with_samples is None:
         return [
@@ -55,10 +55,9 @@ def gallery(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Block]:
         )
         rows.append((f"frame {frame.id}", pictures))
     caption = (
-        "Seen from above, driving up the picture. White: labelled objects. Coloured: detections with a score of at "
-        "least "
-        f"{MINIMUM_SCORE:g}; the scores of the tables use all of them. The tick points where the object looks. "
-        "Frames are evenly spaced, not picked."
+        "Seen from above; forward is up. White: labelled objects. Coloured: detections with a score of at least "
+        f"{MINIMUM_SCORE:g}; the scores of the tables use all of them. The tick points along the heading. "
+        "Frames are evenly spaced, not hand-picked."
     )
     return [
         Gallery(
@@ -69,7 +68,7 @@ def gallery(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Block]:
 
 
 def _chosen(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Run]:
-    """The runs of the headline first, then other distilled ones, then whatever there is, in report order."""
+    """Choose the runs of the headline first, then other distilled runs, then the rest; return them in report order."""
     wanted: list[Run] = []
     for pair in pairs[:1]:
         wanted += [run for run in (pair.teacher, pair.plain, pair.distilled) if run is not None]
@@ -79,7 +78,7 @@ def _chosen(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Run]:
 
 
 def _by_frame(predictions: Predictions, classes: Sequence[str]) -> Mapping[str, Boxes]:
-    """Detections to draw, labelled by the classes of the samples."""
+    """The detections to draw by frame id; their labels are indices into `classes`."""
     to_sample = np.array(
         [classes.index(name) if name in classes else len(classes) for name in predictions.classes], dtype=np.int64
     )
@@ -100,7 +99,7 @@ def view_of(boxes: Sequence[Boxes], point_range: Sequence[float]) -> tuple[float
     centres = np.concatenate([centres, np.zeros((1, 2))]).clip([x_min, y_min], [x_max, y_max])
     low, high = centres.min(axis=0) - MARGIN_M, centres.max(axis=0) + MARGIN_M
     middle, half = (low + high) / 2, np.maximum(high - low, LEAST_SIDE_M) / 2
-    # One shape for all frames: that of the range.
+    # All views have the aspect ratio of the point range.
     half = np.maximum(
         half, half[::-1] * np.array([(x_max - x_min) / (y_max - y_min), (y_max - y_min) / (x_max - x_min)])
     )

@@ -17,12 +17,12 @@ from lidistill.report.page_blocks import Figure
 from lidistill.report.render.svg_figure import INK, drawn, slug
 
 MOST_POINTS = 300  # of a curve; more are averaged in bins
-MOST_STEP = 1e15  # further than any training goes
-MOST_LOSS = 1e9  # a loss that exploded is drawn here: axes that reach further are of no use
+MOST_STEP = 1e15  # more steps than any training takes
+MOST_LOSS = 1e9  # a loss that exploded is drawn here, because longer axes would be useless
 
 
 def training_curves(runs: Sequence[Run]) -> list[Figure]:
-    """The training loss, and the score on the validation frames where it was watched."""
+    """The training loss, and the score on the validation frames if it was logged."""
     figures = []
     losses = [(row, *_series(run.log, "train", "loss")) for row, run in enumerate(runs)]
     if any(len(steps) for _, steps, _ in losses):
@@ -116,7 +116,7 @@ def score_against_cost(runs: Sequence[Run], pairs: Sequence[Pair], timing: Timin
         (
             "score_latency",
             "Score and speed",
-            "median latency, ms a frame",
+            "median latency, ms per frame",
             lambda run: None if timing is None else timing.median(run),
         ),
     ):
@@ -149,7 +149,7 @@ def score_against_cost(runs: Sequence[Run], pairs: Sequence[Pair], timing: Timin
                     axes.annotate("", at[pair.distilled.label], at[pair.plain.label], arrowprops=arrow)
             for row, cost, value in placed:
                 axes.plot([cost], [value], "o", color=runs[row].colour.on_light, markersize=9)
-                # Plain and distilled students cost the same: their figures stand on opposite sides.
+                # Plain and distilled students cost the same, so their scores are written on opposite sides.
                 side = (
                     {"xytext": (-9, 0), "ha": "right"}
                     if runs[row].role == "plain"
@@ -175,7 +175,7 @@ def score_against_cost(runs: Sequence[Run], pairs: Sequence[Pair], timing: Timin
 
 
 def gain_chart(pair: Pair, name: str = "gains") -> Figure | None:
-    """The gain in each score that the protocol lists for gains, with its interval as a bar; None where nothing can be
+    """The gain in each score that the protocol lists for gains, with its interval as a bar; None if nothing can be
     drawn.
     """
     scores = pair.distilled.scores
@@ -226,7 +226,7 @@ def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _apart(costs: np.ndarray) -> list[float]:
-    """Costs to label on a logarithmic axis: one is left out if its label would overlap that of a smaller cost."""
+    """Costs to label on a logarithmic axis: a cost is left out if its label would overlap that of a smaller cost."""
     kept: list[float] = []
     for cost in sorted(costs.tolist()):
         if not kept or np.log(cost / kept[-1]) > 0.2 * np.log(costs.max() / costs.min()) + 0.1:

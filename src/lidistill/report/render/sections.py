@@ -67,7 +67,7 @@ def _gain(runs: Sequence[Run], pairs: Sequence[Pair]) -> tuple[Block, ...]:
     distilled = [run for run in runs if run.role == "distilled"]
     if distilled and not pairs:
         text = (
-            "No plain student is among the runs, so what distillation gained cannot be said. Train the same network "
+            "No plain student is among the runs, so the gain from distillation is unknown. Train the same network "
             "without a teacher:"
         )
         blocks.append(Missing(text, "lidistill train TEACHER_FOLDER --compression 4 --out runs/plain"))
@@ -108,11 +108,11 @@ def _training(runs: Sequence[Run]) -> tuple[Block, ...]:
     if not figures:
         return tuple(blocks)
     caption = (
-        "A distilled student's loss includes its distillation terms, so losses of different runs are not to be "
-        "compared by their height."
+        "A distilled student's loss includes its distillation terms, so the heights of different runs' curves "
+        "must not be compared."
     )
     if len(figures) == 1:
-        caption += " No score was watched while training; set training.validate_every to see one."
+        caption += " No validation score was logged during training; set training.validate_every to log one."
     return (Figures(tuple(figures), caption, _all(runs)), *blocks)
 
 
@@ -155,10 +155,7 @@ def _cost(runs: Sequence[Run], pairs: Sequence[Pair], timing: Timing | None) -> 
         if run.cost is None
     ]
     if timing is None:
-        text = (
-            "The runs were not timed beside each other when this page was made, so nothing is said about speed. To "
-            "time them:"
-        )
+        text = "The runs were not timed when this page was made, so it makes no statement on speed. To time them:"
         return (*blocks, Missing(text, f"lidistill report {' '.join(str(run.folder.path) for run in runs)}"))
     times = times_table(runs, timing)
     if times:
@@ -201,10 +198,7 @@ def _certificates(runs: Sequence[Run]) -> tuple[Block, ...]:
             )
             for check in checks
         )
-        caption = (
-            f"{run.label}: its teacher {verdict} before anything was learnt from it "
-            f"({content.get('frames', MISSING)} frames)"
-        )
+        caption = f"{run.label}: its teacher {verdict} before distillation ({content.get('frames', MISSING)} frames)"
         blocks.append(Table(("Check", "Verdict", "Finding"), rows, caption, text_columns=3))
     return tuple(blocks)
 

@@ -1,4 +1,4 @@
-"""A chart drawn once and kept as an SVG whose colours follow the page, and as a PNG for Markdown."""
+"""Charts as an SVG whose colours follow the page, and as a PNG for Markdown."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _STYLE: Any = {
 
 
 def drawn(name: str, title: str, alt: str, draw: Callable[[Any], None], runs: Sequence[Run]) -> Figure:
-    """What `draw` puts on the axes, under a title; the colours of `runs` follow the page's."""
+    """Draw a chart by calling `draw(axes)`, under a title. The SVG's colours of `runs` follow the theme of the page."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         canvas = Canvas(figsize=SIZE_INCHES, layout="constrained")
         axes = canvas.add_subplot()
@@ -60,7 +60,7 @@ def drawn(name: str, title: str, alt: str, draw: Callable[[Any], None], runs: Se
         FigureCanvasSVG(canvas).print_svg(
             drawing, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )
-        # Only the PNG stands alone and needs to say which colour is which run; the page has one legend for all.
+        # Only the PNG needs a legend, because it is shown alone; the page has one legend for all charts.
         handles, labels = axes.get_legend_handles_labels()
         if handles:
             canvas.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
@@ -77,8 +77,8 @@ def drawn(name: str, title: str, alt: str, draw: Callable[[Any], None], runs: Se
 
 
 def _themed(svg: str, name: str, hues: Mapping[str, str]) -> str:
-    """The bare <svg> element. Text and lines take the page's colours, identifiers begin with the figure's name, and no
-    URL is left.
+    """Return the bare <svg> element: text and lines take the page's colours, identifiers begin with the figure's name,
+    and URLs are removed.
     """
     body = svg[svg.index("<svg ") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
@@ -99,7 +99,7 @@ def _themed(svg: str, name: str, hues: Mapping[str, str]) -> str:
     body = body.replace(INK, "currentColor").replace(LINE, "var(--line)")
     for light in hues:
         body = body.replace(light, f"var(--hue-{light[1:]}, {light})")
-    # The white ground would hide the page's own.
+    # The white background would hide the page's own.
     return re.sub(r"fill: #ffffff", "fill: none", body)
 
 
@@ -108,5 +108,5 @@ def _font(family_only: str | None, before: str) -> str:
 
 
 def slug(name: str) -> str:
-    """A name as part of a file's name."""
+    """Turn a name into a part of a file name."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "class"
