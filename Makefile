@@ -1,14 +1,16 @@
 # Two commands do everything on a bare machine with Python and make:
-#   make demo   sets up what is missing, then the main job on the simulator
-#   make test   sets up what is missing, then the tests, without the longer half of the hostile input (pytest tests/hostile -m battery)
-# `make setup` sets up alone; `. .venv/bin/activate` then puts `lidistill` on a shell's path.
+#   make demo   installs what is missing, then runs the main job on the simulator
+#   make test   installs what is missing, then runs the tests
+# `pytest tests/hostile -m battery` runs the longer half of the hostile input, which `make test` leaves out.
+# `make setup` only installs; `. .venv/bin/activate` then puts `lidistill` on a shell's path.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-# Threads of a parallel region spin this often before they sleep: long enough for the many short regions of a training step, short enough to yield
-# to another process on a busy machine. Sleeping at once made steps half as slow again, spinning on slowed everything beside them.
+# How often a waiting OpenMP thread spins before it sleeps: often enough for the many short parallel regions of a
+# training step, and rarely enough to yield to other processes on a busy machine. Threads that slept at once made steps
+# take half as long again; threads that never slept slowed all other processes.
 export GOMP_SPINCOUNT ?= 20000
 
 .PHONY: setup demo test lint check format catalogue clean

@@ -25,7 +25,7 @@ from lidistill.run_folder import RunFolder, read_json
 
 DETECTORS = ("second", "centerpoint-pillar", "centerpoint-voxel")
 METHODS = "pointdistiller+logits"
-# A simulated frame has a quarter of the pillars of a KITTI frame, so there are fewer graphs with fewer edges.
+# A simulated frame has a quarter of the pillars of a KITTI frame, so PointDistiller uses fewer and smaller graphs.
 ROW = Row(
     METHODS,
     ("pointdistiller", "logits"),
@@ -81,7 +81,7 @@ def collected(folder: Path, seed: int) -> dict[str, Any]:
         "interval_over_frames": rows[METHODS]["interval_over_frames"],
         "parameters": {kind: read_json(RunFolder(path).profile)["parameters"] for kind, path in runs.items()},
         "macs": {kind: read_json(RunFolder(path).profile)["macs"] for kind, path in runs.items()},
-        # the last point is the score on all validation frames; the others are scores on some of them
+        # the last point is the score on all validation frames; the others are scores on a part of them
         "curves": {
             kind: [
                 *watched(path, main),

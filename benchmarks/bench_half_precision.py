@@ -1,7 +1,7 @@
 """Average precision with bf16: the demo's plain 4x student, trained in single precision and under bf16 autocast.
 
-There are several seeds, and each run is scored in the precision of its training. Finished runs in `--runs` are kept and
-interrupted ones are resumed. `bench_processor.py --half` measures the speed of both.
+Several seeds are trained, and each run is scored in the precision of its training. Finished runs in `--runs` are kept
+and interrupted ones are resumed. `bench_processor.py --half` measures the speed of both.
 
     python benchmarks/bench_half_precision.py [--seeds 3] [--steps 400] [--runs runs/half_precision]
         [--out docs/results/half_precision.json]

@@ -58,7 +58,7 @@ def loaders(package: str, scans: Path, objects: Path) -> dict[str, Callable[[int
 
 
 def compare_frames(parties: dict[str, Callable[[int, int], Frame]], num_frames: int, epochs: int) -> dict[str, Any]:
-    """Return each package's processor time per frame; they take turns by frame, after an epoch that is not counted."""
+    """Return each package's processor time per frame. They take turns by frame; the first epoch is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in parties}
     for epoch in range(epochs + 1):
         for row in range(num_frames):

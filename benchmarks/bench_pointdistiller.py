@@ -103,7 +103,7 @@ def _peak_memory(device: str, temperature: float, form: str, neighbours: Tensor,
 def _peak_resident() -> int:
     """Return the peak of this process's resident memory in bytes (Linux).
 
-    ru_maxrss is of no use here, because a new process starts with the value of its parent.
+    ru_maxrss is useless here, because a new process starts with its parent's value.
     """
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024

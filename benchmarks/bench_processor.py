@@ -46,7 +46,7 @@ PEER = {
 
 
 def serve(detector_name: str, dataset: str, frame_file: str, precision: str) -> None:
-    """Run as the process of one side: answer each line "train step" or "predict" with the processor seconds it took."""
+    """Run the process of one side: read a kind of work per line, such as "train step", do it, and print its seconds."""
     from measure import first_module
 
     from lidistill.detectors.presets import preset

@@ -2,7 +2,7 @@
 
 Gradients are taken with respect to the parameters of an untrained 4x PointPillars student of the simulator's size. The
 teacher was trained for a few steps on other frames of the same kind. Each figure is the median over students of several
-seeds, with the smallest and the largest. The log of any training holds the same figure for that run.
+seeds, with the smallest and the largest. The log of any training records the same figure (`pull/METHOD`).
 
     python benchmarks/bench_pull.py [--out docs/results/pull.json]
 """

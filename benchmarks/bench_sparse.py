@@ -4,8 +4,8 @@
         [--out docs/results/sparse.json]
 
 spconv 2.3.8 is used if it can be imported (`pip install --target FOLDER spconv==2.3.8` and PYTHONPATH=FOLDER leave the
-environment unchanged). On a CPU, its backward pass asks for a CUDA stream, for which this file supplies a stand-in, and
-its results are right with one thread only.
+environment unchanged). On a CPU, its backward pass requests a CUDA stream, which this file replaces by a stand-in; its
+results are correct with one thread only.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ except ImportError:
     spconv = None
 
 SEED = 0
-# as many voxels as a KITTI scan has in the camera's view
+# gives as many voxels as a KITTI scan has in the camera's view
 SETTINGS = SimulatorSettings(azimuth_window_deg=(-28.0, 28.0))
 GRID = VoxelGrid((0, -40, -3, 70.4, 40, 1), (0.05, 0.05, 0.1), 5, 16000, 40000)
 SHAPE = (41, 1600, 1408)  # along z one cell more than the grid has, as in SECOND

@@ -4,8 +4,8 @@
         [--out docs/results/voxels.json]
 
 Without files the point clouds are simulated. Ten sweeps are one sweep ten times, moved a little each time. spconv is
-used if it can be imported, as in bench_sparse.py; its grid of voxel indices is allocated before, and its voxels are
-padded. The voxels are compared before they are timed. Times are processor seconds.
+used if it can be imported, as in bench_sparse.py; its grid of voxel indices is allocated before the timing, and its
+voxels are padded. The voxels of all versions are compared before they are timed. Times are processor seconds.
 """
 
 from __future__ import annotations

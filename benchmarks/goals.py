@@ -23,7 +23,7 @@ class Goal:
         return f"{sign} {self.limit:g}{unit}" + ("" if self.goal is None else f", goal {self.goal:g}")
 
     def verdict(self, measured: float) -> str:
-        """Return "yes", "goal missed" if only the limit is kept, or "**missed**" if not even the limit is kept."""
+        """Return "yes"; "goal missed" if only the limit is met; "**missed**" if the limit is not met either."""
         if not self._keeps(measured, self.limit):
             return "**missed**"
         return "yes" if self.goal is None or self._keeps(measured, self.goal) else "goal missed"
@@ -36,6 +36,6 @@ class Goal:
 def row(what: str, text: str, file: str = "", goal: Goal | None = None, measured: float | None = None) -> str:
     """Return a row of the page's table of numbers: what, asked, measured, reached, file."""
     if (goal is None) != (measured is None):
-        raise ValueError(f"{what}: a goal and the figure that is held against it go together")
+        raise ValueError(f"{what}: a goal needs a measured figure, and a measured figure needs a goal")
     asked, verdict = ("", "") if goal is None or measured is None else (goal.asked, goal.verdict(measured))
     return f"| {what} | {asked} | {text} | {verdict} | {f'`{file}.json`' if file else ''} |"

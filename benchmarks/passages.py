@@ -75,9 +75,8 @@ def fitnets() -> str:
 def demo() -> str:
     minutes = read("demo")[0]["minutes"]
     return (
-        f"The demo trains three networks in {minutes:.1f} minutes on two cores ([results](results/README.md)), of "
-        "which simulating and scoring are "
-        "a part."
+        f"The demo trains three networks in {minutes:.1f} minutes on two cores ([results](results/README.md)), "
+        "including simulation and scoring."
     )
 
 

@@ -1,8 +1,7 @@
 """Put the demo's recorded result into README.md, and draw its picture from the folder of a demo.
 
     python benchmarks/readme_demo.py                       # the table, from docs/results/demo.json
-    # docs/demo.png too, from the distilled student of that folder
-    python benchmarks/readme_demo.py --folder runs/demo
+    python benchmarks/readme_demo.py --folder runs/demo    # also docs/demo.png, from the distilled student there
 
 The picture shows the middle one of the run's sample frames, which are evenly spaced, not selected.
 """
@@ -30,7 +29,7 @@ WIDTH_PX = 960
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where the demo was run; without it the picture stays as it is")
+    parser.add_argument("--folder", type=Path, help="folder of a demo; without it, the picture stays as it is")
     arguments = parser.parse_args()
     if arguments.folder is not None:
         draw(RunFolder(arguments.folder / "distilled"))
@@ -65,7 +64,7 @@ def block() -> str:
         f"to {gain['high']:+.1f}; "
         f"it says nothing about other seeds. {results['minutes']:.1f} minutes with {where['threads']} threads of "
         f"{where['device']}. "
-        "Another machine may round otherwise, and end with other figures.",
+        "Another machine may round differently and give other figures.",
     ]
     if PICTURE.is_file():
         lines += [

@@ -21,9 +21,10 @@ def read(name: str) -> tuple[dict[str, Any], str]:
 
 
 def ratio_of(times: Mapping[str, Mapping[str, float]], ours: str, theirs: str | None = None) -> dict[str, float]:
-    """Return {"ratio"} of the median times, and {"ratio_low", "ratio_high"} if the turns were compared one by one.
+    """Return the time of `ours` relative to that of `theirs`, by default the first candidate.
 
-    `theirs` is the first candidate by default.
+    {"ratio", "ratio_low", "ratio_high"} are over single turns if `theirs` is the first candidate and they were
+    recorded; otherwise {"ratio"} is that of the median times.
     """
     first = next(iter(times))
     own = times[ours]

@@ -40,7 +40,7 @@ FIGURES = (
     "rdd",
     "distilled_step",
 )
-# asked
+# limits on the time relative to mmdetection3d
 OVER_PEER = {
     "pointpillars train step": 0.5,
     "pointpillars predict": 0.6,

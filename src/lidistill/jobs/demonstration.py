@@ -24,8 +24,8 @@ from lidistill.types import InputError
 
 COMPRESSION = 4.0
 DEMO_METHODS = ("pointdistiller", "logits")
-# A demo frame has about 1,700 pillars and a KITTI frame 7,000, so PointDistiller uses fewer queries and neighbours in
-# proportion.
+# A demo frame has about 1,700 pillars and a KITTI frame 7,000, so PointDistiller's graphs are fewer and smaller
+# in proportion.
 DEMO_METHOD_SETTINGS = ("methods.pointdistiller.num_queries=300", "methods.pointdistiller.num_neighbours=32")
 
 SCORED_WHILE_TRAINING = "training.validate_every=400"  # steps; scoring changes no weight
