@@ -58,6 +58,9 @@ def compare(
     Returns the path of the table in Markdown. `processes` students are trained at a time, each with an equal share of
     the processor's cores. `ray` is the address of a Ray cluster that trains them instead; its machines must share the
     file system of `out`. `certificate=False` skips the check of the teacher.
+
+    InputError if the rows cannot be compared fairly, `out` holds another plan or other runs, the teacher has no scores
+    or fails its check, or students could not be trained.
     """
     out = Path(out)
     processes = checked(AtLeastOneProcess, processes, "--processes")

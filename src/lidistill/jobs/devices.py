@@ -43,7 +43,7 @@ def pick_device(device: str) -> torch.device:
 def pick_precision(precision: str, device: torch.device, setting: str) -> PrecisionName:
     """Return the precision that runs on `device` for the value `precision` of `setting`.
 
-    For "auto", print the precision that was chosen, and why.
+    For "auto", print the precision that was chosen, and why. InputError if `precision` is not one of PRECISIONS.
     """
     chosen, reason = settled(named_precision(precision, setting), device)
     if precision == "auto" and is_first_process():

@@ -40,7 +40,7 @@ def report(runs: Sequence[str | Path], out: str | Path, *, timing: bool = True, 
     With `timing`, their detectors are timed first: they take turns on the sample frames of the run folders, with one
     CPU thread each. The milliseconds of every turn are written to `timing.json`. Timing takes under a minute for
     published networks on one core, and seconds for the simulator's. Without `timing`, the page makes no statement on
-    speed.
+    speed. InputError if a folder is not a run, or two runs cannot be compared.
     """
     out = Path(out)
     with prepared(out):

@@ -47,7 +47,8 @@ def supervised(
     """Make an experiment without a teacher.
 
     `start` is a detector's name, a YAML file, or an earlier run's folder, whose settings are used but not its weights
-    (for those, see `fine_tuned`). `data` is written as `kitti:/path` or `simulated`.
+    (for those, see `fine_tuned`). `data` is written as `kitti:/path` or `simulated`. InputError if `start` is none of
+    these, or a setting or override is invalid.
     """
     path = Path(start)
     if is_folder(path):
@@ -102,7 +103,8 @@ def distilled(
     """Make the experiment of `plain_student` with distillation from the teacher.
 
     `teacher` is a run folder. Each of `methods` is a name, `module:Class` for a method from outside the package, or
-    settings. `methods` may be empty if the student uses the teacher's labels or starts from its channels.
+    settings. `methods` may be empty if the student uses the teacher's labels or starts from its channels. InputError if
+    `teacher` is not a folder, or nothing is left to distil.
     """
     if not is_folder(teacher):
         raise InputError(

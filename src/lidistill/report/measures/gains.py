@@ -1,6 +1,4 @@
-"""What distillation gained: each distilled student against the plain student of the same size, with intervals over the
-frames.
-"""
+"""What distillation gained: each distilled student compared with a plain student, with intervals over the frames."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def headline(runs: Sequence[Run], pairs: Sequence[Pair], spreads: Sequence[SeedS
 
 
 def lead(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
-    """What was measured, in a sentence or two."""
+    """What was measured, and the scores of the first pair, in a sentence or two."""
     scored = next((run for run in runs if run.scores is not None), None)
     if scored is None or scored.scores is None:
         return "Score the runs with `lidistill evaluate`, then write the report again."

@@ -92,7 +92,10 @@ def _by_frame(predictions: Predictions, classes: Sequence[str]) -> Mapping[str, 
 
 
 def view_of(boxes: Sequence[Boxes], point_range: Sequence[float]) -> tuple[float, ...]:
-    """The part of the point range to show: all boxes and the sensor with a margin, so that small objects are seen."""
+    """Return the part of the point range to show, in its order: all boxes and the sensor with a margin of MARGIN_M.
+
+    It is smaller than the range if it can be, so that small objects are visible.
+    """
     x_min, y_min, z_min, x_max, y_max, z_max = point_range
     centres = np.concatenate([each.geometry.numpy().reshape(-1, 7)[:, :2] for each in boxes] or [np.zeros((0, 2))])
     centres = centres[np.isfinite(centres).all(axis=1)]
