@@ -144,7 +144,7 @@ def test_predictions_of_another_tool_or_dataset_are_refused_with_what_is_read(ru
     predictions = Predictions.load(RunFolder(runs[0]).predictions)
     path = tmp_path / "predictions.npz"
     Predictions(predictions.frame_ids, predictions.boxes, predictions.classes, "street").save(path)
-    with pytest.raises(InputError, match="holds predictions on 'street', not on yard; give --data of the dataset"):
+    with pytest.raises(InputError, match="holds predictions on 'street', not on yard; set --data to the dataset"):
         evaluate_predictions(path, YardData())
 
 
