@@ -296,7 +296,7 @@ def test_an_output_that_nobody_reads_is_a_sentence(tmp_path):
     )
     os.close(writer)
     assert done.returncode == 141
-    assert done.stderr == "lidistill: the reader of the output has closed it\n"
+    assert done.stderr == "lidistill: the program that reads the output has closed it\n"
 
 
 def test_a_full_disk_is_a_sentence(journey, tmp_path):
