@@ -70,7 +70,7 @@ def test_overrides_reach_every_depth(teacher):
         ("training.steps=" + "9" * 5000, "holds a whole number of 5000 digits"),
         ("training.steps=" + "[" * 5000, "nested lists and mappings"),
         ("training.steps=2024-13-45", "training.steps is '2024-13-45'; give a whole number"),
-        ("training.steps=" + "x" * 20_000, "has 20015 characters, of 10000 at most"),
+        ("training.steps=" + "x" * 20_000, "has 20015 characters; at most 10000 are allowed"),
         ("training.steps.a=5", "training.steps is 1600, which has no settings of its own"),
         ("training..steps=5", "write it as key=value"),
         (".=5", "write it as key=value"),

@@ -58,15 +58,15 @@ POINTS = np.zeros((5, 4), dtype=np.float32)
             r"frame a: world_from_lidar is a numpy array; .* torch.from_numpy",
         ),
         (lambda: Boxes(np.zeros((1, 7)), torch.zeros(1).long()), "boxes: geometry is a numpy array"),
-        (lambda: collate([POINTS]), r"collate joins frames, and was given a numpy array; .*Frame\(id"),
+        (lambda: collate([POINTS]), r"collate joins frames, but was given a numpy array; .*Frame\(id"),
         (lambda: collate([torch.zeros(5, 4)]), "was given a Tensor"),
         (
             lambda: preset("pointpillars", "simulated").build()(POINTS),
-            r"a detector reads a batch, and was given a numpy array; .*collate",
+            r"a detector takes a Batch, but was given a numpy array; .*collate",
         ),
         (
             lambda: preset("pointpillars", "simulated").build()(Frame("a", torch.zeros(5, 4))),
-            "was given a Frame; make one of frames",
+            "was given a Frame; make one from frames",
         ),
     ],
     ids=["Frame", "Frame pose", "Boxes", "collate", "collate tensors", "detector", "detector frame"],

@@ -54,7 +54,7 @@ def test_a_variance_below_zero_is_named(tmp_path):
     detector = network()
     detector[1].running_var[3] = -1e-3
     save_weights(tmp_path / "own.pt", detector)
-    with pytest.raises(InputError, match="own.pt: 1.running_var holds a variance below zero"):
+    with pytest.raises(InputError, match="own.pt: 1.running_var has a negative variance"):
         read_weights(tmp_path / "own.pt")
 
 

@@ -4,7 +4,7 @@ import os
 
 __version__ = "0.1.0"
 
-# Every pass allocates and frees maps of tens of megabytes. With this variable torch asks Linux for huge pages, which
-# takes two thirds off the time that new memory costs. torch reads it before its first tensor. A value that the user
-# has set is kept.
+# Every pass allocates and frees feature maps of tens of megabytes. With this variable torch asks Linux for huge pages,
+# which reduces the cost of new memory by two thirds. torch reads it before its first tensor. A value set by the user is
+# kept.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -13,14 +13,14 @@ from lidistill.files import written_aside
 from lidistill.reading import MissingFile, opened
 from lidistill.types import InputError
 
-# What an array must be: one of these letters of numpy's dtype kinds, and this number of dimensions (None: any).
+# The expected type of an array: allowed letters of numpy's dtype kinds, and the number of dimensions (None: any).
 Kind = tuple[str, int | None]
 
-MOST_BYTES = 2**30  # of all arrays read from one file; a million detections take 50 MB
+MOST_BYTES = 2**30  # limit on all arrays read from one file; a million detections take 50 MB
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], compressed: bool = True) -> None:
-    """Write `arrays` to `path` (.npz), whole or not at all."""
+    """Write `arrays` to `path` (.npz), whole or not at all; InputError if it cannot be written."""
     with written_aside(path) as aside, aside.open("wb") as file:
         (np.savez_compressed if compressed else np.savez)(file, **dict(arrays))  # type: ignore[arg-type]
 
@@ -44,7 +44,7 @@ def load_arrays(
                 raise InputError(f"{path}: holds no array {absent[0]!r}; {remedy}")
             if sum(info.file_size for info in members.values()) > most:
                 raise InputError(
-                    f"{path}: its arrays take more than {most >> 20} MiB, more than such a file ever holds; {remedy}"
+                    f"{path}: its arrays take more than {most >> 20} MiB, more than such a file ever needs; {remedy}"
                 )
             return {name: _array(archive, info, kinds[name]) for name, info in members.items()}
     except MissingFile:
@@ -58,7 +58,7 @@ def load_arrays(
 
 
 class _OtherKind(ValueError):
-    """An array has another type, shape or encoding than the caller expects."""
+    """An array has a different type, shape or encoding than the caller expects."""
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kind: Kind) -> np.ndarray:
@@ -75,7 +75,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kind: Kind) -> np.nd
             raise _OtherKind(f"{name} has the wrong type or number of dimensions ({dtype}, {shape})")
         count = math.prod(shape)
         if min(shape, default=0) < 0 or count * dtype.itemsize != info.file_size - member.tell():
-            raise _OtherKind(f"{name} declares the shape {shape} but holds another number of values")
+            raise _OtherKind(f"{name} declares the shape {shape} but has a different number of values")
         content = bytearray(member.read())  # reading to the end makes zipfile compare the checksum
         if len(content) != count * dtype.itemsize:
             raise EOFError

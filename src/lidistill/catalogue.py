@@ -1,4 +1,4 @@
-"""Names and facts of detectors, methods, datasets and sensors, for commands that answer without importing torch.
+"""Names and facts of detectors, methods, datasets and sensors, for commands that run without importing torch.
 
 `make catalogue` builds every method on every detector and writes what it finds to `catalogue.json`. A test checks that
 the file agrees with the tables DETECTORS and METHODS.
@@ -23,9 +23,9 @@ class MethodFacts:
     idea: str
     paper: str
     needs: tuple[str, ...]  # required besides the taps, in words
-    kinds: tuple[str, ...]  # of taps that it can work on, in words; empty if it works on heads only
-    has_layers: bool  # trained with the student and then discarded
-    taps: Mapping[str, tuple[str, ...]]  # detector -> its taps there; empty if it works on heads only
+    kinds: tuple[str, ...]  # kinds of taps that it can use, in words; empty if it uses heads only
+    has_layers: bool  # whether it has layers that are trained with the student and then discarded
+    taps: Mapping[str, tuple[str, ...]]  # detector -> default taps; empty if it uses heads only
     refusals: Mapping[str, str]  # detector -> why the method does not run on it
 
 
@@ -34,7 +34,7 @@ class Catalogue:
     """The names of all detectors and the facts of all methods."""
 
     detectors: tuple[str, ...]
-    sources: tuple[str, ...]  # how the command line names each dataset
+    sources: tuple[str, ...]  # the form of each dataset on the command line
     sensors: tuple[str, ...]  # of the simulator, the default first
     methods: tuple[MethodFacts, ...]
 

@@ -1,4 +1,4 @@
-"""Settings to and from plain containers: YAML files, dotted overrides, and errors that name the key.
+"""Converts settings to and from plain containers: YAML files, dotted overrides, and errors that name the key.
 
 PyYAML parses the text and pydantic checks the values.
 """
@@ -19,7 +19,7 @@ LONGEST_OVERRIDE = 10_000  # characters
 
 
 def plain(value: Any) -> Any:
-    """Turn nested tuples into lists, which is what YAML and JSON can hold."""
+    """Turn nested tuples into lists, since YAML and JSON have no tuples."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -35,7 +35,7 @@ def named(settings: Any) -> dict[str, Any]:
 def from_named(content: Any, kind: str, table: Mapping[str, type[T]], where: str) -> T:
     """Make settings of the class that `table` lists under content["name"].
 
-    `where` names the source of `content` in errors.
+    `where` names the source of `content` in errors. InputError if the name or a setting is invalid.
     """
     if not isinstance(content, Mapping) or "name" not in content:
         raise InputError(
@@ -48,14 +48,14 @@ def from_named(content: Any, kind: str, table: Mapping[str, type[T]], where: str
 
 
 def split_override(text: str) -> tuple[str, str]:
-    """Split `a.b=value` into its key and its value."""
+    """Split `a.b=value` into key and value; InputError if it has no such form or is too long."""
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
         raise InputError(f"override {shown(text)}: write it as key=value, for example training.steps=300")
     if len(text) > LONGEST_OVERRIDE:
         raise InputError(
-            f"override {shown(text)} has {len(text)} characters, of {LONGEST_OVERRIDE} at most; write the settings "
-            "into a YAML file"
+            f"override {shown(text)} has {len(text)} characters; at most {LONGEST_OVERRIDE} are allowed; write the "
+            "settings into a YAML file"
         )
     return key, value
 
@@ -64,6 +64,7 @@ def apply_overrides(content: dict[str, Any], texts: Sequence[str]) -> None:
     """Apply texts such as `a.b=value` to nested settings, in place and in order.
 
     If a key is given twice, the last value counts. An entry of a list of named settings is addressed by its name.
+    InputError if a key or a value is invalid.
     """
     for text in texts:
         key, value = split_override(text)

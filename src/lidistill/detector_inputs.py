@@ -1,4 +1,4 @@
-"""What detectors make of a batch before their networks run: voxels, sampled points, or both."""
+"""The inputs of a detector's network, prepared from a batch: voxels, sampled points, or both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_VOXELS = 400_000_000
 
 @dataclass(frozen=True)
 class VoxelGrid(Settings):
-    """A regular grid over the point range and the caps of hard voxelisation.
+    """A regular voxel grid over the point range, and the caps of hard voxelisation. Sizes are in metres.
 
     Pillars are voxels as tall as the range.
     """
@@ -29,8 +29,8 @@ class VoxelGrid(Settings):
     point_range: Range
     voxel_size: tuple[Length, Length, Length]
     max_points_per_voxel: Cap = 32
-    max_voxels_train: Cap = 16000  # a frame
-    max_voxels_eval: Cap = 40000  # a frame
+    max_voxels_train: Cap = 16000  # per frame
+    max_voxels_eval: Cap = 40000  # per frame
 
     def __post_init__(self) -> None:
         for axis, low, high, size in zip(
@@ -55,33 +55,34 @@ class VoxelGrid(Settings):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Cells along x, y, z."""
+        """Number of voxels along x, y, z."""
         low, high = self.point_range[:3], self.point_range[3:]
         nx, ny, nz = (round((b - a) / s) for a, b, s in zip(low, high, self.voxel_size, strict=True))
         return nx, ny, nz
 
 
 class Inputs(ABC):
-    """What a detector makes of a batch before its network runs: voxels, sampled points, or both.
+    """The inputs of a detector's network, prepared from a batch: voxels, sampled points, or both.
 
-    Two detectors that share it (`Detector.shares_input_with`) work on the same rows.
+    Detectors that share their inputs (`Detector.shares_input_with`) work on the same rows.
     """
 
     batch_size: int
 
     @abstractmethod
     def of_frame(self, row: int) -> Inputs:
-        """Those of one frame of the batch, as preparing that frame alone gives them."""
+        """The inputs of one frame of the batch, the same as if that frame had been prepared alone."""
 
     @abstractmethod
     def description(self) -> str:
-        """What tells these inputs from others that detectors make of the same points."""
+        """A text that distinguishes these inputs from different inputs prepared from the same points."""
 
 
 @dataclass(frozen=True)
 class Voxels(Inputs):
-    """Hard voxels of a batch, without padding: only real points are kept, grouped by voxel, in file order within a
-    voxel.
+    """Hard voxels of a batch without padding. Points are grouped by voxel and keep their order within a voxel.
+
+    P' kept points with F point features, M voxels.
     """
 
     points: Tensor  # (P', 3 + F)
@@ -90,10 +91,10 @@ class Voxels(Inputs):
     coords: Tensor  # (M, 4) int64: batch, z, y, x; grouped by batch item, in order of first appearance within it
     grid: VoxelGrid
     batch_size: int
-    num_over_cap: int = 0  # voxels that the caps kept out, all frames together
+    num_over_cap: int = 0  # voxels dropped because of the cap, in all frames together
 
     def of_frame(self, row: int) -> Voxels:
-        """As in Inputs, but for `num_over_cap`, which is that of no single frame."""
+        """As in Inputs, but `num_over_cap` is 0, because it is not counted per frame."""
         own = self.coords[:, 0] == row
         of_own = own[self.voxel_index]
         coords, counts = self.coords[own].clone(), self.counts[own]
@@ -102,5 +103,5 @@ class Voxels(Inputs):
         return Voxels(self.points[of_own], voxel_index, counts, coords, self.grid, batch_size=1)
 
     def description(self) -> str:
-        """The grid, and the number of voxels, which says how many of them the cap kept."""
+        """The grid and the number of voxels, which depends on the cap."""
         return f"{len(self.counts)} voxels of {self.grid}"

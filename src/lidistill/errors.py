@@ -41,7 +41,7 @@ def unknown_key(where: str, key: str, known: Collection[str]) -> InputError:
 
 
 def shown(value: object) -> str:
-    """Return a value as an error message quotes it, cut off if it is long."""
+    """Return a value as quoted in error messages, cut off if it is long."""
     try:
         text = _brief.repr(value)
     except ValueError:  # Python refuses to format integers of thousands of digits

@@ -34,13 +34,13 @@ FORMAT = 1
 DISTILLATION_PREFIXES = (
     "methods.",
     "distillation.",
-)  # overrides of the settings `distillation` begin with one of these
+)  # overrides of the `distillation` settings begin with one of these
 MethodSettings = MethodConfig | ExternalMethod
 
 
 @dataclass(frozen=True)
 class Distillation(Settings):
-    """The teacher of a distilled student, and the methods that pass on its knowledge."""
+    """The settings of a distillation: the teacher, the methods, and the use of labels and of the teacher's weights."""
 
     place: ClassVar[str] = "distillation"
 
@@ -48,19 +48,19 @@ class Distillation(Settings):
     methods: Annotated[tuple[InstanceOf[MethodConfig] | InstanceOf[ExternalMethod], ...], Field(max_length=100)]
     # mode of the teacher's BatchNorm; train-frozen: batch statistics, while the running statistics stay unchanged
     teacher_bn: Literal["eval", "train-frozen"] = "eval"
-    # headline score, in its unit, from which on a teacher is good enough: the smallest where higher is better, the
-    # largest where lower is; None: the protocol's own limit, if it has one
+    # limit on the teacher's headline score, in its unit: a minimum if higher is better, a maximum if lower is better;
+    # None: the protocol's limit, if it has one
     minimum_score: Annotated[Number, Field(ge=-1e9, le=1e9)] | None = None
     # share of the training frames whose labels are used; the other frames count as unlabelled
     labelled_share: Share = 1.0
     # lowest score at which a detection of the teacher becomes a label; None: no detection does
     teacher_labels: Share | None = None
-    # how the student's first weights are chosen: at random, or from the teacher's channels, either the "first" ones or
-    # the best by "bn_scale" or "l1"
+    # the student's initial weights: random, or the teacher's channels, either the "first" ones or the best by
+    # "bn_scale" or "l1"
     initialise: Start = RANDOM
-    # keep the teacher's outputs on disk and replay them; only without augmentation or with flips alone
+    # keep the teacher's outputs on disk and replay them; only possible if flips are the only augmentation, or none
     cache_teacher: bool = False
-    cache_precision: CachePrecision = "float32"  # of the maps on disk: exact, or "float16" to halve the space
+    cache_precision: CachePrecision = "float32"  # of the feature maps on disk: exact, or "float16" to halve the space
 
     def __post_init__(self) -> None:
         if 0 < self.labelled_share < 1 and self.teacher_labels is None:
@@ -77,23 +77,23 @@ class Distillation(Settings):
 
     @property
     def is_start_alone(self) -> bool:
-        """True if the teacher gives the student its first weights and nothing else."""
+        """Whether the teacher provides nothing but the student's initial weights."""
         return not self.methods and self.teacher_labels is None and self.initialise != RANDOM
 
 
 @dataclass(frozen=True)
 class InitialWeights(Settings):
-    """The finished run from whose weights a training starts."""
+    """The finished run that provides the initial weights."""
 
     place: ClassVar[str] = "initial_weights"
 
     run: Text  # run folder
-    digest: Text  # of its weights: a repeated run starts from the same weights or not at all
+    digest: Text  # hash of its weights; repeating the run with different weights is an error
 
 
 @dataclass(frozen=True)
 class Experiment(Settings):
-    """One run: of a teacher, a plain student, a distilled student, or a detector that is trained further."""
+    """One run: a teacher, a plain student, a distilled student, or a fine-tuned detector."""
 
     role: Literal["teacher", "plain", "distilled", "fine-tuned"]
     data: InstanceOf[DataSettings]
@@ -109,13 +109,13 @@ class Experiment(Settings):
             count_views(self.augmentation)  # raises InputError for augmentation that cannot be replayed
         if (self.role == "distilled") != (self.distillation is not None):
             raise InputError(
-                f"role is {self.role}: the settings `distillation` belong to the role `distilled` and to no other; "
-                "change one of the two"
+                f"role is {self.role}: the settings `distillation` belong to the role `distilled` only; change one of "
+                "the two"
             )
         check_labels(self.detector, self.data.spec, "detector")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain containers, as `experiment.yaml` holds them."""
+        """Return plain containers, in the form of `experiment.yaml`."""
         content: dict[str, Any] = {"format": FORMAT, "role": self.role, "seed": self.seed}
         content["data"] = named(self.data)
         content["detector"] = named(self.detector)
@@ -135,7 +135,10 @@ class Experiment(Settings):
 
     @staticmethod
     def from_dict(content: Mapping[str, Any], where: str) -> Experiment:
-        """Read what `to_dict` returned, or a file of that form; `where` names the source in errors."""
+        """Read what `to_dict` returned, or a file of that form; `where` names the source in errors.
+
+        InputError if a key or a value is invalid, or the format number differs.
+        """
         content = {key: value for key, value in content.items() if key != "provenance"}
         written = content.pop("format", FORMAT)
         if written != FORMAT:
@@ -148,7 +151,10 @@ class Experiment(Settings):
         return settings_from(Experiment, {"role": "teacher", **content}, where)
 
     def overridden(self, overrides: Sequence[str]) -> Experiment:
-        """Return a copy with texts such as `a.b=value` applied; the values are read as YAML."""
+        """Return a copy with overrides such as `a.b=value` applied; values are read as YAML.
+
+        InputError if a key or a value is invalid.
+        """
         if not overrides:
             return self
         of_distillation = [text for text in overrides if text.startswith(DISTILLATION_PREFIXES)]
@@ -167,7 +173,8 @@ class Experiment(Settings):
 def check_labels(detector: DetectorConfig, data: DatasetSpec, whose: str) -> None:
     """Raise InputError unless the data have the classes and point features of `detector`, in the same order.
 
-    Labels and scores hold class indices. In another order, a network would be trained and scored on the wrong names.
+    Labels and scores contain class indices. In a different order, a network would be trained and scored on the wrong
+    classes.
     """
     if detector.classes != data.classes:
         raise InputError(
@@ -195,7 +202,7 @@ def _distillation(content: Any, where: str) -> Distillation | None:
     return settings_from(Distillation, content, where)
 
 
-# How each part of an experiment is read from plain containers.
+# The function that reads each part of an experiment from plain containers.
 SECTIONS: Mapping[str, Callable[[Any, str], Any]] = {
     "data": lambda content, where: from_named(content, "dataset", DATASETS, where),
     "detector": lambda content, where: from_named(content, "detector", DETECTORS, where),
@@ -218,8 +225,8 @@ def _method_from_dict(content: Any, where: str) -> MethodSettings:
 def resolved_method(method: str | MethodConfig) -> MethodSettings:
     """Return a method as a run stores it.
 
-    `method` is its settings, or the name of a method of the package, or `module:Class` for one from outside. A method
-    that is given by name has default settings.
+    `method` is its settings, the name of a method of the package, or `module:Class` for a method from outside. A method
+    given by name has default settings. InputError if the name is unknown or the class cannot be imported.
     """
     if isinstance(method, MethodConfig):
         return method if METHODS.get(method.name) is type(method) else ExternalMethod.of(method)
@@ -227,7 +234,7 @@ def resolved_method(method: str | MethodConfig) -> MethodSettings:
 
 
 def method_settings(name: str) -> MethodConfig:
-    """Return the default settings of a method of the package."""
+    """Return the default settings of a method of the package; InputError for an unknown name."""
     if {"+", ","} & set(name):
         names = ", ".join(part.strip() for part in name.replace("+", ",").split(",") if part.strip())
         raise InputError(f"{name!r} is not one method; list them one by one: [{names}]")

@@ -1,6 +1,6 @@
-"""Distillation methods from outside the package: the place of the settings class, and the settings as plain values.
+"""Distillation methods from outside the package: the import path of the settings class, and plain values.
 
-Only a training imports the class. A student trained with it can be loaded, scored and used where it is not installed.
+Only training imports the class. A student trained with the method can be loaded, scored and used without it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ExternalMethod(Settings):
 
     @staticmethod
     def of(settings: MethodConfig) -> ExternalMethod:
-        """Make one from settings whose class is importable."""
+        """Make one from the settings of a method; InputError if the name is that of a method of the package."""
         cls = type(settings)
         source = f"{cls.__module__}:{cls.__qualname__}"
         if cls.name in METHODS:
@@ -43,7 +43,7 @@ class ExternalMethod(Settings):
 
     @staticmethod
     def from_dict(content: Mapping[str, Any], where: str) -> ExternalMethod:
-        """Read what `to_dict` returned, without importing the class."""
+        """Read what `to_dict` returned, without importing the class; InputError without a valid name and source."""
         rest = {key: value for key, value in content.items() if key not in ("name", "from")}
         name, source = content.get("name"), content.get("from")
         if not isinstance(name, str) or not isinstance(source, str) or not SOURCE.fullmatch(source):
@@ -51,11 +51,11 @@ class ExternalMethod(Settings):
         return ExternalMethod(name, source, rest)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a mapping as `experiment.yaml` holds it."""
+        """Return a mapping, in the form of `experiment.yaml`."""
         return {"name": self.name, "from": self.source, **self.settings}
 
     def load(self) -> MethodConfig:
-        """Import the class and make its settings; InputError if it cannot be imported or refuses them."""
+        """Import the class and make its settings; InputError if the import fails or a setting is invalid."""
         return settings_from(settings_class(self.source), self.settings, f"{self.source}: {self.name}")
 
     def build(self, teacher_specs: Specs, student_specs: Specs) -> DistillationMethod:
@@ -64,7 +64,7 @@ class ExternalMethod(Settings):
 
 
 def settings_class(source: str) -> type[MethodConfig]:
-    """Import the class that `module:Class` names from Python's path."""
+    """Import the class `module:Class` from Python's path; InputError if it cannot be imported or is no MethodConfig."""
     if not SOURCE.fullmatch(source):
         raise InputError(
             f"method {source!r}: write a method from outside the package as module:Class, for example my_module:Config"
@@ -79,7 +79,7 @@ def settings_class(source: str) -> type[MethodConfig]:
         ) from error
     except Exception as error:  # importing a module runs its code, which may raise anything
         raise InputError(
-            f"method {source}: {module} cannot be imported ({type(error).__name__}: {error}); mend it first"
+            f"method {source}: {module} cannot be imported ({type(error).__name__}: {error}); fix it first"
         ) from error
     for part in name.split("."):
         found = getattr(found, part, None)

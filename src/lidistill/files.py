@@ -1,4 +1,4 @@
-"""Writing files atomically, and folders that are checked and locked before work begins."""
+"""Atomic writing of files, and checks and locks of folders before work begins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lidistill.types import InputError
 
-CACHE_VARIABLE = "LIDISTILL_CACHE"  # the environment variable that names another place for everything that is cached
+CACHE_VARIABLE = "LIDISTILL_CACHE"  # environment variable: the folder of all caches, instead of ~/.cache/lidistill
 
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 _held: set[Path] = set()  # folders that this process has locked
@@ -53,8 +53,8 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def cache_folder(name: str) -> Path:
-    """The folder `name` of the user's cache, which may not exist yet: below LIDISTILL_CACHE, else below
-    ~/.cache/lidistill.
+    """The folder `name` of the user's cache, below LIDISTILL_CACHE if it is set, else below ~/.cache/lidistill. The
+    folder may not exist yet.
     """
     return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "lidistill") / name
 
@@ -91,8 +91,8 @@ def prepared(folder: str | Path) -> Iterator[None]:
 def claimed(folder: str | Path) -> Iterator[None]:
     """Lock `folder` against other processes while the block runs; InputError if another process holds the lock.
 
-    The system releases the lock when the process ends, even if it is killed. Temporary files that killed processes left
-    in the folder are removed. Blocks of the same process may be nested.
+    The system releases the lock when the process ends, even if it is killed. Temporary files of killed processes in the
+    folder are removed. Blocks of the same process may be nested.
     """
     folder = Path(folder)
     with prepared(folder):
@@ -151,7 +151,7 @@ def _locked(path: Path) -> int:
 def _could_lock(handle: int) -> bool:
     """Lock the file; False if another process holds it.
 
-    Some systems and file systems have no such locks; the answer is then True and no process is kept out.
+    Some operating systems and file systems have no such locks. The result is then True, and no process is kept out.
     """
     try:
         import fcntl

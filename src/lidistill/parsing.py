@@ -1,6 +1,6 @@
-"""Parsing YAML, JSON and JSON lines of unknown origin, in bounded time and memory.
+"""Parses YAML, JSON and JSON lines of unknown origin, in bounded time and memory.
 
-The result holds plain values only. Anything else raises an InputError that names the file, the line if there is one,
+The result contains plain values only. Anything else raises an InputError that names the file, the line if there is one,
 and a remedy.
 """
 
@@ -20,17 +20,20 @@ from lidistill.reading import MIB, read_text
 MOST_YAML = MIB // 4  # an experiment takes 5 KiB
 MOST_JSON = 16 * MIB  # scores take 50 KiB
 MOST_LINES = 128 * MIB  # a log line takes about 300 bytes
-MOST_NODES = 20_000  # values in a YAML file; an alias counts as many as its anchor holds
+MOST_NODES = 20_000  # values in a YAML file; an alias counts as many as its anchor contains
 MOST_DEPTH = 32  # nested containers
 MOST_DIGITS = 40  # of a whole number, including sign, prefix and separators
-MOST_WHOLE = 2**63
+MOST_WHOLE = 2**63  # whole numbers must be smaller in magnitude
 
 _SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _TAG = "tag:yaml.org,2002:"
 
 
 def read_yaml(path: str | Path, remedy: str = "check its indentation and quotes") -> dict[str, Any]:
-    """Read a YAML mapping of plain values with text keys. Dates stay text; tags of other types are refused."""
+    """Read a YAML mapping of plain values with text keys. Dates stay text; tags of other types are refused.
+
+    InputError names the file, the line if there is one, and `remedy`.
+    """
     content = parse_yaml(read_text(path, remedy, MOST_YAML), str(path), remedy)
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no settings (a YAML mapping); {remedy}")
@@ -51,7 +54,7 @@ def parse_yaml(text: str, where: str, remedy: str = "check its indentation and q
 
 
 def read_json(path: str | Path, remedy: str = "write it again") -> dict[str, Any]:
-    """Read a JSON object of finite numbers, texts and containers."""
+    """Read a JSON object of finite numbers, texts and containers; InputError otherwise."""
     content = parse_json(read_text(path, remedy, MOST_JSON), str(path), remedy)
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no JSON object; {remedy}")
@@ -97,7 +100,7 @@ def read_json_lines(path: str | Path, remedy: str = "delete that line") -> list[
 
 
 class _Refused(yaml.MarkedYAMLError):
-    """The YAML is valid but holds something that no settings need."""
+    """The YAML is valid but contains something that settings never need."""
 
     def __init__(self, problem: str, mark: yaml.Mark) -> None:
         super().__init__(problem=problem, problem_mark=mark)
@@ -106,7 +109,7 @@ class _Refused(yaml.MarkedYAMLError):
 class _PlainLoader(yaml.SafeLoader):
     """Loads null, booleans, numbers, texts, lists, and mappings with text keys; nothing else.
 
-    It counts the nodes as it goes. An alias counts as many as its anchor holds.
+    It counts the nodes as it parses. An alias counts as many nodes as its anchor contains.
     """
 
     yaml_implicit_resolvers: ClassVar = {
@@ -133,9 +136,7 @@ class _PlainLoader(yaml.SafeLoader):
         self.nodes += 1
         self.depth += 1
         if self.nodes > MOST_NODES:
-            raise _Refused(
-                f"more than {MOST_NODES} values, counting each alias as what it stands for", event.start_mark
-            )
+            raise _Refused(f"more than {MOST_NODES} values, counting the values behind each alias", event.start_mark)
         if self.depth > MOST_DEPTH:
             raise _Refused(f"more than {MOST_DEPTH} nested lists and mappings", event.start_mark)
         node = super().compose_node(parent, index)

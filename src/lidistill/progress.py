@@ -1,4 +1,4 @@
-"""A line that shows the progress of long work and the time that is left."""
+"""A line that shows the progress of long work and the remaining time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _QUIET_LINE_EVERY_S = 20.0  # without a terminal, print one plain line this ofte
 
 
 class StagedWork:
-    """Estimates the time left of work in several stages.
+    """Estimates the remaining time of work in several stages.
 
-    `seconds` is the expected duration of each stage. The ratio of actual to expected time so far is applied to the
-    stages that are left.
+    `seconds`: stage -> expected duration. The ratio of actual to expected time so far is applied to the remaining
+    stages.
     """
 
     def __init__(self, name: str, seconds: Mapping[str, float], clock: Callable[[], float] = time.monotonic) -> None:
@@ -49,9 +49,9 @@ class StagedWork:
         del self.waiting[name]
 
     def follow(self, first: float) -> Callable[[float], str]:
-        """Return a function from the share that is done to a text about the time left.
+        """Return a function: share of the stage that is done -> text about the remaining time.
 
-        `first` is the share at which a progress line begins.
+        `first` is the share at which the progress line begins.
         """
         if self.first is None:
             self.first = self.reached = first
@@ -73,7 +73,7 @@ def progress(description: str, total: int, start: int = 0) -> Iterator[Advance]:
     """Yield `advance(done, note="")`, where `done` counts from 0 to `total`.
 
     A terminal gets a live bar, other output a plain line from time to time. Within a stage of a `StagedWork`, the line
-    ends with the time left of all stages.
+    ends with the remaining time of all stages.
     """
     console = Console(stderr=True)
     work = _staged_work.get()

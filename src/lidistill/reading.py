@@ -1,7 +1,7 @@
-"""Reading files of unknown origin, in bounded time and memory.
+"""Reads files of unknown origin, in bounded time and memory.
 
 A reader returns the content of a file or raises an InputError that names the file and a remedy. Only regular files are
-opened, so a named pipe or a device cannot block a command. The limits lie far above what this package writes.
+opened, so a named pipe or a device cannot block a command. The limits are far above the sizes that this package writes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def opened(path: str | Path, remedy: str = "check the path", most: int | None = 
         )
     with os.fdopen(handle, "rb") as file:
         if most is not None and found.st_size > most:
-            raise InputError(f"{path}: longer than {_size(most)}, more than such a file ever holds; {remedy}")
+            raise InputError(f"{path}: longer than {_size(most)}, more than such a file ever needs; {remedy}")
         try:
             yield file
         except OSError as error:
@@ -63,7 +63,7 @@ def _unreadable(path: str | Path, error: OSError, remedy: str) -> InputError:
 
 
 def read_text(path: str | Path, remedy: str = "give a text file in UTF-8", most: int = MOST_TEXT) -> str:
-    """Return the text of a UTF-8 file, without a byte order mark."""
+    """Return the text of a UTF-8 file, without a byte order mark; InputError as in `opened`, and if it is not text."""
     with opened(path, remedy, most) as file:
         content = file.read()
     try:
@@ -73,12 +73,12 @@ def read_text(path: str | Path, remedy: str = "give a text file in UTF-8", most:
         raise InputError(f"{path}: line {line} is not text in UTF-8; {remedy}") from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise InputError(f"{path}: line {line} is not text: it holds a zero byte; {remedy}")
+        raise InputError(f"{path}: line {line} is not text: it contains a zero byte; {remedy}")
     return text
 
 
 def sha256_of(path: str | Path, remedy: str = "check the path") -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal; InputError as in `opened`."""
     digest = hashlib.sha256()
     with opened(path, remedy) as file:
         while part := file.read(MIB):

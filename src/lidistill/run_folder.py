@@ -2,16 +2,16 @@
 
 experiment.yaml    complete settings, seed, versions, commit, device
 checkpoint.pt      weights of the detector only
-resume.ckpt        everything that is needed to resume after an interruption
+resume.ckpt        everything needed to resume after an interruption
 log.jsonl          one line per logged step: {"step": 10, "kind": "train" or "validation", "time_s": ..., term: ...}
-tensorboard/       the same for TensorBoard
+tensorboard/       the same values for TensorBoard
 predictions.npz    boxes on the validation frames
 matches.npz        matches of each frame, for intervals of scores and of differences between runs
 scores.json        scores by the dataset's protocol, with dataset, split, metric, overlaps, seed, commit and device
 profile.json       parameters, multiply-accumulates, latency
-samples.npz        points and true boxes of a few validation frames, for pictures
-step.json          time, memory and extra parameters of a training step, if they were measured
-certificate.json   of a student: the checks of its teacher and their results
+samples.npz        points and ground-truth boxes of a few validation frames, for pictures
+step.json          time, memory and extra parameters of a training step, if measured
+certificate.json   of a student: the checks of its teacher, with results
 SPLIT/             predictions.npz, matches.npz and scores.json of a split other than the validation split
 """
 
@@ -30,7 +30,7 @@ from lidistill.files import write_text
 from lidistill.types import InputError
 
 LOG_REMEDY = "delete that line: the log is for curves only"
-VALIDATION = "val"  # the split whose scores lie in the run folder itself
+VALIDATION = "val"  # the split whose scores are in the run folder itself
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RunFolder:
     path: Path
 
     def of_split(self, split: str) -> RunFolder:
-        """Return the folder of the predictions, matches and scores of `split`."""
+        """Return the folder of the predictions, matches and scores of `split`; InputError if it is no plain name."""
         if split == VALIDATION:
             return self
         if Path(split).name != split:
@@ -94,11 +94,11 @@ class RunFolder:
         return self.path / "certificate.json"
 
     def resume_command(self, *overrides: str) -> str:
-        """Return the command that resumes the run, whichever command began it."""
+        """Return the command that resumes the run, whichever command started it."""
         return f"`{shlex.join(['lidistill', 'train', '--resume', '--out', str(self.path), *overrides])}`"
 
     def read_experiment(self) -> dict[str, Any]:
-        """Return the complete settings as plain containers."""
+        """Return the complete settings as plain containers; InputError if the file is missing or malformed."""
         try:
             return parsing.read_yaml(self.experiment, "restore the file from a backup, or train again")
         except reading.MissingFile as error:
@@ -111,7 +111,7 @@ class RunFolder:
         write_text(self.experiment, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Return the logged steps in order, without a last line that a kill cut off.
+        """Return the logged steps in order, without an incomplete last line, which a killed process may leave.
 
         InputError names a line that is not a logged step.
         """
@@ -135,7 +135,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def _check_step(path: Path, row: dict[str, Any]) -> None:
     """Raise InputError unless a row has a whole number as its step, a text as its kind, and numbers as other values.
 
-    A value that was not finite is null.
+    Null stands for a value that was not finite.
     """
     step = row.get("step")
     if not isinstance(step, int) or isinstance(step, bool) or step < 0:
@@ -146,5 +146,5 @@ def _check_step(path: Path, row: dict[str, Any]) -> None:
         kinds: tuple[type, ...] = (str,) if key == "kind" else (int, float, type(None))
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise InputError(
-                f"{path}: at step {step} the value of {key!r} is {value!r}, which does not belong there; {LOG_REMEDY}"
+                f"{path}: at step {step} the value of {key!r} is {value!r}, which is not valid there; {LOG_REMEDY}"
             )

@@ -38,14 +38,14 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_truth_value)]
 Whole = Annotated[int, BeforeValidator(_no_truth_value)]
 
-# Every number has a lower and an upper limit. The upper limits are far beyond any sensible value: a typing error raises
-# a clear error instead of filling the memory.
+# Every number has a lower and an upper limit. The upper limits are far beyond any sensible value, so that a typing
+# error raises a clear error instead of filling the memory.
 Share = Annotated[Number, Field(ge=0, le=1)]
 InnerShare = Annotated[Number, Field(gt=0, lt=1)]  # excludes 0 and 1
 ShareBelowOne = Annotated[Number, Field(ge=0, lt=1)]
 Positive = Annotated[Number, Field(gt=0, le=1e9)]
 NonNegative = Annotated[Number, Field(ge=0, le=1e9)]
-# temperatures, and thresholds of smooth L1 and Huber losses; values are divided by it
+# temperatures, and thresholds of smooth L1 and Huber losses, which are divisors
 Softness = Annotated[Number, Field(ge=1e-3, le=1e6)]
 Metres = Annotated[Number, Field(ge=-1e4, le=1e4)]
 Length = Annotated[Number, Field(gt=0, le=1e4)]  # metres
@@ -72,7 +72,7 @@ Taps = Annotated[Names, Field(min_length=1)]  # names of feature maps and sets o
 Widths = Annotated[tuple[Channels, ...], Field(min_length=1, max_length=32)]  # one per layer or stage
 Range = tuple[Metres, Metres, Metres, Metres, Metres, Metres]  # x_min y_min z_min x_max y_max z_max, metres
 
-UNKNOWN = ("unexpected_keyword_argument", "invalid_key")  # names that pydantic gives to problems, here and below
+UNKNOWN = ("unexpected_keyword_argument", "invalid_key")  # pydantic's names of problems, as in REMEDIES
 REMEDIES = {
     "greater_than": "give a number above {gt}",
     "greater_than_equal": "give {ge} or more",
@@ -105,7 +105,7 @@ REMEDIES = {
 
 
 class SettingsType(ABCMeta):
-    """Makes every settings object through pydantic, so that its values are always checked."""
+    """Creates every settings object through pydantic, so that its values are always checked."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         names = [f.name for f in fields(cls) if f.init and not f.kw_only]  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ class SettingsType(ABCMeta):
 class Settings(metaclass=SettingsType):
     """Base of every settings dataclass; subclasses are frozen.
 
-    Unknown keys, and values that the types of the fields exclude, raise InputError.
+    Unknown keys, and values that the field types exclude, raise InputError.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
@@ -143,7 +143,7 @@ def settings_from(cls: type[T], content: Any, where: str) -> T:
 def checked(kind: Any, value: Any, name: str) -> Any:
     """Check a single value against the constrained type `kind`, and return it converted.
 
-    For options and arguments that belong to no settings class.
+    For options and arguments that belong to no settings class. InputError that names the value `name`.
     """
     try:
         return TypeAdapter(kind).validate_python(value)

@@ -1,8 +1,8 @@
 """Stopping work on a signal: Ctrl-C (SIGINT), a job queue (SIGTERM) or a closed terminal (SIGHUP).
 
 Inside `listening`, a signal raises `Stopped`. Files are written atomically, so most work may stop anywhere. Work that
-would lose something runs inside `finishing`: there a signal is only recorded, and the work calls `check` where it can
-stop, such as after a training step. A second signal ends the process at once.
+must not be interrupted anywhere runs inside `finishing`: a signal is then only recorded, and the work calls `check`
+wherever it can stop, for example after a training step. A second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Stopped(SystemExit):
     """
 
     def __init__(self, signum: int, where: str = "stopped") -> None:
-        super().__init__(signum, where)  # the arguments from which unpickling makes a copy
+        super().__init__(signum, where)  # the arguments that unpickling passes to __init__
         self.signum = signum
         self.where = where
         self.code = 128 + signum
@@ -73,8 +73,8 @@ def listening() -> Iterator[None]:
 def listen_for_parent() -> None:
     """Handle signals in a worker process until it ends.
 
-    A signal stops work inside `interruptible`; further signals are ignored. Signals that `held_back` blocked are
-    received again.
+    A signal stops work inside `interruptible`; further signals are ignored. Signals blocked by `held_back` are received
+    again.
     """
     _state.noting = _state.patient = True
     _listen()
@@ -84,7 +84,7 @@ def listen_for_parent() -> None:
 
 @contextmanager
 def finishing() -> Iterator[None]:
-    """Record signals while the block runs; `check` raises `Stopped`, and so does the end of the block."""
+    """Record signals while the block runs; after a signal, `check` and the end of the block raise `Stopped`."""
     with listening(), _noting(True):
         yield
         check()
@@ -102,8 +102,7 @@ def interruptible() -> Iterator[None]:
 def held_back() -> Iterator[None]:
     """Block signals until the end of the block.
 
-    Processes that are started in the block inherit this and never receive the signals; they end when their parent ends
-    them.
+    Processes started in the block inherit this and never receive the signals; their parent must end them.
     """
     if sys.platform == "win32":
         yield
@@ -175,6 +174,6 @@ def _on_signal(signum: int, frame: FrameType | None) -> None:
 
 
 def _say(sentence: str) -> None:
-    """Print to standard error without Python's streams, to which the interrupted code may be writing."""
+    """Print to standard error without Python's streams, because the interrupted code may be writing to them."""
     with suppress(OSError):
         os.write(2, f"\n{sentence}\n".encode())

@@ -1,7 +1,7 @@
-"""The nouns of the package: what flows from a recording to a score.
+"""The basic data types of the package: dataset descriptions, boxes, frames, batches and losses.
 
-Everything here is a frozen value. Boxes are in LiDAR axes (x forward, y left, z up), metres and radians; the yaw is
-zero along +x and grows counter-clockwise; `z` is the centre of the box.
+All objects are frozen. Boxes are in LiDAR axes (x forward, y left, z up), metres and radians. The yaw is zero along +x
+and grows counter-clockwise; x, y, z are the centre of the box.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from lidistill.settings import Settings as Settings
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What a dataset promises to detectors and evaluators."""
+    """What detectors and protocols need to know of a dataset."""
 
     name: str
     classes: tuple[str, ...]
     point_range: tuple[float, float, float, float, float, float]  # x_min y_min z_min x_max y_max z_max, metres
-    point_features: tuple[str, ...]  # columns after x, y, z
+    point_features: tuple[str, ...]  # names of the point columns after x, y, z
     protocol: str  # key of datasets.PROTOCOLS
-    simulated: bool = False
+    simulated: bool = False  # whether the frames are simulated; reports say so
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Boxes:
     geometry: Tensor  # (N, 7) x y z length width height yaw
     labels: Tensor  # (N,) int64, 0-based index into the classes
     scores: Tensor | None = None  # (N,) in [0, 1], for detections
-    velocity: Tensor | None = None  # (N, 2) metres per second
+    velocity: Tensor | None = None  # (N, 2) vx, vy over ground, metres per second
     difficulty: Tensor | None = None  # (N,) int64, as the dataset defines it
 
     @staticmethod
@@ -68,9 +68,10 @@ class Boxes:
 
     @staticmethod
     def joined(parts: Sequence[Boxes]) -> Boxes:
-        """The boxes of all `parts`, which are at least one, side by side.
+        """The boxes of all `parts` (at least one), concatenated.
 
-        Scores and difficulties are kept if all parts have them; velocities if one has, NaN for the others.
+        Scores and difficulties are kept if all parts have them. Velocities are kept if any part has them; boxes of
+        other parts get NaN.
         """
         columns = {}
         for name in ("scores", "difficulty"):
@@ -98,19 +99,19 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Frame:
-    """One LiDAR scan with its labels, and where and when it was taken.
+    """One LiDAR scan with its labels, and the time and pose at which it was taken.
 
-    Points and boxes are in the LiDAR's own axes, so the pose is that of the LiDAR: scans of one sequence are joined by
-    it alone. A dataset that records ego poses and a calibration composes them when it reads a frame:
+    Points and boxes are in the LiDAR's own axes, and the pose is the LiDAR's pose. It suffices to join the scans of a
+    sequence. A dataset with ego poses and a calibration composes them when it reads a frame:
     `world_from_lidar = world_from_ego @ ego_from_lidar`.
     """
 
     id: str
     points: Tensor  # (P, 3 + F) float32: x y z, then the dataset's point features
     boxes: Boxes | None = None  # None if unlabelled; empty if labelled but without objects
-    truth: object = None  # what the dataset's own protocol reads beside the boxes, and nothing else does
-    sequence: str | None = None  # the recording that the frame belongs to; None if the dataset has single scans
-    time_s: float | None = None  # when the scan was taken, on a clock that all frames of a sequence share
+    truth: object = None  # data that only the dataset's own protocol reads
+    sequence: str | None = None  # name of the frame's recording; None if the dataset has single scans
+    time_s: float | None = None  # when the scan was taken, seconds, on a clock that all frames of a sequence share
     # (4, 4) float64 rigid motion from the LiDAR's axes to axes that are fixed to the ground over the whole sequence
     world_from_lidar: Tensor | None = None
 
@@ -129,13 +130,13 @@ class Frame:
 
 @dataclass(frozen=True)
 class Batch:
-    """Frames side by side. Rows of `points` are grouped by frame, in file order within a frame."""
+    """Several frames. Rows of `points` are grouped by frame and keep their order within a frame."""
 
     frame_ids: tuple[str, ...]
     points: Tensor  # (P, 3 + F) float32
-    batch_index: Tensor  # (P,) int64
-    boxes: tuple[Boxes, ...]  # one entry a frame
-    # Whether each frame is labelled; an unlabelled one has no boxes here. None: all are.
+    batch_index: Tensor  # (P,) int64, index of the point's frame in the batch
+    boxes: tuple[Boxes, ...]  # one entry per frame
+    # Whether each frame is labelled; an unlabelled frame has empty boxes here. None: all are.
     labelled: tuple[bool, ...] | None = None
 
     @property
@@ -152,11 +153,14 @@ class Batch:
 
 
 def collate(frames: Sequence[Frame]) -> Batch:
-    """Join frames into one batch; a frame without labels contributes no box and is marked so."""
+    """Join frames into one batch. A frame without labels has empty boxes and is marked as unlabelled.
+
+    InputError if an entry is no Frame.
+    """
     for frame in frames:
         if not isinstance(frame, Frame):
             raise InputError(
-                f"collate joins frames, and was given {_kind(frame)}; wrap points in a frame: Frame(id, "
+                f"collate joins frames, but was given {_kind(frame)}; wrap points in a frame: Frame(id, "
                 "torch.from_numpy(points))"
             )
     counts = torch.tensor([frame.points.shape[0] for frame in frames])
@@ -170,26 +174,26 @@ def collate(frames: Sequence[Frame]) -> Batch:
 
 
 def as_batch(given: object) -> Batch:
-    """`given` itself where it is a batch, which is all that a detector reads; an InputError that says how to make one
-    where it is not.
+    """Return `given` if it is a Batch, the only input of detectors; otherwise raise an InputError that says how to make
+    one.
     """
     if isinstance(given, Batch):
         return given
     raise InputError(
-        f"a detector reads a batch, and was given {_kind(given)}; make one of frames: collate([Frame(id, "
+        f"a detector takes a Batch, but was given {_kind(given)}; make one from frames: collate([Frame(id, "
         "torch.from_numpy(points))])"
     )
 
 
 def _kind(value: object) -> str:
-    """What a thing is, for an error."""
+    """The type of a value with its article, for an error message."""
     name = type(value).__name__
     return "a numpy array" if name == "ndarray" else f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Named scalar terms, already weighted: the loss is their sum. `logs` are watched, never summed."""
+    """Named scalar loss terms, already weighted; the loss is their sum. `logs` are logged but not summed."""
 
     terms: Mapping[str, Tensor]
     logs: Mapping[str, Tensor] = field(default_factory=dict)
@@ -199,7 +203,7 @@ class Losses:
         return torch.stack([term.float() for term in self.terms.values()]).sum()
 
     def __add__(self, other: Losses) -> Losses:
-        """Both sets of terms; a name in both is an error."""
+        """The terms and logs of both; InputError if a name occurs in both."""
         twice = (self.terms.keys() & other.terms.keys()) | (self.logs.keys() & other.logs.keys())
         if twice:
             raise InputError(f"loss terms named twice: {', '.join(sorted(twice))}; give each method its own prefix")

@@ -1,4 +1,4 @@
-"""Weights from a file: read without running code, and checked before they are loaded into a network."""
+"""Reads weights from a file without running code, and checks them before they are loaded into a network."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _TYPES = (
 
 
 def load_tensors(path: str | Path, remedy: str) -> Any:
-    """Read what torch saved in `path` onto the CPU: tensors and plain containers; nothing else is unpickled.
+    """Load a file of torch.save onto the CPU. Only tensors and plain containers are unpickled.
 
-    Raises InputError if there is no such file, or if its content would take more memory than the file's size. For a
-    damaged file, and for one that torch did not write, torch's own exceptions pass through.
+    InputError if the file is missing, compressed or encrypted, or if its content is larger than the file. torch's own
+    exceptions pass through for a damaged file and for a file that torch did not write.
     """
     with opened(path, remedy) as file:
         if zipfile.is_zipfile(file):
@@ -42,7 +42,7 @@ def load_tensors(path: str | Path, remedy: str) -> Any:
 
 
 def checked_weights(state: object, source: str | Path, remedy: str) -> dict[str, Tensor]:
-    """Return `state` if it holds named, dense, finite tensors, with no variance below zero.
+    """Return `state` if it contains named, dense, finite tensors, with no negative variance.
 
     Otherwise raise an InputError that names the first bad weight.
     """
@@ -87,5 +87,5 @@ def _fault(name: str, value: object) -> str | None:
     if bad:
         return f"has {bad} values that are not finite"
     if name.endswith("running_var") and bool((value < 0).any()):
-        return "holds a variance below zero"
+        return "has a negative variance"
     return None

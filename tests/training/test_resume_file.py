@@ -61,7 +61,7 @@ def test_a_step_that_the_run_does_not_have_is_refused(cut, step):
     [
         (float("nan"), "has 1 values that are not finite"),
         (float("inf"), "has 1 values that are not finite"),
-        (-1.0, "holds a variance below zero"),
+        (-1.0, "has a negative variance"),
     ],
 )
 def test_weights_that_are_not_sound_are_named(cut, value, problem):
