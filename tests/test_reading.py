@@ -26,7 +26,7 @@ def test_an_alias_counts_as_all_that_it_stands_for(tmp_path, bomb):
     path = tmp_path / "a.yaml"
     path.write_text(bomb)
     tracemalloc.start()
-    with pytest.raises(InputError, match=rf"a.yaml: line \d+ holds more than {MOST_NODES} values, counting the values behind"):
+    with pytest.raises(InputError, match=rf"a.yaml: line \d+ holds more than {MOST_NODES} values, counting the"):
         read_yaml(path)
     assert tracemalloc.get_traced_memory()[1] < 50e6
     tracemalloc.stop()

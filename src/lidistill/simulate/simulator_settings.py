@@ -45,7 +45,7 @@ class SimulatorSettings(Settings):
     houses: Share = 1.0  # share of the usual house fronts; 0: no houses, walls or fences
 
     crowding: Share = 0.4  # how readily pedestrians walk in groups; 0: never
-    parked_share: Share = 0.5  # of the cars
+    parked_share: Share = 0.5  # chance that the next car or van starts a row of parked vehicles
     object_distance_m: Reach = 70.0  # furthest labelled object
     relief: Factor = 1.0  # scales the ground's slopes and waves and the kerbs; 0 is a plane
 
