@@ -20,7 +20,7 @@ from lidistill.simulate.shapes import Shape
 from lidistill.simulate.simulator_settings import SimulatorSettings
 from lidistill.simulate.street import Street
 
-NEAREST_M = 4.0  # things stay at least this far from the LiDAR
+NEAREST_M = 4.0  # least distance of a thing in view from the LiDAR
 TRIES = 12  # attempts to place a thing before it is left out
 
 
