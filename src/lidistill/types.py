@@ -101,8 +101,8 @@ class Boxes:
 class Frame:
     """One LiDAR scan with its labels, and the time and pose at which it was taken.
 
-    Points and boxes are in the LiDAR's own axes, and the pose is the LiDAR's pose, which alone suffices to join the scans
-    of a sequence. A dataset with ego poses and a calibration composes them when it reads a frame:
+    Points and boxes are in the LiDAR's own axes, and the pose is the LiDAR's pose. The pose alone suffices to join the
+    scans of a sequence. A dataset with ego poses and a calibration composes them when it reads a frame:
     `world_from_lidar = world_from_ego @ ego_from_lidar`.
     """
 

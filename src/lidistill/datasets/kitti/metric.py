@@ -6,7 +6,7 @@ limit):
 - A labelled object counts at a difficulty if its occlusion and truncation are within the limits and its height in the
   image is above the limit. Otherwise, and for neighbour classes, it is neutral: neither hit nor missed, but it may
   absorb a detection.
-- A detection below the height limit is neutral, whatever its class. Even one of a different class may thus absorb an
+- A detection below the height limit is neutral, whatever its class. Even one of a different class may thus match an
   object.
 - Overlap must exceed the limit. A false positive whose image box lies mostly in a DontCare box is forgiven, in the
   image only, because DontCare regions have no 3D box.
