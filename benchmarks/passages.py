@@ -14,7 +14,7 @@ from recorded import ratio_of, read, spread_of
 
 PLACE = re.compile(r"(<!-- measured: ([a-z_]+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 MIB = 2**20
-WIDTH = 150
+WIDTH = 120
 NEW_LINE = "\n"
 
 

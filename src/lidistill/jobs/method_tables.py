@@ -69,7 +69,7 @@ def overview(methods: Iterable[MethodFacts]) -> tuple[Table, Table]:
     """Make two tables: what the methods are, and what they work on, need and run on."""
     methods = list(methods)
     what = Table(
-        ("Method", "What it teaches", "Paper"),
+        ("Method", "Idea", "Paper"),
         tuple((facts.name, facts.idea, facts.paper) for facts in methods),
         text_columns=3,
     )

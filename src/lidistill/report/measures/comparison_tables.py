@@ -47,14 +47,14 @@ def write_comparison(
         run.folder.path.resolve(): run
         for run in read_runs([teacher, *(folder for row in rows for folder in row.folders)], protocols)
     }
-    taught_by = runs[Path(teacher).resolve()]
+    teacher_run = runs[Path(teacher).resolve()]
     by_row = {row.name: [runs[folder.resolve()] for folder in row.folders] for row in rows}
     plain = by_row[rows[0].name]
     scores = first_scores(plain)
     if scores is None:
         raise InputError(f"{plain[0].folder.path}: not scored yet; run `lidistill evaluate {plain[0].folder.path}`")
     found = [measured(name, own, plain, scores.main) for name, own in by_row.items()]
-    everyone = [taught_by, *(run for own in by_row.values() for run in own)]
+    everyone = [teacher_run, *(run for own in by_row.values() for run in own)]
     conditions = {
         key: plain[0].conditions.get(key)
         for key in ("dataset", "simulated", "split", "frames", "protocol", "main", "scale", "overlap")
@@ -66,12 +66,12 @@ def write_comparison(
             **{key: _provenance(everyone, key) for key in ("device", "commit", "versions")},
             "training": plain[0].setting("training"),
             "detector": plain[0].setting("detector", "name"),
-            "teacher": {key: taught_by.value(key) for key in shown_keys(everyone)},
+            "teacher": {key: teacher_run.value(key) for key in shown_keys(everyone)},
             "rows": [_as_json(row) for row in found],
         },
     )
-    gains = _gains_table(found, taught_by, everyone, scores)
-    tables = [gains, _full_table(found, taught_by, everyone, scores), _cost_table(found)]
+    gains = _gains_table(found, teacher_run, everyone, scores)
+    tables = [gains, _full_table(found, teacher_run, everyone, scores), _cost_table(found)]
     text = "\n\n".join(
         [
             "# Comparison",
