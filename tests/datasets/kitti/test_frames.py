@@ -256,6 +256,11 @@ def test_fingerprint_follows_the_content_and_the_way_of_reading(kitti):
     kitti.path("label_2", "000001").write_text(LABEL.replace("46.70", "46.71"))  # of the same size
     os.utime(kitti.path("label_2", "000001"), ns=(1, 1))
     assert frames(kitti).fingerprint() != relabelled
+    before = frames(kitti).fingerprint()
+    image = kitti.path("image_2", "000001").with_suffix(".png")  # its size decides which points are in view
+    image.parent.mkdir(exist_ok=True)
+    image.write_bytes(b"another image")
+    assert frames(kitti).fingerprint() != before
 
 
 def test_the_recipe_in_the_documentation_makes_a_readable_folder(tmp_path, monkeypatch):

@@ -99,7 +99,7 @@ def test_no_detection_anywhere_scores_0(street):
     assert PROTOCOLS["kitti"].evaluate(blind, frames)[0].headline == 0
 
 
-def test_what_a_frame_lacks_is_named(street):
+def test_what_a_frame_lacks_is_named(street, tmp_path):
     predictions, frames = street
 
     def evaluate(truth=None, **changes):
@@ -110,6 +110,9 @@ def test_what_a_frame_lacks_is_named(street):
         evaluate(KittiTruth(None, frames[0].truth.objects))
     with pytest.raises(InputError, match="frame 000000: no labelled objects"):
         evaluate(KittiTruth(CALIBRATION, None))
+    with pytest.raises(InputError, match="frame 000000: no labelled objects"):
+        unlabelled = dataclasses.replace(frames[0], truth=KittiTruth(CALIBRATION, None))
+        PROTOCOLS["kitti"].evaluate_foreign(tmp_path, predictions.classes, [unlabelled])
     with pytest.raises(InputError, match="frame 000000: no predictions"):
         evaluate(frame_ids=("other", *predictions.frame_ids[1:]))
     with pytest.raises(InputError, match="1 frames that are not in the split, such as other"):

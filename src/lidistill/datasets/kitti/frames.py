@@ -175,10 +175,10 @@ class KittiFrames(FrameSource):
         return Frame(frame_id, torch.from_numpy(points), boxes, truth=KittiTruth(calibration, objects))
 
     def fingerprint(self) -> str:
-        """Hash of ids, reading options, and size and modification time of point, calibration and label files."""
+        """Hash of ids, reading options, and size and modification time of the files of every frame, images included."""
         digest = hashlib.sha256(repr((self.spec, self.labelled, self.camera_view_only, self.drop_nonfinite)).encode())
         for frame_id in self.ids:
-            for part in ("velodyne", "calib", "label_2"):
+            for part in ("velodyne", "calib", "label_2", "image_2"):
                 try:
                     stat = self._path(part, frame_id).stat()
                     digest.update(f"{frame_id}/{part}:{stat.st_size}:{stat.st_mtime_ns};".encode())

@@ -45,14 +45,8 @@ class KittiProtocol(Protocol):
         truths: list[CameraObjects] = []
         detections: list[CameraObjects] = []
         for frame, row in paired(predictions, frames):
-            labelled = truth_of(frame).objects
-            if labelled is None:
-                raise InputError(
-                    f"frame {frame.id}: no labelled objects; the kitti protocol needs label files, so choose a split "
-                    "that has them"
-                )
             frame_ids.append(frame.id)
-            truths.append(labelled)
+            truths.append(label_rows(frame))
             detections.append(camera_detections(predictions.boxes[row], predictions.classes, frame))
         matches = match_frames(truths, detections, predictions.classes, frame_ids)
         return replace(scores_from_matches(matches), overlap=official_overlap(predictions.classes)), matches
@@ -68,8 +62,18 @@ class KittiProtocol(Protocol):
     ) -> tuple[Scores, FrameMatches]:
         if not is_folder(path):
             raise InputError(f"{path}: cannot be scored; give {self.accepted_forms}")
-        truths = {frame.id: objects for frame in frames if (objects := truth_of(frame).objects) is not None}
-        return evaluate_folder(truths, path, classes)
+        return evaluate_folder({frame.id: label_rows(frame) for frame in frames}, path, classes)
+
+
+def label_rows(frame: Frame) -> CameraObjects:
+    """The rows of the frame's label file; InputError if it has none."""
+    objects = truth_of(frame).objects
+    if objects is None:
+        raise InputError(
+            f"frame {frame.id}: no labelled objects; the kitti protocol needs label files, so choose a split that has "
+            "them"
+        )
+    return objects
 
 
 def camera_detections(boxes: Boxes, classes: tuple[str, ...], frame: Frame) -> CameraObjects:

@@ -113,7 +113,7 @@ def _numbers(where: str, words: list[str]) -> list[float]:
     if min(size) < 0 and not (size == _UNKNOWN_SIZE and place[0] == place[2] == _UNKNOWN_PLACE):
         column = _COLUMN_NAMES[8 + size.index(min(size))]
         raise InputError(
-            f"{where}: {column} is {min(size):g} m; sizes are positive (height width length); without a 3D box, "
+            f"{where}: {column} is {min(size):g} m; sizes are not negative (height width length); without a 3D box, "
             "write the sizes -1 -1 -1 and the location -1000"
         )
     return values
