@@ -5,7 +5,7 @@ python examples/score_results.py LABEL_FOLDER RESULT_FOLDER
 
 import sys
 
-from lidistill.datasets.kitti.result_files import evaluate_folder, read_label_folder
+from lidistill.datasets.kitti.object_folders import evaluate_folder, read_label_folder
 from lidistill.report.render.console import print_scores
 
 

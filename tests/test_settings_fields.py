@@ -24,7 +24,7 @@ from lidistill.detectors import WidthRule
 from lidistill.detectors.presets import PRESETS
 from lidistill.distillation import METHODS
 from lidistill.experiment import Distillation, Experiment, InitialWeights
-from lidistill.external import ExternalMethod
+from lidistill.external_methods import ExternalMethod
 from lidistill.jobs.comparison_plan import Comparison, Row
 from lidistill.settings import Settings
 from lidistill.simulate import PRESETS as SENSORS

@@ -24,7 +24,7 @@ from lidistill.distillation import METHODS
 from lidistill.distillation.initialisation import RANDOM, Start
 from lidistill.distillation.method import MethodConfig
 from lidistill.errors import shown, unknown_name
-from lidistill.external import ExternalMethod, settings_class
+from lidistill.external_methods import ExternalMethod, settings_class
 from lidistill.settings import Number, Seed, Settings, Share, Text
 from lidistill.training.teacher_cache import CachePrecision, check_batch_free, count_views
 from lidistill.training.training_settings import TrainingSettings

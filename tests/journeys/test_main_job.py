@@ -12,8 +12,8 @@ import torch
 from lidistill import jobs
 from lidistill.datasets import PROTOCOLS
 from lidistill.datasets.kitti.frames import KittiData
+from lidistill.datasets.kitti.object_files import write_objects
 from lidistill.datasets.kitti.projection import camera_objects
-from lidistill.datasets.kitti.text import write_objects
 from lidistill.detectors import WidthRule, count_parameters
 from lidistill.evaluation.predict import Predictions
 from lidistill.files import write_text

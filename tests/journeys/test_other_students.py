@@ -15,7 +15,7 @@ import torch
 
 from lidistill import jobs
 from lidistill.experiment import Experiment, method_settings
-from lidistill.external import ExternalMethod
+from lidistill.external_methods import ExternalMethod
 from lidistill.jobs.chosen_methods import check_pairing
 from lidistill.jobs.comparison import Comparison, Row
 from lidistill.jobs.trained_runs import read_experiment

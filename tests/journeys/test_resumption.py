@@ -10,7 +10,7 @@ import yaml
 
 from lidistill import jobs
 from lidistill.cli import main
-from lidistill.jobs.resumption import CHANGEABLE, in_agreement, resumed
+from lidistill.jobs.resume_settings import CHANGEABLE, in_agreement, resumed
 from lidistill.run_folder import RunFolder
 from lidistill.training.checkpoint import read_weights
 from lidistill.training.module import TrainingModule

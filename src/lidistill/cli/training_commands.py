@@ -56,7 +56,7 @@ def train(
 ) -> None:
     """Train a detector without a teacher: from scratch, or from the weights of an earlier run (--from)."""
     from lidistill.jobs.fine_tuning import fine_tuned
-    from lidistill.jobs.resumption import in_agreement, resumed
+    from lidistill.jobs.resume_settings import in_agreement, resumed
     from lidistill.jobs.setup import plain_student, supervised
     from lidistill.jobs.training import train as job
 
@@ -119,7 +119,7 @@ def distill(
 ) -> None:
     """Distil a teacher into a student: a thinner form of the teacher, or another detector (--student)."""
     from lidistill.jobs.chosen_methods import methods_of_one_student
-    from lidistill.jobs.resumption import in_agreement, resumed
+    from lidistill.jobs.resume_settings import in_agreement, resumed
     from lidistill.jobs.setup import distilled
     from lidistill.jobs.training import train as job
 

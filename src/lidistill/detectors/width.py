@@ -1,4 +1,7 @@
-"""The width of a student: the share of the teacher's channels that each part keeps."""
+"""The width of a student: the share of the teacher's channels that each part keeps.
+
+Every settings class of a network applies the rule in its method `thinner`.
+"""
 
 from __future__ import annotations
 

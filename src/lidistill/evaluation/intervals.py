@@ -1,9 +1,9 @@
-"""Confidence intervals of scores: bootstrap over frames, and Student's t-interval over seeds.
+"""Confidence intervals of scores over frames, by bootstrap; and of ratios of times.
 
 Frames are drawn with replacement. The whole metric is recomputed on every draw, score thresholds included, since an
 average precision is not an average over frames. Two runs are compared on the same draws, so frames that are easy or
-hard for both cancel out. The bootstrap interval covers the choice of frames alone. The t-interval over the gains of
-several seeds covers the variation between seeds.
+hard for both cancel out. The interval covers the choice of frames alone; for the variation between seeds see
+`seed_interval.py`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import binom
-from scipy.stats import t as student_t
 
 from lidistill.evaluation.estimate import Estimate
 from lidistill.evaluation.protocol import Estimator, Resamplable
-from lidistill.evaluation.scale import BARE, Scale
+from lidistill.evaluation.scale import Scale
 from lidistill.types import InputError
 
 
@@ -88,15 +87,6 @@ def bootstrap(run: Resamplable, key: str, resamples: int = 1000, seed: int = 0, 
     value = _value(score, whole, key, "the run")
     values = [_drawn(score, weights, scale) for weights in _draws(len(whole), resamples, seed, level)]
     return _estimate(value, values, level, scale)
-
-
-def t_interval(values: Sequence[float], level: float = 0.95, scale: Scale = BARE) -> Estimate | None:
-    """The mean of independent `values`, such as one gain per seed, with its t-interval; None for fewer than two."""
-    if len(values) < 2:
-        return None
-    half = float(student_t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    mean = float(np.mean(values))
-    return Estimate(mean, mean - half, mean + half, level, scale)
 
 
 def median_ratio(above: Sequence[float], below: Sequence[float], level: float = 0.95) -> Estimate:

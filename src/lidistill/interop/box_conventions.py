@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from torch import Tensor
+
 from lidistill.detectors.heads.anchor.anchors import DirectionBins
 from lidistill.detectors.heads.anchor.decoding import PostProcessing
 
@@ -117,3 +119,15 @@ CENTER_CONVENTIONS = {
         ),
     ),
 }
+
+
+def with_our_codes(weights: Mapping[str, Tensor], convention: CenterConvention) -> dict[str, Tensor]:
+    """Return the weights with the rows of the last convolutions in the order of our box codes."""
+    moved = dict(weights)
+    for key, value in weights.items():
+        parts = key.split(".")
+        rows = convention.rows.get(parts[3], ()) if key.startswith("head.tasks.") and parts[4] == "output" else ()
+        if rows and len(value) == len(rows):  # check_shapes reports another number of rows
+            sign = value.new_tensor([turned for _, turned in rows]).view(-1, *[1] * (value.dim() - 1))
+            moved[key] = value[[row for row, _ in rows]] * sign
+    return moved

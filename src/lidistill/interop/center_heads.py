@@ -11,7 +11,7 @@ from lidistill.detectors.heads.center.head import CenterHeadConfig
 from lidistill.interop.box_conventions import (
     CENTER_CONVENTIONS,
     EQUAL,
-    CenterConvention,
+    with_our_codes,
 )
 from lidistill.interop.checkpoint_files import ForeignCheckpoint
 from lidistill.interop.conversion import check_classes, indices, read
@@ -54,7 +54,7 @@ def convert_center_head(
         targets=replace(base.targets, outside=convention.outside),
         post=replace(base.post, max_candidates=convention.max_candidates[0 if with_velocity else 1]),
     )
-    return config, order, _with_our_codes(weights, convention)
+    return config, order, with_our_codes(weights, convention)
 
 
 def _order(checkpoint: ForeignCheckpoint, usual: tuple[str, ...], classes: Sequence[str] | None) -> tuple[str, ...]:
@@ -65,15 +65,3 @@ def _order(checkpoint: ForeignCheckpoint, usual: tuple[str, ...], classes: Seque
             "published network; give the names in the order of the file's scores, task by task (classes)"
         )
     return usual if classes is None else tuple(classes)
-
-
-def _with_our_codes(weights: Mapping[str, Tensor], convention: CenterConvention) -> dict[str, Tensor]:
-    """Return the weights with the rows of the last convolutions in the order of our box codes."""
-    moved = dict(weights)
-    for key, value in weights.items():
-        parts = key.split(".")
-        rows = convention.rows.get(parts[3], ()) if key.startswith("head.tasks.") and parts[4] == "output" else ()
-        if rows and len(value) == len(rows):  # check_shapes reports another number of rows
-            sign = value.new_tensor([turned for _, turned in rows]).view(-1, *[1] * (value.dim() - 1))
-            moved[key] = value[[row for row, _ in rows]] * sign
-    return moved

@@ -16,7 +16,7 @@ _HOME = {
     "plain_student": "setup",
     "distilled": "setup",
     "fine_tuned": "fine_tuning",
-    "resumed": "resumption",
+    "resumed": "resume_settings",
     "train": "training",
     "compare": "comparison",
     "Comparison": "comparison",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from lidistill.detectors.detector import Detector
-from lidistill.external import look_in_working_folder
+from lidistill.external_methods import look_in_working_folder
 from lidistill.training.objective import Distilled
 from lidistill.types import Batch, Boxes, Frame, InputError, collate
 

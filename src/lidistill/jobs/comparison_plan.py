@@ -18,7 +18,7 @@ from lidistill.experiment import (
     check_labels,
     resolved_method,
 )
-from lidistill.external import ExternalMethod
+from lidistill.external_methods import ExternalMethod
 from lidistill.jobs.chosen_methods import NO_METHOD, check_pairing, method_names
 from lidistill.jobs.method_catalogue import built
 from lidistill.jobs.student_runs import StudentRun

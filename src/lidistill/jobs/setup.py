@@ -17,7 +17,7 @@ from lidistill.detectors.width import WidthRule
 from lidistill.distillation.method import MethodConfig
 from lidistill.errors import did_you_mean, shown
 from lidistill.experiment import Distillation, Experiment, resolved_method
-from lidistill.external import ExternalMethod
+from lidistill.external_methods import ExternalMethod
 from lidistill.jobs.chosen_methods import NO_METHOD
 from lidistill.jobs.trained_runs import read_experiment
 from lidistill.reading import is_folder

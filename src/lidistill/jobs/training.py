@@ -10,13 +10,13 @@ from lidistill.datasets import protocol_of
 from lidistill.evaluation.scores import Scores
 from lidistill.experiment import Experiment, check_labels
 from lidistill.files import claimed
+from lidistill.jobs.build_objective import build_objective
 from lidistill.jobs.chosen_methods import check_pairing
 from lidistill.jobs.devices import pick_device, with_precision
 from lidistill.jobs.evaluation import evaluate
 from lidistill.jobs.fine_tuning import take_weights
-from lidistill.jobs.objectives import build_objective
 from lidistill.jobs.provenance import provenance
-from lidistill.jobs.resumption import Changes, check_changes, continued, identity
+from lidistill.jobs.resume_settings import Changes, check_changes, continued, identity
 from lidistill.jobs.teacher_examination import examine_teacher
 from lidistill.jobs.trained_runs import load_run, read_experiment
 from lidistill.jobs.training_data import last_batches, training_frames
@@ -38,7 +38,7 @@ def train(
     """Train, save the weights, predict on the validation split, score and profile; write all of it to the folder `out`.
 
     With `resume`, an interrupted run is resumed, and ends with the weights of an uninterrupted one. The settings in
-    `resumption.CHANGEABLE` may then differ from before; the run records which do. Without `resume`, InputError if `out`
+    `resume_settings.CHANGEABLE` may then differ from before; the run records which do. Without `resume`, InputError if `out`
     holds a run. `certificate=False` skips the check of the teacher.
 
     Returns the scores. In a distributed run, all processes but the first only train, and return None.

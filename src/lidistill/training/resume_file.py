@@ -1,4 +1,4 @@
-"""Resume files: each is signed with its experiment and a digest, and checked before it is used."""
+"""Resume files: each is signed with its experiment and a digest, and checked before `fit.py` restores its state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which statistics the teacher's BatchNorm uses during distillation."""
+"""Which statistics the teacher's BatchNorm uses during distillation.
+
+The teacher is in evaluation mode from the start (`objective.py`); here its BatchNorm leaves that mode for a while.
+"""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lidistill.datasets.kitti.object_files import write_objects
 from lidistill.datasets.kitti.projection import camera_objects
 from lidistill.datasets.kitti.records import CameraCalibration
-from lidistill.datasets.kitti.text import write_objects
 from tests.data.conftest import points_around
 
 IMAGE_FROM_CAMERA = np.array([[700.0, 0, 621, 0], [0, 700, 187, 0], [0, 0, 1, 0]])

@@ -8,8 +8,8 @@ import pytest
 from lidistill.datasets.kitti import metric as kitti
 from lidistill.datasets.kitti.curves import ceiling
 from lidistill.datasets.kitti.metric import evaluate_objects, match_frames
+from lidistill.datasets.kitti.object_files import read_objects
 from lidistill.datasets.kitti.score_names import DIFFICULTIES
-from lidistill.datasets.kitti.text import read_objects
 from lidistill.types import InputError
 from tests.evaluation.kitti_scenes import SIZES, objects, street
 from tests.reference.kitti_metric import kitti_scores

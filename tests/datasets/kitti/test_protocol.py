@@ -6,10 +6,10 @@ import torch
 
 from lidistill.datasets import PROTOCOLS
 from lidistill.datasets.kitti.metric import evaluate_objects
+from lidistill.datasets.kitti.object_files import read_objects
 from lidistill.datasets.kitti.projection import camera_objects, lidar_boxes
 from lidistill.datasets.kitti.protocol import camera_detections
 from lidistill.datasets.kitti.records import CameraCalibration, KittiTruth
-from lidistill.datasets.kitti.text import read_objects
 from lidistill.evaluation.predict import Predictions
 from lidistill.types import Boxes, Frame, InputError
 

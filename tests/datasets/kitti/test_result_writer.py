@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lidistill.datasets.kitti.frames import read_calibration
+from lidistill.datasets.kitti.object_files import read_objects
 from lidistill.datasets.kitti.projection import lidar_boxes
 from lidistill.datasets.kitti.result_writer import NOMINAL_CALIBRATION, KittiResultWriter
-from lidistill.datasets.kitti.text import read_objects
 from lidistill.types import Boxes, InputError
 from tests.datasets.kitti.conftest import CAR
 

@@ -12,8 +12,8 @@ from lidistill.evaluation.intervals import paired_bootstrap
 from lidistill.evaluation.scale import Scale
 from lidistill.report.measures import gains
 from lidistill.report.measures.gains import Pair, gain_sentence, pair_runs, recovered_sentence
-from lidistill.report.measures.resampling import unknown_protocols
 from lidistill.report.measures.runs import read_runs
+from lidistill.report.measures.stored_matches import unknown_protocols
 from tests.evaluation.small_scores import small_scores
 from tests.report.fake_runs import make_frames, write_run
 

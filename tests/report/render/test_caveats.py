@@ -4,7 +4,7 @@ import pytest
 
 from lidistill.evaluation.estimate import Estimate
 from lidistill.report.measures.fairness import differences
-from lidistill.report.measures.seeds import SeedSpread
+from lidistill.report.measures.seed_spreads import SeedSpread
 from lidistill.report.render.caveats import commands, notes
 from tests.report.fake_runs import timing_of
 

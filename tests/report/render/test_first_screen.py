@@ -4,7 +4,7 @@ import pytest
 
 from lidistill.datasets.kitti.score_names import AP
 from lidistill.evaluation.estimate import Estimate
-from lidistill.report.measures.seeds import seed_spreads
+from lidistill.report.measures.seed_spreads import seed_spreads
 from lidistill.report.render.first_screen import headline, key_figures
 from tests.report.fake_runs import timing_of
 

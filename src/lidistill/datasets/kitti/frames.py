@@ -25,8 +25,8 @@ from lidistill.datasets.kitti import projection as camera
 from lidistill.datasets.kitti.camera_view import rows_in_view
 from lidistill.datasets.kitti.difficulty import difficulty
 from lidistill.datasets.kitti.frame_ids import checked_ids, every_id
+from lidistill.datasets.kitti.object_files import KITTI_NAMES, read_objects
 from lidistill.datasets.kitti.records import CameraCalibration, CameraObjects, KittiTruth
-from lidistill.datasets.kitti.text import KITTI_NAMES, read_objects
 from lidistill.reading import MissingFile, is_file, is_folder, opened, read_text
 from lidistill.settings import Names, Text
 from lidistill.types import Boxes, DatasetSpec, Frame, InputError

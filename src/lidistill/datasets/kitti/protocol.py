@@ -11,11 +11,11 @@ import numpy as np
 
 from lidistill.datasets.kitti.matches import FrameMatches
 from lidistill.datasets.kitti.metric import match_frames
+from lidistill.datasets.kitti.object_folders import evaluate_folder
 from lidistill.datasets.kitti.overlap_limits import official_overlap
 from lidistill.datasets.kitti.overlaps import image_area
 from lidistill.datasets.kitti.projection import camera_objects
 from lidistill.datasets.kitti.records import CameraObjects, truth_of
-from lidistill.datasets.kitti.result_files import evaluate_folder
 from lidistill.datasets.kitti.result_writer import KittiResultWriter
 from lidistill.datasets.kitti.score_names import AP, PROTOCOL
 from lidistill.datasets.kitti.scores import scores_from_matches

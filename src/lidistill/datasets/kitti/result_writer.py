@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from lidistill.datasets.kitti.frames import ASSUMED_IMAGE_SIZE, image_size, read_calibration
+from lidistill.datasets.kitti.object_files import write_objects
 from lidistill.datasets.kitti.projection import camera_objects
 from lidistill.datasets.kitti.records import CameraCalibration
-from lidistill.datasets.kitti.text import write_objects
 from lidistill.evaluation.result_writer import ResultWriter, WriteBoxes
 from lidistill.reading import is_folder
 from lidistill.types import Boxes

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from lidistill.datasets.kitti.text import write_objects
+from lidistill.datasets.kitti.object_files import write_objects
 from lidistill.datasets.simulated.labels import annotated, calibration_text, camera_calibration, label_rows
 from lidistill.datasets.simulated.sequences import FOLDER as MOTION
 from lidistill.datasets.simulated.sequences import motion_of, motion_text

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from lidistill.evaluation.estimate import Estimate
-from lidistill.evaluation.intervals import mean_gain, t_interval
+from lidistill.evaluation.intervals import mean_gain
 from lidistill.evaluation.scale import BARE
+from lidistill.evaluation.seed_interval import t_interval
 from lidistill.report.measures.gains import RESAMPLES, SEED
-from lidistill.report.measures.resampling import kept_frames
 from lidistill.report.measures.runs import Run
+from lidistill.report.measures.stored_matches import kept_frames
 from lidistill.run_folder import read_json
 from lidistill.types import InputError
 

@@ -14,9 +14,9 @@ from lidistill.evaluation.protocol import Protocol
 from lidistill.evaluation.scores import Scores
 from lidistill.files import write_text
 from lidistill.report.measures.compared_rows import ComparedRow, Measured, measured, shown_keys
-from lidistill.report.measures.resampling import unknown_protocols
 from lidistill.report.measures.runs import Run, first_scores, is_simulated, read_runs, simulated_note
 from lidistill.report.measures.score_tables import reading, written
+from lidistill.report.measures.stored_matches import unknown_protocols
 from lidistill.report.number_format import MISSING, amount, bytes_size, change, finite, score, span, with_span
 from lidistill.report.page_blocks import Table
 from lidistill.report.render.markdown import table_as_markdown

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lidistill.evaluation.estimate import Estimate
 from lidistill.evaluation.intervals import paired_bootstrap
-from lidistill.report.measures.resampling import KeptFrames, kept_frames
 from lidistill.report.measures.runs import Run
+from lidistill.report.measures.stored_matches import KeptFrames, kept_frames
 from lidistill.report.number_format import MINUS, change, interval, percent, score, with_unit
 from lidistill.report.page_blocks import Missing
 from lidistill.types import InputError

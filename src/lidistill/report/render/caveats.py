@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lidistill.report.measures.fairness import differences, in_brief
 from lidistill.report.measures.gains import Pair
 from lidistill.report.measures.runs import Run, first_scores, is_simulated
-from lidistill.report.measures.seeds import SeedSpread
+from lidistill.report.measures.seed_spreads import SeedSpread
 from lidistill.report.measures.timing import Timing
 from lidistill.report.number_format import change, with_span
 from lidistill.report.page_blocks import Code

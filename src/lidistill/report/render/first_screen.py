@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lidistill.report.measures.fairness import differences, in_brief
 from lidistill.report.measures.gains import Pair, gain_sentence, recovered_sentence
 from lidistill.report.measures.runs import Run, first_scores
-from lidistill.report.measures.seeds import SeedSpread, spread_of
+from lidistill.report.measures.seed_spreads import SeedSpread, spread_of
 from lidistill.report.measures.timing import Timing
 from lidistill.report.number_format import (
     amount,

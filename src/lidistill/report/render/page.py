@@ -14,7 +14,7 @@ from lidistill.evaluation.protocol import Protocol
 from lidistill.files import write_text, written_aside
 from lidistill.report.measures.gains import pair_runs
 from lidistill.report.measures.runs import Run, is_simulated, read_runs, writable
-from lidistill.report.measures.seeds import seed_spreads
+from lidistill.report.measures.seed_spreads import seed_spreads
 from lidistill.report.measures.timing import Timing
 from lidistill.report.page_blocks import Page, RunColour, Table, figures_of
 from lidistill.report.render.first_screen import headline, key_figures, lead

@@ -12,10 +12,10 @@ from lidistill.report.measures.cost_tables import costs_table, parts_table, time
 from lidistill.report.measures.fairness import differences, in_brief
 from lidistill.report.measures.gains import Pair, gain_sentence, recovered_sentence
 from lidistill.report.measures.provenance_table import provenance_table
-from lidistill.report.measures.resampling import unknown_protocols
 from lidistill.report.measures.runs import Run, first_scores
 from lidistill.report.measures.score_tables import counts_table, gains_table, results_table, score_table
-from lidistill.report.measures.seeds import SeedSpread
+from lidistill.report.measures.seed_spreads import SeedSpread
+from lidistill.report.measures.stored_matches import unknown_protocols
 from lidistill.report.measures.timing import Timing, speed_sentence
 from lidistill.report.number_format import MISSING
 from lidistill.report.page_blocks import Block, Bullets, Code, Figures, Fold, Missing, Paragraph, Section, Table

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from lidistill.datasets.kitti.metric import evaluate_objects
-from lidistill.datasets.kitti.result_files import (
+from lidistill.datasets.kitti.object_files import write_objects
+from lidistill.datasets.kitti.object_folders import (
     evaluate_folder,
     read_label_folder,
     read_result_folder,
     write_result_folder,
 )
-from lidistill.datasets.kitti.text import write_objects
 from lidistill.types import InputError
 from tests.evaluation.kitti_scenes import objects, street
 

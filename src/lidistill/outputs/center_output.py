@@ -16,7 +16,7 @@ from lidistill.ops.precision import as_full
 from lidistill.ops.roi import roi_reading
 from lidistill.outputs.features import FeatureMap
 from lidistill.outputs.head_output import Candidates, HeadOutput, RegionRule
-from lidistill.outputs.map_heads import MapHeadOutput
+from lidistill.outputs.map_output import MapHeadOutput
 from lidistill.outputs.places import ObjectRows, object_cells
 from lidistill.types import Boxes
 

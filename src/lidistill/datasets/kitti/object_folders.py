@@ -8,10 +8,10 @@ from pathlib import Path
 
 from lidistill.datasets.kitti.matches import FrameMatches
 from lidistill.datasets.kitti.metric import match_frames
+from lidistill.datasets.kitti.object_files import KITTI_NAMES, read_objects, write_objects
 from lidistill.datasets.kitti.overlap_limits import official_overlap
 from lidistill.datasets.kitti.records import CameraObjects
 from lidistill.datasets.kitti.scores import scores_from_matches
-from lidistill.datasets.kitti.text import KITTI_NAMES, read_objects, write_objects
 from lidistill.evaluation.scores import Scores
 from lidistill.reading import is_folder
 from lidistill.types import InputError

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from lidistill.datasets.kitti.object_files import KITTI_NAMES, format_objects, read_objects, write_objects
 from lidistill.datasets.kitti.records import CameraObjects
-from lidistill.datasets.kitti.text import KITTI_NAMES, format_objects, read_objects, write_objects
 from lidistill.types import InputError
 
 CAR = "Car 0.25 1 1.94 69.26 200.28 435.08 374.00 1.46 1.62 4.04 -3.00 1.79 6.98 1.55"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lidistill.evaluation.estimate import Estimate
-from lidistill.evaluation.intervals import t_interval
+from lidistill.evaluation.seed_interval import t_interval
 from lidistill.report.measures.gains import Pair, gain_sentence
 
 

@@ -14,7 +14,7 @@ from lidistill.ops.box_codes import decode_anchors, encode_anchors
 from lidistill.ops.boxes import envelopes
 from lidistill.ops.precision import as_full
 from lidistill.outputs.head_output import Candidates, HeadOutput, RegionRule
-from lidistill.outputs.map_heads import MapHeadOutput
+from lidistill.outputs.map_output import MapHeadOutput
 from lidistill.outputs.places import ObjectRows, worthiest
 from lidistill.types import Boxes
 

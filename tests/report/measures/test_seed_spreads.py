@@ -6,7 +6,7 @@ import pytest
 from lidistill.datasets.kitti.score_names import AP
 from lidistill.evaluation.estimate import Estimate
 from lidistill.report.measures.gains import Pair
-from lidistill.report.measures.seeds import seed_spreads, spread_of
+from lidistill.report.measures.seed_spreads import seed_spreads, spread_of
 
 MAIN = "strict/3d/mean/R40/moderate"
 
