@@ -38,8 +38,8 @@ def train(
     """Train, save the weights, predict on the validation split, score and profile; write all of it to the folder `out`.
 
     With `resume`, an interrupted run is resumed, and ends with the weights of an uninterrupted one. The settings in
-    `resume_settings.CHANGEABLE` may then differ from before; the run records which do. Without `resume`, InputError if `out`
-    holds a run. `certificate=False` skips the check of the teacher.
+    `resume_settings.CHANGEABLE` may then differ from before; the run records which do. Without `resume`, InputError if
+    `out` holds a run. `certificate=False` skips the check of the teacher.
 
     Returns the scores. In a distributed run, all processes but the first only train, and return None.
     """
