@@ -133,7 +133,9 @@ def test_simulate_writes_a_kitti_folder(tmp_path):
             ("evaluate", "--predictions", "x", "--data", "kitti:/x", "data.val_split=all"),
             "leave out data.val_split=all",
         ),
-        (("evaluate", "run", "--data", "kitti:/x"), "use --data and --out only with --predictions"),
+        (("evaluate", "run", "--out", "x"), "give --out only with --data"),
+        (("evaluate", "nowhere", "--data", "kitti:/x"), "not a run folder"),
+        (("evaluate", "run", "--data", "kiti:/x"), "did you mean 'kitti'"),
         (("predict", "nowhere", "scan.bin"), "not a run folder"),
         (
             (
