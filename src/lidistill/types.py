@@ -28,6 +28,7 @@ class DatasetSpec:
     point_features: tuple[str, ...]  # names of the point columns after x, y, z
     protocol: str  # key of datasets.PROTOCOLS
     simulated: bool = False  # whether the frames are simulated; reports say so
+    version: str = ""  # which edition of the frames; results of two editions are not compared. Empty: there is only one
 
 
 @dataclass(frozen=True)

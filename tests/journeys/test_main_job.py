@@ -22,6 +22,7 @@ from lidistill.jobs.evaluation import evaluate_predictions
 from lidistill.jobs.trained_runs import load_run
 from lidistill.report.render.page import write_report
 from lidistill.run_folder import RunFolder, read_json
+from lidistill.simulate import SIMULATOR_VERSION
 from lidistill.training.checkpoint import read_weights
 from lidistill.types import InputError
 from tests.journeys.conftest import TINY
@@ -124,6 +125,7 @@ def test_a_run_is_scored_on_frames_of_another_dataset(journey, tmp_path, capsys)
         scores = read_json(tmp_path / f"{name}-scores" / "scores.json")
         assert scores["values"] == own["values"]
         assert (scores["dataset"], scores["simulated"], scores["split"]) == ("kitti", simulated, "val")
+        assert scores.get("dataset_version") == (f"simulator {SIMULATOR_VERSION}" if simulated else None)
         assert (scores["trained_on"], scores["trained_on_simulated"]) == ("simulated", True)
         assert 0 < scores["objects_in_range"] < scores["objects"]
     assert "was trained on simulated" in capsys.readouterr().out

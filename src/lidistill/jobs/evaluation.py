@@ -179,6 +179,7 @@ def labels(data: DataSettings, source: FrameSource, split: str) -> dict[str, Any
         "dataset": spec.name,
         **({"dataset_title": data.title} if data.title else {}),
         "simulated": spec.simulated,
+        **({"dataset_version": spec.version} if spec.version else {}),
         "split": split,
         "frames": len(source),
     }

@@ -27,6 +27,7 @@ from lidistill.datasets.kitti.difficulty import difficulty
 from lidistill.datasets.kitti.frame_ids import checked_ids, every_id
 from lidistill.datasets.kitti.object_files import KITTI_NAMES, read_objects
 from lidistill.datasets.kitti.records import CameraCalibration, CameraObjects, KittiTruth
+from lidistill.parsing import read_json
 from lidistill.reading import MissingFile, is_file, is_folder, opened, read_text
 from lidistill.settings import Names, Text
 from lidistill.types import Boxes, DatasetSpec, Frame, InputError
@@ -83,13 +84,17 @@ class KittiData(DataSettings):
 
     @property
     def spec(self) -> DatasetSpec:
+        record = Path(self.root) / SIMULATOR_RECORD
+        simulated = is_file(record)
+        version = read_json(record, "simulate the frames again").get("simulator_version", "") if simulated else ""
         return DatasetSpec(
             name=self.name,
             classes=self.classes,
             point_range=POINT_RANGE,
             point_features=("intensity",),
             protocol="kitti",
-            simulated=is_file(Path(self.root) / SIMULATOR_RECORD),
+            simulated=simulated,
+            version=f"simulator {version}" if simulated else "",
         )
 
     def open(self, split: str) -> KittiFrames:

@@ -22,7 +22,7 @@ from lidistill.datasets.simulated.folder import (
 from lidistill.datasets.simulated.sequences import SequenceFrames
 from lidistill.files import cache_folder
 from lidistill.settings import Count, CountOrNone, Names, Processes, Range, Seed, Text
-from lidistill.simulate import Motion, SimulatorSettings
+from lidistill.simulate import SIMULATOR_VERSION, Motion, SimulatorSettings
 from lidistill.types import DatasetSpec, InputError
 
 
@@ -81,6 +81,7 @@ class SimulatedData(DataSettings):
             point_features=("intensity",),
             protocol="kitti",
             simulated=True,
+            version=f"simulator {SIMULATOR_VERSION}",
         )
 
     @property

@@ -57,7 +57,17 @@ def write_comparison(
     everyone = [teacher_run, *(run for own in by_row.values() for run in own)]
     conditions = {
         key: plain[0].conditions.get(key)
-        for key in ("dataset", "simulated", "split", "frames", "protocol", "main", "scale", "overlap")
+        for key in (
+            "dataset",
+            "dataset_version",
+            "simulated",
+            "split",
+            "frames",
+            "protocol",
+            "main",
+            "scale",
+            "overlap",
+        )
     }
     write_json(
         out / "comparison.json",

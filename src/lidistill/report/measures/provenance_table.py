@@ -33,6 +33,7 @@ def _text(value: Any) -> str:
 _PROVENANCE = {
     "Folder": lambda run: run.folder.path,
     "Dataset": lambda run: run.conditions.get("dataset") or run.setting("data", "name"),
+    "Version of the dataset": lambda run: run.conditions.get("dataset_version"),
     "Split": lambda run: run.conditions.get("split"),
     "Frames": lambda run: run.conditions.get("frames"),
     "Metric": lambda run: run.conditions.get("protocol"),

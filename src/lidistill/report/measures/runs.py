@@ -18,6 +18,7 @@ TITLES = {"teacher": "Teacher", "plain": "Plain student", "distilled": "Distille
 # Keys of scores.json that must agree before two runs are printed in one table, and their names in messages.
 CONDITIONS = {
     "dataset": "the dataset",
+    "dataset_version": "the version of the dataset",
     "split": "the split",
     "protocol": "the metric",
     "main": "the headline score",
