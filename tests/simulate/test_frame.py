@@ -7,7 +7,8 @@ from lidistill.simulate import PRESETS, SIMULATOR_VERSION, SimulatorSettings, sc
 from lidistill.simulate.builder import Scene
 from lidistill.simulate.ground import Ground
 from lidistill.simulate.primitives import BOX, Part, Pose, assemble
-from lidistill.simulate.shapes import SHAPES, Shape
+from lidistill.simulate.shape import Shape
+from lidistill.simulate.shapes import SHAPES
 from tests.simulate.test_scene import EMPTY
 
 LITE = SimulatorSettings(sensor="kitti-lite")
@@ -86,12 +87,13 @@ def test_points_are_finite_in_range_and_carry_an_intensity(sensor):
 
 @pytest.mark.parametrize("index", range(6))
 def test_points_of_an_object_lie_in_its_box(index):
-    settings = SimulatorSettings()
+    settings = SimulatorSettings(label_slack=0.0)
     frame = simulate_frame(settings, 1, index)
     for row, box in enumerate(frame.objects.geometry):
         mine = frame.points[frame.thing == row]
         assert len(mine) == frame.objects.points[row]
-        assert inside(mine, box, margin=6 * settings.range_noise_m).all()
+        mirrors = 0.17 * (frame.objects.names[row] in ("Car", "Van", "Truck"))  # labels leave them out
+        assert inside(mine, box, margin=np.array([0, mirrors, 0]) + 6 * settings.range_noise_m).all()
 
 
 @pytest.mark.parametrize("name", sorted(SHAPES.keys() - {"Truck"}))  # whose top is above the uppermost beam
@@ -175,26 +177,26 @@ def functional(values):
     return float((values * np.cos(0.37 * np.arange(values.size)).reshape(values.shape)).sum())
 
 
-# Of the simulator before streets could move, version 2: seed and index, points, objects, and functionals of the points,
-# of the boxes and of the visible rays. Every recorded figure on simulated data rests on these frames.
+# Of version 3 of the simulator: seed and index, points, objects, and functionals of the points, of the boxes and of the
+# visible rays. Frames of a version never change: every figure that was recorded on it rests on them.
 RECORDED = {
     "kitti": {
-        (0, 0): (28591, 24, 128.654086, 15.282633, -619.369153),
-        (3, 7): (28993, 25, 211.414258, -59.371157, -2257.696892),
+        (0, 0): (30179, 11, 189.006335, -11.58896, -240.142459),
+        (3, 7): (30223, 25, 308.389623, 82.329495, -2591.565946),
     },
     "kitti-lite": {
-        (0, 0): (8477, 24, 242.234557, 15.282633, -395.410842),
-        (3, 7): (8655, 25, -33.961364, -59.371157, -1132.745801),
+        (0, 0): (9250, 11, 30.011028, -11.58896, -106.466989),
+        (3, 7): (9296, 25, 90.013599, 82.329495, -938.001639),
     },
     "nuscenes": {
-        (1, 4): (32229, 90, 82.411415, 104.496686, 374.040168),
+        (1, 4): (31034, 108, 403.476213, 94.257444, -1334.23377),
     },
 }
 
 
 @pytest.mark.parametrize("sensor", RECORDED)
 def test_still_streets_are_those_that_every_recorded_figure_rests_on(sensor):
-    assert SIMULATOR_VERSION == 2
+    assert SIMULATOR_VERSION == 3
     for (seed, index), (points, objects, *expected) in RECORDED[sensor].items():
         scan = simulate_frame(SimulatorSettings(sensor=sensor), seed, index)
         assert (len(scan.points), len(scan.objects)) == (points, objects)
@@ -208,3 +210,14 @@ def test_rows_of_the_object_table_can_be_chosen():
     cars = objects[objects.names == "Car"]
     assert 0 < len(cars) < len(objects) and set(cars.names) == {"Car"}
     assert len(cars.geometry) == len(cars.points) == len(cars.occlusion) == len(cars)
+
+
+def test_beams_start_above_the_origin_of_the_points():
+    """A flat wall and a flat road, met by rays from `beam_height_m`: places by hand."""
+    frame = scan(unlabelled=[Part(BOX, 20.0, 0.0, 1.5, 0.1, 30.0, 3.0)], settings=replace(LITE, range_noise_m=0.0))
+    height = LITE.lidar.beam_height_m
+    reach = np.hypot(frame.points[:, 0], frame.points[:, 1])
+    elevation = np.degrees(np.arctan2(frame.points[:, 2] - height, reach))
+    gaps = np.abs(elevation[:, None] - np.array(LITE.lidar.elevations_deg)).min(axis=1)
+    assert gaps.max() < 1e-3
+    assert height > 0.1

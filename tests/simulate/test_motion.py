@@ -17,7 +17,8 @@ from lidistill.simulate.frame import scan_scene
 from lidistill.simulate.motion import START, EgoPath, ego_path, pose_matrix
 from lidistill.simulate.primitives import BOX, Part, Pose
 from lidistill.simulate.scene import build_scene
-from lidistill.simulate.shapes import SHAPES, Shape
+from lidistill.simulate.shape import Shape
+from lidistill.simulate.shapes import SHAPES
 from lidistill.simulate.street import draw_street
 from lidistill.types import InputError
 from tests.simulate.test_scene import EMPTY
@@ -72,7 +73,7 @@ def test_the_lidar_keeps_its_height_above_the_road(seed):
     builder = SceneBuilder(settings, np.random.default_rng(seed), street)
     for pose in builder.ego_poses():
         height = pose.z - street.ground.road_height(np.array([pose.x]), np.array([pose.y]))[0]
-        assert height == pytest.approx(1.73, abs=1e-6)
+        assert height == pytest.approx(-street.ground.level, abs=1e-6)
     assert len({round(pose.z, 4) for pose in builder.ego_poses()}) == 5  # the road is not flat
 
 
@@ -177,7 +178,7 @@ def test_things_move_where_they_head_as_fast_as_their_kind():
 @pytest.mark.parametrize("seed", range(3))
 def test_points_of_an_object_in_an_older_scan_lie_where_it_was_then(seed):
     """In the axes of the last frame: the box there, less its velocity times the time between."""
-    scans = sequence(DRIVE, seed)
+    scans = sequence(replace(DRIVE, label_slack=0.0), seed)
     last = scans[-1]
     lidar_from_world = np.linalg.inv(last.world_from_lidar)
     checked = 0
@@ -189,7 +190,8 @@ def test_points_of_an_object_in_an_older_scan_lie_where_it_was_then(seed):
             offset[:, :2] += last.objects.velocity[row] * (last.time_s - scan.time_s)
             cos, sin = np.cos(box[6]), np.sin(box[6])
             along, across = cos * offset[:, 0] + sin * offset[:, 1], cos * offset[:, 1] - sin * offset[:, 0]
-            assert (np.abs(along) <= box[3] / 2 + 0.12).all() and (np.abs(across) <= box[4] / 2 + 0.12).all()
+            assert (np.abs(along) <= box[3] / 2 + 0.12).all()
+            assert (np.abs(across) <= box[4] / 2 + 0.3).all()  # with its mirrors
             assert (np.abs(offset[:, 2]) <= box[5] / 2 + 0.4).all()  # it may have crossed a kerb, or the road a wave
             checked += len(offset) > 0
     assert checked > 10
@@ -200,7 +202,7 @@ def test_nothing_collides_at_any_frame(settings):
     for seed in range(6):
         rng = np.random.default_rng
         for step in range(5):
-            scene = build_scene(settings, rng(seed), step)
+            scene = build_scene(replace(settings, label_slack=0.0), rng(seed), step)
             outlines = [Polygon(box[:4, :2]) for box in corners(scene.geometry)]
             outlines.append(Polygon([(4.0, 1.2), (4.0, -1.2), (-3.0, -1.2), (-3.0, 1.2)]))  # the LiDAR's own car
             assert (

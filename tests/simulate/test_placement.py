@@ -40,3 +40,11 @@ def test_what_lies_inside_a_taken_place_is_not_free():
     taken = TakenGround()
     taken.take(0, 0, 20, 20, 0.3)
     assert not taken.free(1, 1, 0.1, 0.1, 0)
+
+
+def test_hundreds_of_places_are_remembered():
+    taken = TakenGround()
+    for row in range(300):
+        taken.take(10.0 * row, 0.0, 4.0, 2.0, 0.3)
+    assert not any(taken.free(10.0 * row, 0.0, 1.0, 1.0, 0.0) for row in range(300))
+    assert all(taken.free(10.0 * row + 5, 0.0, 1.0, 1.0, 0.0) for row in range(300))

@@ -7,7 +7,7 @@ from lidistill.simulate import SimulatorSettings
 from lidistill.simulate.ground import Ground
 from lidistill.simulate.primitives import BOX, CYLINDER, ELLIPSOID, Part, Pose, assemble
 from lidistill.simulate.raycast import cast
-from lidistill.simulate.returns import returns
+from lidistill.simulate.returns import FADES_FROM_M, GLOSSY_THRESHOLD, THRESHOLD, returns
 
 FAR_BELOW = Ground(-50.0, (0.0, 0.0), np.zeros((0, 4)), 0.0, 0.0, 4.0, 0.0, None)
 CLEAN = SimulatorSettings(range_noise_m=0.0, random_loss=0.0, signal_loss=0.0)
@@ -114,3 +114,39 @@ def test_the_middle_of_the_road_is_marked():
     beside = (np.abs(points[:, 1]) > 0.2) & (np.abs(points[:, 1]) < 3.9)
     assert points[line, 3].mean() > 2 * points[beside, 3].mean()
     assert (thing == -1).all()
+
+
+def test_glossy_surfaces_turn_dark_at_an_angle_and_rough_ones_hardly_do():
+    median = {}
+    for gloss in (0.0, 1.0):
+        for turn in (0.0, 1.2):
+            part, pose = wall(10.0, 0.5, turn)
+            median[gloss, turn] = np.median(look_at(part._replace(gloss=gloss), pose)[0][:, 3])
+    assert median[0.0, 0.0] == pytest.approx(0.5 - THRESHOLD, abs=0.02)
+    assert median[1.0, 0.0] == pytest.approx(0.5 - GLOSSY_THRESHOLD, abs=0.02)
+    assert median[0.0, 1.2] > 0.6 * median[0.0, 0.0]
+    assert median[1.0, 1.2] < 0.5 * median[1.0, 0.0]
+
+
+def test_intensity_fades_beyond_a_distance():
+    near, before, beyond = (
+        np.median(look_at(*wall(distance))[0][:, 3]) for distance in (8.0, FADES_FROM_M - 1, FADES_FROM_M + 30)
+    )
+    assert near == pytest.approx(before, abs=0.03)
+    assert beyond < before - 0.2
+
+
+def test_stones_stand_out_of_the_ground_and_never_below_it():
+    flat = Ground(-2.0, (0.0, 0.0), np.zeros((0, 4)), 0.0, 0.0, 4.0, 0.0, None)
+    primitives, grid = assemble([]), CLEAN.grid()
+    heights = {}
+    for roughness in ((0.0, 0.0), (0.01, 0.05)):
+        ground = flat._replace(roughness=roughness)
+        hits = cast(primitives, ground, grid, 0, np.ones(grid.shape))
+        points, _ = returns(hits, primitives, ground, grid, CLEAN, np.random.default_rng(0))
+        across = np.abs(points[:, 1])
+        heights[roughness] = (points[across < 3.99, 2] + 2, points[across > 4.01, 2] + 2)
+    assert all(np.abs(rows).max() < 1e-4 for rows in heights[0.0, 0.0])
+    for rows, deviation in zip(heights[0.01, 0.05], (0.01, 0.05), strict=True):
+        assert rows.min() > -1e-4
+        assert np.sqrt(np.mean(rows**2)) == pytest.approx(deviation, rel=0.1)

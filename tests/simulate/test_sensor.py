@@ -9,8 +9,8 @@ from lidistill.types import InputError
 @pytest.mark.parametrize(
     ("name", "beams", "top", "bottom", "height"),
     [
-        ("kitti", 64, 2.0, -24.33, 1.73),
-        ("kitti-lite", 40, 2.0, -14.6, 1.73),
+        ("kitti", 64, 2.0, -24.33 * 1.035, 1.73),
+        ("kitti-lite", 40, 2.0, -15.1, 1.73),
         ("nuscenes", 32, 10.0, -30.0, 1.84),
         ("waymo", 64, 2.4, -17.6, 2.1),
     ],

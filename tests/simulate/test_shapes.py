@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 
 from lidistill.simulate import furniture
-from lidistill.simulate.shapes import SHAPES, bicycle
+from lidistill.simulate.people import bicycle
+from lidistill.simulate.shapes import SHAPES
 
 # Smallest and largest length, width, height among KITTI's labels, roughly.
 SIZES = {
     "Car": ((3.0, 5.2), (1.3, 2.05), (1.3, 2.0)),
-    "Van": ((4.0, 6.5), (1.6, 2.2), (1.7, 2.8)),
+    "Van": ((4.0, 6.5), (1.5, 2.2), (1.7, 2.8)),
     "Truck": ((5.5, 12.5), (2.2, 2.8), (2.6, 3.9)),
     "Pedestrian": ((0.2, 1.3), (0.35, 0.95), (1.0, 2.0)),
     "Person_sitting": ((0.5, 1.2), (0.35, 0.8), (1.1, 1.5)),

@@ -15,12 +15,13 @@ from lidistill.simulate.draws import between, side
 from lidistill.simulate.ground import Ground
 from lidistill.simulate.motion import START, EgoPath, Motion, ego_path, seen_from
 from lidistill.simulate.placement import TakenGround
-from lidistill.simulate.primitives import Part, Pose, Primitives, assemble
-from lidistill.simulate.shapes import Shape
+from lidistill.simulate.primitives import Extent, Part, Pose, Primitives, assemble
+from lidistill.simulate.shape import Shape
 from lidistill.simulate.simulator_settings import SimulatorSettings
 from lidistill.simulate.street import Street
 
 NEAREST_M = 4.0  # least distance of a thing in view from the LiDAR
+FINE_DISTANCE_M = 30.0  # beyond which fine parts are left out: rays pass between them
 TRIES = 12  # attempts to place a thing before it is left out
 
 
@@ -30,7 +31,7 @@ class Scene(NamedTuple):
     primitives: Primitives
     ground: Ground
     names: tuple[str, ...]  # (T,) class of every labelled thing
-    geometry: np.ndarray  # (T, 7) tight boxes: x y z length width height yaw
+    geometry: np.ndarray  # (T, 7) its box, as an annotator draws it
     velocity: np.ndarray  # (T, 2) over ground, metres per second
     lidar: Pose = START  # the LiDAR's pose in the axes of the sequence's first frame
 
@@ -142,6 +143,8 @@ class SceneBuilder:
         motion, lidar = self.settings.motion, self.ego_poses()[step]
         ground = self.street.ground if lidar == START else self.street.ground.seen_from(lidar)
         x, y, yaw, speed = np.array([thing[:4] for thing in self.things], dtype=np.float64).reshape(-1, 4).T
+        # Which end an annotator sees is decided at the start of the sequence, so that a label keeps its size.
+        fronts = (x * np.cos(yaw) + y * np.sin(yaw) < 0).tolist()
         if motion is not None:
             way = speed * step * motion.interval_s
             x, y = x + way * np.cos(yaw), y + way * np.sin(yaw)
@@ -151,14 +154,17 @@ class SceneBuilder:
         geometry: list[tuple[float, ...]] = []
         velocity: list[tuple[float, float]] = []
         rows: list[tuple[Pose, tuple[Part, ...], int]] = []
-        for pose, (*_, speed_m_s, shape) in zip(map(Pose, x, y, z, yaw), self.things, strict=True):
+        poses = map(Pose, x, y, z, yaw)
+        for pose, from_front, (*_, speed_m_s, shape) in zip(poses, fronts, self.things, strict=True):
             thing = -1
             if shape.name:
                 thing = len(names)
                 names.append(shape.name)
-                geometry.append(_tight_box(shape, pose))
+                geometry.append(_label_box(shape.label(self.settings.label_slack, from_front), pose))
                 velocity.append((speed_m_s * math.cos(pose.yaw), speed_m_s * math.sin(pose.yaw)))
-            rows.append((pose, shape.parts, thing))
+            far = math.hypot(pose.x, pose.y) > FINE_DISTANCE_M
+            kept = tuple(part for part in (*shape.parts, *shape.beyond) if not (far and part.fine))
+            rows.append((pose, kept, thing))
         return Scene(
             assemble(rows),
             ground,
@@ -169,9 +175,8 @@ class SceneBuilder:
         )
 
 
-def _tight_box(shape: Shape, pose: Pose) -> tuple[float, ...]:
-    """The tight box around a thing at `pose`: x y z length width height yaw."""
-    box = shape.extent
+def _label_box(box: Extent, pose: Pose) -> tuple[float, ...]:
+    """The box of a thing at `pose`, from its box in its own axes: x y z length width height yaw."""
     mid_x, mid_y, mid_z = (box.x_min + box.x_max) / 2, (box.y_min + box.y_max) / 2, (box.z_min + box.z_max) / 2
     cos, sin = math.cos(pose.yaw), math.sin(pose.yaw)
     centre = (pose.x + cos * mid_x - sin * mid_y, pose.y + sin * mid_x + cos * mid_y, pose.z + mid_z)

@@ -72,8 +72,11 @@ def scan_scene(
 ) -> SimulatedScan:
     """Scan a scene with one revolution of the sensor. `time_s`: seconds since the start of the sequence."""
     grid = settings.grid()
-    hits = cast(scene.primitives, scene.ground, grid, len(scene.names), free_path=rng.standard_exponential(grid.shape))
-    points, thing = returns(hits, scene.primitives, scene.ground, grid, settings, rng)
+    lift = settings.lidar.beam_height_m
+    primitives, ground = scene.primitives.lowered(lift), scene.ground.lowered(lift)
+    hits = cast(primitives, ground, grid, len(scene.names), free_path=rng.standard_exponential(grid.shape))
+    points, thing = returns(hits, primitives, ground, grid, settings, rng)
+    points[:, 2] += lift
     objects = SimulatedObjects(
         names=np.array(scene.names, dtype=str),
         geometry=scene.geometry,

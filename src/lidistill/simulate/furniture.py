@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from lidistill.simulate.draws import between
+from lidistill.simulate.people import bicycle
 from lidistill.simulate.primitives import BOX, CYLINDER, ELLIPSOID, Part
-from lidistill.simulate.shapes import Shape, bicycle
+from lidistill.simulate.shape import Shape
 
 BARK, LEAVES, STONE, METAL, SIGN = 0.25, 0.4, 0.35, 0.3, 0.95
 

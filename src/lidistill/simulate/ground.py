@@ -27,6 +27,7 @@ class Ground(NamedTuple):
     kerb_height: float  # of everything beside the carriageways
     crossing: tuple[float, float] | None  # `along` of a crossing street's centre line, and its half width
     start: float = 0.0  # `along` of the sensor
+    roughness: tuple[float, float] = (0.0, 0.0)  # how far stones and grass stand out, on and beside the carriageways
 
     def road_coordinates(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`along` and `across` of the points x, y, both of the points' shape."""
@@ -60,6 +61,10 @@ class Ground(NamedTuple):
                 np.sin((wave_x * x + wave_y * y + phase).astype(np.float32)) - np.sin(np.float32(phase))
             )
         return height
+
+    def lowered(self, by_m: float) -> Ground:
+        """The same ground, `by_m` metres lower."""
+        return self._replace(level=self.level - by_m)
 
     def seen_from(self, pose: Pose) -> Ground:
         """The same ground in the axes of a sensor at `pose`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 
 class TakenGround:
     """The rectangles of ground on which something stands or will drive."""
@@ -11,20 +13,22 @@ class TakenGround:
     def __init__(self) -> None:
         # x y half_length half_width cos sin reach
         self._taken: list[tuple[float, float, float, float, float, float, float]] = []
+        self._circles = np.empty((64, 3))  # x y reach of the same, with room for more
 
     def free(self, x: float, y: float, length: float, width: float, yaw: float, margin: float = 0.0) -> bool:
         """Whether a rectangle centred on x, y, enlarged by `margin` metres on every side, overlaps nothing taken."""
         mine = _rectangle(x, y, length / 2 + margin, width / 2 + margin, yaw)
-        return not any(
-            (other[0] - x) ** 2 + (other[1] - y) ** 2 < (other[6] + mine[6]) ** 2
-            and not _apart(mine, other)
-            and not _apart(other, mine)
-            for other in self._taken
-        )
+        apart_x, apart_y, reach = (self._circles[: len(self._taken)] - [x, y, -mine[6]]).T
+        near = np.flatnonzero(apart_x * apart_x + apart_y * apart_y < reach * reach).tolist()
+        return all(_apart(mine, self._taken[row]) or _apart(self._taken[row], mine) for row in near)
 
     def take(self, x: float, y: float, length: float, width: float, yaw: float) -> None:
         """Mark a rectangle centred on x, y as taken; metres and radians."""
-        self._taken.append(_rectangle(x, y, length / 2, width / 2, yaw))
+        rectangle = _rectangle(x, y, length / 2, width / 2, yaw)
+        if len(self._taken) == len(self._circles):
+            self._circles = np.concatenate([self._circles, np.empty_like(self._circles)])
+        self._circles[len(self._taken)] = x, y, rectangle[6]
+        self._taken.append(rectangle)
 
 
 def _rectangle(

@@ -5,7 +5,7 @@ are turned about the vertical axis only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,8 @@ class Part(NamedTuple):
     front: float = 0.0  # how far the top edge of a tapered box is set back from the bottom edge, metres, not negative
     rear: float = 0.0
     side: float = 0.0  # on each side
+    gloss: float = 0.0  # 0 for rough surfaces, 1 for those that return little light at an angle (paint, glass)
+    fine: bool = False  # too small to matter far away
 
 
 class Pose(NamedTuple):
@@ -53,10 +55,15 @@ class Primitives:
     reflectance: np.ndarray  # (N,)
     loss: np.ndarray  # (N,)
     density: np.ndarray  # (N,)
+    gloss: np.ndarray  # (N,)
     thing: np.ndarray  # (N,) int64, row of the labelled thing, -1 for the rest of the street
 
     def __len__(self) -> int:
         return len(self.kind)
+
+    def lowered(self, by_m: float) -> Primitives:
+        """The same solids, `by_m` metres lower."""
+        return replace(self, centre=self.centre - [0.0, 0.0, by_m])
 
 
 def assemble(things: Sequence[tuple[Pose, Sequence[Part], int]]) -> Primitives:
@@ -74,6 +81,7 @@ def assemble(things: Sequence[tuple[Pose, Sequence[Part], int]]) -> Primitives:
         reflectance=table[:, 12],
         loss=table[:, 13],
         density=table[:, 14],
+        gloss=table[:, 19],
         thing=thing.astype(np.int64),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from lidistill.simulate.ground import Ground
@@ -10,9 +12,24 @@ from lidistill.simulate.raycast import GROUND, Hits
 from lidistill.simulate.sensor import RayGrid
 from lidistill.simulate.simulator_settings import SimulatorSettings
 
-ASPHALT, PAVEMENT, MARKING = 0.2, 0.32, 0.8
+ASPHALT, PAVEMENT, MARKING = 0.3, 0.33, 0.75
 # At this range, a surface of reflectance 0.1 that faces the sensor returns with a probability of 1 - 1/e.
 DARK_RANGE_M = 75.0
+# Fitted to the intensities of KITTI's training frames by distance, for cars and for everything else: what is subtracted
+# from the intensity of rough and of glossy surfaces, and how much more of both is lost beyond FADES_FROM_M. About half
+# of the returns of cars read zero.
+THRESHOLD, GLOSSY_THRESHOLD = 0.02, 0.07
+FADES_FROM_M, FADES_OVER_M, FADES_BY = 19.0, 14.0, 0.3
+TEXTURE = 0.3  # standard deviation of the intensity of one surface, as a share of it
+
+
+class _Surfaces(NamedTuple):
+    """What the rays hit, one entry per ray: (K,) each, float32."""
+
+    reflectance: np.ndarray
+    incidence: np.ndarray  # cosine of the angle between the ray and the surface normal; 1 on the rough ground
+    loss: np.ndarray
+    gloss: np.ndarray
 
 
 def returns(
@@ -28,48 +45,74 @@ def returns(
     """
     beam, column = np.nonzero(np.isfinite(hits.distance))
     distance, primitive = hits.distance[beam, column], hits.primitive[beam, column]
-    tangent, azimuth = grid.tangent[beam], grid.azimuth[column]
-    slant = np.sqrt(1 + tangent**2)
-    direction = np.stack([np.cos(azimuth), np.sin(azimuth), tangent], axis=-1)
-    spot = direction * distance[:, None]
-    reach = distance * slant
-
-    reflectance = np.empty(len(beam))
-    incidence = np.empty(len(beam))  # cosine between the ray and the surface normal
-    loss = np.zeros(len(beam))
-    floor = np.flatnonzero(primitive == GROUND)
-    reflectance[floor] = _ground_reflectance(ground, spot[floor])
-    incidence[floor] = np.abs(tangent[floor]) / slant[floor]
-    rest = np.flatnonzero(primitive >= 0)
+    slant = np.sqrt(1 + grid.tangent**2)[beam]
+    direction = np.stack([np.cos(grid.azimuth)[column], np.sin(grid.azimuth)[column], grid.tangent[beam]], axis=-1)
+    spot, reach = direction * distance[:, None], distance * slant
+    floor, rest = np.flatnonzero(primitive == GROUND), np.flatnonzero(primitive >= 0)
     solid = primitive[rest]
-    reflectance[rest], loss[rest] = primitives.reflectance[solid], primitives.loss[solid]
-    incidence[rest] = _incidence(primitives, solid, spot[rest], direction[rest] / slant[rest, None])
+    on_road = ground.on_road(spot[floor, 0], spot[floor, 1])
 
-    # LiDAR equation: the returned power is proportional to reflectance * cosine / range^2. The weaker a return, the
-    # likelier it is lost.
-    signal = reflectance * (0.1 + 0.9 * incidence) / 0.1 * (DARK_RANGE_M / np.maximum(reach, 1.0)) ** 2
-    draws = rng.random((3, len(beam)))
-    heard = (
-        draws[0] >= np.exp(-signal / settings.signal_loss)
-        if settings.signal_loss > 0
-        else np.ones(len(beam), dtype=bool)
-    )
-    kept = heard & (draws[1] >= settings.random_loss) & (draws[2] >= loss)
-    noisy = reach + settings.range_noise_m * rng.standard_normal(len(beam))
-    kept &= (noisy >= settings.lidar.min_range_m) & (noisy <= settings.lidar.max_range_m)
-    # Scanners compensate intensity for range, and partly for the angle of incidence, so it mostly shows reflectance.
-    intensity = reflectance * (0.35 + 0.65 * incidence) + 0.03 * rng.standard_normal(len(beam))
-    points = np.concatenate([direction * (noisy / slant)[:, None], np.clip(intensity, 0.0, 1.0)[:, None]], axis=-1)
+    surfaces = _Surfaces(*np.zeros((4, len(beam)), dtype=np.float32))
+    surfaces.reflectance[floor] = _ground_reflectance(ground, spot[floor], on_road)
+    surfaces.incidence[floor] = 1
+    surfaces.reflectance[rest] = primitives.reflectance[solid]
+    surfaces.incidence[rest] = _incidence(primitives, solid, spot[rest], direction[rest] / slant[rest, None])
+    surfaces.loss[rest] = primitives.loss[solid]
+    surfaces.gloss[rest] = primitives.gloss[solid]
+
+    range_m = reach.astype(np.float32)
+    kept = _returned(surfaces, range_m, settings, rng)
+    reach += settings.range_noise_m * rng.standard_normal(len(beam), dtype=np.float32)
+    kept &= (reach >= settings.lidar.min_range_m) & (reach <= settings.lidar.max_range_m)
+    points = np.empty((len(beam), 4), dtype=np.float32)
+    points[:, :3] = direction * (reach / slant)[:, None]
+    points[:, 3] = _intensity(surfaces, range_m, rng)
+    stones = np.abs(rng.standard_normal(len(floor), dtype=np.float32))
+    points[floor, 2] += np.where(on_road, *ground.roughness).astype(np.float32) * stones
     thing = np.full(len(beam), -1, dtype=np.int64)
     thing[rest] = primitives.thing[solid]
-    return points[kept].astype(np.float32), thing[kept]
+    return points[kept], thing[kept]
 
 
-def _ground_reflectance(ground: Ground, spot: np.ndarray) -> np.ndarray:
+def _returned(
+    surfaces: _Surfaces, range_m: np.ndarray, settings: SimulatorSettings, rng: np.random.Generator
+) -> np.ndarray:
+    """Which rays return: (K,) bool.
+
+    By the LiDAR equation, the returned power is proportional to reflectance * cosine / range^2; the weaker it is, the
+    likelier the return is lost. Glossy surfaces throw most of the light elsewhere: their power is fitted to the number
+    of returns of cars on KITTI's training frames, by distance.
+    """
+    draws = rng.random((3, len(range_m)), dtype=np.float32)
+    kept = (draws[0] >= settings.random_loss) & (draws[1] >= surfaces.loss)
+    if settings.signal_loss > 0:
+        rough = surfaces.reflectance * (0.1 + 0.9 * surfaces.incidence)
+        glossy = (0.15 + 0.6 * surfaces.reflectance) * (0.04 + 0.04 * surfaces.incidence)
+        power = rough + surfaces.gloss * (glossy - rough)
+        signal = power / 0.1 * np.square(DARK_RANGE_M / np.maximum(range_m, 1))
+        kept &= draws[2] >= np.exp(-signal / np.float32(settings.signal_loss))
+    return kept
+
+
+def _intensity(surfaces: _Surfaces, range_m: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Intensities in [0, 1]: (K,).
+
+    Scanners compensate for range up to a point, and rough surfaces look the same from every side, so it mostly shows
+    reflectance.
+    """
+    gloss = surfaces.gloss
+    seen = surfaces.reflectance * (0.6 - 0.45 * gloss + (0.4 + 0.45 * gloss) * surfaces.incidence)
+    seen *= 1 + TEXTURE * rng.standard_normal(len(range_m), dtype=np.float32)
+    seen -= THRESHOLD + (GLOSSY_THRESHOLD - THRESHOLD) * gloss
+    seen -= FADES_BY * (1 - np.exp(np.minimum(FADES_FROM_M - range_m, 0) / FADES_OVER_M))
+    return np.clip(seen, 0, 1)
+
+
+def _ground_reflectance(ground: Ground, spot: np.ndarray, on_road: np.ndarray) -> np.ndarray:
     """Reflectance at points on the ground (K, 3): asphalt, pavement, or the dashed centre line; (K,)."""
     along, across = ground.road_coordinates(spot[:, 0], spot[:, 1])
-    reflectance = np.where(ground.on_road(spot[:, 0], spot[:, 1]), ASPHALT, PAVEMENT)
-    return np.where((np.abs(across) < 0.1) & (along % 9.0 < 4.0), MARKING, reflectance)
+    marked = (np.abs(across) < 0.1) & (along % 9.0 < 4.0)
+    return np.where(marked, MARKING, np.where(on_road, ASPHALT, PAVEMENT))
 
 
 def _incidence(primitives: Primitives, solid: np.ndarray, spot: np.ndarray, direction: np.ndarray) -> np.ndarray:

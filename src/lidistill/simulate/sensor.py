@@ -8,6 +8,7 @@ a column.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ class SensorPreset(Settings):
     max_range_m: Length
     min_range_m: Length
     azimuth_window_deg: tuple[Degrees, Degrees]  # from, to; counter-clockwise, 0 straight ahead
+    beam_height_m: Number = 0.0  # of the point from which the beams start, above the origin of the points' axes
 
 
 class RayGrid(NamedTuple):
@@ -47,6 +49,7 @@ class RayGrid(NamedTuple):
         return len(self.tangent), len(self.azimuth)
 
 
+@lru_cache(maxsize=16)
 def ray_grid(sensor: SensorPreset, window_deg: tuple[float, float], step_deg: float) -> RayGrid:
     """The rays of `sensor` inside the azimuth window `window_deg` (from, to).
 
@@ -64,4 +67,6 @@ def ray_grid(sensor: SensorPreset, window_deg: tuple[float, float], step_deg: fl
     columns = min(per_turn, max(1, round(np.radians(high - low) / step)))
     tangent = np.tan(np.radians(np.array(sensor.elevations_deg, dtype=np.float64)))
     tangent = np.where(np.abs(tangent) < 1e-6, 1e-6, tangent)
-    return RayGrid(np.radians(low) + (np.arange(columns) + 0.5) * step, tangent, step, per_turn)
+    azimuth = np.radians(low) + (np.arange(columns) + 0.5) * step
+    azimuth.flags.writeable = tangent.flags.writeable = False  # the grid is shared by all frames of a sensor
+    return RayGrid(azimuth, tangent, step, per_turn)

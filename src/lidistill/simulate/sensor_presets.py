@@ -15,7 +15,11 @@ def _span(top: float, bottom: float, num: int) -> tuple[float, ...]:
 # The two blocks of the HDL-64E: 32 lasers 1/3 degree apart, 32 lasers 1/2 degree apart (Velodyne's user manual, rev.
 # S2).
 _HDL64_UPPER = _span(2.0, -8.33, 32)
-_HDL64_LOWER = _span(-8.83, -24.33, 32)
+# The lasers of the HDL-64E sit 0.11 m (lower block) to 0.21 m (upper block) above the origin of its points, by the
+# calibration that Velodyne delivers and by the rings of KITTI's scans. Here all beams start from the mean; the angles
+# of the lower block are enlarged so that they meet the ground where they should.
+_HDL64_HEIGHT_M = 0.18
+_HDL64_LOWER = _span(-8.83 * 1.035, -24.33 * 1.035, 32)
 
 PRESETS: dict[str, SensorPreset] = {
     # Scans of the KITTI object set hold no point beyond 80 m, although the sensor is specified to 120 m.
@@ -26,16 +30,18 @@ PRESETS: dict[str, SensorPreset] = {
         max_range_m=80.0,
         min_range_m=1.0,
         azimuth_window_deg=(-45.0, 45.0),
+        beam_height_m=_HDL64_HEIGHT_M,
     ),
     # 40 beams instead of 64: the whole upper block, which hits far objects, and eight below it that are still in the
     # camera's view.
     "kitti-lite": SensorPreset(
-        elevations_deg=_HDL64_UPPER + _span(-8.9, -14.6, 8),
+        elevations_deg=_HDL64_UPPER + _span(-9.2, -15.1, 8),
         azimuth_step_deg=0.36,
         mount_height_m=1.73,
         max_range_m=80.0,
         min_range_m=1.0,
         azimuth_window_deg=(-45.0, 45.0),
+        beam_height_m=_HDL64_HEIGHT_M,
     ),
     "nuscenes": SensorPreset(
         elevations_deg=_span(10.0, -30.0, 32),

@@ -13,7 +13,7 @@ from lidistill.simulate.sensor import Degrees, RayGrid, SensorPreset, Step, ray_
 from lidistill.simulate.sensor_presets import DEFAULT_SENSOR, sensor_preset
 
 # Raised whenever the same settings and seed give different points or labels, so that cached frames are not mixed.
-SIMULATOR_VERSION = 2
+SIMULATOR_VERSION = 3
 
 Density = Annotated[Number, Field(ge=0, le=1000)]
 Reach = Annotated[Number, Field(ge=0, le=1000)]  # metres
@@ -49,6 +49,7 @@ class SimulatorSettings(Settings):
     object_distance_m: Reach = 70.0  # furthest labelled object
     relief: Factor = 1.0  # scales the ground's slopes and waves and the kerbs; 0 is a plane
 
+    label_slack: Factor = 1.0  # scales how far the boxes of vehicles differ from tight ones, as annotators draw them
     range_noise_m: Noise = 0.02  # standard deviation
     random_loss: Share = 0.03  # share of returns lost at random
     signal_loss: Factor = 1.0  # how easily dark, oblique and far returns are lost; 0: never

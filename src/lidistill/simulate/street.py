@@ -11,6 +11,9 @@ from lidistill.simulate.draws import between, happens, normal, one_of
 from lidistill.simulate.ground import Ground
 from lidistill.simulate.simulator_settings import SimulatorSettings
 
+# Slope of the road ahead in the LiDAR's axes: a car at rest carries it a little nose-up. The mean over KITTI's frames.
+PITCH = 0.006
+
 
 class Street(NamedTuple):
     """A straight street, seen from one of its lanes. Traffic keeps to the right."""
@@ -54,9 +57,9 @@ def draw_street(settings: SimulatorSettings, rng: np.random.Generator) -> Street
         )
     lane = int(lanes * rng.random())
     ground = Ground(
-        level=-settings.lidar.mount_height_m,
+        level=-settings.lidar.mount_height_m + settings.relief * normal(rng, -0.015, 0.03, -0.1, 0.06),
         tilt=(
-            settings.relief * normal(rng, 0.0, 0.006, -0.015, 0.015),
+            settings.relief * normal(rng, PITCH, 0.006, PITCH - 0.015, PITCH + 0.015),
             settings.relief * normal(rng, 0.0, 0.006, -0.015, 0.015),
         ),
         waves=np.array(waves),
@@ -65,5 +68,6 @@ def draw_street(settings: SimulatorSettings, rng: np.random.Generator) -> Street
         half_width=half_width,
         kerb_height=settings.relief * between(rng, 0.08, 0.16),
         crossing=crossing,
+        roughness=(settings.relief * between(rng, 0.0, 0.006), settings.relief * between(rng, 0.005, 0.05)),
     )
     return Street(ground, lanes, lane_width, parking, pavement, half_width, min(1.0, built_up * settings.houses))
