@@ -36,3 +36,9 @@ def reference():
 def real_samples():
     """real_samples("kitti", "training") -> path, or a skip with the reason."""
     return lambda *parts: _shared("real_samples", *parts)
+
+
+@pytest.fixture(scope="session")
+def shared_drives():
+    """shared_drives("object", "training") -> path in the real KITTI frames, or a skip with the reason."""
+    return lambda *parts: _shared("real_kitti", *parts)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from lidistill.data.source import DataSettings
 from lidistill.datasets.kitti.frames import KittiData
 from lidistill.datasets.kitti.protocol import KittiProtocol
+from lidistill.datasets.kitti.tracking import KittiTrackingData
 from lidistill.datasets.simulated.frames import SimulatedData
 from lidistill.evaluation.protocol import Protocol
 from lidistill.types import DatasetSpec, unknown_name
 
-DATASETS: dict[str, type[DataSettings]] = {"kitti": KittiData, "simulated": SimulatedData}
+DATASETS: dict[str, type[DataSettings]] = {
+    "kitti": KittiData,
+    "kitti-tracking": KittiTrackingData,
+    "simulated": SimulatedData,
+}
 
 PROTOCOLS: dict[str, Protocol] = {"kitti": KittiProtocol()}
 

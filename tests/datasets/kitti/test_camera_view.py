@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lidistill.datasets.kitti import camera_view
+from lidistill.datasets.kitti.calibration import read_calibration
 from lidistill.datasets.kitti.camera_view import rows_in_view
-from lidistill.datasets.kitti.frames import read_calibration
 from lidistill.datasets.kitti.projection import in_view
 from lidistill.datasets.kitti.records import CameraCalibration
 from tests.datasets.kitti.conftest import CALIBRATION, CAMERA_FROM_LIDAR, IMAGE_FROM_CAMERA

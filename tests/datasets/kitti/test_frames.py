@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from lidistill.data.object_database import object_database
+from lidistill.datasets.kitti.calibration import image_size, read_calibration
 from lidistill.datasets.kitti.frame_ids import every_id
-from lidistill.datasets.kitti.frames import KittiData, KittiFrames, image_size, read_calibration
+from lidistill.datasets.kitti.frames import KittiData, KittiFrames
 from lidistill.datasets.kitti.projection import to_camera
 from lidistill.types import InputError
 from tests.data.conftest import SPEC, points_around
@@ -62,6 +63,20 @@ def test_comments_and_blank_lines_in_a_list_are_left_out(kitti):
 def test_ids_must_be_file_names_and_unique(kitti, ids, fault):
     with pytest.raises(InputError, match=fault):
         frames(kitti, ids)
+
+
+def test_a_folder_that_the_simulator_wrote_says_so(kitti):
+    data = KittiData(root=str(kitti.root))
+    assert not data.open("train").spec.simulated
+    record = kitti.root / "simulated.json"
+    record.write_text('{"simulator_version": 7}')
+    found = data.open("train").spec
+    assert (found.simulated, found.version) == (True, "simulator 7")
+    for damaged in ("{}", '{"simulator_version": "7"}', '{"simulator_version": null}', "[]", "not JSON"):
+        record.write_text(damaged)
+        assert data.spec.name == "kitti"  # a run on these frames can be loaded without them
+        with pytest.raises(InputError, match=r"simulated.json: .*delete the folder and simulate it again"):
+            data.open("train")
 
 
 def test_kittis_single_scans_have_no_sweeps_to_join():

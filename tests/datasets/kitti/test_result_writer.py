@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lidistill.datasets.kitti.frames import read_calibration
+from lidistill.datasets.kitti.calibration import read_calibration
 from lidistill.datasets.kitti.object_files import read_objects
 from lidistill.datasets.kitti.projection import lidar_boxes
 from lidistill.datasets.kitti.result_writer import NOMINAL_CALIBRATION, KittiResultWriter

@@ -7,8 +7,9 @@ import pytest
 from lidistill.configuration import named, settings_from
 from lidistill.datasets import DATASETS, parse_source
 from lidistill.datasets.kitti import projection as camera
+from lidistill.datasets.kitti.calibration import read_calibration
 from lidistill.datasets.kitti.frame_ids import every_id
-from lidistill.datasets.kitti.frames import KittiData, KittiFrames, read_calibration
+from lidistill.datasets.kitti.frames import KittiData, KittiFrames
 from lidistill.datasets.kitti.object_files import read_objects
 from lidistill.datasets.simulated import folder as simulated_folder
 from lidistill.datasets.simulated.folder import MANIFEST, write_folder

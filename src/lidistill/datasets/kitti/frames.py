@@ -8,9 +8,8 @@ neighbour classes included, for the metric.
 from __future__ import annotations
 
 import hashlib
-import struct
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -22,19 +21,20 @@ from lidistill.data.point_files import read_bin
 from lidistill.data.source import DataSettings, FrameSource, parse_list
 from lidistill.data.sweeps import NumSweeps
 from lidistill.datasets.kitti import projection as camera
+from lidistill.datasets.kitti.calibration import image_size, read_calibration
 from lidistill.datasets.kitti.camera_view import rows_in_view
 from lidistill.datasets.kitti.difficulty import difficulty
 from lidistill.datasets.kitti.frame_ids import checked_ids, every_id
 from lidistill.datasets.kitti.object_files import KITTI_NAMES, read_objects
 from lidistill.datasets.kitti.records import CameraCalibration, CameraObjects, KittiTruth
 from lidistill.parsing import read_json
-from lidistill.reading import MissingFile, is_file, is_folder, opened, read_text
+from lidistill.reading import MissingFile, is_file, is_folder, read_text
 from lidistill.settings import Names, Text
 from lidistill.types import Boxes, DatasetSpec, Frame, InputError
 
 SIMULATOR_RECORD = "simulated.json"  # in the root of a folder that the simulator wrote
+SIMULATE_AGAIN = "delete the folder and simulate it again"
 ALL_FRAMES = "all"  # instead of a list: every file of the velodyne folder
-ASSUMED_IMAGE_SIZE = (1242, 375)  # width and height of most recordings; used if there is no image
 
 # of the three-class PointPillars in the public toolboxes; metres
 POINT_RANGE = (0.0, -39.68, -3.0, 69.12, 39.68, 1.0)
@@ -66,9 +66,7 @@ class KittiData(DataSettings):
                 f"data.sweeps is {self.sweeps}, but KITTI's object frames are single scans without time and pose; "
                 "set data.sweeps=1"
             )
-        unknown = [name for name in self.classes if name not in CLASSES]
-        if unknown or not self.classes or len(set(self.classes)) < len(self.classes):
-            raise InputError(f"kitti: classes {list(self.classes)} must be some of {', '.join(CLASSES)}, each once")
+        checked_classes(self.name, self.classes)
 
     @classmethod
     def at(cls, place: str) -> KittiData:
@@ -84,17 +82,12 @@ class KittiData(DataSettings):
 
     @property
     def spec(self) -> DatasetSpec:
-        record = Path(self.root) / SIMULATOR_RECORD
-        simulated = is_file(record)
-        version = read_json(record, "simulate the frames again").get("simulator_version", "") if simulated else ""
         return DatasetSpec(
             name=self.name,
             classes=self.classes,
             point_range=POINT_RANGE,
             point_features=("intensity",),
             protocol="kitti",
-            simulated=simulated,
-            version=f"simulator {version}" if simulated else "",
         )
 
     def open(self, split: str) -> KittiFrames:
@@ -108,7 +101,7 @@ class KittiData(DataSettings):
         return KittiFrames(
             folder,
             self._ids(root, folder, split),
-            self.spec,
+            _origin(self.spec, root),
             labelled=split != "test",
             camera_view_only=self.camera_view_only,
             skip_bad_frames=self.skip_bad_frames,
@@ -208,6 +201,23 @@ class KittiFrames(FrameSource):
         return tuple(frame_id for frame_id in self.ids if frame_id not in reasons)
 
 
+def _origin(spec: DatasetSpec, root: Path) -> DatasetSpec:
+    """The spec of the frames in `root`, which may have been simulated."""
+    path = root / SIMULATOR_RECORD
+    if not is_file(path):
+        return spec
+    version = read_json(path, SIMULATE_AGAIN).get("simulator_version")
+    if not isinstance(version, int):
+        raise InputError(f"{path}: names no version of the simulator; {SIMULATE_AGAIN}")
+    return replace(spec, simulated=True, version=f"simulator {version}")
+
+
+def checked_classes(dataset: str, classes: Sequence[str]) -> None:
+    """Raise InputError unless `classes` are some of those that KITTI's metric knows."""
+    if not classes or not set(classes) <= set(CLASSES):
+        raise InputError(f"{dataset}: classes {list(classes)} must be some of {', '.join(CLASSES)}")
+
+
 def chosen_rows(objects: CameraObjects, classes: Sequence[str]) -> np.ndarray:
     """Which label rows (N) have one of the given classes and a 3D box: (N,) bool."""
     return np.isin(objects.names, classes) & ~(objects.sizes < 0).any(axis=1)
@@ -231,60 +241,3 @@ def labelled_boxes(
         labels=torch.tensor([label_of[str(name)] for name in chosen.names], dtype=torch.int64),
         difficulty=torch.from_numpy(difficulty(chosen)),
     )
-
-
-def read_calibration(path: str | Path, size: tuple[int, int]) -> CameraCalibration:
-    """The calibration of camera 2 from a KITTI file: P2, R0_rect, Tr_velo_to_cam (R_rect, Tr_velo_cam in older files).
-
-    `size` is the image's width and height in pixels. InputError if the file is missing, a row is missing or malformed,
-    or the transform cannot be inverted.
-    """
-    path = Path(path)
-    try:
-        lines = read_text(path, "copy it again").splitlines()
-    except MissingFile:
-        raise InputError(
-            f"{path}: the calibration file is missing; unpack KITTI's calib archive, or write one (docs/data.md)"
-        ) from None
-    rows = {words[0].rstrip(":"): words[1:] for words in map(str.split, lines) if words}
-    rectified = np.eye(4)
-    rectified[:3, :3] = _matrix(path, rows, ("R0_rect", "R_rect"), (3, 3))
-    transform = np.eye(4)
-    transform[:3] = _matrix(path, rows, ("Tr_velo_to_cam", "Tr_velo_cam"), (3, 4))
-    camera_from_lidar = rectified @ transform
-    if abs(np.linalg.det(camera_from_lidar)) < 1e-6:
-        raise InputError(f"{path}: the product of R0_rect and Tr_velo_to_cam cannot be inverted; copy the file again")
-    return CameraCalibration(_matrix(path, rows, ("P2",), (3, 4)), camera_from_lidar, size)
-
-
-def _matrix(path: Path, rows: Mapping[str, list[str]], names: tuple[str, ...], shape: tuple[int, int]) -> np.ndarray:
-    found = next((name for name in names if name in rows), None)
-    if found is None:
-        raise InputError(f"{path}: no row {' or '.join(names)}; the rows P2, R0_rect and Tr_velo_to_cam are needed")
-    try:
-        values = np.array(rows[found], dtype=np.float64)
-    except ValueError:
-        values = np.array([np.nan])
-    if values.size != shape[0] * shape[1] or not np.isfinite(values).all():
-        raise InputError(f"{path}: {found} must be {shape[0] * shape[1]} finite numbers; copy the file again")
-    return values.reshape(shape)
-
-
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height in pixels from the header of a PNG file; KITTI's most common size if the file is missing.
-
-    InputError if the file is not a PNG image.
-    """
-    path = Path(path)
-    try:
-        with opened(path, "copy it again, or remove it") as file:
-            header = file.read(24)
-    except MissingFile:
-        return ASSUMED_IMAGE_SIZE
-    if len(header) < 24 or not header.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise InputError(
-            f"{path}: not a PNG image; copy it again, or remove it to assume "
-            f"{ASSUMED_IMAGE_SIZE[0]}x{ASSUMED_IMAGE_SIZE[1]} pixels"
-        )
-    width, height = struct.unpack(">II", header[16:24])
-    return width, height

@@ -7,7 +7,7 @@ Columns, in the order of the object development kit: name, truncation, occlusion
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,15 +45,21 @@ def read_objects(
     except MissingFile as error:
         raise InputError(f"{path}: no such file; every frame needs one, empty if nothing was found") from error
 
+    rows = ((f"{path}:{number}", line.split()) for number, line in enumerate(lines, start=1))
+    return objects_of((row for row in rows if row[1]), scores, known_names)
+
+
+def objects_of(
+    found: Iterable[tuple[str, Sequence[str]]], scores: bool | None, known_names: Collection[str] | None
+) -> CameraObjects:
+    """The objects of rows that are given as (place for errors, words); `scores`, `known_names` and errors as in
+    `read_objects`.
+    """
     spelling = None if known_names is None else {name.lower(): name for name in known_names}
     columns = {None: None, True: RESULT_COLUMNS, False: LABEL_COLUMNS}[scores]
     names: list[str] = []
     rows: list[list[float]] = []
-    for number, line in enumerate(lines, start=1):
-        words = line.split()
-        if not words:
-            continue
-        where = f"{path}:{number}"
+    for where, words in found:
         _check_width(where, len(words), columns)
         columns = len(words)
         names.append(_known(where, words[0], spelling))
@@ -96,7 +102,7 @@ def _known(where: str, name: str, spelling: dict[str, str] | None) -> str:
         raise InputError(f"{where}: {unknown_name('class', name, spelling.values())}") from None
 
 
-def _numbers(where: str, words: list[str]) -> list[float]:
+def _numbers(where: str, words: Sequence[str]) -> list[float]:
     """The columns after the name, checked."""
     values = []
     for column, word in zip(_COLUMN_NAMES[1:], words[1:], strict=False):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lidistill.datasets.kitti.frames import ASSUMED_IMAGE_SIZE, image_size, read_calibration
+from lidistill.datasets.kitti.calibration import ASSUMED_IMAGE_SIZE, image_size, read_calibration
 from lidistill.datasets.kitti.object_files import write_objects
 from lidistill.datasets.kitti.projection import camera_objects
 from lidistill.datasets.kitti.records import CameraCalibration

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from lidistill.datasets.kitti.frames import SIMULATOR_RECORD
 from lidistill.datasets.kitti.object_files import write_objects
 from lidistill.datasets.simulated.labels import annotated, calibration_text, camera_calibration, label_rows
 from lidistill.datasets.simulated.sequences import FOLDER as MOTION
@@ -38,7 +39,7 @@ from lidistill.simulate import SIMULATOR_VERSION, SimulatorSettings, simulate_fr
 from lidistill.stopping import Stopped, held_back
 from lidistill.types import InputError
 
-MANIFEST = "simulated.json"
+MANIFEST = SIMULATOR_RECORD
 PARTS = {"calib": "txt", "label_2": "txt", "velodyne": "bin", MOTION: "json"}
 FRAMES_WORTH_A_PROCESS = 100  # starting a process takes as long as rendering about this many frames
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from lidistill.data.source import DataSettings, FrameSource
 from lidistill.data.sweeps import TIME, NumSweeps, SweptFrames
-from lidistill.datasets.kitti.frames import CLASSES, KittiFrames
+from lidistill.datasets.kitti.frames import KittiFrames, checked_classes
 from lidistill.datasets.simulated.folder import (
     claim_folder,
     frame_id,
@@ -48,9 +48,7 @@ class SimulatedData(DataSettings):
     sweeps: NumSweeps = 1
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.classes if name not in CLASSES]
-        if unknown or not self.classes or len(set(self.classes)) < len(self.classes):
-            raise InputError(f"simulated: classes {list(self.classes)} must be some of {', '.join(CLASSES)}, each once")
+        checked_classes(self.name, self.classes)
 
     @classmethod
     def at(cls, place: str) -> SimulatedData:
