@@ -51,10 +51,13 @@ def main() -> None:
     parser.add_argument("--split", default="trainval", help="a list of ImageSets, such as val")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     arguments = parser.parse_args()
-    data = KittiData(root=str(arguments.kitti))
+    classes = load_run(arguments.runs[0]).experiment.detector.classes
+    data = KittiData(root=str(arguments.kitti), classes=classes)
     frames = list(data.open(arguments.split))
     reachable = labels_reach(data.open(arguments.split), data.classes)
     names = [run.name for run in arguments.runs]
+    if len(set(names)) < len(names):
+        parser.error("two runs have the same folder name; rename one")
     content: dict[str, Any] = {
         "dataset": "KITTI, real frames",
         "split": arguments.split,

@@ -56,8 +56,9 @@ def main() -> None:
         if arguments.only in name:
             distances = (number(row["distance"]), number(row["distance of recorded train and val"]))
             print(f"| {' | '.join([name, shown(row['recorded']), shown(row['simulated']), *distances])} |")
-    both = [row["distance"] for row in rows.values() if row["distance"] is not None]
-    floor = [value for row in rows.values() if (value := row["distance of recorded train and val"]) is not None]
+    keys = ("distance", "distance of recorded train and val")
+    known = [row for row in rows.values() if None not in (row[key] for key in keys)]
+    both, floor = ([row[key] for row in known] for key in keys)
     print(f"\nmean distance {np.mean(both):.3f}; between recorded drives {np.mean(floor):.3f}")
     if arguments.out:
         content = {

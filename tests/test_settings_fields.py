@@ -19,6 +19,7 @@ from pydantic.types import StringConstraints
 import lidistill
 from lidistill.data.augment import ObjectNoise
 from lidistill.datasets.kitti.frames import KittiData
+from lidistill.datasets.kitti.tracking import KittiTrackingData
 from lidistill.datasets.simulated.frames import SimulatedData
 from lidistill.detectors import WidthRule
 from lidistill.detectors.presets import PRESETS
@@ -54,6 +55,7 @@ def instances() -> dict[type, Settings]:
     roots = [
         *detectors,
         SimulatedData(),
+        KittiTrackingData("somewhere"),
         ObjectNoise(),
         Motion(),
         InitialWeights("runs/teacher", "0" * 64),

@@ -12,6 +12,7 @@ profile.json       parameters, multiply-accumulates, latency
 samples.npz        points and ground-truth boxes of a few validation frames, for pictures
 step.json          time, memory and extra parameters of a training step, if measured
 certificate.json   of a student: the checks of its teacher, with results
+DATASET-SPLIT/     predictions.npz, matches.npz and scores.json of a split of another dataset
 SPLIT/             predictions.npz, matches.npz and scores.json of a split other than the validation split
 """
 

@@ -14,6 +14,7 @@ from lidistill.datasets import PROTOCOLS
 from lidistill.datasets.kitti.frames import KittiData
 from lidistill.datasets.kitti.object_files import write_objects
 from lidistill.datasets.kitti.projection import camera_objects
+from lidistill.datasets.simulated.frames import SimulatedData
 from lidistill.detectors import WidthRule, count_parameters
 from lidistill.evaluation.predict import Predictions
 from lidistill.files import write_text
@@ -126,6 +127,7 @@ def test_a_run_is_scored_on_frames_of_another_dataset(journey, tmp_path, capsys)
         assert scores["values"] == own["values"]
         assert (scores["dataset"], scores["simulated"], scores["split"]) == ("kitti", simulated, "val")
         assert scores.get("dataset_version") == (f"simulator {SIMULATOR_VERSION}" if simulated else None)
+        assert scores["trained_on_version"] == own["trained_on_version"] == f"simulator {SIMULATOR_VERSION}"
         assert (scores["trained_on"], scores["trained_on_simulated"]) == ("simulated", True)
         assert 0 < scores["objects_in_range"] < scores["objects"]
     assert "was trained on simulated" in capsys.readouterr().out
@@ -144,6 +146,18 @@ def test_a_run_is_not_scored_on_frames_that_do_not_fit_its_detector(journey, tmp
     with pytest.raises(InputError, match=r"student: the detector's range \[0.0, .* holds no point of kitti's frames"):
         jobs.evaluate(journey.student, data=behind, out=tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_split_without_labels_or_frames_is_refused_before_anything_is_predicted(journey, tmp_path, monkeypatch):
+    monkeypatch.setattr("lidistill.jobs.evaluation.predict", None)
+    folder = tmp_path / "kitti"
+    shutil.copytree(journey.data, folder)
+    (folder / "training").rename(folder / "testing")
+    with pytest.raises(InputError, match="student: frame 000000 has no labels to score on; choose a split that has"):
+        jobs.evaluate(journey.student, data=KittiData(root=str(folder)), split="test", device="cpu")
+    nothing = SimulatedData(root=str(tmp_path / "nothing"), train_frames=1, val_frames=0, workers=1)
+    with pytest.raises(InputError, match="student: the split has no frame of simulated to score on"):
+        jobs.evaluate(journey.student, data=nothing, device="cpu")
 
 
 def test_scores_and_cost_say_in_which_precision_they_were_taken(journey, tmp_path):

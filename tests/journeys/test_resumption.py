@@ -12,6 +12,7 @@ from lidistill import jobs
 from lidistill.cli import main
 from lidistill.jobs.resume_settings import CHANGEABLE, in_agreement, resumed
 from lidistill.run_folder import RunFolder
+from lidistill.simulate import SIMULATOR_VERSION
 from lidistill.training.checkpoint import read_weights
 from lidistill.training.module import TrainingModule
 from lidistill.training.objective import Supervised
@@ -189,3 +190,16 @@ def explode(patch, at):
         return Losses({name: term / (1 - (round(progress * 12) == at)) for name, term in losses.terms.items()})
 
     patch.setattr(Supervised, "forward", forward)
+
+
+def test_a_run_is_not_resumed_on_another_edition_of_its_frames(journey, monkeypatch, tmp_path):
+    run = cut(monkeypatch, jobs.load_run(journey.plain).experiment, tmp_path / "cut")
+    content = run.read_experiment()
+    recorded = content["provenance"]["data"]
+    assert recorded == {"name": "simulated", "simulated": True, "version": f"simulator {SIMULATOR_VERSION}"}
+    older = {"data": {**recorded, "version": "simulator 1"}}
+    for earlier, called in ((older, "simulator 1"), ({}, "no recorded version")):
+        kept = {key: value for key, value in content["provenance"].items() if key != "data"}
+        run.write_experiment({**content, "provenance": {**kept, **earlier}})
+        with pytest.raises(InputError, match=f"cut: was trained on frames of {called}, and those of now are"):
+            jobs.train(resumed(run.path, ()), run.path, device="cpu", resume=True)

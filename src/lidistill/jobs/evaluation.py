@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from lidistill.evaluation.protocol import Resamplable
 from lidistill.evaluation.scores import Scores
 from lidistill.experiment import Experiment, check_labels
 from lidistill.jobs.devices import pick_device, pick_precision
-from lidistill.jobs.provenance import commit
+from lidistill.jobs.provenance import commit, recorded_data
 from lidistill.jobs.trained_runs import load_run
 from lidistill.progress import progress
 from lidistill.reading import is_file, is_folder
@@ -63,7 +63,7 @@ def evaluate(
     else:
         data = data.with_classes(experiment.detector.classes)
         check_labels(experiment.detector, data.spec, "run")
-        folder = RunFolder(loaded.folder.path / f"{data.name}-{split}" if out is None else Path(out))
+        folder = RunFolder(Path(out)) if out is not None else loaded.folder.of_split(f"{data.name}-{split}")
         source = data.open(split)
         _check_range(loaded.folder.path, experiment.detector.point_range, source)
     detector = loaded.detector.to(where).for_inference()
@@ -81,11 +81,14 @@ def evaluate(
             detector, [source[row] for row in range(min(PROFILED_FRAMES, len(source)))], device=where, precision=ran
         )
         write_json(folder.profile, replace(cost, parameters=count_parameters(loaded.detector)).to_dict())
-    origin = {} if own else _training_data(experiment, source)
+    trained_on = recorded_data(loaded.folder)
+    version = {"trained_on_version": trained_on["version"]} if trained_on.get("version") else {}
+    origin = {} if own else _training_data(trained_on, experiment, source)
     write_json(
         folder.scores,
         {
             **labels(data, source, split),
+            **version,
             **origin,
             "role": experiment.role,
             "name": loaded.folder.name,
@@ -105,7 +108,11 @@ def evaluate(
 
 
 def _check_range(run: Path, point_range: Range, source: FrameSource) -> None:
-    """Raise InputError if the detector's range holds no point of any of a few frames."""
+    """Raise InputError if the detector's range holds no point of any of a few frames, or if these have no labels."""
+    if not len(source):
+        raise InputError(f"{run}: the split has no frame of {source.spec.name} to score on; choose another one")
+    if source[0].boxes is None:
+        raise InputError(f"{run}: frame {source.ids[0]} has no labels to score on; choose a split that has them")
     if not any(len(within_range(source[row], point_range).points) for row in spread(len(source), RANGE_FRAMES)):
         raise InputError(
             f"{run}: the detector's range {[*point_range]} holds no point of {source.spec.name}'s frames; points "
@@ -113,7 +120,7 @@ def _check_range(run: Path, point_range: Range, source: FrameSource) -> None:
         )
 
 
-def _training_data(experiment: Experiment, source: FrameSource) -> dict[str, Any]:
+def _training_data(trained_on: Mapping[str, Any], experiment: Experiment, source: FrameSource) -> dict[str, Any]:
     """What a run was trained on, and how many labelled objects of `source` lie within its detector's range."""
     labelled = in_range = 0
     for frame in source:
@@ -121,8 +128,8 @@ def _training_data(experiment: Experiment, source: FrameSource) -> dict[str, Any
             labelled += len(frame.boxes)
             in_range += len(within_range(frame, experiment.detector.point_range).boxes or ())
     return {
-        "trained_on": experiment.data.spec.name,
-        "trained_on_simulated": experiment.data.spec.simulated,
+        "trained_on": trained_on.get("name", experiment.data.name),
+        "trained_on_simulated": trained_on.get("simulated", experiment.data.spec.simulated),
         "objects": labelled,
         "objects_in_range": in_range,
     }

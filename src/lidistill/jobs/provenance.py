@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,19 @@ import torch
 
 import lidistill
 from lidistill.deploy.profile import device_name
+from lidistill.run_folder import RunFolder
+from lidistill.types import DatasetSpec
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Return what a reader needs to make the run again: version, commit, device, UTC time and package versions."""
+def provenance(device: torch.device, trained_on: DatasetSpec | None = None) -> dict[str, Any]:
+    """Return what a reader needs to make the run again: version, commit, device, UTC time, package versions, and which
+    edition of which dataset it was trained on.
+    """
+    frames = {}
+    if trained_on is not None:
+        frames = {"data": {"name": trained_on.name, "simulated": trained_on.simulated, "version": trained_on.version}}
     return {
+        **frames,
         "version": lidistill.__version__,
         "commit": commit(),
         "device": device_name(device),
@@ -30,6 +39,13 @@ def provenance(device: torch.device) -> dict[str, Any]:
             "lightning": importlib.metadata.version("lightning"),
         },
     }
+
+
+def recorded_data(folder: RunFolder) -> Mapping[str, Any]:
+    """Return what the run's provenance records of its training frames: name, simulated, version; {} if nothing."""
+    found = folder.read_experiment().get("provenance")
+    data = found.get("data") if isinstance(found, Mapping) else None
+    return data if isinstance(data, Mapping) else {}
 
 
 def commit() -> str | None:

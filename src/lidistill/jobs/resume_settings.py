@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from lidistill.experiment import Experiment
-from lidistill.jobs.provenance import provenance
+from lidistill.jobs.provenance import provenance, recorded_data
 from lidistill.jobs.trained_runs import read_experiment
 from lidistill.run_folder import RunFolder
 from lidistill.training.cache_keys import digest_of
-from lidistill.types import InputError
+from lidistill.types import DatasetSpec, InputError
 
 # Settings that can help if the loss is no longer finite.
 REMEDIES = ("training.learning_rate", "training.clip_norm", "training.precision")
@@ -90,6 +90,16 @@ def changes(own: Experiment, new: Experiment) -> Changes:
     """Return the settings in which two experiments differ, by dotted key."""
     before, after = _flat(own.to_dict()), _flat(new.to_dict())
     return {key: (before.get(key), after.get(key)) for key in {**before, **after} if before.get(key) != after.get(key)}
+
+
+def check_version(folder: RunFolder, frames: DatasetSpec) -> None:
+    """Raise InputError if the run in `folder` began on another edition of the frames."""
+    before = recorded_data(folder).get("version") or "no recorded version"
+    if frames.version and before != frames.version:
+        raise InputError(
+            f"{folder.path}: was trained on frames of {before}, and those of now are of {frames.version}; train it "
+            "again in a new folder"
+        )
 
 
 def continued(folder: RunFolder, changed: Changes, step: int, device: torch.device) -> dict[str, Any]:

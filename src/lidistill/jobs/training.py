@@ -16,7 +16,7 @@ from lidistill.jobs.devices import pick_device, with_precision
 from lidistill.jobs.evaluation import evaluate
 from lidistill.jobs.fine_tuning import take_weights
 from lidistill.jobs.provenance import provenance
-from lidistill.jobs.resume_settings import Changes, check_changes, continued, identity
+from lidistill.jobs.resume_settings import Changes, check_changes, check_version, continued, identity
 from lidistill.jobs.teacher_examination import examine_teacher
 from lidistill.jobs.trained_runs import load_run, read_experiment
 from lidistill.jobs.training_data import last_batches, training_frames
@@ -63,6 +63,8 @@ def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str,
     changed = _claim(folder, experiment, resume) if first else None
     frames = experiment.data.open("train")
     validation = experiment.data.open("val")
+    if changed is not None:
+        check_version(folder, frames.spec)
     torch.manual_seed(experiment.seed)
     detector = experiment.detector.build()
     distillation = experiment.distillation
@@ -82,7 +84,7 @@ def _train(experiment: Experiment, folder: RunFolder, resume: bool, device: str,
     if distillation is not None and certificate and step == 0:
         examine_teacher(load_run(distillation.teacher), experiment, distillation, folder, validation, device)
     if first and not finished:
-        history = provenance(where) if changed is None else continued(folder, changed, step, where)
+        history = provenance(where, frames.spec) if changed is None else continued(folder, changed, step, where)
         folder.write_experiment({**experiment.to_dict(), "provenance": history})
     training = experiment.training
     augmented = training_frames(experiment, frames)

@@ -21,7 +21,7 @@ class SimulatedObjects:
     """The labelled things of a street, visible or not."""
 
     names: np.ndarray  # (N,) str, classes as KITTI names them
-    geometry: np.ndarray  # (N, 7) float64 tight boxes in LiDAR axes
+    geometry: np.ndarray  # (N, 7) float64 boxes in LiDAR axes, as an annotator draws them
     velocity: np.ndarray  # (N, 2) float64 over ground, in LiDAR axes, metres per second
     points: np.ndarray  # (N,) int64 returns in the scan
     rays_alone: np.ndarray  # (N,) int64 rays that would hit it if it stood alone

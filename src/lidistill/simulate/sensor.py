@@ -17,6 +17,7 @@ from pydantic import Field
 from lidistill.settings import Length, Number, Settings, checked
 from lidistill.types import InputError
 
+Height = Annotated[Number, Field(ge=-10, le=10)]  # metres
 Degrees = Annotated[Number, Field(ge=-720, le=720)]
 # degrees; the lower limit, 36,000 columns a turn, is eight times finer than the finest sensors
 Step = Annotated[Number, Field(ge=0.01, le=30)]
@@ -32,7 +33,7 @@ class SensorPreset(Settings):
     max_range_m: Length
     min_range_m: Length
     azimuth_window_deg: tuple[Degrees, Degrees]  # from, to; counter-clockwise, 0 straight ahead
-    beam_height_m: Number = 0.0  # of the point from which the beams start, above the origin of the points' axes
+    beam_height_m: Height = 0.0  # of the point from which the beams start, above the origin of the points' axes
 
 
 class RayGrid(NamedTuple):

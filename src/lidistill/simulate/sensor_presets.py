@@ -16,8 +16,8 @@ def _span(top: float, bottom: float, num: int) -> tuple[float, ...]:
 # S2).
 _HDL64_UPPER = _span(2.0, -8.33, 32)
 # The lasers of the HDL-64E sit 0.11 m (lower block) to 0.21 m (upper block) above the origin of its points, by the
-# calibration that Velodyne delivers and by the rings of KITTI's scans. Here all beams start from the mean; the angles
-# of the lower block are enlarged so that they meet the ground where they should.
+# calibration that Velodyne delivers and by the rings of KITTI's scans. Here all beams start from one
+# height between the two; the angles of the lower block are enlarged so that they meet the ground where they should.
 _HDL64_HEIGHT_M = 0.18
 _HDL64_LOWER = _span(-8.83 * 1.035, -24.33 * 1.035, 32)
 

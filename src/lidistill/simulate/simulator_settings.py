@@ -18,6 +18,7 @@ SIMULATOR_VERSION = 3
 Density = Annotated[Number, Field(ge=0, le=1000)]
 Reach = Annotated[Number, Field(ge=0, le=1000)]  # metres
 Factor = Annotated[Number, Field(ge=0, le=100)]
+Slackness = Annotated[Number, Field(ge=0, le=2)]  # more could leave nothing of a small object
 Noise = Annotated[Number, Field(ge=0, le=10)]  # metres
 
 
@@ -47,9 +48,9 @@ class SimulatorSettings(Settings):
     crowding: Share = 0.4  # how readily pedestrians walk in groups; 0: never
     parked_share: Share = 0.5  # chance that the next car or van starts a row of parked vehicles
     object_distance_m: Reach = 70.0  # furthest labelled object
-    relief: Factor = 1.0  # scales the ground's slopes and waves and the kerbs; 0 is a plane
+    relief: Factor = 1.0  # scales slopes, waves, kerbs and the roughness of the ground; 0 is a plane
 
-    label_slack: Factor = 1.0  # scales how far the boxes of vehicles differ from tight ones, as annotators draw them
+    label_slack: Slackness = 1.0  # scales how far labelled boxes differ from tight ones, as annotators draw them
     range_noise_m: Noise = 0.02  # standard deviation
     random_loss: Share = 0.03  # share of returns lost at random
     signal_loss: Factor = 1.0  # how easily dark, oblique and far returns are lost; 0: never

@@ -11,7 +11,7 @@ from lidistill.simulate.draws import between, happens, normal, one_of
 from lidistill.simulate.ground import Ground
 from lidistill.simulate.simulator_settings import SimulatorSettings
 
-# Slope of the road ahead in the LiDAR's axes: a car at rest carries it a little nose-up. The mean over KITTI's frames.
+# Mean slope of the road ahead in the LiDAR's axes on KITTI: the sensor is mounted a little nose-down.
 PITCH = 0.006
 
 

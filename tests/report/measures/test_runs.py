@@ -84,6 +84,16 @@ def test_runs_scored_otherwise_are_refused_by_name(copies, changes, words):
     assert str(copies[1]) in str(error.value)
 
 
+@pytest.mark.parametrize("key", ["dataset_version", "trained_on_version"])
+def test_runs_of_different_editions_of_the_frames_are_refused(copies, key):
+    edit_scores(copies[1], **{key: "simulator 3"})
+    with pytest.raises(InputError, match=r"not scored alike: the version of .* not recorded in one, 'simulator 3' in"):
+        read_runs(copies, PROTOCOLS)
+    for path in copies:
+        edit_scores(path, **{key: "simulator 3"})
+    read_runs(copies, PROTOCOLS)
+
+
 def test_simulated_and_real_runs_are_kept_apart_before_they_are_scored(copies):
     (copies[1] / "scores.json").unlink()
     edit_experiment(copies[1], data={"name": "kitti"})

@@ -19,6 +19,7 @@ TITLES = {"teacher": "Teacher", "plain": "Plain student", "distilled": "Distille
 CONDITIONS = {
     "dataset": "the dataset",
     "dataset_version": "the version of the dataset",
+    "trained_on_version": "the version of the training frames",
     "split": "the split",
     "protocol": "the metric",
     "main": "the headline score",
@@ -191,10 +192,14 @@ def _check_side_by_side(runs: Sequence[Run]) -> None:
         for name, one, other in _compared(scored[0], run):
             if one != other:
                 raise InputError(
-                    f"{scored[0].folder.path} and {run.folder.path} were not scored alike: {name} {one!r} in one, "
-                    f"{other!r} in the other; "
+                    f"{scored[0].folder.path} and {run.folder.path} were not scored alike: {name} {_said(one)} in one, "
+                    f"{_said(other)} in the other; "
                     "score both on the same split with `lidistill evaluate`, or write one report for each"
                 )
+
+
+def _said(value: Any) -> str:
+    return "not recorded" if value is None else repr(value)
 
 
 def _compared(first: Run, second: Run) -> list[tuple[str, Any, Any]]:
