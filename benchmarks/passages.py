@@ -6,7 +6,7 @@ They stand between two comments, and their text is made from the files in docs/r
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import fill
 
 from bench_distilled_step import ratio as step_ratio
@@ -115,6 +115,60 @@ def simulator() -> str:
     )
 
 
+def simulator_statistics() -> str:
+    results, before = read("simulator_statistics")[0], read("simulator_statistics_2")[0]["statistics"]
+    found = {
+        name: (before.get(name, {}).get("distance"), row["distance"], row["distance of recorded train and val"])
+        for name, row in results["statistics"].items()
+    }
+    known = {name: distances for name, distances in found.items() if None not in distances}
+    rows = []
+    for name, distances in known.items():
+        samples = (summary_of(results["statistics"][name][kind]) for kind in ("recorded", "simulated"))
+        rows.append(f"| {name} | {' | '.join(samples)} | {' | '.join(f'{value:.2f}' for value in distances)} |")
+    means = (sum(column) / len(known) for column in zip(*known.values(), strict=True))
+    head = f"| statistic | {results['recorded']}: median (16 % to 84 %) | simulated | version 2 | version 3 | drives |"
+    last = f"| **mean** | | | {' | '.join(f'**{value:.2f}**' for value in means)} |"
+    return "\n".join([head, "|---|---|---|---:|---:|---:|", *rows, last])
+
+
+def summary_of(row: Mapping[str, float]) -> str:
+    return f"{row['median']:.3g} ({row['low']:.3g} to {row['high']:.3g})"
+
+
+def real_kitti() -> str:
+    key = "{}/Car/R40/moderate"
+    columns = {"BEV 0.7": "strict/bev", "3D 0.5": "loose/3d", "3D 0.7": "strict/3d"}
+    lines = [
+        f"| Car, moderate, AP R40 | {' | '.join(columns)} | farther by | too long by | false positives |",
+        f"|---|{'---|' * len(columns)}---:|---:|---:|",
+    ]
+    for version, name in ((2, "real_kitti_2"), (3, "real_kitti")):
+        for run, found in read(name)[0]["runs"].items():
+            scores = " | ".join(interval_of(found["ap"][key.format(column)]) for column in columns.values())
+            errors = found["box_errors"]["Car"]
+            lines.append(
+                f"| {run}, version {version} | {scores} | {errors['along'][0]:.2f} m | {errors['length'][0]:.2f} m | "
+                f"{sum(found['false_positives']['Car'].values())} |"
+            )
+            if "gain" in found and run == "distilled":
+                gains = " | ".join(interval_of(found["gain"][key.format(column)], "+") for column in columns.values())
+                lines.append(f"| gain of {run} over plain, version {version} | {gains} | | | |")
+    results = read("real_kitti")[0]
+    note = (
+        f"95 % intervals over the {results['frames']} frames, with {results['objects']['Car']} cars; medians of the "
+        f"errors of boxes that score at least {results['score_threshold']}. One seed. These detectors look 32 m far: "
+        f"{next(iter(results['runs'].values()))['objects_in_range']} of {sum(results['objects'].values())} labelled "
+        "objects are within reach."
+    )
+    return "\n".join([*lines, "", fill(note, WIDTH)])
+
+
+def interval_of(values: Sequence[float | None], sign: str = "") -> str:
+    value, low, high = (f"{part:{sign}.1f}" if part is not None else "–" for part in values)
+    return f"{value} ({low} to {high})"
+
+
 def pull() -> str:
     results = read("pull")[0]
     steps, frames, seeds = results["teacher's steps"], results["frames"], len(results["seeds"])
@@ -142,5 +196,7 @@ PASSAGES: dict[str, Callable[[], str]] = {
     "cache_sizes": cache_sizes,
     "cache_times": cache_times,
     "simulator": simulator,
+    "simulator_statistics": simulator_statistics,
+    "real_kitti": real_kitti,
     "pull": pull,
 }

@@ -20,7 +20,10 @@ HEAD = """# Results
 
 Every figure was written by a script under `benchmarks/` and carries device, threads, seed and
 commit; this page is made from those files by `python benchmarks/results_page.py`. Times are from a
-shared machine: read the ratios rather than the seconds.
+shared machine: read the ratios rather than the seconds. Results on simulated streets that name no
+version of the simulator are of version 2; version 3 is calibrated on recorded frames, and scores of
+the two are not comparable. How both compare with recorded frames is told in
+[simulator.md](../simulator.md).
 """
 
 
