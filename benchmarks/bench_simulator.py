@@ -19,7 +19,7 @@ from measure import compare, environment, print_ratios, record
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the slow twins under tests/reference
 
-from lidistill.simulate import PRESETS, SimulatorSettings, simulate_frame
+from lidistill.simulate import PRESETS, SIMULATOR_VERSION, SimulatorSettings, simulate_frame
 from lidistill.simulate.raycast import cast
 from lidistill.simulate.returns import returns
 from lidistill.simulate.scene import build_scene
@@ -39,6 +39,7 @@ def main() -> None:
     print({**environment(), "seed": SEED})
     content: dict[str, Any] = {
         "seed": SEED,
+        "simulator_version": SIMULATOR_VERSION,
         "sensors": {name: sensor_figures(name, arguments.frames) for name in PRESETS},
     }
     content["beside_a_loop"] = loop_figures()
