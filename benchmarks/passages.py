@@ -111,8 +111,8 @@ def simulator() -> str:
     results = read("simulator")[0]
     found = results["sensors"]["kitti"]
     return (
-        f"**Speed.** {1 / found['median_s']:.0f} frames a second (median) of the preset `kitti` on one core, measured on "
-        f"version {results.get('simulator_version', 2)} (`docs/results/simulator.json`)."
+        f"**Speed.** {1 / found['median_s']:.0f} frames a second (median) of the preset `kitti` on one core, measured "
+        f"on version {results.get('simulator_version', 2)} (`docs/results/simulator.json`)."
     )
 
 
