@@ -45,6 +45,7 @@ def main() -> None:
             key: scores[key]
             for key in (
                 "dataset",
+                "dataset_version",
                 "simulated",
                 "split",
                 "frames",

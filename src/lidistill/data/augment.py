@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from lidistill.data.collisions import collide
 from lidistill.data.object_database import ObjectDatabase
@@ -251,10 +252,15 @@ def within_range(frame: Frame, point_range: Range) -> Frame:
     for axis, (least, beyond) in enumerate(zip(low.numpy(), high.numpy(), strict=True)):
         inside &= (values[:, axis] >= least) & (values[:, axis] < beyond)
     points = torch.from_numpy(values.take(np.flatnonzero(inside), axis=0))
-    if frame.boxes is None:
-        return replace(frame, points=points)
-    centre = frame.boxes.geometry[:, :2]
-    return replace(frame, points=points, boxes=frame.boxes[((centre >= low[:2]) & (centre < high[:2])).all(dim=1)])
+    boxes = None if frame.boxes is None else frame.boxes[centred_within(frame.boxes, point_range)]
+    return replace(frame, points=points, boxes=boxes)
+
+
+def centred_within(boxes: Boxes, point_range: Range) -> Tensor:
+    """Which of the boxes have their centre within the range, seen from above: (N,) bool."""
+    low, high = torch.tensor(point_range[:2]), torch.tensor(point_range[3:5])
+    centre = boxes.geometry[:, :2]
+    return ((centre >= low) & (centre < high)).all(dim=1)
 
 
 def shuffled(frame: Frame, rng: np.random.Generator) -> Frame:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from lidistill.types import DatasetSpec, Frame, Settings
@@ -72,6 +74,20 @@ class DataSettings(Settings, ABC):
     @abstractmethod
     def open(self, split: str) -> FrameSource:
         """The frames of a split: "train", "val", or another split of the dataset; InputError if there is none."""
+
+
+def hash_of_files(description: object, files: Iterable[tuple[str, Path]]) -> str:
+    """Hash of how frames are read (by its repr) and of the name, size and modification time of their files. A missing
+    file counts as such.
+    """
+    digest = hashlib.sha256(repr(description).encode())
+    for name, path in files:
+        try:
+            stat = path.stat()
+            digest.update(f"{name}:{stat.st_size}:{stat.st_mtime_ns};".encode())
+        except OSError:
+            digest.update(f"{name}:absent;".encode())
+    return digest.hexdigest()
 
 
 def parse_list(text: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lidistill.data.source import FrameSource
 from lidistill.settings import Number, Whole, checked
-from lidistill.types import Frame, InputError
+from lidistill.types import DatasetSpec, Frame, InputError
 
 TIME = "time"  # the point feature: seconds before the frame, 0 for its own points
 RIGID_WITHIN = 1e-4  # tolerance of rotation @ rotation.T; poses printed with five decimals pass
@@ -81,6 +81,11 @@ class SweptFrames(FrameSource):
             points = _with_time(_beyond(scan.points, self.ego_half_side_m), time_s - taken)
             points[:, :3] = points[:, :3] @ frame_from_scan[:3, :3].T + frame_from_scan[:3, 3]
             yield points
+
+
+def swept_spec(scans: DatasetSpec, num_sweeps: int) -> DatasetSpec:
+    """The spec of frames that join `num_sweeps` of the scans: one has no time."""
+    return scans if num_sweeps == 1 else replace(scans, point_features=(*scans.point_features, TIME))
 
 
 def _with_time(points: Tensor, seconds: float) -> Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lidistill.data.augment import within_range
+from lidistill.data.augment import centred_within, within_range
 from lidistill.data.source import DataSettings, FrameSource
 from lidistill.datasets import protocol_of
 from lidistill.deploy.profile import device_name, profile
@@ -25,7 +25,7 @@ from lidistill.reading import is_file, is_folder
 from lidistill.report.measures.samples import save_samples
 from lidistill.run_folder import VALIDATION, RunFolder, write_json
 from lidistill.settings import Range
-from lidistill.types import DatasetSpec, Frame, InputError
+from lidistill.types import Boxes, DatasetSpec, Frame, InputError
 
 PICTURED_FRAMES = 6
 PROFILED_FRAMES = 12
@@ -72,7 +72,8 @@ def evaluate(
             detector, source, device=where, batch_size=experiment.training.batch_size, progress=advance, precision=ran
         )
     replace(predictions, dataset=source.spec.name).save(folder.predictions)
-    scores, matches = score_frames(source.spec, predictions, source)
+    labelled: list[Boxes] = []
+    scores, matches = score_frames(source.spec, predictions, _boxes_kept(source, labelled))
     matches.save(folder.matches)
     if own and split == VALIDATION:
         pictured = [source[row] for row in spread(len(source), PICTURED_FRAMES)]
@@ -83,7 +84,7 @@ def evaluate(
         write_json(folder.profile, replace(cost, parameters=count_parameters(loaded.detector)).to_dict())
     trained_on = recorded_data(loaded.folder)
     version = {"trained_on_version": trained_on["version"]} if trained_on.get("version") else {}
-    origin = {} if own else _training_data(trained_on, experiment, source)
+    origin = {} if own else _training_data(trained_on, experiment, labelled)
     write_json(
         folder.scores,
         {
@@ -111,27 +112,31 @@ def _check_range(run: Path, point_range: Range, source: FrameSource) -> None:
     """Raise InputError if the detector's range holds no point of any of a few frames, or if these have no labels."""
     if not len(source):
         raise InputError(f"{run}: the split has no frame of {source.spec.name} to score on; choose another one")
-    if source[0].boxes is None:
-        raise InputError(f"{run}: frame {source.ids[0]} has no labels to score on; choose a split that has them")
-    if not any(len(within_range(source[row], point_range).points) for row in spread(len(source), RANGE_FRAMES)):
+    frames = [source[row] for row in spread(len(source), RANGE_FRAMES)]
+    if frames[0].boxes is None:
+        raise InputError(f"{run}: frame {frames[0].id} has no labels to score on; choose a split that has them")
+    if not any(len(within_range(frame, point_range).points) for frame in frames):
         raise InputError(
             f"{run}: the detector's range {[*point_range]} holds no point of {source.spec.name}'s frames; points "
             "must be metres from the LiDAR, with x forward, y left and z up"
         )
 
 
-def _training_data(trained_on: Mapping[str, Any], experiment: Experiment, source: FrameSource) -> dict[str, Any]:
-    """What a run was trained on, and how many labelled objects of `source` lie within its detector's range."""
-    labelled = in_range = 0
+def _boxes_kept(source: FrameSource, kept: list[Boxes]) -> Iterator[Frame]:
+    """The frames of `source`; the labelled boxes of each that was read are added to `kept`."""
     for frame in source:
         if frame.boxes is not None:
-            labelled += len(frame.boxes)
-            in_range += len(within_range(frame, experiment.detector.point_range).boxes or ())
+            kept.append(frame.boxes)
+        yield frame
+
+
+def _training_data(trained_on: Mapping[str, Any], experiment: Experiment, labelled: Sequence[Boxes]) -> dict[str, Any]:
+    """What a run was trained on, and how many of the labelled objects lie within its detector's range."""
     return {
         "trained_on": trained_on.get("name", experiment.data.name),
         "trained_on_simulated": trained_on.get("simulated", experiment.data.spec.simulated),
-        "objects": labelled,
-        "objects_in_range": in_range,
+        "objects": sum(map(len, labelled)),
+        "objects_in_range": sum(int(centred_within(b, experiment.detector.point_range).sum()) for b in labelled),
     }
 
 

@@ -41,20 +41,20 @@ class Shape:
         """The tight box around its parts."""
         return extent(self.parts)
 
-    def label(self, slack: float, from_front: bool) -> Extent:
-        """The box that an annotator draws: the tight one and `slack` times this shape's own slack.
+    def label(self, scale: float, from_front: bool) -> Extent:
+        """The box that an annotator draws: the tight one and `scale` times this shape's slack.
 
         `from_front` tells that the sensor sees the front of the thing rather than its rear.
         """
         box, more = self.extent, self.slack
         front, rear = (more.near, more.far) if from_front else (more.far, more.near)
         return Extent(
-            box.x_min - slack * rear,
-            box.x_max + slack * front,
-            box.y_min - slack * more.side,
-            box.y_max + slack * more.side,
+            box.x_min - scale * rear,
+            box.x_max + scale * front,
+            box.y_min - scale * more.side,
+            box.y_max + scale * more.side,
             box.z_min,
-            box.z_max + slack * more.top,
+            box.z_max + scale * more.top,
         )
 
     @cached_property

@@ -34,7 +34,8 @@ def car(rng: np.random.Generator) -> Shape:
     belt = between(rng, 0.61, 0.69) * height  # of the windows
     foot = front - between(rng, 0.85, 1.15)  # of the windscreen
     boot = rear + (between(rng, 0.45, 0.8) if saloon else between(rng, 0.03, 0.15))  # foot of the rear window
-    screen, hatch = between(rng, 0.75, 1.0), between(rng, 0.4, 0.65) if happens(rng, 0.6) else between(rng, 0.15, 0.4)
+    screen = between(rng, 0.75, 1.0)  # how far the windscreen leans back
+    hatch = between(rng, 0.4, 0.65) if happens(rng, 0.6) else between(rng, 0.15, 0.4)  # and the rear window forward
     lean = between(rng, 0.18, 0.3)  # of the side windows, from belt to roof
     cabin, deck = foot - boot, between(rng, 0.02, 0.09)  # `deck`: how far the tailgate stands back from the bumper
     parts = [
@@ -180,6 +181,7 @@ def _seats(back: float, front: float, half: float, bottom: float, top: float) ->
 
 
 def _wheels(length: float, half: float, front: float, rear: float, radius: float) -> list[Part]:
+    """Four wheels; `front` and `rear` are the axles' distances from the middle, as shares of the length."""
     return [
         Part(ELLIPSOID, x * length, side * (half - 0.11), radius, radius, 0.1, radius, RUBBER)
         for x in (front, -rear)
@@ -187,11 +189,11 @@ def _wheels(length: float, half: float, front: float, rear: float, radius: float
     ]
 
 
-def _plates(length: float, height: float, height_front: float) -> list[Part]:
+def _plates(length: float, height_rear: float, height_front: float) -> list[Part]:
     """Number plates, in front of a body that is PLATE_DEPTH_M shorter at both ends."""
     return [
         Part(BOX, end * (length - PLATE_DEPTH_M) / 2, 0.0, z, PLATE_DEPTH_M / 2, 0.26, 0.055, RETROREFLECTOR)
-        for end, z in ((1, height_front), (-1, height))
+        for end, z in ((1, height_front), (-1, height_rear))
     ]
 
 

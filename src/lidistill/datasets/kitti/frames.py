@@ -7,7 +7,6 @@ neighbour classes included, for the metric.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 
 from lidistill.data.point_files import read_bin
-from lidistill.data.source import DataSettings, FrameSource, parse_list
+from lidistill.data.source import DataSettings, FrameSource, hash_of_files, parse_list
 from lidistill.data.sweeps import NumSweeps
 from lidistill.datasets.kitti import projection as camera
 from lidistill.datasets.kitti.calibration import image_size, read_calibration
@@ -82,13 +81,7 @@ class KittiData(DataSettings):
 
     @property
     def spec(self) -> DatasetSpec:
-        return DatasetSpec(
-            name=self.name,
-            classes=self.classes,
-            point_range=POINT_RANGE,
-            point_features=("intensity",),
-            protocol="kitti",
-        )
+        return kitti_spec(self.name, self.classes)
 
     def open(self, split: str) -> KittiFrames:
         """The frames of "train", "val", "all" (every frame of training/), "test" (testing/, no labels), or of
@@ -163,26 +156,18 @@ class KittiFrames(FrameSource):
         """Read the frame `frame_id`; InputError names the file that is missing or malformed."""
         calibration = read_calibration(self._path("calib", frame_id), image_size(self._path("image_2", frame_id)))
         points = read_bin(self._path("velodyne", frame_id), 3 + len(self.spec.point_features), self.drop_nonfinite)
-        if self.camera_view_only:
-            points = points.take(rows_in_view(calibration, points), axis=0)
-        if not self.labelled:
-            return Frame(frame_id, torch.from_numpy(points), None, truth=KittiTruth(calibration))
-        path = self._path("label_2", frame_id)
-        objects = read_objects(path, scores=False, known_names=dict.fromkeys((*KITTI_NAMES, *self.spec.classes)))
-        boxes = labelled_boxes(calibration, objects, self.spec.classes, path)
-        return Frame(frame_id, torch.from_numpy(points), boxes, truth=KittiTruth(calibration, objects))
+        path, objects = self._path("label_2", frame_id), None
+        if self.labelled:
+            objects = read_objects(path, scores=False, known_names=dict.fromkeys((*KITTI_NAMES, *self.spec.classes)))
+        return kitti_frame(frame_id, points, calibration, objects, self.spec.classes, path, self.camera_view_only)
 
     def fingerprint(self) -> str:
         """Hash of ids, reading options, and size and modification time of the files of every frame, images included."""
-        digest = hashlib.sha256(repr((self.spec, self.labelled, self.camera_view_only, self.drop_nonfinite)).encode())
-        for frame_id in self.ids:
-            for part in ("velodyne", "calib", "label_2", "image_2"):
-                try:
-                    stat = self._path(part, frame_id).stat()
-                    digest.update(f"{frame_id}/{part}:{stat.st_size}:{stat.st_mtime_ns};".encode())
-                except OSError:
-                    digest.update(f"{frame_id}/{part}:absent;".encode())
-        return digest.hexdigest()
+        parts = ("velodyne", "calib", "label_2", "image_2")
+        return hash_of_files(
+            (self.spec, self.labelled, self.camera_view_only, self.drop_nonfinite),
+            ((f"{frame_id}/{part}", self._path(part, frame_id)) for frame_id in self.ids for part in parts),
+        )
 
     def _path(self, part: str, frame_id: str) -> Path:
         ending = {"velodyne": "bin", "image_2": "png"}.get(part, "txt")
@@ -210,6 +195,31 @@ def _origin(spec: DatasetSpec, root: Path) -> DatasetSpec:
     if not isinstance(version, int):
         raise InputError(f"{path}: names no version of the simulator; {SIMULATE_AGAIN}")
     return replace(spec, simulated=True, version=f"simulator {version}")
+
+
+def kitti_spec(dataset: str, classes: tuple[str, ...]) -> DatasetSpec:
+    """The spec of single scans of the dataset of this name."""
+    return DatasetSpec(
+        name=dataset, classes=classes, point_range=POINT_RANGE, point_features=("intensity",), protocol="kitti"
+    )
+
+
+def kitti_frame(
+    frame_id: str,
+    points: np.ndarray,
+    calibration: CameraCalibration,
+    objects: CameraObjects | None,
+    classes: Sequence[str],
+    label_file: Path,
+    camera_view_only: bool,
+) -> Frame:
+    """The frame of the points (P, 3 + F) and label rows of one scan; unlabelled if `objects` is None. With
+    `camera_view_only`, points outside the image are left out. InputError names `label_file` if a box has no size.
+    """
+    if camera_view_only:
+        points = points.take(rows_in_view(calibration, points), axis=0)
+    boxes = None if objects is None else labelled_boxes(calibration, objects, classes, label_file)
+    return Frame(frame_id, torch.from_numpy(points), boxes, truth=KittiTruth(calibration, objects))
 
 
 def checked_classes(dataset: str, classes: Sequence[str]) -> None:

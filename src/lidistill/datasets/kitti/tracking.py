@@ -11,7 +11,6 @@ oxts/SSSS.txt              optional: one row per frame, from which the poses fol
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +20,12 @@ import numpy as np
 import torch
 
 from lidistill.data.point_files import read_bin
-from lidistill.data.source import DataSettings, FrameSource
-from lidistill.data.sweeps import TIME, NumSweeps, SweptFrames
+from lidistill.data.source import DataSettings, FrameSource, hash_of_files
+from lidistill.data.sweeps import NumSweeps, SweptFrames, swept_spec
 from lidistill.datasets.kitti.calibration import image_size, read_calibration, read_lidar_from_imu
-from lidistill.datasets.kitti.camera_view import rows_in_view
-from lidistill.datasets.kitti.frames import POINT_RANGE, checked_classes, labelled_boxes
+from lidistill.datasets.kitti.frames import checked_classes, kitti_frame, kitti_spec
 from lidistill.datasets.kitti.object_files import objects_of
-from lidistill.datasets.kitti.records import CameraCalibration, CameraObjects, KittiTruth
+from lidistill.datasets.kitti.records import CameraCalibration, CameraObjects
 from lidistill.datasets.kitti.tracking_files import read_poses, read_track_labels
 from lidistill.reading import is_file, is_folder
 from lidistill.settings import Names, Text
@@ -72,19 +70,7 @@ class KittiTrackingData(DataSettings):
 
     @property
     def spec(self) -> DatasetSpec:
-        features = ("intensity",) if self.sweeps == 1 else ("intensity", TIME)
-        return replace(self._scans, point_features=features)
-
-    @property
-    def _scans(self) -> DatasetSpec:
-        """The spec of single scans."""
-        return DatasetSpec(
-            name=self.name,
-            classes=self.classes,
-            point_range=POINT_RANGE,
-            point_features=("intensity",),
-            protocol="kitti",
-        )
+        return swept_spec(kitti_spec(self.name, self.classes), self.sweeps)
 
     def open(self, split: str) -> FrameSource:
         """The frames of "train", "val", "all" (every sequence of training/), "test" (every sequence of testing/, which
@@ -97,9 +83,8 @@ class KittiTrackingData(DataSettings):
                 "archives"
             )
         every = sorted(path.name for path in (folder / "velodyne").iterdir() if path.is_dir())
-        chosen = {"train": self.train_sequences, "val": self.val_sequences, "all": every, "test": every}.get(
-            split, [split]
-        )
+        splits = {"train": self.train_sequences, "val": self.val_sequences, "all": every, "test": every}
+        chosen = splits.get(split, [split])
         absent = sorted(set(chosen) - set(every))
         if absent or not chosen:
             key = f"data.{split}_sequences" if split in ("train", "val") else "the split"
@@ -108,7 +93,8 @@ class KittiTrackingData(DataSettings):
                 f"{key} to some of those that are there: {', '.join(every) or 'none'}"
             )
         drives = [_read_drive(folder, sequence, labelled=split != "test") for sequence in chosen]
-        frames = TrackingFrames(folder, drives, self._scans, self.camera_view_only, self.drop_nonfinite)
+        scans = kitti_spec(self.name, self.classes)
+        frames = TrackingFrames(folder, drives, scans, self.camera_view_only, self.drop_nonfinite)
         return frames if self.sweeps == 1 else SweptFrames(frames, self.sweeps)
 
 
@@ -119,12 +105,10 @@ class Drive:
     name: str
     numbers: tuple[int, ...]  # of the recorded frames; a few scans of the benchmark are missing
     calibration: CameraCalibration
-    labels: (
-        Mapping[int, CameraObjects] | None
-    )  # by frame number, without the frames that have no object; None: unlabelled
-    world_from_lidar: (
-        np.ndarray | None
-    )  # (F, 4, 4) by frame number, in the axes of the first scan; None without OXTS file
+    # by frame number; a frame without objects has no entry. None if the sequence is unlabelled
+    labels: Mapping[int, CameraObjects] | None
+    # (F, 4, 4) by frame number, to the axes of the first scan; None without an OXTS file
+    world_from_lidar: np.ndarray | None
 
 
 class TrackingFrames(FrameSource):
@@ -143,35 +127,23 @@ class TrackingFrames(FrameSource):
     def __getitem__(self, row: int) -> Frame:
         drive, number = self._places[row]
         points = read_bin(self._scan(drive, number), 3 + len(self.spec.point_features), self.drop_nonfinite)
-        if self.camera_view_only:
-            points = points.take(rows_in_view(drive.calibration, points), axis=0)
-        boxes = objects = None
+        objects = None
         if drive.labels is not None:
             objects = drive.labels.get(number, objects_of((), scores=False, known_names=None))
-            boxes = labelled_boxes(drive.calibration, objects, self.spec.classes, _labels(self.folder, drive.name))
+        labels, classes = _labels(self.folder, drive.name), self.spec.classes
+        frame = kitti_frame(self.ids[row], points, drive.calibration, objects, classes, labels, self.camera_view_only)
         pose = None if drive.world_from_lidar is None else torch.from_numpy(drive.world_from_lidar[number])
-        return Frame(
-            self.ids[row],
-            torch.from_numpy(points),
-            boxes,
-            truth=KittiTruth(drive.calibration, objects),
-            sequence=drive.name,
-            time_s=number * INTERVAL_S,
-            world_from_lidar=pose,
-        )
+        return replace(frame, sequence=drive.name, time_s=number * INTERVAL_S, world_from_lidar=pose)
 
     def fingerprint(self) -> str:
         """Hash of ids, reading options, and size and modification time of the files of every frame."""
-        digest = hashlib.sha256(repr((self.spec, self.camera_view_only, self.drop_nonfinite)).encode())
         drives = {drive.name: drive for drive, _ in self._places}
         shared = [self.folder / part / f"{name}.txt" for name in drives for part in ("calib", "label_02", "oxts")]
-        for path in (*shared, *(self._scan(drive, number) for drive, number in self._places)):
-            try:
-                stat = path.stat()
-                digest.update(f"{path.relative_to(self.folder)}:{stat.st_size}:{stat.st_mtime_ns};".encode())
-            except OSError:
-                digest.update(f"{path.relative_to(self.folder)}:absent;".encode())
-        return digest.hexdigest()
+        paths = (*shared, *(self._scan(drive, number) for drive, number in self._places))
+        return hash_of_files(
+            (self.spec, self.camera_view_only, self.drop_nonfinite),
+            ((str(path.relative_to(self.folder)), path) for path in paths),
+        )
 
     def _scan(self, drive: Drive, number: int) -> Path:
         return self.folder / "velodyne" / drive.name / f"{number:06d}.bin"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lidistill.data.source import DataSettings, FrameSource
-from lidistill.data.sweeps import TIME, NumSweeps, SweptFrames
+from lidistill.data.sweeps import NumSweeps, SweptFrames, swept_spec
 from lidistill.datasets.kitti.frames import KittiFrames, checked_classes
 from lidistill.datasets.simulated.folder import (
     claim_folder,
@@ -66,8 +66,7 @@ class SimulatedData(DataSettings):
 
     @property
     def spec(self) -> DatasetSpec:
-        scans = self._scans
-        return scans if self.sweeps == 1 else replace(scans, point_features=(*scans.point_features, TIME))
+        return swept_spec(self._scans, self.sweeps)
 
     @property
     def _scans(self) -> DatasetSpec:

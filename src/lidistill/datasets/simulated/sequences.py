@@ -10,7 +10,6 @@ velocities         vx, vy over ground in LiDAR axes, metres per second, of each 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lidistill.data.source import FrameSource
+from lidistill.data.source import FrameSource, hash_of_files
 from lidistill.datasets.kitti.frames import KittiFrames, chosen_rows
 from lidistill.datasets.kitti.records import truth_of
 from lidistill.errors import shown
@@ -124,14 +123,8 @@ class SequenceFrames(FrameSource):
 
     def fingerprint(self) -> str:
         """Hash of the KITTI files' fingerprint and of size and modification time of every motion file."""
-        digest = hashlib.sha256(self.frames.fingerprint().encode())
-        for row in range(len(self)):
-            try:
-                stat = self._path(row).stat()
-                digest.update(f"{stat.st_size}:{stat.st_mtime_ns};".encode())
-            except OSError:
-                digest.update(b"absent;")
-        return digest.hexdigest()
+        paths = ((frame_id, self._path(row)) for row, frame_id in enumerate(self.ids))
+        return hash_of_files(self.frames.fingerprint(), paths)
 
     def _path(self, row: int) -> Path:
         return self.frames.folder / FOLDER / f"{self.ids[row]}.json"
