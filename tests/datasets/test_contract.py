@@ -17,7 +17,7 @@ from lidistill.datasets import DATASETS
 from lidistill.datasets.kitti.frames import KittiData
 from lidistill.datasets.kitti.tracking import KittiTrackingData
 from lidistill.datasets.simulated.folder import write_folder
-from lidistill.datasets.simulated.frames import SimulatedData
+from lidistill.datasets.simulated.frames import SimulatedData, SimulatedKittiData
 from lidistill.simulate import Motion, SimulatorSettings
 from lidistill.types import InputError, collate
 from tests.datasets.kitti.tracking_folder import write_sequence
@@ -46,11 +46,16 @@ def simulated_sweeps(folder: Path) -> DataSettings:
     return SimulatedData(root=str(folder), train_frames=2, val_frames=2, workers=1, simulator=moving, sweeps=2)
 
 
+def simulated_kitti(folder: Path) -> DataSettings:
+    return SimulatedKittiData(root=str(folder), train_frames=2, val_frames=2, workers=1, simulator=COARSE)
+
+
 MADE: dict[str, Callable[[Path], DataSettings]] = {
     "kitti": kitti,
     "kitti-tracking": kitti_tracking,
     "kitti-tracking with sweeps": partial(kitti_tracking, sweeps=2),
     "simulated": simulated,
+    "simulated-kitti": simulated_kitti,
     "simulated with sweeps": simulated_sweeps,
 }
 

@@ -6,7 +6,7 @@ from lidistill.data.source import DataSettings
 from lidistill.datasets.kitti.frames import KittiData
 from lidistill.datasets.kitti.protocol import KittiProtocol
 from lidistill.datasets.kitti.tracking import KittiTrackingData
-from lidistill.datasets.simulated.frames import SimulatedData
+from lidistill.datasets.simulated.frames import SimulatedData, SimulatedKittiData
 from lidistill.evaluation.protocol import Protocol
 from lidistill.types import DatasetSpec, unknown_name
 
@@ -14,6 +14,7 @@ DATASETS: dict[str, type[DataSettings]] = {
     "kitti": KittiData,
     "kitti-tracking": KittiTrackingData,
     "simulated": SimulatedData,
+    "simulated-kitti": SimulatedKittiData,
 }
 
 PROTOCOLS: dict[str, Protocol] = {"kitti": KittiProtocol()}

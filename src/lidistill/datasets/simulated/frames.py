@@ -121,3 +121,15 @@ class SimulatedData(DataSettings):
 
     def _manifest(self) -> dict[str, object]:
         return manifest(self.streets, self.seed) | {"train_frames": self.train_frames, "val_frames": self.val_frames}
+
+
+@dataclass(frozen=True)
+class SimulatedKittiData(SimulatedData):
+    """Frames with KITTI's range and all beams of its scanner, for detectors that will meet real frames."""
+
+    name: ClassVar[str] = "simulated-kitti"
+    source_form: ClassVar[str] = "simulated-kitti"
+
+    train_frames: Count = 2400
+    simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
+    point_range: Range = (0.0, -40.0, -3.0, 72.0, 40.0, 1.0)

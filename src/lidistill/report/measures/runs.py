@@ -135,7 +135,7 @@ def first_scores(runs: Sequence[Run]) -> Scores | None:
 def is_simulated(runs: Sequence[Run]) -> bool:
     """Whether the runs were trained or scored on simulated data.
 
-    A dataset named "simulated" counts, too, even if its folder does not say so.
+    A dataset whose name starts with "simulated" counts, too, even if its folder does not say so.
     """
     return any(_simulated(run) for run in runs)
 
@@ -146,10 +146,8 @@ def simulated_note(runs: Sequence[Run]) -> str:
 
 
 def _simulated(run: Run) -> bool:
-    return run.conditions.get("simulated") is True or "simulated" in (
-        run.conditions.get("dataset"),
-        run.setting("data", "name"),
-    )
+    names = (run.conditions.get("dataset"), run.setting("data", "name"))
+    return run.conditions.get("simulated") is True or any(str(name).startswith("simulated") for name in names)
 
 
 def _rank(role: str) -> int:
