@@ -8,7 +8,7 @@ import pytest
 from lidistill.simulate import SimulatorSettings
 from lidistill.simulate.builder import FINE_DISTANCE_M, SceneBuilder
 from lidistill.simulate.primitives import BOX, Part
-from lidistill.simulate.shape import Shape, Slack
+from lidistill.simulate.shape import END_ON, SIDE_IN_SIGHT, Shape, Slack
 from lidistill.simulate.shapes import SHAPES
 from lidistill.simulate.street import draw_street
 
@@ -17,11 +17,16 @@ KNOB = Part(BOX, 2.5, 0.0, 1.0, 0.1, 0.1, 0.1, fine=True)
 
 
 def test_a_label_is_roomier_than_the_thing_by_its_slack():
-    shape = Shape("Car", (BLOCK,), beyond=(KNOB,), slack=Slack(near=0.1, far=-0.3, side=0.05, top=0.2))
+    slack = Slack(front=0.1, rear=0.2, hidden_front=-0.3, hidden_rear=-0.1, side=0.05, top=0.2)
+    shape = Shape("Car", (BLOCK,), beyond=(KNOB,), slack=slack)
     assert shape.extent == (-2, 2, -1, 1, 0, 2)  # without the knob
-    assert shape.label(1.0, from_front=True) == pytest.approx((-1.7, 2.1, -1.05, 1.05, 0, 2.2))
-    assert shape.label(1.0, from_front=False) == pytest.approx((-2.1, 1.7, -1.05, 1.05, 0, 2.2))
-    assert shape.label(0.0, from_front=True) == shape.extent
+    assert shape.label(0.0, view=1.0) == shape.extent
+    sides = (-1.05, 1.05, 0, 2.2)
+    # seen from the front, from the rear, from the side; half-way between end-on and oblique
+    assert shape.label(1.0, view=1.0) == pytest.approx((-1.9, 2.1, *sides))
+    assert shape.label(1.0, view=-1.0) == pytest.approx((-2.2, 1.7, *sides))
+    assert shape.label(1.0, view=0.0) == pytest.approx((-2.2, 2.1, *sides))
+    assert shape.label(1.0, view=-(SIDE_IN_SIGHT + END_ON) / 2) == pytest.approx((-2.2, 1.9, *sides))
 
 
 def builder_with(shape: Shape, *places: tuple[float, float]) -> SceneBuilder:
@@ -33,12 +38,12 @@ def builder_with(shape: Shape, *places: tuple[float, float]) -> SceneBuilder:
     return builder
 
 
-def test_the_near_end_is_the_one_that_faces_the_sensor():
-    shape = Shape("Car", (BLOCK,), slack=Slack(near=0.5))
+def test_an_end_that_the_sensor_does_not_see_is_guessed():
+    shape = Shape("Car", (BLOCK,), slack=Slack(hidden_front=-0.5, hidden_rear=-0.2))
     towards, away = builder_with(shape, (20.0, np.pi), (20.0, 0.0)).scene().geometry
-    assert towards[3] == away[3] == 4.5
-    assert np.hypot(*towards[:2]) == pytest.approx(np.hypot(*away[:2]), abs=1e-9)  # both reach nearer by as much
+    assert (towards[3], away[3]) == pytest.approx((3.8, 3.5))
     tight = builder_with(Shape("Car", (BLOCK,)), (20.0, 0.0)).scene().geometry[0]
+    assert np.hypot(*tight[:2]) - np.hypot(*towards[:2]) == pytest.approx(0.1, abs=0.02)
     assert np.hypot(*tight[:2]) - np.hypot(*away[:2]) == pytest.approx(0.25, abs=0.02)
 
 

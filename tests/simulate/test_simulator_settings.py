@@ -9,7 +9,7 @@ def test_the_default_is_the_kitti_sensor_looking_ahead():
     settings = SimulatorSettings()
     assert settings.lidar is PRESETS["kitti"]
     assert settings.window_deg == (-45.0, 45.0)
-    assert settings.grid().shape == (64, 500)
+    assert settings.grid().shape == (64, 517)
 
 
 def test_window_and_step_replace_those_of_the_preset():

@@ -84,9 +84,9 @@ class SceneBuilder:
         return int(self.rng.poisson(density * self.half_view / math.radians(45) * longer))
 
     def along(self) -> float:
-        """A random position along the street, metres, up to `object_distance_m`; near ones are a little likelier."""
+        """A random position along the street, metres, up to `object_distance_m`."""
         furthest = self.settings.object_distance_m + self.way_m
-        reach = NEAREST_M + (furthest - NEAREST_M) * self.rng.random() ** 1.25
+        reach = NEAREST_M + (furthest - NEAREST_M) * self.rng.random()
         return reach * side(self.rng) if self.behind else reach
 
     def put(
@@ -143,8 +143,8 @@ class SceneBuilder:
         motion, lidar = self.settings.motion, self.ego_poses()[step]
         ground = self.street.ground if lidar == START else self.street.ground.seen_from(lidar)
         x, y, yaw, speed = np.array([thing[:4] for thing in self.things], dtype=np.float64).reshape(-1, 4).T
-        # Which end an annotator sees is decided at the start of the sequence, so that a label keeps its size.
-        fronts = (x * np.cos(yaw) + y * np.sin(yaw) < 0).tolist()
+        # What an annotator sees of a thing is decided at the start of the sequence, so that a label keeps its size.
+        views = (-(x * np.cos(yaw) + y * np.sin(yaw)) / np.maximum(np.hypot(x, y), 1e-9)).tolist()
         if motion is not None:
             way = speed * step * motion.interval_s
             x, y = x + way * np.cos(yaw), y + way * np.sin(yaw)
@@ -155,12 +155,12 @@ class SceneBuilder:
         velocity: list[tuple[float, float]] = []
         rows: list[tuple[Pose, tuple[Part, ...], int]] = []
         poses = map(Pose, x, y, z, yaw)
-        for pose, from_front, (*_, speed_m_s, shape) in zip(poses, fronts, self.things, strict=True):
+        for pose, view, (*_, speed_m_s, shape) in zip(poses, views, self.things, strict=True):
             thing = -1
             if shape.name:
                 thing = len(names)
                 names.append(shape.name)
-                geometry.append(_label_box(shape.label(self.settings.label_slack, from_front), pose))
+                geometry.append(_label_box(shape.label(self.settings.label_slack, view), pose))
                 velocity.append((speed_m_s * math.cos(pose.yaw), speed_m_s * math.sin(pose.yaw)))
             far = math.hypot(pose.x, pose.y) > FINE_DISTANCE_M
             kept = tuple(part for part in (*shape.parts, *shape.beyond) if not (far and part.fine))

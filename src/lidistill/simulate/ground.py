@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -31,18 +32,21 @@ class Ground(NamedTuple):
 
     def road_coordinates(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`along` and `across` of the points x, y, both of the points' shape."""
-        cos, sin = np.cos(self.heading), np.sin(self.heading)
+        cos, sin = math.cos(self.heading), math.sin(self.heading)
         return x * cos + y * sin + self.start, y * cos - x * sin - self.offset
 
     def place(self, along: float, across: float) -> tuple[float, float]:
         """The x, y of a point in road coordinates."""
-        cos, sin = float(np.cos(self.heading)), float(np.sin(self.heading))
+        cos, sin = math.cos(self.heading), math.sin(self.heading)
         ahead, left = along - self.start, across + self.offset
         return ahead * cos - left * sin, ahead * sin + left * cos
 
     def on_road(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Which of the points x, y lie on a carriageway, the crossing street's included: bool."""
-        along, across = self.road_coordinates(x, y)
+        return self.is_road(*self.road_coordinates(x, y))
+
+    def is_road(self, along: np.ndarray, across: np.ndarray) -> np.ndarray:
+        """Which of the points in road coordinates lie on a carriageway: bool."""
         road = np.abs(across) < self.half_width
         if self.crossing is not None:
             road |= np.abs(along - self.crossing[0]) < self.crossing[1]
@@ -50,12 +54,13 @@ class Ground(NamedTuple):
 
     def height(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Height of the ground at x, y in LiDAR axes, metres."""
-        return self.road_height(x, y) + self.kerb_height * ~self.on_road(x, y)
+        road = self.road_height(x, y)
+        return np.where(self.on_road(x, y), road, road + self.kerb_height)
 
     def road_height(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Height of the road surface at x, y without kerbs, in metres, as if the road extended everywhere."""
         height = self.level + self.tilt[0] * x + self.tilt[1] * y
-        for amplitude, wave_x, wave_y, phase in self.waves:
+        for amplitude, wave_x, wave_y, phase in self.waves.tolist():
             # Sines in single precision are several times faster and precise enough for long waves.
             height = height + amplitude * (
                 np.sin((wave_x * x + wave_y * y + phase).astype(np.float32)) - np.sin(np.float32(phase))
@@ -68,7 +73,7 @@ class Ground(NamedTuple):
 
     def seen_from(self, pose: Pose) -> Ground:
         """The same ground in the axes of a sensor at `pose`."""
-        cos, sin = float(np.cos(pose.yaw)), float(np.sin(pose.yaw))
+        cos, sin = math.cos(pose.yaw), math.sin(pose.yaw)
         along, across = self.road_coordinates(np.array(pose.x), np.array(pose.y))
         waves = self.waves.copy()
         waves[:, 1] = self.waves[:, 1] * cos + self.waves[:, 2] * sin
@@ -95,23 +100,25 @@ def cast_ground(ground: Ground, grid: RayGrid) -> np.ndarray:
     Along each column the ground is linearly interpolated between samples. The steepest line of sight up to a distance
     never falls as the distance grows, so a binary search finds the first hit of every beam.
     """
-    ranges = profile_ranges()
-    x, y = np.cos(grid.azimuth)[:, None] * ranges, np.sin(grid.azimuth)[:, None] * ranges  # (A, K)
-    heights = ground.height(x, y)
+    # Single precision for heights and distances; the search needs double precision.
+    ranges = profile_ranges().astype(np.float32)
+    cos, sin = np.cos(grid.azimuth).astype(np.float32), np.sin(grid.azimuth).astype(np.float32)
+    heights = ground.height(cos[:, None] * ranges, sin[:, None] * ranges)  # (A, K)
     horizon = np.maximum.accumulate(heights / ranges, axis=1)
-    # All columns in one sorted array, 100 apart: the tangents of lines of sight are far below 50 in magnitude.
-    shift = 100.0 * np.arange(len(grid.azimuth))
-    found = np.searchsorted((horizon + shift[:, None]).ravel(), (grid.tangent[:, None] + shift).ravel()).reshape(
-        grid.shape
-    )
-    sample = found - np.arange(len(grid.azimuth)) * len(ranges)  # first sample at or above the ray
+    # All columns in one sorted array, 100 apart: the tangents of lines of sight are far below 50 in magnitude. The
+    # tangents of a column ascend, too, so that the search for one starts near the last one's.
+    shift = 100.0 * np.arange(len(cos))[:, None]
+    found = np.searchsorted((horizon + shift).ravel(), (grid.tangent[::-1] + shift).ravel()).reshape(len(cos), -1)
+    first = np.arange(len(cos))[:, None] * len(ranges)
+    sample = (found - first)[:, ::-1].T  # (B, A): the first sample at or above the ray
     after = np.clip(sample, 1, len(ranges) - 1)
-    row = np.arange(len(grid.azimuth)) * len(ranges)
-    before_height, after_height = heights.ravel()[row + after - 1], heights.ravel()[row + after]
-    slope = (after_height - before_height) / (ranges[after] - ranges[after - 1])
-    tangent = grid.tangent[:, None]
+    row = after + first.T
+    before_height, after_height = heights.ravel()[row - 1], heights.ravel()[row]
+    near = ranges[after - 1]
+    slope = (after_height - before_height) / np.diff(ranges)[after - 1]
+    tangent = grid.tangent.astype(np.float32)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        distance = (before_height - slope * ranges[after - 1]) / (tangent - slope)
+        distance = (before_height - slope * near) / (tangent - slope)
         # the ground is level between the sensor and the first sample
         distance = np.where(sample == 0, heights[:, 0] / tangent, distance)
-    return np.where(sample >= len(ranges), np.inf, distance)
+    return np.where(sample >= len(ranges), np.inf, distance).astype(np.float64)

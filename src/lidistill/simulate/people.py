@@ -115,9 +115,12 @@ def cyclist(rng: np.random.Generator) -> Shape:
 
 def _slack(rng: np.random.Generator, end: float, side: float) -> Slack:
     """How much room an annotator leaves around a person: on average `end` metres at both ends, `side` at the sides."""
+    front, rear = normal(rng, end, 0.04, -0.04, 0.25), normal(rng, end, 0.04, -0.04, 0.25)
     return Slack(
-        near=normal(rng, end, 0.04, -0.04, 0.25),
-        far=normal(rng, end, 0.04, -0.04, 0.25),
+        front=front,
+        rear=rear,
+        hidden_front=front,
+        hidden_rear=rear,
         side=normal(rng, side, 0.03, -0.04, 0.15),
         top=normal(rng, 0.02, 0.02, -0.03, 0.08),
     )

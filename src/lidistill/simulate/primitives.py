@@ -4,6 +4,7 @@ are turned about the vertical axis only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -97,24 +98,24 @@ class Extent(NamedTuple):
     z_max: float
 
 
-def extent(parts: Sequence[Part], below: float = np.inf) -> Extent:
+def extent(parts: Sequence[Part], below: float = math.inf) -> Extent:
     """The tight bounding box of the parts whose bottom is at most `below` metres high."""
-    x_min = y_min = z_min = np.inf
-    x_max = y_max = z_max = -np.inf
+    x_min = y_min = z_min = math.inf
+    x_max = y_max = z_max = -math.inf
     for part in parts:
         if part.z - part.half_z > below:
             continue
         reach_x, reach_y = part.half_x, part.half_y
         if part.yaw:
-            cos, sin = abs(np.cos(part.yaw)), abs(np.sin(part.yaw))
+            cos, sin = abs(math.cos(part.yaw)), abs(math.sin(part.yaw))
             if part.kind in (BOX, TAPERED):
                 reach_x, reach_y = cos * part.half_x + sin * part.half_y, sin * part.half_x + cos * part.half_y
             else:
                 reach_x, reach_y = (
-                    np.hypot(cos * part.half_x, sin * part.half_y),
-                    np.hypot(sin * part.half_x, cos * part.half_y),
+                    math.hypot(cos * part.half_x, sin * part.half_y),
+                    math.hypot(sin * part.half_x, cos * part.half_y),
                 )
         x_min, x_max = min(x_min, part.x - reach_x), max(x_max, part.x + reach_x)
         y_min, y_max = min(y_min, part.y - reach_y), max(y_max, part.y + reach_y)
         z_min, z_max = min(z_min, part.z - part.half_z), max(z_max, part.z + part.half_z)
-    return Extent(float(x_min), float(x_max), float(y_min), float(y_max), float(z_min), float(z_max))
+    return Extent(x_min, x_max, y_min, y_max, z_min, z_max)

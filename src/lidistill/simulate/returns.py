@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lidistill.simulate.ground import Ground
-from lidistill.simulate.primitives import CYLINDER, ELLIPSOID, Primitives
+from lidistill.simulate.primitives import CYLINDER, Primitives
 from lidistill.simulate.raycast import GROUND, Hits
 from lidistill.simulate.sensor import RayGrid
 from lidistill.simulate.simulator_settings import SimulatorSettings
@@ -16,8 +16,7 @@ ASPHALT, PAVEMENT, MARKING = 0.3, 0.33, 0.75
 # At this range, a surface of reflectance 0.1 that faces the sensor returns with a probability of 1 - 1/e.
 DARK_RANGE_M = 75.0
 # Fitted to the intensities of KITTI's training frames by distance, for cars and for everything else: what is subtracted
-# from the intensity of rough and of glossy surfaces, and how much more of both is lost beyond FADES_FROM_M. A third of
-# the returns of cars read zero here, and nearly half on KITTI.
+# from the intensity of rough and of glossy surfaces, and how much more of both is lost beyond FADES_FROM_M.
 THRESHOLD, GLOSSY_THRESHOLD = 0.02, 0.07
 FADES_FROM_M, FADES_OVER_M, FADES_BY = 19.0, 14.0, 0.3
 TEXTURE = 0.3  # standard deviation of the intensity of one surface, as a share of it
@@ -43,35 +42,43 @@ def returns(
     """The points of a scan, (P, 4) float32 x y z intensity, and the row of each point's labelled thing, (P,) int64, -1
     for none. Points are ordered by beam, top beam first, then by column.
     """
-    beam, column = np.nonzero(np.isfinite(hits.distance))
-    distance, primitive = hits.distance[beam, column], hits.primitive[beam, column]
-    slant = np.sqrt(1 + grid.tangent**2)[beam]
-    direction = np.stack([np.cos(grid.azimuth)[column], np.sin(grid.azimuth)[column], grid.tangent[beam]], axis=-1)
-    spot, reach = direction * distance[:, None], distance * slant
+    flat = np.flatnonzero(np.isfinite(hits.distance))
+    beam, column = np.divmod(flat, grid.shape[1])
+    primitive = hits.primitive.ravel()[flat]
+    # Single precision from here on: a scan has tens of thousands of returns, precise to a few centimetres.
+    distance = hits.distance.ravel()[flat].astype(np.float32)
+    cos, sin = np.cos(grid.azimuth).astype(np.float32)[column], np.sin(grid.azimuth).astype(np.float32)[column]
+    tangent, slant = grid.tangent.astype(np.float32)[beam], np.sqrt(1 + grid.tangent**2).astype(np.float32)[beam]
+    range_m = distance * slant
     floor, rest = np.flatnonzero(primitive == GROUND), np.flatnonzero(primitive >= 0)
     solid = primitive[rest]
-    on_road = ground.on_road(spot[floor, 0], spot[floor, 1])
+    along, across = ground.road_coordinates(cos[floor] * distance[floor], sin[floor] * distance[floor])
+    on_road = ground.is_road(along, across)
 
-    surfaces = _Surfaces(*np.zeros((4, len(beam)), dtype=np.float32))
-    surfaces.reflectance[floor] = _ground_reflectance(ground, spot[floor], on_road)
+    surfaces = _Surfaces(*np.zeros((4, len(flat)), dtype=np.float32))
+    surfaces.reflectance[floor] = _ground_reflectance(along, across, on_road)
     surfaces.incidence[floor] = 1
     surfaces.reflectance[rest] = primitives.reflectance[solid]
-    surfaces.incidence[rest] = _incidence(primitives, solid, spot[rest], direction[rest] / slant[rest, None])
+    surfaces.incidence[rest] = _incidence(
+        primitives, solid, distance[rest], (cos[rest], sin[rest], tangent[rest]), slant[rest]
+    )
     surfaces.loss[rest] = primitives.loss[solid]
     surfaces.gloss[rest] = primitives.gloss[solid]
 
-    range_m = reach.astype(np.float32)
     kept = _returned(surfaces, range_m, settings, rng)
-    reach += settings.range_noise_m * rng.standard_normal(len(beam), dtype=np.float32)
+    reach = range_m + np.float32(settings.range_noise_m) * rng.standard_normal(len(flat), dtype=np.float32)
     kept &= (reach >= settings.lidar.min_range_m) & (reach <= settings.lidar.max_range_m)
-    points = np.empty((len(beam), 4), dtype=np.float32)
-    points[:, :3] = direction * (reach / slant)[:, None]
+    points = np.empty((len(flat), 4), dtype=np.float32)
+    reach /= slant
+    for axis, ray in enumerate((cos, sin, tangent)):
+        np.multiply(ray, reach, out=points[:, axis])
     points[:, 3] = _intensity(surfaces, range_m, rng)
     stones = np.abs(rng.standard_normal(len(floor), dtype=np.float32))
-    points[floor, 2] += np.where(on_road, *ground.roughness).astype(np.float32) * stones
-    thing = np.full(len(beam), -1, dtype=np.int64)
+    points[floor, 2] += np.where(on_road, *np.array(ground.roughness, dtype=np.float32)) * stones
+    thing = np.full(len(flat), -1, dtype=np.int64)
     thing[rest] = primitives.thing[solid]
-    return points[kept], thing[kept]
+    kept_rows = np.flatnonzero(kept)
+    return points[kept_rows], thing[kept_rows]
 
 
 def _returned(
@@ -108,36 +115,45 @@ def _intensity(surfaces: _Surfaces, range_m: np.ndarray, rng: np.random.Generato
     return np.clip(seen, 0, 1)
 
 
-def _ground_reflectance(ground: Ground, spot: np.ndarray, on_road: np.ndarray) -> np.ndarray:
-    """Reflectance at points on the ground (K, 3): asphalt, pavement, or the dashed centre line; (K,)."""
-    along, across = ground.road_coordinates(spot[:, 0], spot[:, 1])
+def _ground_reflectance(along: np.ndarray, across: np.ndarray, on_road: np.ndarray) -> np.ndarray:
+    """Reflectance at points on the ground (K,): asphalt, pavement, or the dashed centre line."""
     marked = (np.abs(across) < 0.1) & (along % 9.0 < 4.0)
     return np.where(marked, MARKING, np.where(on_road, ASPHALT, PAVEMENT))
 
 
-def _incidence(primitives: Primitives, solid: np.ndarray, spot: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """Cosine of the angle between each ray and the surface normal: (K,). Porous solids (leaves, wire) have 0.8; the
-    sides of tapered boxes count as upright."""
-    centre, half, yaw = primitives.centre[solid], primitives.half[solid], primitives.yaw[solid]
-    cos, sin = np.cos(yaw), np.sin(yaw)
-    offset = spot - centre
-    local = (
-        np.stack(
-            [cos * offset[:, 0] + sin * offset[:, 1], cos * offset[:, 1] - sin * offset[:, 0], offset[:, 2]], axis=-1
-        )
-        / half
-    )
-    ray = np.stack(
-        [cos * direction[:, 0] + sin * direction[:, 1], cos * direction[:, 1] - sin * direction[:, 0], direction[:, 2]],
-        axis=-1,
-    )
+def _incidence(
+    primitives: Primitives,
+    solid: np.ndarray,
+    distance: np.ndarray,
+    ray: tuple[np.ndarray, np.ndarray, np.ndarray],
+    slant: np.ndarray,
+) -> np.ndarray:
+    """Cosine of the angle between each ray and the surface normal: (K,) float32.
+
+    `ray` is its direction x y z, of length `slant`. Porous solids (leaves, wire) have 0.8; the sides of tapered boxes
+    count as upright.
+    """
+    # The rays in the axes of their solids, in which its half extents are 1.
+    half_x, half_y, half_z = primitives.half.T.astype(np.float32)[:, solid]
+    centre_x, centre_y, centre_z = primitives.centre.T.astype(np.float32)[:, solid]
+    cos = np.cos(primitives.yaw).astype(np.float32)[solid]
+    sin = np.sin(primitives.yaw).astype(np.float32)[solid]
+    ray_x, ray_y, ray_z = cos * ray[0] + sin * ray[1], cos * ray[1] - sin * ray[0], ray[2]
+    x = (distance * ray_x - cos * centre_x - sin * centre_y) / half_x
+    y = (distance * ray_y + sin * centre_x - cos * centre_y) / half_y
+    z = (distance * ray_z - centre_z) / half_z
     kind = primitives.kind[solid]
-    face = np.abs(local).argmax(axis=1)
-    flat = np.abs(ray[np.arange(len(ray)), face])
-    lid = np.abs(local[:, 2]) > 0.999
-    normal = local / half
-    normal[:, 2] = np.where(kind == CYLINDER, 0.0, normal[:, 2])
-    curved = np.abs((normal * ray).sum(axis=1)) / np.maximum(np.linalg.norm(normal, axis=1), 1e-9)
-    curved = np.where((kind == CYLINDER) & lid, np.abs(ray[:, 2]), curved)
-    cosine = np.where((kind == CYLINDER) | (kind == ELLIPSOID), curved, flat)
-    return np.where(primitives.density[solid] > 0, 0.8, cosine)
+    # flat faces: the one that the spot is nearest to
+    out_x, out_y, out_z = np.abs(x), np.abs(y), np.abs(z)
+    on_lid = (out_z > out_x) & (out_z > out_y)
+    cosine = np.abs(np.where(on_lid, ray_z, np.where(out_x >= out_y, ray_x, ray_y)))
+    round_rows = np.flatnonzero(kind >= CYLINDER)
+    x, y, z, ray_x, ray_y, ray_z, half_x, half_y, half_z = (
+        values[round_rows] for values in (x, y, z, ray_x, ray_y, ray_z, half_x, half_y, half_z)
+    )
+    upright = kind[round_rows] == CYLINDER
+    normal_x, normal_y, normal_z = x / half_x, y / half_y, np.where(upright, 0, z / half_z)
+    length = np.sqrt(normal_x * normal_x + normal_y * normal_y + normal_z * normal_z)
+    curved = np.abs(normal_x * ray_x + normal_y * ray_y + normal_z * ray_z) / np.maximum(length, 1e-9)
+    cosine[round_rows] = np.where(upright & (np.abs(z) > 0.999), np.abs(ray_z), curved)
+    return np.where(primitives.density[solid] > 0, np.float32(0.8), cosine / slant)

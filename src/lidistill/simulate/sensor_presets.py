@@ -25,7 +25,7 @@ PRESETS: dict[str, SensorPreset] = {
     # Scans of the KITTI object set hold no point beyond 80 m, although the sensor is specified to 120 m.
     "kitti": SensorPreset(
         elevations_deg=_HDL64_UPPER + _HDL64_LOWER,
-        azimuth_step_deg=0.18,
+        azimuth_step_deg=0.174,
         mount_height_m=1.73,
         max_range_m=80.0,
         min_range_m=1.0,
@@ -36,7 +36,7 @@ PRESETS: dict[str, SensorPreset] = {
     # camera's view.
     "kitti-lite": SensorPreset(
         elevations_deg=_HDL64_UPPER + _span(-9.2, -15.1, 8),
-        azimuth_step_deg=0.36,
+        azimuth_step_deg=0.348,
         mount_height_m=1.73,
         max_range_m=80.0,
         min_range_m=1.0,

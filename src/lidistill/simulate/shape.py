@@ -13,13 +13,21 @@ from lidistill.simulate.primitives import Extent, Part, extent
 
 RUBBER, SKIN = 0.05, 0.45
 RETROREFLECTOR = 1.0  # number plates, reflectors
+# Cosines of the angle between heading and line of sight: up to the first, a thing's side shows its whole length; from
+# the second on, its far end is hidden.
+SIDE_IN_SIGHT, END_ON = 0.8, 0.95
 
 
 class Slack(NamedTuple):
-    """How far an annotator's box extends beyond the thing, metres; negative where the box cuts into it."""
+    """How far an annotator's box extends beyond the thing, metres; negative where the box cuts into it.
 
-    near: float = 0.0  # at the end that faces the sensor
-    far: float = 0.0  # at the other end, which annotators often cannot see
+    Annotators place an end by what they see of it. Of a thing seen end-on, they have to guess the other end.
+    """
+
+    front: float = 0.0  # in sight
+    rear: float = 0.0
+    hidden_front: float = 0.0  # of a thing whose rear is seen, end-on
+    hidden_rear: float = 0.0
     side: float = 0.0  # on each side
     top: float = 0.0
 
@@ -41,13 +49,19 @@ class Shape:
         """The tight box around its parts."""
         return extent(self.parts)
 
-    def label(self, scale: float, from_front: bool) -> Extent:
+    def label(self, scale: float, view: float) -> Extent:
         """The box that an annotator draws: the tight one and `scale` times this shape's slack.
 
-        `from_front` tells that the sensor sees the front of the thing rather than its rear.
+        `view` is the cosine of the angle between the thing's heading and the direction to the sensor: 1 if the sensor
+        sees its front, -1 if it sees its rear.
         """
         box, more = self.extent, self.slack
-        front, rear = (more.near, more.far) if from_front else (more.far, more.near)
+        hidden = min(max((abs(view) - SIDE_IN_SIGHT) / (END_ON - SIDE_IN_SIGHT), 0.0), 1.0)
+        front, rear = more.front, more.rear
+        if view > 0:
+            rear += hidden * (more.hidden_rear - rear)
+        else:
+            front += hidden * (more.hidden_front - front)
         return Extent(
             box.x_min - scale * rear,
             box.x_max + scale * front,

@@ -13,7 +13,7 @@ from lidistill.simulate.sensor import Degrees, RayGrid, SensorPreset, Step, ray_
 from lidistill.simulate.sensor_presets import DEFAULT_SENSOR, sensor_preset
 
 # Raised whenever the same settings and seed give different points or labels, so that cached frames are not mixed.
-SIMULATOR_VERSION = 3
+SIMULATOR_VERSION = 4
 
 Density = Annotated[Number, Field(ge=0, le=1000)]
 Reach = Annotated[Number, Field(ge=0, le=1000)]  # metres
@@ -32,11 +32,11 @@ class SimulatorSettings(Settings):
     azimuth_window_deg: tuple[Degrees, Degrees] | None = None  # None: the preset's
     azimuth_step_deg: Step | None = None  # None: the preset's
 
-    cars: Density = 8.0
+    cars: Density = 6.5
     vans: Density = 1.0
     trucks: Density = 0.25
-    pedestrians: Density = 7.0
-    cyclists: Density = 4.5
+    pedestrians: Density = 6.0
+    cyclists: Density = 3.5
     sitting_persons: Density = 0.6
 
     look_alikes: Density = 10.0  # bins, bollards, hydrants, columns, meters, saplings, parked bicycles

@@ -28,14 +28,15 @@ class Street(NamedTuple):
 
 
 def draw_street(settings: SimulatorSettings, rng: np.random.Generator) -> Street:
-    """A random street: a residential street, an avenue, or a road with few houses."""
+    """A random street: a residential street, an avenue, or a road with few houses or hardly any."""
     lanes, lane_width, parking, pavement, built_up = one_of(
         rng,
         (
             (1, between(rng, 2.8, 3.3), 2.1, between(rng, 1.8, 3.2), 0.75),
-            (1, between(rng, 2.8, 3.3), 2.1, between(rng, 2.5, 5.0), 0.9),
-            (2, between(rng, 3.0, 3.6), 2.1 * happens(rng, 0.5), between(rng, 3.0, 6.0), 0.6),
-            (1, between(rng, 3.0, 3.7), 0.0, between(rng, 2.0, 4.0), 0.25),
+            (1, between(rng, 2.8, 3.3), 2.1, between(rng, 2.5, 5.0), 0.75),
+            (2, between(rng, 3.0, 3.6), 2.1 * happens(rng, 0.5), between(rng, 3.0, 6.0), 0.5),
+            (1, between(rng, 3.0, 3.7), 0.0, between(rng, 2.0, 5.0), 0.25),
+            (2, between(rng, 3.2, 3.7), 0.0, between(rng, 4.0, 10.0), 0.1),
         ),
     )
     half_width = lanes * lane_width + parking

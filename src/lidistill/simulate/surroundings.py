@@ -25,7 +25,7 @@ def add_fronts(builder: SceneBuilder) -> None:
             if crossing is not None and abs(middle - crossing[0]) < length / 2 + crossing[1] + street.pavement:
                 continue
             if happens(rng, street.built_up):
-                setback = between(rng, 0.5, 5.0) if happens(rng, 0.5) else 0.8
+                setback = between(rng, 0.5, 8.0) if happens(rng, 0.6) else 0.8
                 builder.put(
                     furniture.house(rng, length, between(rng, 7.0, 12.0)),
                     middle,
@@ -36,7 +36,7 @@ def add_fronts(builder: SceneBuilder) -> None:
                 )
                 if setback < 1.5 or happens(rng, 0.3):
                     continue
-            if happens(rng, 0.75):
+            if happens(rng, 0.55):
                 edge = one_of(rng, (furniture.fence, furniture.wall, furniture.hedge, furniture.hedge))
                 builder.put(edge(rng, length - 0.5), middle, line, turn, in_view=False, apart=False)
             if happens(rng, 0.8):

