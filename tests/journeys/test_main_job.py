@@ -160,6 +160,20 @@ def test_a_split_without_labels_or_frames_is_refused_before_anything_is_predicte
         jobs.evaluate(journey.student, data=nothing, device="cpu")
 
 
+def test_a_missing_list_is_answered_with_an_option_of_evaluate(journey, tmp_path):
+    folder = tmp_path / "kitti"
+    shutil.copytree(journey.data, folder)
+    (folder / "ImageSets" / "val.txt").unlink()
+    data = KittiData(root=str(folder))
+    remedy = r"val\.txt: no list of frames for the split 'val'; .* or give --split all to use every frame"
+    with pytest.raises(InputError, match=remedy):
+        jobs.evaluate(journey.student, data=data, out=tmp_path / "out", device="cpu")
+    with pytest.raises(InputError, match=remedy):
+        evaluate_predictions(RunFolder(journey.student).predictions, data)
+    jobs.evaluate(journey.student, data=data, split="all", out=tmp_path / "out", device="cpu")
+    assert read_json(tmp_path / "out" / "scores.json")["frames"] == 14
+
+
 def test_scores_and_cost_say_in_which_precision_they_were_taken(journey, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(journey.plain, copy)

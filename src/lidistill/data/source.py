@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lidistill.types import DatasetSpec, Frame, Settings
+from lidistill.types import DatasetSpec, Frame, InputError, Settings
+
+
+class MissingSplit(InputError):
+    """A dataset has no frames for a split.
+
+    The message proposes a setting of the data. `with_option` is the message for commands that take no such settings,
+    but have the option --split.
+    """
+
+    def __init__(self, message: str, with_option: str = "") -> None:
+        super().__init__(message)
+        self.with_option = with_option or message
 
 
 class FrameSource(ABC):
@@ -73,7 +85,9 @@ class DataSettings(Settings, ABC):
 
     @abstractmethod
     def open(self, split: str) -> FrameSource:
-        """The frames of a split: "train", "val", or another split of the dataset; InputError if there is none."""
+        """The frames of a split: "train", "val", or another split of the dataset; InputError if there is none, or
+        MissingSplit if a setting or another split would help.
+        """
 
 
 def hash_of_files(description: object, files: Iterable[tuple[str, Path]]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lidistill.data.augment import centred_within, within_range
-from lidistill.data.source import DataSettings, FrameSource
+from lidistill.data.source import DataSettings, FrameSource, MissingSplit
 from lidistill.datasets import protocol_of
 from lidistill.deploy.profile import device_name, profile
 from lidistill.detectors.detector import count_parameters
@@ -59,12 +59,12 @@ def evaluate(
     own = data is None
     if data is None:
         data, folder = experiment.data, loaded.folder.of_split(split)
-        source = data.open(split)
+        source = _opened(data, split)
     else:
         data = data.with_classes(experiment.detector.classes)
         check_labels(experiment.detector, data.spec, "run")
         folder = RunFolder(Path(out)) if out is not None else loaded.folder.of_split(f"{data.name}-{split}")
-        source = data.open(split)
+        source = _opened(data, split)
         _check_range(loaded.folder.path, experiment.detector.point_range, source)
     detector = loaded.detector.to(where).for_inference()
     with progress(f"predict {loaded.folder.name}", len(source)) as advance:
@@ -108,6 +108,14 @@ def evaluate(
     return scores
 
 
+def _opened(data: DataSettings, split: str) -> FrameSource:
+    """Open a split. If it is missing, the error proposes another --split, because no override can change `data`."""
+    try:
+        return data.open(split)
+    except MissingSplit as error:
+        raise InputError(error.with_option) from None
+
+
 def _check_range(run: Path, point_range: Range, source: FrameSource) -> None:
     """Raise InputError if the detector's range holds no point of any of a few frames, or if these have no labels."""
     if not len(source):
@@ -149,7 +157,7 @@ def evaluate_predictions(
     predictions were made on another dataset.
     """
     path = Path(path)
-    source = data.open(split)
+    source = _opened(data, split)
     protocol = protocol_of(source.spec)
     if is_file(path) and path.suffix == ".npz":
         scores, matches = score_frames(source.spec, _predictions_of(source.spec, path), source)

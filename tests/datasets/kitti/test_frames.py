@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lidistill.data.object_database import object_database
+from lidistill.data.source import MissingSplit
 from lidistill.datasets.kitti.calibration import image_size, read_calibration
 from lidistill.datasets.kitti.frame_ids import every_id
 from lidistill.datasets.kitti.frames import KittiData, KittiFrames
@@ -50,6 +51,17 @@ def test_every_frame_is_used_only_when_asked_for(kitti):
     with pytest.raises(InputError, match=r"train\.txt: no list of frames for the split 'train'; .*train_split=all"):
         KittiData(str(kitti.root)).open("train")
     assert len(KittiData(str(kitti.root), train_split="all").open("train")) == 3
+
+
+@pytest.mark.parametrize(
+    ("split", "setting"), [("val", "set data.val_split=all"), ("trainval", "open the split 'all'")]
+)
+def test_a_missing_list_has_a_remedy_among_the_settings_and_one_among_the_options(kitti, split, setting):
+    (kitti.root / "ImageSets" / "val.txt").unlink()
+    with pytest.raises(MissingSplit) as caught:
+        KittiData(str(kitti.root)).open(split)
+    assert str(caught.value).endswith(f"or {setting} to use every frame of training/velodyne")
+    assert caught.value.with_option == str(caught.value).replace(setting, "give --split all")
 
 
 def test_comments_and_blank_lines_in_a_list_are_left_out(kitti):

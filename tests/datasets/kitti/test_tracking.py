@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from lidistill.data.source import MissingSplit
 from lidistill.datasets.kitti.frames import KittiFrames
 from lidistill.datasets.kitti.tracking import KittiTrackingData
 from lidistill.datasets.kitti.tracking_files import read_poses, read_track_labels
@@ -79,8 +80,13 @@ def test_splits_are_sequences(tracking):
     assert both.open("0004").ids == ("0004_000000", "0004_000001")
     with pytest.raises(InputError, match=r"has no sequence 0007 for the split '0007'; set the split to .* 0003, 0004"):
         both.open("0007")
-    with pytest.raises(InputError, match=r"has no sequence 0000, 0002, .* set data.train_sequences to some of"):
+    with pytest.raises(
+        MissingSplit, match=r"has no sequence 0000, 0002, .* set data.train_sequences to some"
+    ) as caught:
         KittiTrackingData(root=str(tracking)).open("train")
+    assert caught.value.with_option.endswith(
+        "give --split all, or --split with one of those that are there: 0003, 0004"
+    )
     with pytest.raises(InputError, match="testing/velodyne: no such folder"):
         both.open("test")
     (tracking / "training").rename(tracking / "testing")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from lidistill.data.point_files import read_bin
-from lidistill.data.source import DataSettings, FrameSource, hash_of_files, parse_list
+from lidistill.data.source import DataSettings, FrameSource, MissingSplit, hash_of_files, parse_list
 from lidistill.data.sweeps import NumSweeps
 from lidistill.datasets.kitti import projection as camera
 from lidistill.datasets.kitti.calibration import image_size, read_calibration
@@ -85,7 +85,7 @@ class KittiData(DataSettings):
 
     def open(self, split: str) -> KittiFrames:
         """The frames of "train", "val", "all" (every frame of training/), "test" (testing/, no labels), or of
-        ImageSets/SPLIT.txt; InputError if the folder or the list is missing.
+        ImageSets/SPLIT.txt; InputError if the folder is missing, MissingSplit if the list is.
         """
         root = Path(self.root)
         if not is_folder(root):
@@ -110,12 +110,13 @@ class KittiData(DataSettings):
         try:
             ids = parse_list(read_text(path, "write one frame id per line"))
         except MissingFile:
-            key = f"{split}_split" if split in ("train", "val") else "train_split"
-            raise InputError(
+            fault = (
                 f"{path}: no list of frames for the split {split!r}; put the ids there, one per line (the usual "
-                "3712/3769 lists come with the public "
-                f"KITTI toolboxes), or set data.{key}=all to use every frame of {folder.name}/velodyne"
-            ) from None
+                "3712/3769 lists come with the public KITTI toolboxes), or"
+            )
+            setting = f"set data.{split}_split=all" if split in ("train", "val") else "open the split 'all'"
+            purpose = f"to use every frame of {folder.name}/velodyne"
+            raise MissingSplit(f"{fault} {setting} {purpose}", f"{fault} give --split all {purpose}") from None
         if not ids:
             raise InputError(f"{path}: lists no frame; write one frame id per line")
         return ids

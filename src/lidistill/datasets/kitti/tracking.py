@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from lidistill.data.point_files import read_bin
-from lidistill.data.source import DataSettings, FrameSource, hash_of_files
+from lidistill.data.source import DataSettings, FrameSource, MissingSplit, hash_of_files
 from lidistill.data.sweeps import NumSweeps, SweptFrames, swept_spec
 from lidistill.datasets.kitti.calibration import image_size, read_calibration, read_lidar_from_imu
 from lidistill.datasets.kitti.frames import checked_classes, kitti_frame, kitti_spec
@@ -88,9 +88,11 @@ class KittiTrackingData(DataSettings):
         absent = sorted(set(chosen) - set(every))
         if absent or not chosen:
             key = f"data.{split}_sequences" if split in ("train", "val") else "the split"
-            raise InputError(
-                f"{folder / 'velodyne'}: has no sequence {', '.join(absent) or 'at all'} for the split {split!r}; set "
-                f"{key} to some of those that are there: {', '.join(every) or 'none'}"
+            fault = f"{folder / 'velodyne'}: has no sequence {', '.join(absent) or 'at all'} for the split {split!r}"
+            present = f"those that are there: {', '.join(every) or 'none'}"
+            raise MissingSplit(
+                f"{fault}; set {key} to some of {present}",
+                f"{fault}; give --split all, or --split with one of {present}",
             )
         drives = [_read_drive(folder, sequence, labelled=split != "test") for sequence in chosen]
         scans = kitti_spec(self.name, self.classes)
