@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,6 +135,43 @@ def test_a_run_is_scored_on_frames_of_another_dataset(journey, tmp_path, capsys)
     assert {path.name: path.read_bytes() for path in copy.path.iterdir() if path.is_file()} == before
     jobs.evaluate(copy.path, data=KittiData(root=str(tmp_path / "recorded")), split="train", device="cpu")
     assert read_json(copy.path / "kitti-train" / "scores.json")["frames"] == 8
+
+
+def test_scores_on_other_frames_are_never_replaced_unasked(journey, tmp_path):
+    copy = RunFolder(shutil.copytree(journey.student, tmp_path / "copy"))
+    first, second = (KittiData(root=str(tmp_path / name)) for name in ("first", "second"))
+    shutil.copytree(journey.data, first.root)
+    shutil.copytree(journey.data, second.root)
+    for label in Path(second.root, "training", "label_2").iterdir():
+        label.write_text("")
+    scored = copy.path / "kitti-val"
+
+    jobs.evaluate(copy.path, data=first, device="cpu")
+    before = {path.name: path.read_bytes() for path in scored.iterdir()}
+    (scored / "matches.npz").unlink()
+    jobs.evaluate(copy.path, data=first, device="cpu")
+    assert {path.name for path in scored.iterdir()} == before.keys()
+
+    before = {path.name: path.read_bytes() for path in scored.iterdir()}
+    with pytest.raises(
+        InputError,
+        match="kitti-val: holds scores on other frames, or on these before .*; give another folder with --out",
+    ):
+        jobs.evaluate(copy.path, data=second, device="cpu")
+    with pytest.raises(InputError, match="copy: holds scores that do not record their frames"):
+        jobs.evaluate(copy.path, data=second, out=copy.path, device="cpu")
+    assert {path.name: path.read_bytes() for path in scored.iterdir()} == before
+    jobs.evaluate(copy.path, data=second, out=tmp_path / "out", device="cpu")
+    assert read_json(tmp_path / "out" / "scores.json")["objects"] == 0
+
+    (scored / "scores.json").write_text("{")
+    with pytest.raises(
+        InputError, match=r"scores.json: line 1 is not valid JSON; .* or delete .*scores.json to replace"
+    ):
+        jobs.evaluate(copy.path, data=first, device="cpu")
+    (scored / "scores.json").unlink()
+    jobs.evaluate(copy.path, data=second, device="cpu")
+    assert read_json(scored / "scores.json")["objects"] == 0
 
 
 def test_a_run_is_not_scored_on_frames_that_do_not_fit_its_detector(journey, tmp_path):

@@ -57,7 +57,10 @@ def evaluate(
     ] = "val",
     out: Annotated[
         Path | None,
-        typer.Option(help="With --data: folder for the scores. Default of a run: the folder DATASET-SPLIT in it."),
+        typer.Option(
+            help="With --data: folder for the scores. Default of a run: the folder DATASET-SPLIT in it, unless it "
+            "holds scores on other frames."
+        ),
     ] = None,
     device: Device = "auto",
     precision: Precision = "32",

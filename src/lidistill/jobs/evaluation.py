@@ -20,6 +20,7 @@ from lidistill.experiment import Experiment, check_labels
 from lidistill.jobs.devices import pick_device, pick_precision
 from lidistill.jobs.provenance import commit, recorded_data
 from lidistill.jobs.trained_runs import load_run
+from lidistill.parsing import read_json
 from lidistill.progress import progress
 from lidistill.reading import is_file, is_folder
 from lidistill.report.measures.samples import save_samples
@@ -49,14 +50,16 @@ def evaluate(
 
     With `data` the split is of that dataset, which must have the classes and point features that the detector was
     trained on. Predictions, matches and scores go into `out`, by default the folder NAME-SPLIT in the run's folder. The
-    scores also record what the run was trained on, and how many labelled objects lie within the detector's range.
-    InputError if no point does.
+    scores also record what the run was trained on, how many labelled objects lie within the detector's range, and the
+    fingerprint of the frames. InputError if no point lies within the range, or if the folder holds scores on other
+    frames.
     """
     loaded = load_run(run)
     experiment = loaded.experiment
     where = pick_device(device)
     ran = pick_precision(precision, where, "--precision")
     own = data is None
+    fingerprint = ""
     if data is None:
         data, folder = experiment.data, loaded.folder.of_split(split)
         source = _opened(data, split)
@@ -66,6 +69,8 @@ def evaluate(
         folder = RunFolder(Path(out)) if out is not None else loaded.folder.of_split(f"{data.name}-{split}")
         source = _opened(data, split)
         _check_range(loaded.folder.path, experiment.detector.point_range, source)
+        fingerprint = source.fingerprint()
+        _check_replaced(folder, fingerprint)
     detector = loaded.detector.to(where).for_inference()
     with progress(f"predict {loaded.folder.name}", len(source)) as advance:
         predictions = predict(
@@ -91,6 +96,7 @@ def evaluate(
             **labels(data, source, split),
             **version,
             **origin,
+            **({"frames_fingerprint": fingerprint} if fingerprint else {}),
             "role": experiment.role,
             "name": loaded.folder.name,
             "seed": experiment.seed,
@@ -128,6 +134,18 @@ def _check_range(run: Path, point_range: Range, source: FrameSource) -> None:
             f"{run}: the detector's range {[*point_range]} holds no point of {source.spec.name}'s frames; points "
             "must be metres from the LiDAR, with x forward, y left and z up"
         )
+
+
+def _check_replaced(folder: RunFolder, fingerprint: str) -> None:
+    """Raise InputError if `folder` holds scores on other frames than those of `fingerprint`."""
+    if not is_file(folder.scores):
+        return
+    remedy = f"give another folder with --out, or delete {folder.scores} to replace its scores"
+    found = read_json(folder.scores, remedy).get("frames_fingerprint")
+    if found is None:
+        raise InputError(f"{folder.path}: holds scores that do not record their frames; {remedy}")
+    if found != fingerprint:
+        raise InputError(f"{folder.path}: holds scores on other frames, or on these before they changed; {remedy}")
 
 
 def _boxes_kept(source: FrameSource, kept: list[Boxes]) -> Iterator[Frame]:
