@@ -104,10 +104,12 @@ def test_saved_predictions_read_back(tmp_path, velocity):
         (boxes(2, 1, velocity), boxes(0, 0, velocity), boxes(3, 0, velocity)),
         ("Car", "Cyclist"),
         dataset="yard",
+        dataset_version="edition 2",
     )
     found.save(tmp_path / "predictions.npz")
     again = Predictions.load(tmp_path / "predictions.npz")
-    assert (again.frame_ids, again.classes, again.dataset) == (found.frame_ids, found.classes, "yard")
+    assert (again.frame_ids, again.classes) == (found.frame_ids, found.classes)
+    assert (again.dataset, again.dataset_version) == ("yard", "edition 2")
     for was, now in zip(found.boxes, again.boxes, strict=True):
         for name in ("geometry", "labels", "scores", *(["velocity"] if velocity else [])):
             assert torch.equal(getattr(now, name), getattr(was, name))
@@ -118,6 +120,17 @@ def test_saved_predictions_read_back(tmp_path, velocity):
 def test_predictions_of_no_frame_read_back(tmp_path):
     Predictions((), (), ("Car",)).save(tmp_path / "predictions.npz")
     assert Predictions.load(tmp_path / "predictions.npz") == Predictions((), (), ("Car",))
+
+
+def test_predictions_of_an_earlier_release_name_no_version_of_the_dataset(tmp_path):
+    path = tmp_path / "predictions.npz"
+    Predictions(("a",), (boxes(1),), ("Car",), "yard", "edition 2").save(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    del arrays["dataset_version"]
+    np.savez(path, **arrays)
+    again = Predictions.load(path)
+    assert (again.dataset, again.dataset_version) == ("yard", "")
 
 
 def test_predictions_that_do_not_fit_together_are_refused():
@@ -157,6 +170,7 @@ def test_bad_requests_are_named():
         ("classes", np.array(["Car", "Van", "Car"]), "name a class twice"),
         ("velocity", np.zeros((3, 3)), "velocity has shape"),
         ("labels", np.full(3, 9), "label outside"),
+        ("dataset_version", np.array(3), "dataset_version has the wrong type"),
     ],
 )
 def test_damaged_predictions_are_refused(tmp_path, name, value, said):

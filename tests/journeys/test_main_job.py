@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -249,6 +250,21 @@ def test_predictions_as_kitti_text_score_as_the_run_does(journey, tmp_path):
         assert (value is None) == (own[key] is None)
         assert value is None or value == pytest.approx(own[key], abs=3.0), key  # the text keeps two decimals
     assert RunFolder(tmp_path / "scored").scores.is_file()
+
+
+def test_predictions_on_another_version_of_the_frames_are_refused(journey, tmp_path):
+    run = jobs.load_run(journey.student)
+    predictions = Predictions.load(run.folder.predictions)
+    assert (predictions.dataset, predictions.dataset_version) == ("simulated", f"simulator {SIMULATOR_VERSION}")
+    path = tmp_path / "predictions.npz"
+    for version, said in (("simulator 1", "'simulator 1'"), ("", "no recorded version")):
+        replace(predictions, dataset_version=version).save(path)
+        with pytest.raises(
+            InputError, match=f"holds predictions on frames of {said}, .* of 'simulator .*'; set --data"
+        ):
+            evaluate_predictions(path, run.experiment.data)
+    replace(predictions, dataset="", dataset_version="").save(path)  # of another tool
+    assert evaluate_predictions(path, run.experiment.data).values == read_json(run.folder.scores)["values"]
 
 
 def test_predict_writes_text_json_and_a_picture_for_each_scan(journey, tmp_path):

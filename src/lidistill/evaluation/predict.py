@@ -26,6 +26,7 @@ _KINDS: dict[str, Kind] = {
     "labels": ("iu", 1),
     "scores": ("f", 1),
     "velocity": ("f", 2),
+    "dataset_version": ("U", 0),
 }
 
 
@@ -37,6 +38,7 @@ class Predictions:
     boxes: tuple[Boxes, ...]  # one entry per frame
     classes: tuple[str, ...]  # class names; the labels of the boxes index them
     dataset: str = ""  # name of the dataset; empty if unknown
+    dataset_version: str = ""  # which edition of its frames; empty if there is only one
 
     def __post_init__(self) -> None:
         if len(self.frame_ids) != len(self.boxes):
@@ -61,8 +63,9 @@ class Predictions:
                 )
 
     def save(self, path: str | Path) -> None:
-        """Write to a .npz file: geometry, labels and scores; and velocities if every frame has them."""
+        """Write to a .npz file: dataset, version, geometry, labels, scores; and velocities if every frame has them."""
         arrays = {
+            "dataset_version": np.array(self.dataset_version, dtype=str),
             "frame_ids": np.array(self.frame_ids, dtype=str),
             "classes": np.array(self.classes, dtype=str),
             "counts": np.array([len(boxes) for boxes in self.boxes], dtype=np.int64),
@@ -79,7 +82,8 @@ class Predictions:
     def load(path: str | Path) -> Predictions:
         """Read what `save` wrote. InputError if the file is missing, damaged, inconsistent or of another format."""
         remedy = "predict again with `lidistill evaluate`"
-        arrays, dataset = load_labelled(path, _KINDS, remedy, version=FORMAT, origin="dataset", optional=("velocity",))
+        optional = ("velocity", "dataset_version")  # files of earlier versions of the package name no dataset_version
+        arrays, dataset = load_labelled(path, _KINDS, remedy, version=FORMAT, origin="dataset", optional=optional)
         counts = arrays["counts"].astype(np.int64)
         total = int(counts.sum()) if (counts >= 0).all() else -1
         shapes = {
@@ -105,7 +109,7 @@ class Predictions:
         }
         boxes = tuple(Boxes(**dict(zip(columns, parts, strict=True))) for parts in zip(*columns.values(), strict=True))
         frame_ids, classes = (tuple(arrays[name].astype(str).tolist()) for name in ("frame_ids", "classes"))
-        return Predictions(frame_ids, boxes, classes, dataset)
+        return Predictions(frame_ids, boxes, classes, dataset, str(arrays.get("dataset_version", "")))
 
 
 class Decoder(Protocol):

@@ -76,7 +76,8 @@ def evaluate(
         predictions = predict(
             detector, source, device=where, batch_size=experiment.training.batch_size, progress=advance, precision=ran
         )
-    replace(predictions, dataset=source.spec.name).save(folder.predictions)
+    spec = source.spec
+    replace(predictions, dataset=spec.name, dataset_version=spec.version).save(folder.predictions)
     labelled: list[Boxes] = []
     scores, matches = score_frames(source.spec, predictions, _boxes_kept(source, labelled))
     matches.save(folder.matches)
@@ -172,7 +173,7 @@ def evaluate_predictions(
     """Score predictions made elsewhere: a `predictions.npz`, or files of other tools that the dataset's protocol reads.
 
     Scores and matches are written to the folder `out`, if given. InputError if `path` does not exist, or if its
-    predictions were made on another dataset.
+    predictions were made on another dataset, or on another version of its frames.
     """
     path = Path(path)
     source = _opened(data, split)
@@ -194,12 +195,21 @@ def evaluate_predictions(
 
 
 def _predictions_of(spec: DatasetSpec, path: Path) -> Predictions:
-    """Load the predictions of a file; InputError if it names a dataset other than `spec`."""
+    """Load the predictions of a file; InputError if it names a dataset, or a version of one, other than `spec`."""
     predictions = Predictions.load(path)
     if predictions.dataset not in ("", spec.name):
         raise InputError(
             f"{path}: holds predictions on {shown(predictions.dataset)}, not on {spec.name}; set --data to the "
             "dataset that they were made on"
+        )
+    if predictions.dataset and predictions.dataset_version != spec.version:
+        made, given = (
+            shown(version) if version else "no recorded version"
+            for version in (predictions.dataset_version, spec.version)
+        )
+        raise InputError(
+            f"{path}: holds predictions on frames of {made}, and those of --data are of {given}; set --data to the "
+            "frames that they were made on, or predict again with `lidistill evaluate RUN`"
         )
     return predictions
 

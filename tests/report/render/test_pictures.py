@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -50,6 +51,21 @@ def test_what_is_missing_is_said_with_the_command(trio, tmp_path):
         (folder / "samples.npz").unlink()
     [missing] = gallery(read_runs(folders, PROTOCOLS), [])
     assert "No sample frames" in missing.text
+
+
+def test_predictions_on_another_version_of_the_frames_are_not_pictured(trio, tmp_path):
+    folders = [shutil.copytree(path, tmp_path / path.name) for path in trio]
+    for folder, version in zip(folders, ("simulator 3", "simulator 4", ""), strict=True):
+        scores = json.loads((folder / "scores.json").read_text())
+        (folder / "scores.json").write_text(json.dumps({**scores, "dataset_version": "simulator 3"}))
+        predictions = Predictions.load(folder / "predictions.npz")
+        dataclasses.replace(predictions, dataset_version=version).save(folder / "predictions.npz")
+    pictures, missing = gallery(read_runs(folders, PROTOCOLS), [])
+    assert pictures.columns == ("Teacher", "Distilled student")
+    assert missing == Missing(
+        "Plain student: predictions.npz is on frames of 'simulator 4', but the scores are not, so it is not pictured.",
+        f"lidistill evaluate {folders[1]}",
+    )
 
 
 def test_at_most_four_runs_and_the_headline_pair_first(runs, pair):

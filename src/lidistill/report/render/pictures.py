@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lidistill.errors import shown
 from lidistill.evaluation.predict import Predictions
 from lidistill.report.measures.gains import Pair
 from lidistill.report.measures.runs import Run
@@ -26,7 +27,9 @@ LEAST_SIDE_M = 30.0
 
 
 def gallery(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Block]:
-    """A row of pictures for each sample frame, with one picture for each run. Missing files are named instead."""
+    """A row of pictures for each sample frame, with one picture for each run. Missing files, and predictions on another
+    version of the dataset than the scores, are named instead.
+    """
     with_samples = next((run for run in runs if run.folder.samples.is_file()), None)
     if with_samples is None:
         return [
@@ -41,10 +44,16 @@ def gallery(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Block]:
         if not run.folder.predictions.is_file()
     ]
     chosen = [run for run in _chosen(runs, pairs) if run.folder.predictions.is_file()]
+    predictions = {run.label: Predictions.load(run.folder.predictions) for run in chosen}
+    for run in [run for run in chosen if _on_another_version(predictions[run.label], runs)]:
+        version = shown(predictions[run.label].dataset_version)
+        text = f"{run.label}: predictions.npz is on frames of {version}, but the scores are not, so it is not pictured."
+        missing.append(Missing(text, f"lidistill evaluate {run.folder.path}"))
+        chosen.remove(run)
     samples = load_samples(with_samples.folder.samples)
     if not chosen or not samples.frames:
         return missing
-    found = {run.label: _by_frame(Predictions.load(run.folder.predictions), samples.classes) for run in chosen}
+    found = {run.label: _by_frame(predictions[run.label], samples.classes) for run in chosen}
     rows = []
     for frame in samples.frames[:SHOWN_FRAMES]:
         detections = [found[run.label].get(frame.id, Boxes.empty(with_scores=True)) for run in chosen]
@@ -67,6 +76,17 @@ def gallery(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Block]:
     ]
 
 
+def _on_another_version(predictions: Predictions, runs: Sequence[Run]) -> bool:
+    """Whether predictions name another version of the dataset than the scores, as after an interrupted evaluation.
+
+    `read_runs` makes sure that all scores are of one version. Predictions of earlier releases name none.
+    """
+    scored = next((run for run in runs if run.scores is not None), None)
+    if scored is None or not predictions.dataset_version:
+        return False
+    return predictions.dataset_version != scored.conditions.get("dataset_version")
+
+
 def _chosen(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Run]:
     """Choose the runs of the headline first, then other distilled runs, then the rest; return them in report order."""
     wanted: list[Run] = []
@@ -82,13 +102,13 @@ def _by_frame(predictions: Predictions, classes: Sequence[str]) -> Mapping[str, 
     to_sample = np.array(
         [classes.index(name) if name in classes else len(classes) for name in predictions.classes], dtype=np.int64
     )
-    shown = {}
+    drawn = {}
     for frame_id, boxes in zip(predictions.frame_ids, predictions.boxes, strict=True):
         assert boxes.scores is not None
         kept = boxes[boxes.scores >= MINIMUM_SCORE]
         labels = kept.labels.new_tensor(to_sample[kept.labels.numpy()])
-        shown[frame_id] = Boxes(kept.geometry, labels, kept.scores)
-    return shown
+        drawn[frame_id] = Boxes(kept.geometry, labels, kept.scores)
+    return drawn
 
 
 def view_of(boxes: Sequence[Boxes], point_range: Sequence[float]) -> tuple[float, ...]:
