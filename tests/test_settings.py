@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 import pytest
 
-from lidistill.settings import Count, Settings, Share, checked, settings_from
+from lidistill.settings import Count, Settings, Share, checked, flattened, settings_from
 from lidistill.types import InputError
 
 
@@ -122,3 +122,16 @@ def test_a_single_value_is_checked_by_the_same_types():
     assert checked(Count, 3, "--frames") == 3
     with pytest.raises(InputError, match=r"^--frames is 0; give 1 or more$"):
         checked(Count, 0, "--frames")
+
+
+def test_nested_settings_are_flattened_to_dotted_keys():
+    nested = {"a": {"b": 1, "c": {"d": [1, {"e": 2}]}}, "methods": [{"name": "x", "weight": 2}, {"name": "y"}]}
+    assert flattened(nested) == {
+        "a.b": 1,
+        "a.c.d": [1, {"e": 2}],
+        "methods.x.name": "x",
+        "methods.x.weight": 2,
+        "methods.y.name": "y",
+    }
+    assert flattened({"a": {}, "b": [], "c": None}) == {"a": {}, "b": [], "c": None}
+    assert flattened({}) == {}

@@ -140,6 +140,23 @@ def settings_from(cls: type[T], content: Any, where: str) -> T:
     return _made(cls, dict(content), where)
 
 
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted key, as in an override: `training.steps`.
+
+    The entries of a list of named settings go by their names: `distillation.methods.logits.weight`.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        below = value
+        if isinstance(value, list) and all(isinstance(item, Mapping) and "name" in item for item in value):
+            below = {str(item["name"]): item for item in value}
+        if isinstance(below, Mapping) and below:
+            flat |= flattened(below, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def checked(kind: Any, value: Any, name: str) -> Any:
     """Check a single value against the constrained type `kind`, and return it converted.
 

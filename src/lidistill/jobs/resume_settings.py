@@ -12,6 +12,7 @@ from lidistill.experiment import Experiment
 from lidistill.jobs.provenance import provenance, recorded_data
 from lidistill.jobs.trained_runs import read_experiment
 from lidistill.run_folder import RunFolder
+from lidistill.settings import flattened
 from lidistill.training.cache_keys import digest_of
 from lidistill.types import DatasetSpec, InputError
 
@@ -82,13 +83,13 @@ def check_changes(folder: RunFolder, own: Experiment, new: Experiment) -> Change
 
 def identity(experiment: Experiment) -> str:
     """Return a digest of what a resumed run keeps: all settings that are not CHANGEABLE, and the frames per step."""
-    kept = {key: value for key, value in _flat(experiment.to_dict()).items() if key not in CHANGEABLE}
+    kept = {key: value for key, value in flattened(experiment.to_dict()).items() if key not in CHANGEABLE}
     return digest_of({**kept, "frames a step": _frames_a_step(experiment)})
 
 
 def changes(own: Experiment, new: Experiment) -> Changes:
     """Return the settings in which two experiments differ, by dotted key."""
-    before, after = _flat(own.to_dict()), _flat(new.to_dict())
+    before, after = flattened(own.to_dict()), flattened(new.to_dict())
     return {key: (before.get(key), after.get(key)) for key in {**before, **after} if before.get(key) != after.get(key)}
 
 
@@ -132,19 +133,3 @@ def _refusal(folder: RunFolder, others: Changes) -> InputError:
 def _frames_a_step(experiment: Experiment) -> int:
     training = experiment.training
     return training.batch_size * training.accumulate * training.devices * training.nodes
-
-
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested settings to dotted keys; entries of a list of named settings go by their names."""
-    if (
-        isinstance(settings, list)
-        and settings
-        and all(isinstance(item, Mapping) and "name" in item for item in settings)
-    ):
-        settings = {str(item["name"]): item for item in settings}
-    if not isinstance(settings, Mapping) or not settings:
-        return {prefix: settings}
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from lidistill.report.measures.gains import Pair
+from lidistill.settings import flattened
 
 _NOT_SETTINGS = ("role", "name", "provenance", "format", "distillation")
 _ORIGIN = ("commit", "device")  # keys of the provenance that are compared, too
@@ -17,7 +17,7 @@ def differences(pair: Pair) -> list[str]:
     Each is a text such as `training.steps: 300 and 600`; the plain student's value comes first.
     """
     plain, distilled = (
-        _flat(run.experiment) | {key: run.setting("provenance", key) for key in _ORIGIN}
+        flattened(run.experiment) | {key: run.setting("provenance", key) for key in _ORIGIN}
         for run in (pair.plain, pair.distilled)
     )
     keys = [key for key in dict.fromkeys([*plain, *distilled]) if key.split(".")[0] not in _NOT_SETTINGS]
@@ -28,14 +28,3 @@ def in_brief(changed: Sequence[str], most: int) -> str:
     """Join the first `most` differences, and state how many more there are."""
     more = [f"and {len(changed) - most} more"] if len(changed) > most else []
     return "; ".join([*changed[:most], *more])
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat
