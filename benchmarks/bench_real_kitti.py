@@ -106,12 +106,12 @@ def labels_reach(source: FrameSource, classes: Sequence[str]) -> dict[str, float
 def run_facts(run: Path, scored: RunFolder) -> dict[str, Any]:
     """Return what the run is, and what it was scored on."""
     experiment, scores = load_run(run).experiment, read_json(scored.scores)
-    kept = ("trained_on", "trained_on_simulated", "seed", "commit", "device", "objects", "objects_in_range")
+    kept = ("trained_on", "trained_on_simulated", "trained_on_version", "seed", "commit", "device", "objects")
     return {
         "role": experiment.role,
         "steps": experiment.training.steps,
         "range_m": experiment.detector.point_range[3],
-        **{key: scores[key] for key in kept},
+        **{key: scores[key] for key in (*kept, "objects_in_range") if key in scores},
     }
 
 

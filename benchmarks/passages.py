@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from textwrap import fill
 
 from bench_distilled_step import ratio as step_ratio
-from recorded import ratio_of, read, spread_of
+from recorded import duration, ratio_of, read, spread_of
 
 PLACE = re.compile(r"(<!-- measured: ([a-z_]+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 MIB = 2**20
@@ -73,11 +73,8 @@ def fitnets() -> str:
 
 
 def demo() -> str:
-    minutes = read("demo")[0]["minutes"]
-    return (
-        f"The demo trains three networks in {minutes:.1f} minutes on two cores ([results](results/README.md)), "
-        "including simulation and scoring."
-    )
+    within = duration(read("demo")[0], " in {:.1f} minutes on two cores, including simulation and scoring")
+    return f"The demo trains three networks{within}; their scores are in the [results](results/README.md)."
 
 
 def cache_sizes() -> str:
@@ -128,7 +125,10 @@ def simulator_statistics() -> str:
         samples = (summary_of(results["statistics"][name][kind]) for kind in ("recorded", "simulated"))
         rows.append(f"| {name} | {' | '.join(samples)} | {' | '.join(f'{value:.2f}' for value in distances)} |")
     means = (sum(column) / len(known) for column in zip(*known.values(), strict=True))
-    head = f"| statistic | {results['recorded']}: median (16 % to 84 %) | simulated | version 2 | version 3 | drives |"
+    head = (
+        f"| statistic | {results['recorded']}: median (16 % to 84 %) | simulated | version 2 | "
+        f"version {results['simulator_version']} | drives |"
+    )
     last = f"| **mean** | | | {' | '.join(f'**{value:.2f}**' for value in means)} |"
     return "\n".join([head, "|---|---|---|---:|---:|---:|", *rows, last])
 
@@ -141,26 +141,27 @@ def real_kitti() -> str:
     key = "{}/Car/R40/moderate"
     columns = {"BEV 0.7": "strict/bev", "3D 0.5": "loose/3d", "3D 0.7": "strict/3d"}
     lines = [
-        f"| Car, moderate, AP R40 | {' | '.join(columns)} | farther by | too long by | false positives |",
-        f"|---|{'---|' * len(columns)}---:|---:|---:|",
+        f"| Car, moderate, AP R40 | range | {' | '.join(columns)} | farther by | too long by | false positives |",
+        f"|---|---:|{'---|' * len(columns)}---:|---:|---:|",
     ]
-    for version, name in ((2, "real_kitti_2"), (3, "real_kitti")):
+    for name in ("real_kitti_2", "real_kitti"):
         for run, found in read(name)[0]["runs"].items():
+            version = found.get("trained_on_version", "simulator 2").removeprefix("simulator ")
             scores = " | ".join(interval_of(found["ap"][key.format(column)]) for column in columns.values())
             errors = found["box_errors"]["Car"]
             lines.append(
-                f"| {run}, version {version} | {scores} | {errors['along'][0]:.2f} m | {errors['length'][0]:.2f} m | "
-                f"{sum(found['false_positives']['Car'].values())} |"
+                f"| {run}, version {version} | {found['range_m']:.0f} m | {scores} | {errors['along'][0]:.2f} m | "
+                f"{errors['length'][0]:.2f} m | {sum(found['false_positives']['Car'].values())} |"
             )
             if "gain" in found and run == "distilled":
                 gains = " | ".join(interval_of(found["gain"][key.format(column)], "+") for column in columns.values())
-                lines.append(f"| gain of {run} over plain, version {version} | {gains} | | | |")
+                lines.append(f"| gain of {run} over plain, version {version} | | {gains} | | | |")
     results = read("real_kitti")[0]
+    reached = {f"{run['objects_in_range']} within {run['range_m']:.0f} m" for run in results["runs"].values()}
     note = (
         f"95 % intervals over the {results['frames']} frames, with {results['objects']['Car']} cars; medians of the "
-        f"errors of boxes that score at least {results['score_threshold']}. One seed. These detectors look 32 m far: "
-        f"{next(iter(results['runs'].values()))['objects_in_range']} of {sum(results['objects'].values())} labelled "
-        "objects are within reach."
+        f"errors of boxes that score at least {results['score_threshold']}. One seed. A detector cannot find what is "
+        f"beyond its range: of {sum(results['objects'].values())} labelled objects, {', '.join(sorted(reached))}."
     )
     return "\n".join([*lines, "", fill(note, WIDTH)])
 

@@ -13,6 +13,8 @@ import json
 import re
 from pathlib import Path
 
+from recorded import duration
+
 from lidistill.evaluation.predict import Predictions
 from lidistill.report.measures.samples import load_samples
 from lidistill.report.render.bev_picture import draw_bev
@@ -46,8 +48,8 @@ def block() -> str:
     gain, runs = results["gain of distilled over plain"], results["runs"]
     any_run = runs["teacher"]
     lines = [
-        f"Expected result of `make demo`, **simulated data**, {any_run['frames']} validation frames, **one seed** "
-        f"({any_run['seed']}); KITTI metric, "
+        f"Expected result of `make demo`, **simulated data** ({any_run['dataset_version']}), {any_run['frames']} "
+        f"validation frames, **one seed** ({any_run['seed']}); KITTI metric, "
         "3D AP (R40) at the strict overlaps, moderate:",
         "",
         "| | Car | Pedestrian | Cyclist | mean | parameters |",
@@ -62,8 +64,8 @@ def block() -> str:
         "",
         f"Distilled over plain: {gain['gain']:+.1f} AP, {gain['level']:.0%} interval over frames {gain['low']:+.1f} "
         f"to {gain['high']:+.1f}; "
-        f"it says nothing about other seeds. {results['minutes']:.1f} minutes with {where['threads']} threads of "
-        f"{where['device']}. "
+        "it says nothing about other seeds. "
+        f"{duration(results, '{:.1f} minutes on ')}{where['device']}, {where['threads']} threads. "
         "Another machine may round differently and give other figures.",
     ]
     if PICTURE.is_file():

@@ -48,3 +48,8 @@ def seconds(times: Mapping[str, float]) -> str:
 def milliseconds(times: Mapping[str, float]) -> str:
     low, high = (f"{times[key] * 1e3:.0f}" if key in times else "" for key in ("min_s", "max_s"))
     return f"{times['median_s'] * 1e3:.0f} ms" + (f" ({low} to {high})" if high else "")
+
+
+def duration(results: Mapping[str, Any], text: str) -> str:
+    """Return the text with the recorded minutes in it; empty if the machine was too busy to record them."""
+    return "" if results["minutes"] is None else text.format(results["minutes"])

@@ -14,15 +14,15 @@ from bench_distilled_step import ratio as step_ratio
 from bench_pipeline import OVER_MMDETECTION3D
 from goals import Goal, row
 from passages import with_passages
-from recorded import DOCS, RESULTS, milliseconds, ratio_of, read, seconds, spread_of
+from recorded import DOCS, RESULTS, duration, milliseconds, ratio_of, read, seconds, spread_of
 
 HEAD = """# Results
 
 Every figure was written by a script under `benchmarks/` and carries device, threads, seed and
 commit; this page is made from those files by `python benchmarks/results_page.py`. Times are from a
 shared machine: read the ratios rather than the seconds. Results on simulated streets that name no
-version of the simulator are of version 2; version 3 is calibrated on recorded frames, and scores of
-the two are not comparable. How both compare with recorded frames is told in
+version of the simulator are of version 2; later versions are calibrated on recorded frames, and scores of
+different versions are not comparable. How they compare with recorded frames is told in
 [simulator.md](../simulator.md).
 """
 
@@ -74,8 +74,8 @@ def demo() -> str:
     lines = [
         "## The demo: simulated streets",
         "",
-        f"`make demo`, {results['minutes']:.1f} minutes from nothing to the report. **Simulated data**, "
-        f"{any_run['frames']} validation frames, KITTI metric, "
+        f"`make demo`{duration(results, ', {:.1f} minutes from nothing to the report')}. **Simulated data** "
+        f"({any_run['dataset_version']}), {any_run['frames']} validation frames, KITTI metric, "
         f"AP R40 at the strict overlaps, seed {any_run['seed']}. {where}; trained at commit {any_run['commit']} on "
         f"{any_run['device']}.",
         "",
