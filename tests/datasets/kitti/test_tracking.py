@@ -93,6 +93,11 @@ def test_splits_are_sequences(tracking):
     assert both.open("test")[0].boxes is None
 
 
+def test_scans_in_the_object_layout_are_told_from_sequences(tracking, tmp_path):
+    with pytest.raises(InputError, match=r"velodyne: has no folder of a sequence; .* with kitti:.*objects"):
+        data(tmp_path / "objects").open("train")
+
+
 def test_a_missing_scan_leaves_the_others_where_they_are(tracking):
     (tracking / "training" / "velodyne" / "0003" / "000001.bin").unlink()
     first, last = data(tracking).open("train")

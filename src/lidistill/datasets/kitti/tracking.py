@@ -83,13 +83,18 @@ class KittiTrackingData(DataSettings):
                 "archives"
             )
         every = sorted(path.name for path in (folder / "velodyne").iterdir() if path.is_dir())
+        if not every:
+            raise InputError(
+                f"{folder / 'velodyne'}: has no folder of a sequence; unpack KITTI's tracking archives again, or read "
+                f"scans in the layout of the object set with kitti:{self.root}"
+            )
         splits = {"train": self.train_sequences, "val": self.val_sequences, "all": every, "test": every}
         chosen = splits.get(split, [split])
         absent = sorted(set(chosen) - set(every))
         if absent or not chosen:
             key = f"data.{split}_sequences" if split in ("train", "val") else "the split"
             fault = f"{folder / 'velodyne'}: has no sequence {', '.join(absent) or 'at all'} for the split {split!r}"
-            present = f"those that are there: {', '.join(every) or 'none'}"
+            present = f"those that are there: {', '.join(every)}"
             raise MissingSplit(
                 f"{fault}; set {key} to some of {present}",
                 f"{fault}; give --split all, or --split with one of {present}",
