@@ -13,6 +13,7 @@ import argparse
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -51,40 +52,72 @@ def main() -> None:
     parser.add_argument("--split", default="trainval", help="a list of ImageSets, such as val")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     arguments = parser.parse_args()
-    classes = load_run(arguments.runs[0]).experiment.detector.classes
-    data = KittiData(root=str(arguments.kitti), classes=classes)
-    frames = list(data.open(arguments.split))
-    reachable = labels_reach(data.open(arguments.split), data.classes)
     names = [run.name for run in arguments.runs]
     if len(set(names)) < len(names):
         parser.error("two runs have the same folder name; rename one")
+    data = KittiData(root=str(arguments.kitti), classes=load_run(arguments.runs[0]).experiment.detector.classes)
+    with tempfile.TemporaryDirectory() as place:
+        scored = [
+            ScoredRun(name, run, RunFolder(Path(place) / name)) for name, run in zip(names, arguments.runs, strict=True)
+        ]
+        content = side_by_side(scored, data, arguments.split)
+    print_tables(content)
+    if arguments.out:
+        record(arguments.out, "real_kitti", content)
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A run, its name in the tables, and the folder of its scores on the real frames."""
+
+    name: str
+    run: Path
+    scored: RunFolder
+
+
+def side_by_side(runs: Sequence[ScoredRun], data: KittiData, split: str) -> dict[str, Any]:
+    """Return the figures of every run on the frames of `split`; gains are over the first run.
+
+    Scores that already lie in their folder are used as they are.
+    """
+    frames = list(data.open(split))
+    reachable = labels_reach(data.open(split), data.classes)
     content: dict[str, Any] = {
         "dataset": "KITTI, real frames",
-        "split": arguments.split,
+        "split": split,
         "frames": len(frames),
         "objects": dict(Counter(data.classes[label] for frame in frames for label in labels_of(frame).labels)),
         "score_threshold": SCORE_THRESHOLD,
         "reachable": reachable,
         "runs": {},
     }
-    with tempfile.TemporaryDirectory() as place:
-        folders = {name: RunFolder(Path(place) / name) for name in names}
-        for run, name in zip(arguments.runs, names, strict=True):
-            evaluate(run, data=data, split=arguments.split, out=folders[name].path)
-        first = FrameMatches.load(folders[names[0]].matches)
-        for run, name in zip(arguments.runs, names, strict=True):
-            matches = FrameMatches.load(folders[name].matches)
-            found = {
-                **run_facts(run, folders[name]),
-                "ap": {key: interval(bootstrap(matches, key, RESAMPLES)) for key in reachable if reachable[key]},
-                **errors(frames, Predictions.load(folders[name].predictions)),
-            }
-            if name != names[0]:
-                found["gain"] = {key: interval(paired_bootstrap(first, matches, key, RESAMPLES)) for key in found["ap"]}
-            content["runs"][name] = found
-    print_tables(content)
-    if arguments.out:
-        record(arguments.out, "real_kitti", content)
+    keys = [key for key, value in reachable.items() if value]
+    for row in runs:
+        if not row.scored.scores.is_file():
+            evaluate(row.run, data=data, split=split, out=row.scored.path)
+    first = FrameMatches.load(runs[0].scored.matches)
+    for row in runs:
+        matches = FrameMatches.load(row.scored.matches)
+        detected = [key for key in keys if is_detected(matches, key)]
+        found = {
+            **run_facts(row.run, row.scored),
+            # a class that is never detected has no score and counts as 0
+            "ap": {
+                key: interval(bootstrap(matches, key, RESAMPLES)) if key in detected else [0.0, 0.0, 0.0]
+                for key in keys
+            },
+            **errors(frames, Predictions.load(row.scored.predictions)),
+        }
+        if row.name != runs[0].name:
+            both = [key for key in detected if is_detected(first, key)]
+            found["gain"] = {key: interval(paired_bootstrap(first, matches, key, RESAMPLES)) for key in both}
+        content["runs"][row.name] = found
+    return content
+
+
+def is_detected(matches: FrameMatches, key: str) -> bool:
+    """Return whether the class of the score `key` was detected at least once, without which it has no score."""
+    return matches.estimator(key)(np.ones(len(matches.frame_ids), dtype=np.int64)) is not None
 
 
 def labels_of(frame: Frame) -> Boxes:
