@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from textwrap import fill
+from typing import Any
 
 from bench_distilled_step import ratio as step_ratio
 from recorded import duration, ratio_of, read, spread_of
@@ -16,6 +17,11 @@ PLACE = re.compile(r"(<!-- measured: ([a-z_]+) -->\n).*?(<!-- end -->)", flags=r
 MIB = 2**20
 WIDTH = 120
 NEW_LINE = "\n"
+# column of a table -> score of Car
+CAR_SCORES = {
+    column: f"{score}/Car/R40/moderate"
+    for column, score in {"BEV 0.7": "strict/bev", "3D 0.5": "loose/3d", "3D 0.7": "strict/3d"}.items()
+}
 
 
 def with_passages(text: str, page: str) -> str:
@@ -138,35 +144,89 @@ def summary_of(row: Mapping[str, float]) -> str:
 
 
 def real_kitti() -> str:
-    key = "{}/Car/R40/moderate"
-    columns = {"BEV 0.7": "strict/bev", "3D 0.5": "loose/3d", "3D 0.7": "strict/3d"}
-    lines = [
-        f"| Car, moderate, AP R40 | range | {' | '.join(columns)} | farther by | too long by | false positives |",
-        f"|---|---:|{'---|' * len(columns)}---:|---:|---:|",
-    ]
+    lines = car_head()
     for name in ("real_kitti_2", "real_kitti"):
         for run, found in read(name)[0]["runs"].items():
             version = found.get("trained_on_version", "simulator 2").removeprefix("simulator ")
-            scores = " | ".join(interval_of(found["ap"][key.format(column)]) for column in columns.values())
-            errors = found["box_errors"]["Car"]
-            lines.append(
-                f"| {run}, version {version} | {found['range_m']:.0f} m | {scores} | {errors['along'][0]:.2f} m | "
-                f"{errors['length'][0]:.2f} m | {sum(found['false_positives']['Car'].values())} |"
-            )
+            lines.append(car_row(f"{run}, version {version}", found))
             if "gain" in found and run == "distilled":
-                gains = " | ".join(interval_of(found["gain"][key.format(column)], "+") for column in columns.values())
-                lines.append(f"| gain of {run} over plain, version {version} | | {gains} | | | |")
+                lines.append(car_gain(f"gain of {run} over plain, version {version}", found))
     results = read("real_kitti")[0]
-    reached = {f"{run['objects_in_range']} within {run['range_m']:.0f} m" for run in results["runs"].values()}
-    note = (
-        f"95 % intervals over the {results['frames']} frames, with {results['objects']['Car']} cars; medians of the "
-        f"errors of boxes that score at least {results['score_threshold']}. One seed. A detector cannot find what is "
-        f"beyond its range: of {sum(results['objects'].values())} labelled objects, {', '.join(sorted(reached))}."
-    )
+    note = f"{car_note(results)} One seed. {reach_of(results)}"
     return "\n".join([*lines, "", fill(note, WIDTH)])
 
 
-def interval_of(values: Sequence[float | None], sign: str = "") -> str:
+def real_training() -> str:
+    results = read("real_training")[0]
+    runs, first = results["runs"], next(iter(results["runs"]))
+    lines = car_head()
+    for run, found in runs.items():
+        lines.append(car_row(run, found))
+        if run != first:
+            lines.append(car_gain(f"gain of {run} over {first}", found))
+    columns = ("parameters", "initial weights", "trained on", "labels", "steps", "learning rate")
+    conditions = [f"| run | {' | '.join(columns)} |", f"|---|---:|{'---|' * 3}---:|---:|"]
+    conditions += [conditions_row(run, found["training"]) for run, found in runs.items()]
+    seeds = sorted({found["seed"] for run, found in runs.items() if run != first})
+    note = f"{car_note(results)} Seed {', '.join(map(str, seeds))}. {reach_of(results)}"
+    return "\n".join([*lines, "", fill(note, WIDTH), "", *conditions])
+
+
+def conditions_row(run: str, training: Mapping[str, Any]) -> str:
+    """Return how a run was trained; less is recorded of the first run, which was trained elsewhere."""
+    version = training["data"].get("version")
+    simulated = f"frames of {version}" if version else "simulated frames"
+    cells = (
+        f"{training['parameters']:,}",
+        training.get("initial_weights", "–"),
+        f"{training['frames']} real frames" if "frames" in training else simulated,
+        training.get("labels", "simulated"),
+        training["steps"],
+        f"{training['learning_rate']:g}",
+    )
+    return f"| {run} | {' | '.join(map(str, cells))} |"
+
+
+def car_head() -> list[str]:
+    return [
+        f"| Car, moderate, AP R40 | range | {' | '.join(CAR_SCORES)} | farther by | too long by | false positives |",
+        f"|---|---:|{'---|' * len(CAR_SCORES)}---:|---:|---:|",
+    ]
+
+
+def car_row(title: str, found: Mapping[str, Any]) -> str:
+    """Return a run's scores, median box errors and false positives; a dash if it found no car to measure."""
+    scores = " | ".join(interval_of(found["ap"][key]) for key in CAR_SCORES.values())
+    errors = found["box_errors"]["Car"]
+    along, length = (f"{errors[name][0]:.2f} m" if name in errors else "–" for name in ("along", "length"))
+    false_positives = sum(found["false_positives"]["Car"].values())
+    return f"| {title} | {found['range_m']:.0f} m | {scores} | {along} | {length} | {false_positives} |"
+
+
+def car_gain(title: str, found: Mapping[str, Any]) -> str:
+    """Return the gains over the first run; a dash if one of the two runs never detected a car."""
+    gains = " | ".join(interval_of(found["gain"].get(key), "+") for key in CAR_SCORES.values())
+    return f"| {title} |  | {gains} | | | |"
+
+
+def car_note(results: Mapping[str, Any]) -> str:
+    return (
+        f"95 % intervals over the {results['frames']} frames, with {results['objects']['Car']} cars; medians of the "
+        f"errors of boxes that score at least {results['score_threshold']}."
+    )
+
+
+def reach_of(results: Mapping[str, Any]) -> str:
+    within = {f"{run['objects_in_range']} within {run['range_m']:.0f} m" for run in results["runs"].values()}
+    return (
+        f"No detector finds what is beyond its range: of {sum(results['objects'].values())} labelled objects, "
+        f"{' and '.join(sorted(within))}."
+    )
+
+
+def interval_of(values: Sequence[float | None] | None, sign: str = "") -> str:
+    if values is None:
+        return "–"
     value, low, high = (f"{part:{sign}.1f}" if part is not None else "–" for part in values)
     return f"{value} ({low} to {high})"
 
@@ -200,5 +260,6 @@ PASSAGES: dict[str, Callable[[], str]] = {
     "simulator": simulator,
     "simulator_statistics": simulator_statistics,
     "real_kitti": real_kitti,
+    "real_training": real_training,
     "pull": pull,
 }

@@ -48,8 +48,8 @@ def block() -> str:
     gain, runs = results["gain of distilled over plain"], results["runs"]
     any_run = runs["teacher"]
     lines = [
-        f"Expected result of `make demo`, **simulated data** ({any_run['dataset_version']}), {any_run['frames']} "
-        f"validation frames, **one seed** ({any_run['seed']}); KITTI metric, "
+        f"Expected result of `make demo`, **simulated data** ({any_run.get('dataset_version', 'simulator 2')}), "
+        f"{any_run['frames']} validation frames, **one seed** ({any_run['seed']}); KITTI metric, "
         "3D AP (R40) at the strict overlaps, moderate:",
         "",
         "| | Car | Pedestrian | Cyclist | mean | parameters |",

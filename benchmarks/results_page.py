@@ -75,7 +75,7 @@ def demo() -> str:
         "## The demo: simulated streets",
         "",
         f"`make demo`{duration(results, ', {:.1f} minutes from nothing to the report')}. **Simulated data** "
-        f"({any_run['dataset_version']}), {any_run['frames']} validation frames, KITTI metric, "
+        f"({any_run.get('dataset_version', 'simulator 2')}), {any_run['frames']} validation frames, KITTI metric, "
         f"AP R40 at the strict overlaps, seed {any_run['seed']}. {where}; trained at commit {any_run['commit']} on "
         f"{any_run['device']}.",
         "",

@@ -1,4 +1,4 @@
-"""The benchmark that trains on real frames: its rows, and what it refuses."""
+"""The benchmark that trains on real frames: its rows, what it refuses, and the passage that shows its figures."""
 
 from __future__ import annotations
 
@@ -119,3 +119,61 @@ def test_a_class_that_is_never_detected_is_known_as_such():
     matches = match_frames(truths, [objects(("Car", {}), scores=[0.9])], CLASSES, ["000000"])
     assert is_detected(matches, "strict/3d/Car/R40/moderate")
     assert not is_detected(matches, "strict/3d/Pedestrian/R40/moderate")
+
+
+KEYS = [f"{score}/Car/R40/moderate" for score in ("strict/bev", "loose/3d", "strict/3d")]
+
+
+def figures(parameters: int, **training) -> dict:
+    """The recorded figures of one run."""
+    return {
+        "seed": 0,
+        "range_m": 32.0,
+        "objects": 9,
+        "objects_in_range": 7,
+        "ap": {key: [40.0 + row, 30.0, 50.0] for row, key in enumerate(KEYS)},
+        "box_errors": {"Car": {"boxes": 5, "along": [0.125, 0.2], "length": [-0.25, 0.1]}},
+        "false_positives": {"Car": {"background": 3, "duplicate": 1}},
+        "training": {"data": {}, "steps": 800, "learning_rate": 6e-4, "parameters": parameters, **training},
+    }
+
+
+def test_the_passage_shows_every_run_its_gain_and_its_conditions(monkeypatch):
+    import passages
+
+    tuned = figures(1234, frames=56, labels="recorded", initial_weights="those of the teacher")
+    blind = figures(56, frames=154, labels="detections of the teacher", initial_weights="random")
+    results = {
+        "frames": 36,
+        "objects": {"Car": 178},
+        "score_threshold": 0.3,
+        "runs": {
+            "simulated": figures(1234, data={"version": "simulator 3"}),
+            "tuned": {**tuned, "gain": {key: [4.0, -1.0, 9.0] for key in KEYS}},
+            "blind": {**blind, "gain": {}, "box_errors": {"Car": {"boxes": 0}}},
+        },
+    }
+    monkeypatch.setattr(passages, "read", lambda name: ({"real_training": results}[name], "somewhere"))
+    text = passages.with_passages("<!-- measured: real_training -->\n<!-- end -->\n", "simulator.md")
+    scores, _, conditions = text.split("\n\n")
+    rows = [line.split(" | ") for line in scores.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[1:]] == [
+        "| simulated",
+        "| tuned",
+        "| gain of tuned over simulated",
+        "| blind",
+        "| gain of blind over simulated",
+    ]
+    for table in (scores, conditions):
+        assert len({line.count("|") for line in table.splitlines() if line.startswith("|")}) == 1
+    assert rows[1][1:] == ["32 m", *(f"{40 + row}.0 (30.0 to 50.0)" for row in range(3)), "0.12 m", "-0.25 m", "4 |"]
+    assert rows[3][2] == "+4.0 (-1.0 to +9.0)"
+    assert rows[4][5:7] == rows[5][2:4] == ["–", "–"]
+    assert conditions.splitlines()[2:5] == [
+        "| simulated | 1,234 | – | frames of simulator 3 | simulated | 800 | 0.0006 |",
+        "| tuned | 1,234 | those of the teacher | 56 real frames | recorded | 800 | 0.0006 |",
+        "| blind | 56 | random | 154 real frames | detections of the teacher | 800 | 0.0006 |",
+    ]
+    said = " ".join(text.split())
+    assert "36 frames, with 178 cars" in said
+    assert "of 9 labelled objects, 7 within 32 m" in said
