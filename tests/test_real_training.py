@@ -176,4 +176,4 @@ def test_the_passage_shows_every_run_its_gain_and_its_conditions(monkeypatch):
     ]
     said = " ".join(text.split())
     assert "36 frames, with 178 cars" in said
-    assert "of 9 labelled objects, 7 within 32 m" in said
+    assert "of 178 labelled objects, 7 within 32 m" in said
