@@ -93,7 +93,7 @@ def pointpillars_simulated() -> PointPillarsConfig:
 
 
 def pointpillars_simulated_kitti() -> PointPillarsConfig:
-    """`pointpillars_simulated` with the range of KITTI's networks, on pillars of 0.25 m: a map of 3.6 times the size."""
+    """`pointpillars_simulated` with the range of KITTI's networks and pillars of 0.25 m: a map 3.6 times as large."""
     grid = VoxelGrid((0.0, -40.0, -3.0, 72.0, 40.0, 1.0), (0.25, 0.25, 4.0))
     return replace(pointpillars_simulated(), grid=grid)
 
