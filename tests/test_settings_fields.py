@@ -18,9 +18,10 @@ from pydantic.types import StringConstraints
 
 import lidistill
 from lidistill.data.augment import ObjectNoise
+from lidistill.datasets.joined import JoinedData
 from lidistill.datasets.kitti.frames import KittiData
 from lidistill.datasets.kitti.tracking import KittiTrackingData
-from lidistill.datasets.simulated.frames import SimulatedData
+from lidistill.datasets.simulated.frames import SimulatedData, SimulatedKittiData
 from lidistill.detectors import WidthRule
 from lidistill.detectors.presets import PRESETS
 from lidistill.distillation import METHODS
@@ -55,6 +56,8 @@ def instances() -> dict[type, Settings]:
     roots = [
         *detectors,
         SimulatedData(),
+        SimulatedKittiData(),
+        JoinedData(("simulated", "kitti:somewhere")),
         KittiTrackingData("somewhere"),
         ObjectNoise(),
         Motion(),

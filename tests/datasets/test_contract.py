@@ -14,6 +14,7 @@ from lidistill.data.object_database import build_database
 from lidistill.data.source import DataSettings
 from lidistill.data.sweeps import SweptFrames
 from lidistill.datasets import DATASETS
+from lidistill.datasets.joined import JoinedData
 from lidistill.datasets.kitti.frames import KittiData
 from lidistill.datasets.kitti.tracking import KittiTrackingData
 from lidistill.datasets.simulated.folder import write_folder
@@ -50,12 +51,19 @@ def simulated_kitti(folder: Path) -> DataSettings:
     return SimulatedKittiData(root=str(folder), train_frames=2, val_frames=2, workers=1, simulator=COARSE)
 
 
+def joined(folder: Path) -> DataSettings:
+    kitti(folder / "a")
+    kitti(folder / "b")
+    return JoinedData((f"kitti:{folder / 'a'}", f"kitti:{folder / 'b'}"), repeats=(1, 2))
+
+
 MADE: dict[str, Callable[[Path], DataSettings]] = {
     "kitti": kitti,
     "kitti-tracking": kitti_tracking,
     "kitti-tracking with sweeps": partial(kitti_tracking, sweeps=2),
     "simulated": simulated,
     "simulated-kitti": simulated_kitti,
+    "joined": joined,
     "simulated with sweeps": simulated_sweeps,
 }
 
@@ -135,7 +143,8 @@ def test_frames_can_be_joined_and_their_objects_cut_out(data):
 
 
 def test_a_place_or_a_sentence_comes_from_the_command_line(data):
-    assert isinstance(type(data).at("somewhere"), type(data))
+    place = "simulated+simulated" if isinstance(data, JoinedData) else "somewhere"
+    assert isinstance(type(data).at(place), type(data))
 
 
 def test_sequences_are_in_the_order_of_time_or_not_there(data):

@@ -32,7 +32,8 @@ def test_an_unknown_name_suggests_the_nearest():
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_dataset_names_itself_and_describes_its_frames(name, tmp_path):
-    data = parse_source(f"{name}:{tmp_path}")
+    place = f"simulated+simulated:{tmp_path}" if name == "joined" else str(tmp_path)
+    data = parse_source(f"{name}:{place}")
     assert isinstance(data, DataSettings)
     assert data.name == name
     spec = data.spec

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lidistill.types import DatasetSpec, Frame, InputError, Settings
+from lidistill.types import DatasetSpec, Frame, InputError, Settings, unknown_name
 
 
 class MissingSplit(InputError):
@@ -68,6 +68,7 @@ class DataSettings(Settings, ABC):
     name: ClassVar[str]
     title: ClassVar[str] = ""  # the name in titles; empty: `name`
     source_form: ClassVar[str]  # the form on the command line: NAME, or NAME:FOLDER
+    short_training: ClassVar[int] = 0  # steps by default, of frames for two cores; 0: the published schedule
 
     @classmethod
     @abstractmethod
@@ -88,6 +89,14 @@ class DataSettings(Settings, ABC):
         """The frames of a split: "train", "val", or another split of the dataset; InputError if there is none, or
         MissingSplit if a setting or another split would help.
         """
+
+
+def parse_data(text: str, table: Mapping[str, type[DataSettings]]) -> DataSettings:
+    """The settings of NAME or NAME:PLACE, by a table of datasets; InputError if the name is unknown."""
+    name, _, place = text.partition(":")
+    if name not in table:
+        raise unknown_name("dataset", name, table)
+    return table[name].at(place)
 
 
 def hash_of_files(description: object, files: Iterable[tuple[str, Path]]) -> str:

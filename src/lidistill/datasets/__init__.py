@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lidistill.data.source import DataSettings
+from lidistill.data.source import DataSettings, parse_data
+from lidistill.datasets.joined import JoinedData
 from lidistill.datasets.kitti.frames import KittiData
 from lidistill.datasets.kitti.protocol import KittiProtocol
 from lidistill.datasets.kitti.tracking import KittiTrackingData
@@ -15,7 +16,10 @@ DATASETS: dict[str, type[DataSettings]] = {
     "kitti-tracking": KittiTrackingData,
     "simulated": SimulatedData,
     "simulated-kitti": SimulatedKittiData,
+    "joined": JoinedData,
 }
+
+JoinedData.table = DATASETS
 
 PROTOCOLS: dict[str, Protocol] = {"kitti": KittiProtocol()}
 
@@ -24,10 +28,7 @@ def parse_source(text: str) -> DataSettings:
     """Settings from the command line: NAME or NAME:PLACE, such as "kitti:/data/kitti" or "simulated"; InputError if
     the name is unknown or the dataset does not accept the place.
     """
-    name, _, place = text.partition(":")
-    if name not in DATASETS:
-        raise unknown_name("dataset", name, DATASETS)
-    return DATASETS[name].at(place)
+    return parse_data(text, DATASETS)
 
 
 def protocol_of(spec: DatasetSpec) -> Protocol:

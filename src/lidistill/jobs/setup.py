@@ -25,9 +25,8 @@ from lidistill.run_folder import RunFolder
 from lidistill.training.training_settings import TrainingSettings
 from lidistill.types import InputError
 
-# Sized so that two processor cores train and score teacher, plain student and distilled student within minutes.
-DEMO_TRAINING = TrainingSettings(
-    steps=1600,
+# Sized so that two processor cores train a network within minutes. The dataset tells how many steps.
+SHORT_TRAINING = TrainingSettings(
     batch_size=2,
     learning_rate=6e-3,
     warmup_share=0.2,
@@ -37,12 +36,8 @@ DEMO_TRAINING = TrainingSettings(
     validation_frames=60,
     workers=1,
 )
-# For streets of KITTI's range, which need more frames and more steps.
-LONG_TRAINING = replace(DEMO_TRAINING, steps=4000)
 # A short training learns faster from frames as they are; pasted objects and wide rotations suit long schedules.
-DEMO_AUGMENTATION = Augmentation(paste={}, rotation=0.2)
-# By dataset; the others have the published schedule.
-SCHEDULES = {"simulated": (DEMO_TRAINING, DEMO_AUGMENTATION), "simulated-kitti": (LONG_TRAINING, DEMO_AUGMENTATION)}
+SHORT_AUGMENTATION = Augmentation(paste={}, rotation=0.2)
 
 
 def supervised(
@@ -143,7 +138,9 @@ def _detector(start: str, data: DataSettings) -> DetectorConfig:
 
 def _from_preset(detector: str, data: DataSettings) -> Experiment:
     spec = data.spec
-    training, augmentation = SCHEDULES.get(spec.name, (TrainingSettings(), Augmentation()))
+    training, augmentation = TrainingSettings(), Augmentation()
+    if data.short_training:
+        training, augmentation = replace(SHORT_TRAINING, steps=data.short_training), SHORT_AUGMENTATION
     return Experiment(
         role="teacher", data=data, detector=preset(detector, spec.name), training=training, augmentation=augmentation
     )

@@ -32,6 +32,7 @@ class SimulatedData(DataSettings):
 
     name: ClassVar[str] = "simulated"
     source_form: ClassVar[str] = "simulated"
+    short_training: ClassVar[int] = 1600
 
     # the KITTI folder of the frames; empty: a folder in the user's cache, one for each choice of settings
     root: Text = ""
@@ -128,7 +129,9 @@ class SimulatedKittiData(SimulatedData):
     """Frames with KITTI's range and all beams of its scanner, for detectors that will meet real frames."""
 
     name: ClassVar[str] = "simulated-kitti"
+    title: ClassVar[str] = "simulated streets of KITTI's range"
     source_form: ClassVar[str] = "simulated-kitti"
+    short_training: ClassVar[int] = 4000
 
     train_frames: Count = 2400
     simulator: SimulatorSettings = field(default_factory=SimulatorSettings)

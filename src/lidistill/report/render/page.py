@@ -29,7 +29,6 @@ PROPER_NAMES = {
     "centerpoint": "CenterPoint",
     "pointrcnn": "PointRCNN",
     "simulated": "simulated streets",
-    "simulated-kitti": "simulated streets of KITTI's range",
 }
 
 
