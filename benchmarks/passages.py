@@ -176,10 +176,13 @@ def conditions_row(run: str, training: Mapping[str, Any]) -> str:
     """Return how a run was trained; less is recorded of the first run, which was trained elsewhere."""
     version = training["data"].get("version")
     simulated = f"frames of {version}" if version else "simulated frames"
+    frames = [f"{training['frames']} real frames"] if "frames" in training else []
+    if "simulated_frames" in training:
+        frames = [f"{frames[0]}, {training['repeats']} times,", f"{training['simulated_frames']} {simulated}"]
     cells = (
         f"{training['parameters']:,}",
         training.get("initial_weights", "–"),
-        f"{training['frames']} real frames" if "frames" in training else simulated,
+        " and ".join(frames) or simulated,
         training.get("labels", "simulated"),
         training["steps"],
         f"{training['learning_rate']:g}",

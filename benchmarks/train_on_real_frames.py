@@ -6,15 +6,17 @@ first row.
 simulated       the teacher, trained on the simulator alone
 fine-tuned      the teacher, trained further on the labelled real frames of the list train
 real-alone      the same network, trained on these frames from random weights
+both            the teacher, trained further on these frames and as many of its own simulated ones
 label-free      the same network, started as the teacher and trained on a drive, with the teacher's detections as labels
 label-free-4x   the same with a quarter of the parameters, started from a part of the teacher's channels
 
     python benchmarks/train_on_real_frames.py KITTI_FOLDER TEACHER [--drive DRIVE_FOLDER] [--steps 800]
         [--only fine-tuned ...] [--work runs/real-training] [--out docs/results/real_training.json]
 
-Objects of the labelled frames are pasted into others. Everything else follows the teacher's settings; networks that
-start as the teacher learn at a tenth of its rate. Labels of the drive are not used: it may be in the layout of KITTI's
-object set or of its tracking set. Finished trainings and scores in `--work` are kept, and interrupted ones are resumed.
+Objects of the real frames are pasted into others, where the frames are alone. Everything else follows the teacher's
+settings; networks that start as the teacher learn at a tenth of its rate. Labels of the drive are not used: it may be
+in the layout of KITTI's object set or of its tracking set. Finished trainings and scores in `--work` are kept, and
+interrupted ones are resumed.
 """
 
 from __future__ import annotations
@@ -28,8 +30,11 @@ from typing import Any
 from bench_real_kitti import ScoredRun, print_tables, side_by_side
 from measure import record
 
-from lidistill.data.source import FrameSource
+from lidistill.data.source import DataSettings, FrameSource
+from lidistill.datasets import parse_source
+from lidistill.datasets.joined import JoinedFrames
 from lidistill.datasets.kitti.frames import KittiData
+from lidistill.datasets.simulated.frames import SimulatedData
 from lidistill.experiment import Experiment
 from lidistill.files import claimed
 from lidistill.jobs import distilled, fine_tuned, supervised, train
@@ -45,6 +50,7 @@ SIMULATED = "simulated"
 ROWS = {
     "fine-tuned": "those of the teacher",
     "real-alone": "random",
+    "both": "those of the teacher",
     "label-free": "those of the teacher",
     "label-free-4x": "a part of the teacher's channels",
 }
@@ -69,7 +75,10 @@ def main() -> None:
     drive = arguments.drive.resolve() if arguments.drive else None
     every = experiments(teacher, kitti, drive, arguments.steps, arguments.seed)
     if absent := sorted(set(arguments.only or ()) - every.keys()):
-        parser.error(f"{', '.join(absent)}: give the folder of a drive (--drive)")
+        parser.error(
+            f"{', '.join(absent)}: without labels give the folder of a drive (--drive), for both a teacher of streets "
+            "with default settings"
+        )
     rows = {name: experiment for name, experiment in every.items() if name in (arguments.only or every)}
     data = KittiData(root=str(kitti), classes=read_experiment(RunFolder(teacher)).detector.classes)
     with claimed(arguments.work):
@@ -89,7 +98,9 @@ def main() -> None:
 
 
 def experiments(teacher: Path, kitti: Path, drive: Path | None, steps: int, seed: int) -> dict[str, Experiment]:
-    """Return the experiment of each row; without a drive, of those with labels."""
+    """Return the experiment of each row that can be trained: on simulated frames too only if the teacher's streets have
+    default settings, and without labels only with a drive.
+    """
     base = read_experiment(RunFolder(teacher))
     every = [f"training.steps={steps}", "training.validate_every=0", "training.workers=0"]
     gentle = f"training.learning_rate={base.training.learning_rate * GENTLE:g}"
@@ -99,6 +110,11 @@ def experiments(teacher: Path, kitti: Path, drive: Path | None, steps: int, seed
         "fine-tuned": fine_tuned(teacher, data=frames, seed=seed, overrides=[*labelled, gentle]),
         "real-alone": supervised(str(teacher), data=frames, seed=seed, overrides=labelled),
     }
+    if (streets := streets_of(base.data)) is not None:
+        share = max(1, round(streets.train_frames / len(KittiData(root=str(kitti)).open("train"))))
+        both = [*every, gentle, "augmentation.paste={}", f"data.repeats=[1,{share}]"]
+        source = f"joined:{streets.name}:{streets.root}+{frames}"
+        rows["both"] = fine_tuned(teacher, data=source, seed=seed, overrides=both)
     if drive is None:
         return rows
     scans, all_scans = drive_source(drive)
@@ -116,6 +132,11 @@ def experiments(teacher: Path, kitti: Path, drive: Path | None, steps: int, seed
         "label-free": student(compression=1, overrides=[*unlabelled, gentle]),
         "label-free-4x": student(compression=4, overrides=unlabelled),
     }
+
+
+def streets_of(data: DataSettings) -> SimulatedData | None:
+    """Return the teacher's streets if they can be joined: if they have no settings but those of their name."""
+    return data if isinstance(data, SimulatedData) and parse_source(f"{data.name}:{data.root}") == data else None
 
 
 def drive_source(drive: Path) -> tuple[str, list[str]]:
@@ -180,10 +201,18 @@ def conditions(name: str, folder: RunFolder) -> dict[str, Any]:
         return found
     return {
         **found,
-        "frames": len(own.data.open("train")),
+        **training_frames(own.data.open("train")),
         "labels": "recorded" if own.distillation is None else "detections of the teacher",
         "initial_weights": ROWS[name],
     }
+
+
+def training_frames(source: FrameSource) -> dict[str, int]:
+    """Return the number of real frames, and of simulated ones beside them."""
+    if not isinstance(source, JoinedFrames):
+        return {"frames": len(source)}
+    simulated, *real = source.sources
+    return {"frames": len(real[0]), "repeats": len(real), "simulated_frames": len(simulated)}
 
 
 if __name__ == "__main__":
