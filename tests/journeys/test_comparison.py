@@ -107,10 +107,17 @@ def test_gains_and_intervals_are_those_computed_by_hand(compared):
     }
     gains = [taught - alone for taught, alone in zip(scores[row["name"]], scores["none"], strict=True)]
     assert row["gain"] == pytest.approx(sum(gains) / 2, abs=1e-6)
-    # two seeds: the standard error of the mean is half of their difference, times Student's 12.706 for one degree of
-    # freedom
-    half = 12.706 * abs(gains[0] - gains[1]) / 2
+    # Two seeds a row: each row's variance is half of its squared difference, with one degree of freedom. The standard
+    # error of the gain of one row over another is the root of the mean variance.
+    every = [[entry["scores"][main][seed] for seed in range(2)] for entry in content["rows"]]
+    error = np.sqrt(np.mean([(a - b) ** 2 / 2 for a, b in every]))
+    assert content["spread_between_seeds"] == pytest.approx(error, rel=1e-3, abs=1e-6)
+    half = 3.182 * error  # Student, three degrees of freedom
     assert row["interval_over_seeds"] == pytest.approx([row["gain"] - half, row["gain"] + half], rel=1e-3, abs=1e-3)
+    low, high = row["interval_over_seeds_adjusted"]
+    assert low <= row["interval_over_seeds"][0]
+    assert high >= row["interval_over_seeds"][1]
+    assert row["found_in_8_of_10"] >= 0
     matches = {
         (name, seed): FrameMatches.load(compared / f"{name}-seed{seed}" / "matches.npz")
         for name in scores

@@ -45,7 +45,8 @@ def test_a_row_is_its_gain_over_the_plain_student_on_the_same_draws(runs):
 
 def test_the_table_shows_the_protocols_summary_and_the_scores_it_lists_for_gains(copies, tmp_path):
     text, content, gains = compare(copies, tmp_path / "out")
-    assert gains.columns == ("Student", "Car", "Pedestrian", "Cyclist", "Mean", "Gain", "over frames", "over seeds")
+    intervals = ("over frames", "over seeds", "over seeds, all rows")
+    assert gains.columns == ("Student", "Car", "Pedestrian", "Cyclist", "Mean", "Gain", *intervals)
     assert [row[0] for row in gains.rows] == ["teacher", "plain", "taught"]
     assert gains.rows[2][-1] == "n/a"
     assert "AP of every class and difficulty, percent, mean over the seeds; simulated data:" in text

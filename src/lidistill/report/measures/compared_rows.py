@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lidistill.evaluation.estimate import Estimate
+from lidistill.evaluation.gains_over_seeds import SeedGains, gains_over_seeds
 from lidistill.evaluation.intervals import mean_gain
 from lidistill.evaluation.scale import BARE
-from lidistill.evaluation.seed_interval import t_interval
 from lidistill.report.measures.gains import RESAMPLES, SEED
 from lidistill.report.measures.runs import Run
 from lidistill.report.measures.stored_matches import kept_frames
@@ -37,9 +37,13 @@ class Measured:
     scores: dict[str, tuple[float | None, ...]]  # score key -> one value per seed
     # Mean gain over the plain student, with its interval over the choice of frames; None for the plain student itself.
     over_frames: Estimate | None
-    over_seeds: Estimate | None  # the same gain with Student's t interval over the seeds; None for one seed
     step: dict[str, Any] | None
     missing: tuple[str, ...] = ()  # why there is no interval over frames, in sentences
+    # The same gain with its intervals over seeds, for this row alone and adjusted for the number of rows; None for one
+    # seed a row, and for the plain student.
+    over_seeds: Estimate | None = None
+    adjusted: Estimate | None = None
+    found_in_8_of_10: float | None = None  # the true gain that the adjusted interval would show in 8 of 10 experiments
 
     @property
     def gain(self) -> float | None:
@@ -47,8 +51,8 @@ class Measured:
 
     @property
     def is_proven(self) -> bool:
-        """Whether both printed intervals exclude zero on the same side."""
-        estimates = (self.over_frames, self.over_seeds)
+        """Whether the printed intervals over frames and over seeds (adjusted) exclude zero on the same side."""
+        estimates = (self.over_frames, self.adjusted)
         return (
             all(estimate is not None and estimate.is_proven for estimate in estimates)
             and len({e.verdict for e in estimates if e}) == 1
@@ -61,7 +65,8 @@ class Measured:
 
 
 def measured(name: str, own: Sequence[Run], plain: Sequence[Run], main: str) -> Measured:
-    """Return a row of the table from its runs `own` and the plain student's runs, one run per seed each.
+    """Return a row of the table from its runs `own` and the plain student's runs, one run per seed each, without
+    intervals over seeds (see `with_seed_intervals`).
 
     `main` is the key of the headline score. InputError if the seeds differ.
     """
@@ -73,14 +78,44 @@ def measured(name: str, own: Sequence[Run], plain: Sequence[Run], main: str) -> 
         )
     scores = {key: tuple(run.value(key) for run in own) for key in shown_keys(own)}
     over_frames: Estimate | None = None
-    over_seeds: Estimate | None = None
     missing: tuple[str, ...] = ()
     if own[0] is not plain[0]:
         over_frames, missing = _over_frames(own, plain, main)
-        over_seeds = _over_seeds(own, plain, main)
     step = own[0].folder.step
     found = read_json(step) if step.is_file() else None
-    return Measured(name, seeds, scores, over_frames, over_seeds, found, missing)
+    return Measured(name, seeds, scores, over_frames, found, missing)
+
+
+def with_seed_intervals(
+    rows: Sequence[Measured], runs: Mapping[str, Sequence[Run]], main: str
+) -> tuple[list[Measured], SeedGains | None]:
+    """Return the rows, the plain student's first, with intervals over seeds, and what they rest on.
+
+    A missing score counts as the worst value of its scale; if the scale has none, the row has no interval.
+    """
+    scores = {name: [_counted(run, main) for run in own] for name, own in runs.items()}
+    known = {
+        name: [value for value in values if value is not None] for name, values in scores.items() if None not in values
+    }
+    plain, *others = rows
+    first = runs[plain.name][0]
+    scale = BARE if first.scores is None else first.scores.scale_of(main)
+    taught = {row.name: known[row.name] for row in others if row.name in known}
+    found = gains_over_seeds(known[plain.name], taught, scale=scale) if plain.name in known else None
+    if found is None:
+        return list(rows), None
+    placed = [
+        replace(
+            row,
+            over_seeds=found.rows[row.name].alone,
+            adjusted=found.rows[row.name].among_all,
+            found_in_8_of_10=found.found_in_8_of_10[row.name],
+        )
+        if row.name in found.rows
+        else row
+        for row in others
+    ]
+    return [plain, *placed], found
 
 
 def shown_keys(runs: Sequence[Run]) -> list[str]:
@@ -104,11 +139,6 @@ def _over_frames(own: Sequence[Run], plain: Sequence[Run], main: str) -> tuple[E
     gains = _gains(own, plain, main)
     scale = BARE if own[0].scores is None else own[0].scores.scale_of(main)
     return Estimate(float(np.mean(gains)) if gains else None, scale=scale), missing
-
-
-def _over_seeds(own: Sequence[Run], plain: Sequence[Run], main: str) -> Estimate | None:
-    scale = BARE if own[0].scores is None else own[0].scores.scale_of(main)
-    return t_interval(_gains(own, plain, main), scale=scale)
 
 
 def _gains(own: Sequence[Run], plain: Sequence[Run], main: str) -> list[float]:

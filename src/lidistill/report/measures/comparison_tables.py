@@ -1,5 +1,5 @@
-"""The table of a comparison: one row for each method, averaged over seeds, with two intervals of the gain over the
-plain student.
+"""The table of a comparison: one row for each method, averaged over seeds, with intervals of the gain over the plain
+student: over frames, over seeds, and over seeds for all rows together.
 """
 
 from __future__ import annotations
@@ -10,14 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from lidistill.evaluation.estimate import Estimate
+from lidistill.evaluation.gains_over_seeds import SeedGains
 from lidistill.evaluation.protocol import Protocol
 from lidistill.evaluation.scores import Scores
 from lidistill.files import write_text
-from lidistill.report.measures.compared_rows import ComparedRow, Measured, measured, shown_keys
+from lidistill.report.measures.compared_rows import ComparedRow, Measured, measured, shown_keys, with_seed_intervals
 from lidistill.report.measures.runs import Run, first_scores, is_simulated, read_runs, simulated_note
 from lidistill.report.measures.score_tables import reading, written
 from lidistill.report.measures.stored_matches import unknown_protocols
-from lidistill.report.number_format import MISSING, amount, bytes_size, change, finite, score, span, with_span
+from lidistill.report.number_format import (
+    MISSING,
+    amount,
+    bytes_size,
+    change,
+    finite,
+    score,
+    span,
+    with_span,
+    with_unit,
+)
 from lidistill.report.page_blocks import Table
 from lidistill.report.render.markdown import table_as_markdown
 from lidistill.run_folder import write_json
@@ -53,7 +64,9 @@ def write_comparison(
     scores = first_scores(plain)
     if scores is None:
         raise InputError(f"{plain[0].folder.path}: not scored yet; run `lidistill evaluate {plain[0].folder.path}`")
-    found = [measured(name, own, plain, scores.main) for name, own in by_row.items()]
+    found, between_seeds = with_seed_intervals(
+        [measured(name, own, plain, scores.main) for name, own in by_row.items()], by_row, scores.main
+    )
     everyone = [teacher_run, *(run for own in by_row.values() for run in own)]
     conditions = {
         key: plain[0].conditions.get(key)
@@ -77,6 +90,7 @@ def write_comparison(
             "training": plain[0].setting("training"),
             "detector": plain[0].setting("detector", "name"),
             "teacher": {key: teacher_run.value(key) for key in shown_keys(everyone)},
+            "spread_between_seeds": None if between_seeds is None else between_seeds.spread,
             "rows": [_as_json(row) for row in found],
         },
     )
@@ -86,6 +100,7 @@ def write_comparison(
         [
             "# Comparison",
             _conditions_in_words(everyone, found),
+            *([_power_in_words(found, between_seeds, scores)] if between_seeds is not None else []),
             *(table_as_markdown(table) for table in tables if table),
         ]
     )
@@ -96,20 +111,34 @@ def write_comparison(
 def _gains_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run], scores: Scores) -> Table:
     keys = scores.layout.summary
     seeds = len(rows[0].seeds)
-    lines = [("teacher", *written(teacher, keys.values()), "", "", "")]
+    lines = [("teacher", *written(teacher, keys.values()), "", "", "", "")]
     for row in rows:
         intervals = [
             "" if row.gain is None else MISSING if found is None or not found.has_interval else span(found)
-            for found in (row.over_frames, row.over_seeds)
+            for found in (row.over_frames, row.over_seeds, row.adjusted)
         ]
         gain = "" if row.gain is None else change(row.gain, scores.scale)
         lines.append((_shown(row.name), *_means(row, keys.values(), scores), gain, *intervals))
     strong = frozenset((number, len(keys) + 1) for number, row in enumerate(rows, start=1) if row.is_proven)
     over = f"mean over {seeds} seed{'s' if seeds > 1 else ''}"
     caption = (
-        f"{reading(scores)}, {over}; 95% intervals of the gain; bold where both exclude zero{simulated_note(runs)}"
+        f"{reading(scores)}, {over}; 95% intervals of the gain, the last one adjusted for the number of rows; bold "
+        f"where the first and the last exclude zero{simulated_note(runs)}"
     )
-    return Table(("Student", *keys, "Gain", "over frames", "over seeds"), tuple(lines), caption, strong)
+    columns = ("Student", *keys, "Gain", "over frames", "over seeds", "over seeds, all rows")
+    return Table(columns, tuple(lines), caption, strong)
+
+
+def _power_in_words(rows: Sequence[Measured], between_seeds: SeedGains, scores: Scores) -> str:
+    """How much the seeds differ, and what the comparison could have found."""
+    spread = with_unit(score(between_seeds.spread, scores.scale), scores.scale)
+    smallest = max(row.found_in_8_of_10 for row in rows if row.found_in_8_of_10 is not None)
+    found = with_unit(score(smallest, scores.scale), scores.scale)
+    return (
+        f"Students that differ in nothing but the seed have a standard deviation of {spread}, estimated from all rows "
+        f"({between_seeds.degrees_of_freedom} degrees of freedom). A true gain of {found} would be shown by the last "
+        "interval in 8 of 10 such comparisons; smaller ones may stay hidden."
+    )
 
 
 def _full_table(rows: Sequence[Measured], teacher: Run, runs: Sequence[Run], scores: Scores) -> Table | None:
@@ -222,6 +251,8 @@ def _as_json(row: Measured) -> dict[str, Any]:
         "gain": row.gain,
         "interval_over_frames": _ends(row.over_frames),
         "interval_over_seeds": _ends(row.over_seeds),
+        "interval_over_seeds_adjusted": _ends(row.adjusted),
+        "found_in_8_of_10": row.found_in_8_of_10,
         "step": row.step,
     }
 
