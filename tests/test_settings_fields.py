@@ -105,6 +105,13 @@ def test_an_object_of_every_class_that_is_not_abstract_is_tried():
     }
 
 
+@pytest.mark.parametrize("cls", INSTANCES, ids=lambda cls: cls.__name__)
+def test_defaults_are_what_reading_them_from_a_file_gives(cls):
+    """A run is resumed by what its file holds, and 1 is another setting than 1.0."""
+    settings = INSTANCES[cls]
+    assert repr(replace(settings)) == repr(settings)
+
+
 def leaves(hint: Any, constraints: tuple[Any, ...] = ()) -> Iterator[tuple[Any, list[Any]]]:
     """The types at the bottom of a type, with what its annotations say of each."""
     if get_origin(hint) is Annotated:

@@ -120,7 +120,12 @@ class Settings(metaclass=SettingsType):
     Unknown keys, and values that the field types exclude, raise InputError.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+    # Defaults are checked, too: 1 as the default of a float becomes 1.0, as it does when it is read from a file.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {
+        "extra": "forbid",
+        "allow_inf_nan": False,
+        "validate_default": True,
+    }
 
     # dotted key of these settings within an experiment, as in an override; error messages begin with it
     place: ClassVar[str] = ""
