@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from lidistill.distillation.divergences import binary_divergence, categorical_divergence
 from lidistill.distillation.gid import GidConfig
-from lidistill.distillation.logits import LogitsConfig, binary_divergence, categorical_divergence, smooth_error
+from lidistill.distillation.logits import LogitsConfig, smooth_error
 from lidistill.distillation.se_ssd import SeSsdConfig
 from lidistill.distillation.sparsekd import SparseKDConfig
 from lidistill.outputs import DetectorOutput

@@ -25,8 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lidistill.distillation.divergences import binary_divergence
 from lidistill.distillation.head_comparison import Pair, check_same_rows, paired_heads
-from lidistill.distillation.logits import binary_divergence, smooth_error
+from lidistill.distillation.logits import smooth_error
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
 from lidistill.distillation.pairwise_geometry import scaled_distances
 from lidistill.distillation.proposals import Proposals, ProposalSettings, find_proposals

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lidistill.distillation.divergences import binary_divergence, categorical_divergence
 from lidistill.distillation.head_comparison import check_same_rows, paired_heads
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
 from lidistill.distillation.tap_checks import comparable_stage
@@ -108,20 +109,6 @@ class Logits(DistillationMethod):
         if teacher_head.direction_part in teacher_head.parts:
             terms["direction"] = (shares * categorical_divergence(*at_objects(teacher_head.direction_part))).sum()
         return terms, objects.sum()
-
-
-def binary_divergence(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(sigmoid(teacher / T) || sigmoid(student / T)) of logits of one shape, elementwise; zero where they agree."""
-    teacher, student = teacher / temperature, student / temperature
-    yes = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
-    no = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
-    return yes + no
-
-
-def categorical_divergence(teacher: Tensor, student: Tensor) -> Tensor:
-    """KL(softmax(teacher) || softmax(student)) of logits (N, D): (N,)."""
-    teacher, student = F.log_softmax(teacher, dim=1), F.log_softmax(student, dim=1)
-    return (teacher.exp() * (teacher - student)).sum(dim=1)
 
 
 def smooth_error(differences: Tensor, beta: float) -> Tensor:
