@@ -44,6 +44,8 @@ def settings_of(name) -> list[MethodConfig]:
         ]
     if name == "logits":
         return [config(), config(temperature=4.0, direction_weight=0.0)]
+    if name == "hinton":
+        return [config(), config(temperature=1.0, form="softmax")]
     if name == "rdd":
         few = ProposalSettings(max_proposals=12)
         forms = [
@@ -162,7 +164,7 @@ def test_terms_are_finite_and_reach_adapters_and_student_but_never_the_teacher(c
 
 def needs_one_grid(config, kind) -> bool:
     """Whether what a method compares has no counterpart in a student of other cells."""
-    return config.name in ("logits", "gid") or (
+    return config.name in ("logits", "hinton", "gid") or (
         config.name == "itkd" and config.attention_weight > 0 and kind == "anchor"
     )
 

@@ -143,6 +143,6 @@ def test_the_teacher_may_assign_the_labels_of_points():
 def test_an_equal_student_has_nothing_to_learn():
     batch = fakes.points_on_objects()
     output = fakes.point_output(8, batch, 1)
-    for name in ("logits", "sparsekd", "relational", "similarity", "attention_transfer"):
+    for name in ("logits", "hinton", "sparsekd", "relational", "similarity", "attention_transfer"):
         method = on_tap(name, "points").build(fakes.point_specs(8), fakes.point_specs(8))
         assert method(output, output, batch).total.item() == pytest.approx(0, abs=1e-6)

@@ -6,6 +6,7 @@ from lidistill.distillation.channelwise import ChannelwiseConfig
 from lidistill.distillation.fine_grained import FineGrainedConfig
 from lidistill.distillation.fitnets import FitNetsConfig
 from lidistill.distillation.gid import GidConfig
+from lidistill.distillation.hinton import HintonConfig
 from lidistill.distillation.itkd import ItkdConfig
 from lidistill.distillation.lad import LadConfig
 from lidistill.distillation.logits import LogitsConfig
@@ -25,6 +26,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "fine_grained": FineGrainedConfig,
     "fitnets": FitNetsConfig,
     "gid": GidConfig,
+    "hinton": HintonConfig,
     "itkd": ItkdConfig,
     "lad": LadConfig,
     "logits": LogitsConfig,

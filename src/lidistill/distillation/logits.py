@@ -1,13 +1,14 @@
-"""Distillation of raw head outputs: match the student's scores, boxes and directions to the teacher's, anchor by
-anchor.
+"""The project's own loss on raw head outputs: match the student's scores, boxes and directions to the teacher's, anchor
+by anchor.
 
-Scores follow Hinton, Vinyals and Dean (2015), adapted to sigmoid heads: one binary Kullback-Leibler divergence per
-class, with temperature T and factor T^2. About 99.9 % of the anchors of a frame are background on which both networks
-agree, so a mean over all anchors would carry almost no signal. Two measures, in the manner of focal losses, make the
-others count. Each anchor's divergence is weighted by the larger confidence of the two networks: missed objects and
-false alarms count in full, agreed background hardly counts. The sum is divided by the confidence of the teacher's
-objects, at least one per frame, as a detection loss is divided by its positives. Box codes and directions are compared
-only at the teacher's confident anchors, weighted by its confidence: elsewhere its boxes are noise.
+It is no published method. The divergence of the scores is that of Hinton, Vinyals and Dean (2015) for one sigmoid per
+class, with temperature T and factor T^2 (`hinton` is their loss itself); the weights and the divisor are ours. About
+99.9 % of the anchors of a frame are background on which both networks agree, so a mean over all anchors would carry
+almost no signal. Two measures, in the manner of focal losses, make the others count. Each anchor's divergence is
+weighted by the larger confidence of the two networks: missed objects and false alarms count in full, agreed background
+hardly counts. The sum is divided by the confidence of the teacher's objects, at least one per frame, as a detection
+loss is divided by its positives. Box codes and directions are compared only at the teacher's confident anchors,
+weighted by its confidence: elsewhere its boxes are noise.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ class LogitsConfig(MethodConfig):
     """Defaults for a small student of an anchor detector; the reasons are in docs/methods.md."""
 
     name: ClassVar[str] = "logits"
-    paper: ClassVar[str] = "Distilling the knowledge in a neural network, 2015, arXiv 1503.02531"
+    paper: ClassVar[str] = (
+        "none: the project's own loss, with the divergence of Distilling the knowledge in a neural network, 2015, "
+        "arXiv 1503.02531"
+    )
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
     # higher values lift the scores of background anchors towards one half, so that background dominates the loss
     temperature: Softness = 1.0
