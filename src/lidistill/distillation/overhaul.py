@@ -27,18 +27,17 @@ import torch
 from torch import Tensor, nn
 
 from lidistill.distillation.method import DistillationMethod, MethodConfig, Specs
+from lidistill.distillation.normalised_adapter import NormalisedAdapter
 from lidistill.distillation.tap_checks import check_places
 from lidistill.distillation.taps import paired_places
 from lidistill.ops.kernels.adapted_error import adapted_squared_error, cell_rows, row_blocks
 from lidistill.ops.kernels.row_blocks import block_elements
-from lidistill.ops.kernels.row_statistics import moments
 from lidistill.ops.precision import full_precision
 from lidistill.outputs import DetectorOutput
 from lidistill.settings import Taps
 from lidistill.types import Batch, Losses
 
 PUBLISHED_DIVISOR = 1000.0  # released code: the sum over all values of a frame, divided by 1000
-NORM_EPSILON = 1e-5  # as in PyTorch's BatchNorm
 # the share of positive cells is clamped to [RARE, 1 - RARE] before a Gaussian is fitted, as in the released code
 RARE = 1e-3
 
@@ -89,29 +88,6 @@ class Overhaul(DistillationMethod):
             student, weight, bias, teacher, partial=True, prepare=lambda rows: target(rows, margins)
         )
         return error if self.config.scale == "mean" else error * (teacher.numel() / num_frames / PUBLISHED_DIVISOR)
-
-
-class NormalisedAdapter(nn.Module):
-    """1x1 convolution without bias and batch normalisation, merged into one affine map: (B, C, H, W) -> weight (D, C),
-    bias (D,).
-
-    The statistics of the convolution's output follow from the mean and the covariance of its input, so no map with D
-    channels is computed. They are always those of the batch: the adapter is used only in training and keeps no running
-    statistics.
-    """
-
-    def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__()
-        self.convolution = nn.Linear(channels_in, channels_out, bias=False)
-        self.scale = nn.Parameter(torch.ones(channels_out))
-        self.shift = nn.Parameter(torch.zeros(channels_out))
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        mean, covariance = moments(features.permute(0, 2, 3, 1).flatten(0, 2))
-        weight = self.convolution.weight
-        variance = ((weight @ covariance) * weight).sum(dim=1).clamp_min(0)
-        weight = weight * (self.scale * torch.rsqrt(variance + NORM_EPSILON))[:, None]
-        return weight, self.shift - weight @ mean
 
 
 def margin(teacher: Tensor) -> Tensor:
