@@ -23,7 +23,7 @@ from tests.detectors.small import small_config
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
 CONFIG = PointDetectorConfig(classes=CLASSES)
-REFUSED = {"channelwise", "fine_grained", "itkd"}  # their ideas need a map
+REFUSED = {"channelwise", "fine_grained", "fkd", "itkd"}  # their ideas need a map
 
 
 def frame(seed: int, num_points: int = 500) -> Frame:

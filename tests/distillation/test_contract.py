@@ -63,6 +63,9 @@ def settings_of(name) -> list[MethodConfig]:
         return [config(), config(taps=("bev.1", "neck"), temperature=4.0)]
     if name == "overhaul":
         return [config(), config(taps=("bev.0", "bev.1", "neck"), scale="published", margin="zero")]
+    if name == "fkd":
+        published = {"relation_stride": 1, "pool": 8}
+        return [config(), config(taps=("bev.1", "neck"), temperature=0.5, relation_weight=0.0), config(**published)]
     if name == "relational":
         return [config(), config(taps=("bev.1", "neck"), most_objects=2)]
     if name == "mimic":
@@ -94,7 +97,11 @@ each_method_and_kind = pytest.mark.parametrize(
 
 def build(config, kind="anchor") -> DistillationMethod:
     torch.manual_seed(0)
-    return config.build(fakes.specs(8, kind), fakes.specs(5, kind))
+    method = config.build(fakes.specs(8, kind), fakes.specs(5, kind))
+    for parameter in method.parameters():
+        if not parameter.any():  # a scale that starts at zero hides the layers before it
+            torch.nn.init.normal_(parameter, std=0.5)
+    return method
 
 
 def pair(batch, kind="anchor", coarser=1) -> tuple[DetectorOutput, DetectorOutput]:

@@ -21,7 +21,11 @@ OWN_PLACES = "at places that each network chooses itself"
 NEEDS_MAP = "works on a map"
 # The reason why a method is refused on a tap; all others work.
 REFUSED = {
-    **{(name, tap): NEEDS_MAP for name in ("channelwise", "fine_grained", "itkd") for tap in ("points", "proposals")},
+    **{
+        (name, tap): NEEDS_MAP
+        for name in ("channelwise", "fine_grained", "fkd", "itkd")
+        for tap in ("points", "proposals")
+    },
     **{
         (name, "proposals"): OWN_PLACES
         for name in ("attention_transfer", "fitnets", "gid", "mimic", "overhaul", "pointdistiller", "rdd")

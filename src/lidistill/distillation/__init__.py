@@ -5,6 +5,7 @@ from lidistill.distillation.certificate import Certificate, Check, certify
 from lidistill.distillation.channelwise import ChannelwiseConfig
 from lidistill.distillation.fine_grained import FineGrainedConfig
 from lidistill.distillation.fitnets import FitNetsConfig
+from lidistill.distillation.fkd import FkdConfig
 from lidistill.distillation.gid import GidConfig
 from lidistill.distillation.hinton import HintonConfig
 from lidistill.distillation.itkd import ItkdConfig
@@ -25,6 +26,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "channelwise": ChannelwiseConfig,
     "fine_grained": FineGrainedConfig,
     "fitnets": FitNetsConfig,
+    "fkd": FkdConfig,
     "gid": GidConfig,
     "hinton": HintonConfig,
     "itkd": ItkdConfig,
