@@ -61,6 +61,12 @@ def settings_of(name) -> list[MethodConfig]:
         return [config(), config(taps=("bev.0", "neck"), form="absolute")]
     if name == "channelwise":
         return [config(), config(taps=("bev.1", "neck"), temperature=4.0)]
+    if name == "crd":
+        return [
+            config(),
+            config(taps=("bev.1", "points"), region_m=1.0, most_examples=20),
+            config(over="frames", channels=4),
+        ]
     if name == "overhaul":
         return [config(), config(taps=("bev.0", "bev.1", "neck"), scale="published", margin="zero")]
     if name == "fkd":

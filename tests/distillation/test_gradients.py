@@ -82,6 +82,7 @@ def snapshot(values: Tensor) -> Tensor:
 # What follows the student without a gradient: where it is taught, and how much.
 CONSTANTS = {
     "logits": {"torch.Tensor.detach": snapshot},
+    "crd": {"torch.Tensor.detach": snapshot},
     "fkd": {"torch.Tensor.detach": snapshot},
     "gid": {"torch.Tensor.detach": snapshot},
     "rdd": {"lidistill.distillation.rdd.find_proposals": find_proposals},

@@ -28,7 +28,7 @@ REFUSED = {
     },
     **{
         (name, "proposals"): OWN_PLACES
-        for name in ("attention_transfer", "fitnets", "gid", "mimic", "overhaul", "pointdistiller", "rdd")
+        for name in ("attention_transfer", "crd", "fitnets", "gid", "mimic", "overhaul", "pointdistiller", "rdd")
     },
 }
 SETTINGS = {

@@ -3,6 +3,7 @@
 from lidistill.distillation.attention_transfer import AttentionTransferConfig
 from lidistill.distillation.certificate import Certificate, Check, certify
 from lidistill.distillation.channelwise import ChannelwiseConfig
+from lidistill.distillation.crd import CrdConfig
 from lidistill.distillation.fine_grained import FineGrainedConfig
 from lidistill.distillation.fitnets import FitNetsConfig
 from lidistill.distillation.fkd import FkdConfig
@@ -24,6 +25,7 @@ from lidistill.distillation.sparsekd import SparseKDConfig
 METHODS: dict[str, type[MethodConfig]] = {
     "attention_transfer": AttentionTransferConfig,
     "channelwise": ChannelwiseConfig,
+    "crd": CrdConfig,
     "fine_grained": FineGrainedConfig,
     "fitnets": FitNetsConfig,
     "fkd": FkdConfig,
