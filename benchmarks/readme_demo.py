@@ -65,7 +65,8 @@ def block() -> str:
         f"Distilled over plain: {gain['gain']:+.1f} AP, {gain['level']:.0%} interval over frames {gain['low']:+.1f} "
         f"to {gain['high']:+.1f}; "
         "it says nothing about other seeds. "
-        f"{duration(results, '{:.1f} minutes on ')}{where['device']}, {where['threads']} threads. "
+        f"{duration(results, '{:.1f} minutes on ')}{where['device']}, {where['threads']} "
+        f"thread{'' if where['threads'] == 1 else 's'}. "
         "Another machine may round differently and give other figures.",
     ]
     if PICTURE.is_file():
